@@ -1,0 +1,64 @@
+"""COMMON_RESP, QUERY, and the answer to a type nobody handles."""
+
+from __future__ import annotations
+
+from zelect.actors.reign import lapse_due_us
+from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
+from zelect.core.state import State
+from zelect.core.turn import Turn
+from zelect.core.view import PeerView, View
+
+__all__ = ["common_resp", "query", "unhandled", "view_of"]
+
+
+def common_resp(turn: Turn, envelope: Envelope, message: CommonResp) -> None:
+    """A peer complains: people must hear of it; the election doesn't change."""
+    if message.result is not Result.OK:
+        turn.note("complaint_heard", sender=envelope.sender, result=message.result.value, detail=message.detail)
+
+
+def unhandled(turn: Turn, envelope: Envelope, message: Message) -> None:
+    """A type that no actor handles is answered, so that the sender need not wait."""
+    code = next(code for code, kind in MESSAGES.items() if kind is type(message))
+    turn.send(envelope.sender, CommonResp(code, Result.UNHANDLED, "no actor for this type"))
+
+
+def query(turn: Turn, envelope: Envelope, message: Query) -> None:
+    """Describe this node as it is at this moment."""
+    turn.answer = view_of(turn.settings.node, turn.settings.priority, turn.state, turn.now_us, turn.timing.promise_us)
+
+
+def view_of(node: int, priority: int, state: State, now_us: int, promise_us: int) -> View:
+    """A picture of `state` at `now_us`."""
+    reign, leader = state.reign, state.leader
+    in_office = state.in_office(now_us)
+    controller = node if in_office else leader.id if leader is not None else 0
+    return View(
+        id=node,
+        incarnation=state.saved.incarnation,
+        term=state.term,
+        role="controller" if in_office else "follower",
+        status=state.status.value,
+        in_office=in_office,
+        lease_left_us=lapse_due_us(promise_us, reign) - now_us if reign is not None and in_office else 0,
+        office_us=now_us - reign.entered_us if reign is not None and in_office else 0,
+        controller=controller,
+        controller_heard_ago_us=now_us - state.leader_heard_us if leader is not None else -1,
+        record=state.saved.record,
+        quorate=state.links_quorum(node),
+        amnesia=state.amnesia,
+        succession=state.succession,
+        peers=tuple(
+            PeerView(
+                id=peer,
+                incarnation=known.incarnation,
+                linked=known.linked,
+                dead=known.dead,
+                offline=known.offline,
+                heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else -1,
+                priority=known.priority,
+            )
+            for peer, known in sorted(state.peers.items())
+        ),
+        refused_by_gate=dict(state.refused),
+    )

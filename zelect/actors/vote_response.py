@@ -1,0 +1,137 @@
+"""VOT_RESP, and the course of a campaign: pre-vote, vote, won, lost, pending (R2, R3, R8)."""
+
+from __future__ import annotations
+
+from zelect.actors.reign import begin_reign
+from zelect.core.become import (
+    become_candidate,
+    become_elected,
+    become_follower,
+    become_pre_candidate,
+    lose_controller,
+)
+from zelect.core.lease import NEVER_US
+from zelect.core.messages import Envelope, Refusal, Trigger, Voting, VotResp
+from zelect.core.quorum import Outcome, quorum_size, tally
+from zelect.core.state import Answer, Campaign, Stand, State
+from zelect.core.succession import jitter_us, rank
+from zelect.core.turn import Turn
+
+__all__ = ["campaign_due_us", "give_up_round", "start_campaign", "vot_resp"]
+
+_FOR_NOW = (Refusal.PROMISED, Refusal.SILENT)
+
+
+def campaign_due_us(node: int, state: State) -> int:
+    """When `node` may campaign: its turn has come, its silence and promises are over, and
+    connections to a quorum are up; NEVER_US while something else stands against it."""
+    if (
+        state.stand is not Stand.FOLLOWER
+        or state.leaving
+        or state.amnesia
+        or node not in state.members
+        or state.campaign_at_us == NEVER_US
+        or not state.links_quorum(node)
+    ):
+        return NEVER_US
+    promise_us = 0 if state.promise is None or state.promise.to == node else state.promise.until_us
+    return max(state.campaign_at_us, state.silent_until_us, promise_us)
+
+
+def start_campaign(turn: Turn) -> None:
+    """Ask the electorate whether it would vote for this node."""
+    state = turn.state
+    if state.leader is not None:
+        lose_controller(turn, Trigger.TIMEOUT)
+    become_pre_candidate(turn, state.trigger)
+    turn.note("campaign_began", term=state.term + 1, trigger=state.trigger.value, attempt=state.attempts)
+    _ask(turn)
+
+
+def vot_resp(turn: Turn, envelope: Envelope, message: VotResp) -> None:
+    """Count an answer, by voter."""
+    state, voter = turn.state, envelope.sender
+    if message.record is not None and message.record.id > state.saved.record.id:
+        turn.save(record=message.record)
+    campaign = state.campaign
+    if campaign is None or (campaign.pre, campaign.round) != (message.pre, message.round):
+        turn.note("stale_answer_ignored", voter=voter)
+        return
+    if voter not in state.members or (message.granted and not message.pre and envelope.term != campaign.term_sought):
+        turn.note("foreign_answer_ignored", voter=voter)
+        return
+    known = campaign.answers.get(voter)
+    if known is not None and known.granted:
+        return  # a vote is given once; a duplicate or a late refusal changes nothing
+    until_us = turn.now_us + message.wait_us if message.wait_us else 0
+    campaign.answers[voter] = Answer(message.granted, message.reason, until_us)
+    turn.note(
+        "vote_answered",
+        voter=voter,
+        term=campaign.term_sought,
+        pre=message.pre,
+        granted=message.granted,
+        reason="" if message.reason is None else message.reason.value,
+    )
+    _judge(turn, campaign)
+
+
+def give_up_round(turn: Turn) -> None:
+    """The round's time is over without a quorum: fall back and ask again later (R8)."""
+    state = turn.state
+    campaign = state.campaign
+    assert campaign is not None
+    answers = {voter: "yes" if a.granted else str(a.reason) for voter, a in campaign.answers.items()}
+    become_follower(turn)
+    state.attempts += 1
+    rank_us = (1 + rank(turn)) * turn.timing.stagger_us
+    retry_us = turn.now_us + rank_us + jitter_us(turn)
+    hint_us = min(_enough_at_us(state, campaign), turn.now_us + turn.timing.promise_us)
+    state.campaign_at_us = max(retry_us, hint_us)
+    state.trigger = campaign.trigger
+    turn.note("campaign_failed", term=campaign.term_sought, pre=campaign.pre, answers=answers)
+
+
+def _enough_at_us(state: State, campaign: Campaign) -> int:
+    """When enough refused voters will be free of their promises to make a quorum; 0: unknown."""
+    granted = sum(answer.granted for answer in campaign.answers.values())
+    missing = quorum_size(state.members) - granted
+    frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in _FOR_NOW)
+    return frees_us[missing - 1] if 0 < missing <= len(frees_us) else 0
+
+
+def _ask(turn: Turn) -> None:
+    """Send the round's question to the electorate, then judge: one vote may be a quorum."""
+    state = turn.state
+    campaign = state.campaign
+    assert campaign is not None
+    last = state.leader_before
+    question = Voting(
+        pre=campaign.pre,
+        round=campaign.round,
+        term_sought=campaign.term_sought,
+        record_id=state.saved.record.id,
+        trigger=campaign.trigger,
+        controller=last.id if last else 0,
+        controller_term=last.term if last else 0,
+    )
+    for member in state.members:
+        if member != turn.me:
+            turn.send(member, question)
+    _judge(turn, campaign)
+
+
+def _judge(turn: Turn, campaign: Campaign) -> None:
+    # A voter bound only for now may still grant within the round, when it learns of the death.
+    decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in _FOR_NOW}
+    outcome = tally(turn.state.members, decided)
+    if outcome is Outcome.LOST:
+        give_up_round(turn)
+    elif outcome is Outcome.WON and campaign.pre:
+        became_us = (turn.now_us - campaign.began_us) / 1000
+        turn.note("pre_vote_won", term=campaign.term_sought, took_ms=became_us)
+        become_candidate(turn, campaign)
+        _ask(turn)
+    elif outcome is Outcome.WON:
+        become_elected(turn, campaign)
+        begin_reign(turn)

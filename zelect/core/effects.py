@@ -1,0 +1,139 @@
+"""What a step asks the world to do: one value whose fields stand in the order of execution.
+
+The order is the contract (R1): `save` is durable before anything of `send` leaves, and nothing is
+published or told to the user that was not said to the peers first. A shell that carries out the
+fields from top to bottom cannot break it; etcd's `Ready` has the same shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zelect.core.messages import Envelope, Trigger
+from zelect.core.quorum import Record
+from zelect.core.view import View
+
+__all__ = [
+    "AskController",
+    "Depart",
+    "Effects",
+    "Fact",
+    "Intent",
+    "MarkOffline",
+    "Probe",
+    "PublishNode",
+    "PublishOffice",
+    "Saved",
+    "Vote",
+    "WithdrawOffice",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The durable state (R1): what a node may never forget while it votes.
+
+    `incarnation` is new at every start and grows; `voted_for` is the vote given in `term`
+    (0: none); `record` is the electorate.
+    """
+
+    term: int
+    voted_for: int
+    incarnation: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class AskController:
+    """Ask Redis who is controller; the answer comes back as a `StoreHint`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One voter's answer, for the history: `reason` is empty when granted."""
+
+    voter: int
+    granted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOffice:
+    """Publish, or refresh, this node as controller. Void once `valid_until_us` has passed.
+
+    `entered_us`: when it took office. `previous`: the controller before (0: unknown), `gap_us`:
+    time since that controller was last heard (-1: unknown). `votes`: the answers of the election.
+    """
+
+    term: int
+    entered_us: int
+    valid_until_us: int
+    previous: int
+    trigger: Trigger
+    gap_us: int
+    votes: tuple[Vote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawOffice:
+    """This node left the office of `term`; take its record away if it still stands."""
+
+    term: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishNode:
+    """Publish, or refresh, this node's own entry."""
+
+    role: str
+    status: str
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkOffline:
+    """The controller of `term` knows that `node` is offline."""
+
+    node: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depart:
+    """This node leaves in good order. `last`: it knows of no other living member."""
+
+    last: bool
+
+
+Intent = AskController | PublishOffice | WithdrawOffice | PublishNode | MarkOffline | Depart
+"""What the store is asked to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Find out whether process `incarnation` of `peer` is dead (R9)."""
+
+    peer: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that happened, named in the past tense, for the log and the history."""
+
+    name: str
+    fields: tuple[tuple[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Carry out from top to bottom."""
+
+    save: Saved | None = None
+    send: tuple[tuple[int, Envelope], ...] = ()
+    publish: tuple[Intent, ...] = ()
+    probe: tuple[Probe, ...] = ()
+    answer: View | None = None
+    facts: tuple[Fact, ...] = ()
+    leave: bool = False

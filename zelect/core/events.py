@@ -1,0 +1,82 @@
+"""What can happen to a node: the input of `zelect.machine.Machine.step`.
+
+Each is a frozen dataclass. The shell makes them from sockets, monitors, Redis and signals; the
+simulator makes them from a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zelect.core.messages import Envelope
+
+__all__ = ["Began", "Event", "Evidence", "Heard", "Leave", "LinkDown", "LinkUp", "Proven", "StoreHint", "Tick"]
+
+
+class Evidence(StrEnum):
+    """The first-hand kinds of proof of death (R9)."""
+
+    LOCK = "lock"
+    REAPED = "reaped"
+    REFUSED = "refused"
+    REBORN = "reborn"
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The node is bound and its loop runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline may have passed. `late`: this turn of the loop came more than half a heartbeat
+    after its time (R14); the inbox has been drained first."""
+
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A well-formed message arrived."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHint:
+    """What Redis says at the start, or that it says nothing (controller 0, term 0). A hint."""
+
+    controller: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """The connection to `peer` finished its handshake."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The connection to `peer` closed."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A probe proved that process `incarnation` of `peer` is dead."""
+
+    peer: int
+    incarnation: int
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The node was asked to go (SIGTERM, SIGINT)."""
+
+
+Event = Began | Tick | Heard | StoreHint | LinkUp | LinkDown | Proven | Leave

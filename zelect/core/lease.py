@@ -1,0 +1,29 @@
+"""The lease (R5): how long a controller may act on the answers it has.
+
+Authority ends `lease` after the *send* time of the newest numbered PING that a quorum answered.
+The send time, because each voter's promise begins when it receives the PING, which can't be
+earlier; counting from the answer's arrival would let a slow answer stretch the lease past the
+promise (Ongaro's thesis, section 6.4.1, uses the same rule for leases of reads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from zelect.core.quorum import quorum_size
+
+__all__ = ["NEVER_US", "renewed_us"]
+
+NEVER_US = 2**62
+"""A deadline that never comes."""
+
+
+def renewed_us(members: Collection[int], answered_us: Mapping[int, int]) -> int | None:
+    """Send time of the newest PING that a quorum of `members` answered.
+
+    `answered_us` maps a member to the send time of the newest PING that it answered (the
+    controller itself answers its own). None when no PING has been answered by a quorum.
+    """
+    times = sorted((answered_us[m] for m in members if m in answered_us), reverse=True)
+    needed = quorum_size(members)
+    return times[needed - 1] if len(times) >= needed else None

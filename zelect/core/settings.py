@@ -1,0 +1,50 @@
+"""What the configuration tells the pure core."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zelect.core.timing import Timing
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One node's view of the cluster. `addresses` maps every member's id, its own included, to
+    the address that others reach it at. `priority`: higher leads first (R8). `quorum` is
+    "static" (the roster votes) or "dynamic"."""
+
+    cluster: str
+    node: int
+    addresses: Mapping[int, str]
+    priority: int = 0
+    quorum: str = "static"
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def roster(self) -> tuple[int, ...]:
+        """All members in the configuration, ascending."""
+        return tuple(sorted(self.addresses))
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """All members but this node, ascending."""
+        return tuple(sorted(set(self.addresses) - {self.node}))
+
+    def digest(self) -> int:
+        """A 32-bit digest of what must be equal on all members for the election to be safe: the
+        roster with its addresses, the kind of quorum, and the durations that the lease and the
+        promises rest on. Priorities and the rest may differ."""
+        timing = self.timing
+        shared = [
+            self.cluster,
+            self.quorum,
+            str(timing.election_timeout_ms),
+            str(timing.lease_ms),
+            str(timing.drift_ppm),
+            *(f"{node}={self.addresses[node]}" for node in self.roster),
+        ]
+        return zlib.crc32("\n".join(shared).encode())

@@ -1,0 +1,50 @@
+"""What a node says of itself when asked: a picture of the machine at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zelect.core.quorum import Record
+
+__all__ = ["PeerView", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as this node sees it. `heard_ago_us` is -1 when it was never heard."""
+
+    id: int
+    incarnation: int
+    linked: bool
+    dead: bool
+    offline: bool
+    heard_ago_us: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The answer to a QUERY, before the shell adds what only it knows.
+
+    `in_office` holds at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how
+    long it still runs, `office_us` since when the office is held, both 0 out of office.
+    `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
+    """
+
+    id: int
+    incarnation: int
+    term: int
+    role: str
+    status: str
+    in_office: bool
+    lease_left_us: int
+    office_us: int
+    controller: int
+    controller_heard_ago_us: int
+    record: Record
+    quorate: bool
+    amnesia: bool
+    succession: tuple[int, ...]
+    peers: tuple[PeerView, ...]
+    refused_by_gate: Mapping[str, int]

@@ -1,0 +1,186 @@
+"""The machine: `step(event, now) -> effects`, one gate, one table of actors.
+
+    ROUTER -> wire -> machine -> actor -> effects -> save, send, publish
+
+The gate judges once what is common to all messages: cluster, sender, settings, incarnation, term.
+`ACTORS` says who handles which type, and what the gate does about a term that differs. The same
+`step` runs under the node's poller loop, the simulator and the checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zelect.actors import common, heartbeat, links, membership, reign, timers, vote, vote_response
+from zelect.core.become import become_follower
+from zelect.core.effects import Effects, Saved
+from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
+from zelect.core.messages import MESSAGES, CommonResp, Envelope, Query, Result, Type, Voting
+from zelect.core.quorum import Record
+from zelect.core.rules import require
+from zelect.core.settings import Settings
+from zelect.core.state import Peer, State
+from zelect.core.timing import MAX_TERM_JUMP
+from zelect.core.turn import Turn
+
+__all__ = ["ACTORS", "Actor", "Machine", "founding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who handles a message type. `old_term`: also when the sender's term is behind this node's.
+    `adopts`: a higher term of the sender is adopted before the handler runs."""
+
+    handle: Callable[[Turn, Envelope, Any], None]
+    old_term: bool
+    adopts: bool
+
+
+ACTORS: dict[Type, Actor] = {
+    Type.COMMON_RESP: Actor(common.common_resp, old_term=True, adopts=True),
+    Type.PING: Actor(heartbeat.ping, old_term=True, adopts=True),  # an old PING is told the newer term
+    Type.PONG: Actor(heartbeat.pong, old_term=False, adopts=True),
+    Type.VOTING: Actor(vote.voting, old_term=True, adopts=False),  # a promise may forbid it (R3)
+    Type.VOT_RESP: Actor(vote_response.vot_resp, old_term=True, adopts=True),  # a refusal may be behind
+    Type.NODE_OFFLINE: Actor(membership.node_offline, old_term=True, adopts=True),
+    Type.NODE_ONLINE: Actor(membership.node_online, old_term=True, adopts=True),
+    Type.NODE_ONLINE_RESP: Actor(membership.node_online_resp, old_term=True, adopts=True),
+    Type.QUERY: Actor(common.query, old_term=True, adopts=False),
+    Type.REPORT: Actor(common.unhandled, old_term=True, adopts=False),
+    Type.HANDOVER: Actor(membership.handover, old_term=True, adopts=True),
+}
+
+_CODES = {kind: code for code, kind in MESSAGES.items()}
+
+
+def founding(settings: Settings, incarnation: int) -> Saved:
+    """What a node that never ran before starts from: term 0, the roster as electorate."""
+    return Saved(term=0, voted_for=0, incarnation=incarnation, record=Record(0, 0, settings.roster))
+
+
+class Machine:
+    """One node's election, pure: the same events at the same times give the same effects.
+
+    `saved` is what the disk holds (with this start's incarnation), `ran_before` whether this node
+    has voted or promised in an earlier life (R4), `amnesia` whether it has forgotten it (R1).
+    """
+
+    def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool, amnesia: bool = False) -> None:
+        require(settings.node in settings.addresses, "R10", "a node stands in its own roster")
+        self.settings = settings
+        self.ran_before = ran_before
+        self._digest = settings.digest()
+        self.state = State(saved=saved, peers={peer: Peer() for peer in settings.peers}, amnesia=amnesia)
+
+    def step(self, event: Event, now_us: int) -> Effects:
+        """Let `event` happen at `now_us`; the caller carries out the effects in their order.
+
+        Raises `RuleBroken` when a rule of the election does not hold: a bug, and the node's end.
+        """
+        state = self.state
+        turn = Turn(self.settings, state, now_us, state.saved, self._digest)
+        match event:
+            case Heard(envelope):
+                self._hear(turn, envelope)
+            case Tick(late):
+                timers.tick(turn, late)
+            case LinkUp(peer):
+                links.link_up(turn, peer)
+            case LinkDown(peer):
+                links.link_down(turn, peer)
+            case Proven(peer, incarnation, evidence):
+                membership.died(turn, peer, incarnation, evidence)
+            case StoreHint(controller, term):
+                timers.hint(turn, controller, term)
+            case Began():
+                timers.begin(turn, self.ran_before)
+            case Leave():
+                membership.leave(turn)
+        vote.answer_waiting(turn)
+        reign.settle_office(turn)
+        return turn.finish()
+
+    def deadline_us(self) -> int:
+        """When a `Tick` is due unless something else happens first."""
+        return timers.deadline_us(self.settings, self.state)
+
+    def in_office(self, now_us: int) -> bool:
+        """Whether this node may act as controller at `now_us` (R5)."""
+        return self.state.in_office(now_us)
+
+    def _hear(self, turn: Turn, envelope: Envelope) -> None:
+        reason = _gate(turn, envelope)
+        if reason:
+            refused = turn.state.refused
+            refused[reason] = refused.get(reason, 0) + 1
+            turn.note("message_refused", sender=envelope.sender, reason=reason)
+            return
+        message = envelope.message
+        actor = ACTORS[_CODES[type(message)]]
+        state = turn.state
+        if actor.adopts and envelope.term > state.term:
+            become_follower(turn, envelope.term, why="higher_term")
+        if envelope.term < state.term and not actor.old_term:
+            state.refused["old_term"] = state.refused.get("old_term", 0) + 1
+            return
+        actor.handle(turn, envelope, message)
+
+
+def _gate(turn: Turn, envelope: Envelope) -> str:
+    """Why a message is refused whatever its type; "" when it may pass."""
+    state, settings, sender = turn.state, turn.settings, envelope.sender
+    if envelope.cluster != settings.cluster:
+        return "wrong_cluster"
+    if isinstance(envelope.message, Query):
+        return ""  # the command line is no member
+    if sender == settings.node:
+        return "own_id"
+    known = state.peers.get(sender)
+    if known is None:
+        return "unknown_sender"
+    about = _CODES[type(envelope.message)]
+    if envelope.settings != turn.digest:
+        if about is not Type.COMMON_RESP:
+            detail = "roster, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
+            turn.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
+        return "settings_mismatch"
+    if _jumps(state, envelope):
+        turn.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
+        return "term_jump"
+    if envelope.incarnation < known.incarnation:
+        return "old_incarnation"
+    if envelope.incarnation > known.incarnation and known.incarnation:
+        if _lives(turn, known):
+            turn.send(sender, CommonResp(about, Result.ID_IN_USE, f"two processes say they are node {sender}"))
+            return "id_in_use"
+        membership.died(turn, sender, known.incarnation, Evidence.REBORN)
+    _hear_of(turn, sender, envelope.incarnation, known)
+    return ""
+
+
+def _lives(turn: Turn, known: Peer) -> bool:
+    """Whether the process known so far still lives, so that a newer incarnation must be another
+    process with its id: its connection stands since before it was last heard, and that was not
+    long ago. The bound in time mends a wrong suspicion: after a freeze of this node the last words
+    of the old process are read only after the new connection was noticed."""
+    if known.offline or not known.linked or known.linked_us >= known.heard_us:
+        return False
+    return turn.now_us - known.heard_us < turn.timing.down_after_us
+
+
+def _hear_of(turn: Turn, sender: int, incarnation: int, known: Peer) -> None:
+    if incarnation == known.incarnation:
+        turn.state.peers[sender] = replace(known, heard_us=turn.now_us, silent=False)
+        return
+    turn.note("peer_online", peer=sender, incarnation=incarnation)
+    turn.know(sender, incarnation=incarnation, heard_us=turn.now_us, dead=False, offline=False, silent=False)
+
+
+def _jumps(state: State, envelope: Envelope) -> bool:
+    """Whether the message claims a term too far ahead to be true (R14). A node that never had a
+    term may join a cluster of any age."""
+    message = envelope.message
+    claimed = max(envelope.term, message.term_sought) if isinstance(message, Voting) else envelope.term
+    return 0 < state.term < claimed - MAX_TERM_JUMP

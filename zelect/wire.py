@@ -1,0 +1,137 @@
+"""Bytes to messages and back: one msgpack array in one frame.
+
+    [protocol version, cluster, type, sender, incarnation, settings, term, [field, ...]]
+
+Positional, so that a map's duplicate keys can't exist; every value is checked for its exact type
+(msgpack happily decodes True, floats, NaN and extension types where a number belongs). Whatever
+is wrong with a frame raises `MalformedMessage` with a reason fit for counting, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import msgpack
+
+from zelect.core.messages import (
+    MESSAGES,
+    PROTOCOL_VERSION,
+    Envelope,
+    MalformedMessage,
+    Message,
+    Refusal,
+    Result,
+    Trigger,
+    Type,
+)
+from zelect.core.quorum import Record
+
+__all__ = ["MAX_MESSAGE_BYTES", "decode", "encode"]
+
+MAX_MESSAGE_BYTES = 65_536
+_HEADER = 8
+
+_Reader = Callable[[Any], Any]
+
+_CODES = {kind: code for code, kind in MESSAGES.items()}
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The frame for `envelope`."""
+    message = envelope.message
+    body = [_plain(getattr(message, item.name)) for item in fields(message)]
+    header = (PROTOCOL_VERSION, envelope.cluster, int(_CODES[type(message)]), envelope.sender)
+    packed: bytes = msgpack.packb((*header, envelope.incarnation, envelope.settings, envelope.term, body))
+    return packed
+
+
+def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
+    """The envelope in `payload`, of at most `most` bytes.
+
+    Raises `MalformedMessage`; its `reason` is one of oversize, not_msgpack, bad_envelope,
+    other_version, unknown_type, bad_field.
+    """
+    if len(payload) > most:
+        raise MalformedMessage("oversize", f"{len(payload)} bytes, at most {most}")
+    try:
+        frame = msgpack.unpackb(payload, strict_map_key=True, max_ext_len=0, max_map_len=0, max_bin_len=0)
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise MalformedMessage("not_msgpack", type(error).__name__) from None
+    if type(frame) is not list or len(frame) < 1:
+        raise MalformedMessage("bad_envelope", "not a list")
+    if type(frame[0]) is not int or frame[0] != PROTOCOL_VERSION:
+        raise MalformedMessage("other_version", f"this node speaks version {PROTOCOL_VERSION}")
+    if len(frame) != _HEADER:
+        raise MalformedMessage("bad_envelope", f"not {_HEADER} items")
+    _, cluster, code, sender, incarnation, settings, term, body = frame
+    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body))
+
+
+def _message(code: object, body: object) -> Message:
+    if type(code) is not int or code not in _TYPES:
+        raise MalformedMessage("unknown_type")
+    kind = MESSAGES[Type(code)]
+    readers = _READERS[kind]
+    if type(body) is not list or len(body) != len(readers):
+        raise MalformedMessage("bad_field", f"{kind.__name__} has {len(readers)} fields")
+    return kind(*(read(value) for read, value in zip(readers, body, strict=True)))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Record):
+        return (value.config_term, value.version, value.members)
+    return value
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if type(value) is list else value
+
+
+def _record(value: Any) -> Any:
+    if value is None:
+        return None
+    if type(value) is not list or len(value) != 3 or type(value[2]) is not list:
+        raise MalformedMessage("bad_field", "not an electorate record")
+    config_term, version, members = value
+    if not all(type(item) is int for item in (config_term, version, *members)):
+        raise MalformedMessage("bad_field", "not an electorate record")
+    try:
+        return Record(config_term, version, tuple(members))
+    except ValueError as error:
+        raise MalformedMessage("bad_field", str(error)) from None
+
+
+def _one_of(kind: type[Trigger] | type[Refusal] | type[Result]) -> _Reader:
+    def read(value: Any) -> Any:
+        try:
+            return kind(value) if type(value) is str else value
+        except ValueError:
+            raise MalformedMessage("bad_field", f"not a {kind.__name__}") from None
+
+    return read
+
+
+# By the annotation of the field, so that a new message needs no second description.
+_BY_ANNOTATION: dict[str, _Reader] = {
+    "int": _as_is,
+    "bool": _as_is,
+    "str": _as_is,
+    "tuple[int, ...]": _tuple,
+    "tuple[int, int]": _tuple,
+    "Record": _record,
+    "Record | None": _record,
+    "Trigger": _one_of(Trigger),
+    "Refusal | None": _one_of(Refusal),
+    "Result": _one_of(Result),
+}
+
+_TYPES = {int(code) for code in MESSAGES}
+_READERS: dict[type[Message], tuple[_Reader, ...]] = {
+    kind: tuple(_BY_ANNOTATION[str(item.type)] for item in fields(kind)) for kind in MESSAGES.values()
+}
