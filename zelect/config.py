@@ -1,0 +1,350 @@
+"""The configuration of one node: a TOML file, read once at the start.
+
+`SCHEMA` is the one list of sections and keys; reading, defaults, error messages and the check that
+conf/reference.toml documents every key all come from it. All problems of a file are reported
+together, each with the key and the mend, so that nobody mends a file one error at a time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from zelect.core.settings import Settings
+from zelect.core.timing import MAX_NODE_ID, Proof, Timing
+
+__all__ = ["MAX_PORT", "SCHEMA", "Config", "ConfigError", "load", "render"]
+
+MAX_PORT = 32_767
+"""Largest port of a node. Above lie the ephemeral ports: a peer that retries a dead port there
+sooner or later connects to itself and then holds the port."""
+
+_ADDRESS = re.compile(
+    r"tcp://(?P<host>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9_.-]+|\*):(?P<port>0|[1-9][0-9]{0,4})"
+)
+_KINDS = {str: "text", int: "integer", bool: "boolean", float: "float", dict: "table", list: "array"}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The text has one line a problem: file, key, mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """`quorum`: who votes; "static": the roster, always."""
+
+    name: str
+    quorum: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """This node. `data_dir` is absolute."""
+
+    id: int
+    listen: str
+    advertise: str
+    data_dir: Path
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """A member, this node included. `data_dir`: absolute, for a member on this host only."""
+
+    id: int
+    address: str
+    data_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConfig:
+    """The notice board; an empty `url` means none. It may hold a password."""
+
+    url: str = field(repr=False)
+    ttl_ms: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """`file`: absolute path, or empty for standard error."""
+
+    level: str
+    format: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One node's configuration, checked. `peers`: all members in ascending order of ids."""
+
+    path: Path
+    cluster: ClusterConfig
+    node: NodeConfig
+    peers: tuple[PeerConfig, ...]
+    redis: RedisConfig
+    timing: Timing
+    limits: LimitsConfig
+    log: LogConfig
+
+    def settings(self) -> Settings:
+        """What the pure core needs of it."""
+        return Settings(
+            cluster=self.cluster.name,
+            node=self.node.id,
+            addresses={peer.id: peer.address for peer in self.peers},
+            priority=self.node.priority,
+            quorum=self.cluster.quorum,
+            timing=self.timing,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """`default` None: `required`, optional or derived. `check` says what is wrong with a value of
+    the right type, with the mend; empty when nothing."""
+
+    name: str
+    kind: type
+    default: str | int | None
+    check: Callable[[Any], str] = lambda value: ""
+    required: bool = False
+
+
+def _between(least: int, most: int, unit: str = "") -> Callable[[int], str]:
+    return lambda value: (
+        "" if least <= value <= most else f"is {value}; must lie between {least} and {most}{unit and ' ' + unit}"
+    )
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    listed = ", ".join(f'"{choice}"' for choice in choices)
+    return lambda value: "" if value in choices else f"is {_quoted(value)}; set one of {listed}"
+
+
+def _name(value: str) -> str:
+    fine = re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value)
+    return "" if fine else f"is {_quoted(value)}; use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
+
+
+def _quorum(value: str) -> str:
+    later = 'is "dynamic", which this release does not have yet; set "static"'
+    return later if value == "dynamic" else _one_of("static")(value)
+
+
+def _address(wildcard: bool) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        match = _ADDRESS.fullmatch(value)
+        if not match:
+            return f'is {_quoted(value)}; write "tcp://host:port", an IPv6 address in brackets'
+        host, port = match["host"], int(match["port"])
+        if not 1 <= port <= MAX_PORT:
+            return (
+                f"has port {port}; take one from 1 to {MAX_PORT}: above lie the ephemeral ports, where a peer that "
+                "retries a dead port can connect to itself and then block it"
+            )
+        if not wildcard and not host.strip("*[0:.]"):
+            return f"names every interface ({host}); write the address that other members reach it at"
+        return ""
+
+    return check
+
+
+def _redis_url(value: str) -> str:
+    """The text must not show the URL: it may hold a password."""
+    try:
+        parts = urlsplit(value)
+        usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not value or (usable and parts.scheme in ("redis", "rediss", "unix")):
+        return ""
+    return 'is no URL of a Redis; write "redis://host:port/0", "rediss://host:port/0", "unix:///path" or "" for none'
+
+
+def _path(value: str) -> str:
+    return "" if value and "\0" not in value else "is empty or has a zero byte; write a path"
+
+
+SCHEMA: Mapping[str, tuple[Key, ...]] = {
+    "cluster": (Key("name", str, None, _name, required=True), Key("quorum", str, "static", _quorum)),
+    "node": (
+        Key("id", int, None, _between(1, MAX_NODE_ID), required=True),
+        Key("listen", str, None, _address(wildcard=True)),
+        Key("advertise", str, None, _address(wildcard=False)),
+        Key("data_dir", str, None, _path),
+        Key("priority", int, 0, _between(0, 1000)),
+    ),
+    "peers": (
+        Key("id", int, None, _between(1, MAX_NODE_ID), required=True),
+        Key("address", str, None, _address(wildcard=False), required=True),
+        Key("data_dir", str, None, _path),
+    ),
+    "redis": (
+        Key("url", str, "redis://127.0.0.1:6379/0", _redis_url),
+        Key("ttl_ms", int, 3000, _between(1000, 86_400_000, "ms")),
+        Key("timeout_ms", int, 200, _between(1, 60_000, "ms")),
+    ),
+    # Ranges and inequalities of the durations are those of Timing.problems alone.
+    "timing": (
+        *(Key(item.name, int, getattr(Timing(), item.name)) for item in fields(Timing) if item.name != "proof"),
+        Key("proof", str, str(Timing().proof), _one_of(*Proof)),
+    ),
+    "limits": (Key("max_message_bytes", int, 65_536, _between(4096, 2**24, "bytes")),),
+    "log": (
+        Key("level", str, "info", _one_of("debug", "info", "warning", "error")),
+        Key("format", str, "text", _one_of("text", "json")),
+        Key("file", str, "", lambda value: value and _path(value)),
+    ),
+}
+"""Section to its keys, in the order of the reference; `peers` is an array of tables."""
+
+
+def load(path: Path) -> Config:
+    """Read and check the configuration at `path`. Raises `ConfigError` with all its problems."""
+    raw, problems = _parse(path), list[str]()
+    for name in raw:
+        if name not in SCHEMA:
+            problems.append(f"{name}: unknown section; the nearest is [{_nearest(name, SCHEMA)}]")
+    tables = {name: _table(problems, name, name, raw.get(name, {})) for name in SCHEMA if name != "peers"}
+    peers = _peers(problems, raw.get("peers", []))
+    node, base = tables["node"], path.absolute().parent
+    node["data_dir"] = node["data_dir"] or f"data/n{node['id']}"
+    for table in (node, *peers):
+        if table["data_dir"]:
+            table["data_dir"] = Path(os.path.abspath(base / table["data_dir"]))
+    _check_members(problems, node, peers)
+    timing = Timing(**{**tables["timing"], "proof": Proof(tables["timing"]["proof"])})
+    if not any(problem.startswith("timing.") for problem in problems):
+        problems += [f"timing.{key}: {text}" for key, text in timing.problems()]
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    if tables["log"]["file"]:
+        tables["log"]["file"] = os.path.abspath(base / tables["log"]["file"])
+    return Config(
+        path=path,
+        cluster=ClusterConfig(**tables["cluster"]),
+        node=NodeConfig(**node),
+        peers=tuple(PeerConfig(**peer) for peer in sorted(peers, key=lambda peer: int(peer["id"]))),
+        redis=RedisConfig(**tables["redis"]),
+        timing=timing,
+        limits=LimitsConfig(**tables["limits"]),
+        log=LogConfig(**tables["log"]),
+    )
+
+
+def render(
+    cluster: str,
+    node: int,
+    listen_host: str,
+    ports: Mapping[int, int],
+    redis_url: str,
+    data_dirs: Mapping[int, str],
+    timing: Mapping[str, int | str] | None = None,
+    log_format: str = "text",
+) -> str:
+    """The text of `node`'s file in a cluster whose members all run on `listen_host`. `ports` and
+    `data_dirs` map member ids; `timing` holds the keys that differ from the defaults."""
+    lines = ["[cluster]", f"name = {_quoted(cluster)}", "", "[node]", f"id = {node}"]
+    lines += [f"data_dir = {_quoted(data_dirs[node])}"] if node in data_dirs else []
+    for peer, port in sorted(ports.items()):
+        lines += ["", "[[peers]]", f"id = {peer}", f"address = {_quoted(f'tcp://{listen_host}:{port}')}"]
+        lines += [f"data_dir = {_quoted(data_dirs[peer])}"] if peer in data_dirs else []
+    lines += ["", "[redis]", f"url = {_quoted(redis_url)}"]
+    lines += ["", "[timing]"] if timing else []
+    lines += [f"{key} = {_quoted(v) if isinstance(v, str) else v}" for key, v in (timing or {}).items()]
+    lines += ["", "[log]", f"format = {_quoted(log_format)}", ""]
+    return "\n".join(lines)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}; name an existing file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        what = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end")
+        raise ConfigError(f"{path}: is no valid TOML: {what}; correct that line") from error
+
+
+def _table(problems: list[str], section: str, label: str, table: object) -> dict[str, Any]:
+    """Every key of `section` with its value, the default for a bad one; `label` is for messages."""
+    keys = {key.name: key for key in SCHEMA[section]}
+    values: dict[str, Any] = {name: key.default for name, key in keys.items()}
+    if not isinstance(table, dict):
+        problems.append(f"{label}: is of type {_kind(table)}, must be a table; write it as a section in brackets")
+        return values
+    for name, value in table.items():
+        key = keys.get(name)
+        if key is None:
+            problems.append(f"{label}.{name}: unknown key; the nearest is {_nearest(name, keys)}")
+        elif type(value) is not key.kind:
+            problems.append(f"{label}.{name}: is of type {_kind(value)}, must be of type {_KINDS[key.kind]}")
+        elif wrong := key.check(value):
+            problems.append(f"{label}.{name}: {wrong}")
+        else:
+            values[name] = value
+    for name, key in keys.items():
+        if key.required and name not in table:
+            problems.append(f"{label}.{name}: is missing; add a line {name} = ... to this section")
+    return values
+
+
+def _peers(problems: list[str], value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        problems.append(f"peers: is of type {_kind(value)}, must be an array of tables; write [[peers]] for each")
+        return []
+    return [_table(problems, "peers", f"peers[{number}]", table) for number, table in enumerate(value, 1)]
+
+
+def _check_members(problems: list[str], node: dict[str, Any], peers: list[dict[str, Any]]) -> None:
+    """The members among each other; fills in what this node's own entry decides."""
+    own = [peer for peer in peers if peer["id"] == node["id"]]
+    if node["id"] and not own:
+        problems.append(f"node.id: {node['id']} has no [[peers]] entry; list every member there, this node included")
+    elif node["id"] and len(own) > 1:
+        problems.append(f"node.id: {node['id']}, this node's own, has {len(own)} [[peers]] entries; keep one")
+    elif node["id"]:
+        address, data_dir = own[0]["address"], own[0]["data_dir"] or node["data_dir"]
+        if address and node["advertise"] not in (None, address):
+            problems.append(f'node.advertise: must be this node\'s [[peers]] address "{address}"; leave it out')
+        if data_dir != node["data_dir"]:
+            problems.append(f"node.data_dir: is {node['data_dir']}, but [[peers]] says {data_dir}; set both alike")
+        own[0]["data_dir"] = node["data_dir"]
+        node["listen"], node["advertise"] = node["listen"] or address, address
+    for name in ("id", "address", "data_dir"):
+        values = [str(peer[name] or "").lower() if name != "data_dir" else str(peer[name] or "") for peer in peers]
+        for value in sorted(set(values) - {"", str(node["id"]) if name == "id" else ""}):
+            places = [f"peers[{at}]" for at, other in enumerate(values, 1) if other == value]
+            if len(places) > 1:
+                problems.append(f"peers.{name}: {value} stands in {', '.join(places)}; every member needs its own")
+
+
+def _nearest(name: str, valid: Mapping[str, object]) -> str:
+    return difflib.get_close_matches(name, valid, n=1, cutoff=0.0)[0]
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "date or time")
+
+
+def _quoted(text: str) -> str:
+    """`text` as a TOML string: JSON's escapes are TOML's, but for DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
