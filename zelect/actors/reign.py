@@ -68,8 +68,10 @@ def keep_reign(turn: Turn) -> None:
     _miss_the_silent(turn)
     if now_us >= reign.next_ping_us:
         _ping_round(turn)
-    if now_us >= reign.next_publish_us and reign.holds(now_us):
-        _publish(turn, reign)
+    if reign.entered_us and now_us >= reign.next_publish_us:
+        reign.next_publish_us = now_us + turn.timing.refresh_us
+        if reign.holds(now_us):
+            _publish(turn, reign)
 
 
 def _miss_the_silent(turn: Turn) -> None:
@@ -128,7 +130,7 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
 
 def _publish(turn: Turn, reign: Reign) -> None:
     require(reign.holds(turn.now_us), "R13", "only a controller in office publishes itself")
-    reign.next_publish_us = turn.now_us + turn.timing.idle_ping_us
+    reign.next_publish_us = turn.now_us + turn.timing.refresh_us
     votes = tuple(
         Vote(voter, answer.granted, "" if answer.reason is None else answer.reason.value)
         for voter, answer in sorted(reign.votes.items())

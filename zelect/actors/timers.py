@@ -104,6 +104,8 @@ def deadline_us(settings: Settings, state: State) -> int:
     reign = state.reign
     if reign is not None:
         due_us = min(due_us, reign.next_ping_us, lapse_due_us(settings.timing.promise_us, reign))
-        if not reign.entered_us and reign.barrier_us:
+        if reign.entered_us:
+            due_us = min(due_us, reign.next_publish_us)
+        elif reign.barrier_us:
             due_us = min(due_us, reign.barrier_us)
     return due_us

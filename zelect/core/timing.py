@@ -81,8 +81,13 @@ class Timing:
 
     @property
     def idle_ping_us(self) -> int:
-        """Interval of the PINGs among followers and of the refresh in Redis."""
+        """Interval of the PINGs among followers."""
         return max(500_000, 5 * self.heartbeat_us)
+
+    @property
+    def refresh_us(self) -> int:
+        """Interval of the refresh in Redis: well below the shortest time to live there."""
+        return 300_000
 
     def problems(self) -> list[tuple[str, str]]:
         """Every broken inequality as (key, explanation with the mend); empty when all hold."""
