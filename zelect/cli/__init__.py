@@ -1,0 +1,33 @@
+"""The command line.
+
+Importing it imports click and nothing else of weight, so that `zelect --help` appears at once: each
+command imports what it needs when it runs.
+
+Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable state unusable;
+4 cannot bind; 5 nobody answered.
+"""
+
+from __future__ import annotations
+
+import click
+
+from zelect import __version__
+from zelect.cli.cluster import cluster
+from zelect.cli.node import node
+from zelect.cli.status import status
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zelect")
+def main() -> None:
+    """Elects one controller among a fixed set of processes.
+
+    New here? `zelect cluster up 3` runs a local cluster to play with.
+    """
+
+
+main.add_command(node)
+main.add_command(status)
+main.add_command(cluster)

@@ -1,0 +1,32 @@
+"""How a command fails: one message, which says how to mend it, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+__all__ = ["Failure", "explained"]
+
+
+class Failure(click.ClickException):
+    """Ends the command with `exit_code` and a message on standard error."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # declared for the class; click reads the instance's
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that are meant for a person into a Failure."""
+    from zelect.cluster.layout import ClusterError
+    from zelect.config import ConfigError
+
+    try:
+        yield
+    except ClusterError as error:
+        raise Failure(str(error), error.exit_code) from error
+    except ConfigError as error:
+        raise Failure(str(error), 2) from error

@@ -1,0 +1,28 @@
+"""`zelect node`: one node in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["node"]
+
+
+@click.command()
+@click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
+@click.pass_context
+def node(context: click.Context, path: str) -> None:
+    """Run one node in the foreground.
+
+    SIGTERM or SIGINT: it says goodbye, hands its office over, and ends with 0.
+    """
+    from pathlib import Path
+
+    from zelect.cli.errors import Failure
+    from zelect.config import ConfigError, load
+    from zelect.shell.node import run
+
+    try:
+        config = load(Path(path))
+    except ConfigError as error:
+        raise Failure(str(error), 2) from error
+    context.exit(run(config))

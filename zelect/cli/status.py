@@ -1,0 +1,108 @@
+"""`zelect status`: asks the nodes themselves, so it works with Redis down."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from zelect.asking import NodeReport
+
+__all__ = ["exit_code_of", "status"]
+
+DIRECTORY = ".zelect"
+_WATCH_EVERY_S = 1.0
+
+
+@click.command()
+@click.option("-c", "--config", "path", metavar="FILE", help="Configuration of any node: it names all members.")
+@click.option("--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one line a second.")
+@click.option("--watch", is_flag=True, help="Ask again every second until Ctrl-C.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.05, 60),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="How long to wait for answers.",
+)
+@click.pass_context
+def status(
+    context: click.Context, path: str | None, directory: str | None, as_json: bool, watch: bool, timeout_s: float
+) -> None:
+    """Ask every node how it is, and show who is in office.
+
+    Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
+    """
+    import time
+
+    from zelect.asking import ask_all
+    from zelect.cli.errors import explained
+
+    if path is not None and directory is not None:
+        raise click.UsageError("give -c or --dir, not both")
+    with explained():
+        cluster, addresses = _members(path, directory or DIRECTORY)
+    try:
+        while True:
+            reports = ask_all(cluster, addresses, timeout_s)
+            _show(cluster, addresses, reports, as_json, watch)
+            if not watch:
+                break
+            time.sleep(_WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        context.exit(0)
+    context.exit(exit_code_of(reports))
+
+
+def _members(path: str | None, directory: str) -> tuple[str, Mapping[int, str]]:
+    """The cluster's name and its members' addresses. Raises ConfigError or ClusterError."""
+    from pathlib import Path
+
+    from zelect.config import load
+
+    config = load(Path(path) if path is not None else _any_conf(Path(directory)))
+    return config.cluster.name, config.settings().addresses
+
+
+def _any_conf(directory: Path) -> Path:
+    from zelect.cluster.layout import ClusterError, Layout
+
+    found = sorted(Layout(directory).conf.glob("n*.toml"))
+    if not found:
+        raise ClusterError(
+            f"no configurations in {directory}/conf: name a node's file with -c FILE or the cluster's --dir DIR, "
+            "or start one with 'zelect cluster up 3'"
+        )
+    return found[0]
+
+
+def _show(
+    cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport], as_json: bool, watch: bool
+) -> None:
+    from zelect.asking import summary
+    from zelect.cli.table import draw
+
+    state = summary(cluster, addresses, reports)
+    if as_json:
+        click.echo(json.dumps(state, indent=None if watch else 2))
+        return
+    if watch:
+        click.clear()
+    click.echo(draw(state, reports))
+
+
+def exit_code_of(reports: Mapping[int, NodeReport]) -> int:
+    """0: somebody is in office; 1: nobody is; 5: nobody answered."""
+    from zelect.asking import controller_of
+
+    if not reports:
+        return 5
+    return 0 if controller_of(reports) is not None else 1

@@ -1,0 +1,93 @@
+"""The last elections of a local cluster, for the view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zelect.asking import NodeReport
+from zelect.cluster.layout import Plan
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+__all__ = ["Election", "History"]
+
+_ENTRY_WITHIN_S = 1.0
+_READ = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """How `id` came into office. `previous`: 0 for unknown; `gap_ms`: from when the
+    one before was last heard (so up to a heartbeat before its end), None where that is unknown."""
+
+    term: int
+    id: int
+    previous: int
+    reason: str
+    gap_ms: float | None
+
+
+def _election(entry: Mapping[str, str]) -> Election:
+    """Read one entry of the stream. Raises KeyError or ValueError where it is none."""
+    gap_ms = float(entry["gap_ms"] or -1)
+    known = gap_ms if gap_ms >= 0 else None
+    return Election(int(entry["term"]), int(entry["id"]), int(entry["previous"] or 0), entry["reason"], known)
+
+
+class History:
+    """The elections: from Redis, which has them all with reasons and gaps; without it, what was
+    seen from here. Redis is asked after a change only, and may cost 0.1 s, seldom, when it hangs."""
+
+    def __init__(self) -> None:
+        self._elections: dict[int, Election] = {}
+        self._due: dict[int, float] = {}
+        self._not_before = 0.0
+        self._client: Redis | None = None
+        self._last_id = 0
+
+    def look(self, plan: Plan, head: NodeReport | None) -> None:
+        """Take notice of `head`, who is in office in the cluster of `plan`."""
+        if head is None or head.term in self._elections:
+            return
+        now = time.monotonic()
+        due = self._due.setdefault(head.term, now + _ENTRY_WITHIN_S)
+        if now >= self._not_before:
+            self._read(plan)
+        if head.term not in self._elections and now > due:
+            self._add(Election(head.term, head.id, self._last_id, "seen", None))
+
+    def _read(self, plan: Plan) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                plan.url,
+                socket_timeout=0.1,
+                socket_connect_timeout=0.1,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+            )
+        try:
+            newest: Any = self._client.xrevrange(f"zelect:{{{plan.name}}}:elections", count=_READ)
+            for _, entry in reversed(newest):
+                self._add(_election(entry))
+        except (redis.RedisError, KeyError, ValueError):
+            self._not_before = time.monotonic() + 2
+
+    def _add(self, election: Election) -> None:
+        self._elections[election.term] = election
+        self._last_id = election.id
+
+    def of_term(self, term: int) -> Election | None:
+        """The election of `term`, once it is known."""
+        return self._elections.get(term)
+
+    def last(self, count: int) -> list[Election]:
+        """The newest `count` elections, newest first."""
+        return [self._elections[term] for term in sorted(self._elections, reverse=True)[:count]]

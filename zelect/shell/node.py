@@ -1,0 +1,342 @@
+"""One node: the poller loop around the machine.
+
+Each turn of the loop goes one way: connections' changes, messages, the store's answers, proofs of
+death, then the clock. What the machine wants done is carried out from top to bottom of its
+`Effects`: save, send, publish (R1). A turn that comes late drains everything that waits before
+any deadline is judged (R14).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from zelect import __version__, wire
+from zelect.config import Config
+from zelect.core.effects import Effects, Fact, Probe
+from zelect.core.events import Began, Event, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
+from zelect.core.lease import NEVER_US
+from zelect.core.messages import Envelope, MalformedMessage, Report
+from zelect.core.view import View
+from zelect.log import Log, setup
+from zelect.machine import Machine, founding
+from zelect.shell.ballot import Ballot, BallotError
+from zelect.shell.clock import now_us, unix_ms
+from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
+from zelect.shell.report import render_report, resident_kb
+from zelect.shell.store import Hint, Store, StoreState, safe_url
+from zelect.shell.transport import CannotBind, Received, Transport
+
+__all__ = ["run"]
+
+_BATCH = 64
+_LINGER_US = 200_000
+_LINGER_LEAST_US = 20_000
+_DRAIN_MOST = 20_000
+_QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
+_LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "amnesiac_heard"})
+
+
+def run(config: Config) -> int:
+    """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
+    3 when durable state cannot be used, 4 when the address cannot be bound. Errors are told on
+    standard error."""
+    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    try:
+        return Node(config, log).run()
+    except (BallotError, DataDirError) as error:
+        print(f"zelect: {error}", file=sys.stderr)
+        return 3
+    except CannotBind as error:
+        print(f"zelect: {error}", file=sys.stderr)
+        return 4
+
+
+class Node:
+    """The world around one machine. Raises `BallotError`, `DataDirError`, `CannotBind`."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config = config
+        self.log = log
+        self.settings = settings = config.settings()
+        self.data_dir = DataDir.open(config.node.data_dir, settings.cluster, settings.node)
+        self.ballot = Ballot.open(
+            self.data_dir, settings.cluster, settings.node, founding(settings, incarnation=unix_ms())
+        )
+        self._be_born()
+        self.machine = Machine(
+            settings, self.ballot.saved, ran_before=not self.ballot.fresh, amnesia=self.ballot.amnesia
+        )
+        self.began_us = now_us()
+        self.counters: Counter[str] = Counter()
+        self.done_us = NEVER_US
+        self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
+        self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
+        self.context = zmq.Context()
+        self.poller = zmq.Poller()
+        self.transport = Transport(
+            self.context,
+            listen=config.node.listen,
+            peers={peer: settings.addresses[peer] for peer in settings.peers},
+            max_message_bytes=config.limits.max_message_bytes,
+            poller=self.poller,
+            proof=settings.timing.proof,
+        )
+        self.store = Store(
+            self.context,
+            url=config.redis.url,
+            ttl_ms=config.redis.ttl_ms,
+            timeout_ms=config.redis.timeout_ms,
+            cluster=settings.cluster,
+            node=settings.node,
+            address=settings.addresses[settings.node],
+            incarnation=self.ballot.saved.incarnation,
+        )
+
+    def _be_born(self) -> None:
+        """Take a new incarnation, durable before anything is said in its name (R1)."""
+        saved = self.ballot.saved
+        if not self.ballot.fresh:
+            # The wall clock may have been set back; the saved number may not be used again.
+            saved = replace(saved, incarnation=max(saved.incarnation + 1, unix_ms()))
+            self.ballot.save(saved)
+        self.data_dir.announce(saved.incarnation)
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Bind, loop until told to go, leave in good order."""
+        wake = _Wakeup()
+        try:
+            self.transport.bind()
+            self.store.start()
+            self.transport.connect()
+            self.poller.register(self.store.pipe, zmq.POLLIN)
+            self.poller.register(wake.fileno(), zmq.POLLIN)
+            self._tell_start()
+            gc.collect()
+            gc.freeze()  # what lives now lives for ever: later collections need not look at it
+            self._step(Began())
+            self._loop(wake)
+        finally:
+            wake.close()
+            self.store.close(within_s=0.5)
+            self.transport.close()
+            self.context.term()
+            self.ballot.close()
+            self.data_dir.close()
+        self.log.event("info", "node_ended")
+        return 0
+
+    def _tell_start(self) -> None:
+        self.log.event(
+            "info",
+            "node_started",
+            version=__version__,
+            pid=os.getpid(),
+            listen=self.config.node.listen,
+            advertise=self.config.node.advertise,
+            data_dir=self.config.node.data_dir,
+            redis=safe_url(self.config.redis.url),
+        )
+        if self.ballot.amnesia:
+            self.log.event("warning", "memory_lost", mend="this node follows but does not vote")
+
+    def _loop(self, wake: _Wakeup) -> None:
+        late_us = self.settings.timing.heartbeat_us // 2
+        while True:
+            due_us = min(self.machine.deadline_us(), self.transport.deadline_us(), self.done_us)
+            # Round up: waking a fraction of a millisecond early would only spin.
+            wait_ms = max(0, min(60_000, -((now_us() - due_us) // 1000)))
+            ready = dict(self.poller.poll(wait_ms))
+            late = now_us() > due_us + late_us
+            if late:
+                self.counters["loop_late"] += 1
+            for number in wake.take() if wake.fileno() in ready else ():
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._step(Leave())
+            self._take_in(ready, most=_DRAIN_MOST if late else _BATCH)
+            if now_us() >= self.machine.deadline_us():
+                if self.transport.backlog():  # what waits may renew what is about to be judged
+                    self._take_in({}, most=_DRAIN_MOST)
+                if now_us() >= self.machine.deadline_us():
+                    self._step(Tick(late))
+            if self._may_end():
+                return
+
+    def _take_in(self, ready: dict[object, int], most: int) -> None:
+        """Everything that came in: monitors first, they tell who died; then messages."""
+        for change in self.transport.service(ready):
+            self._step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
+        taken = 0
+        while taken < most:
+            batch = self.transport.receive(_BATCH)
+            for received in batch:
+                self._hear(received)
+            taken += len(batch)
+            if len(batch) < _BATCH:
+                break
+        for verdict in self.transport.verdicts():
+            self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
+            if verdict.evidence is not None:
+                self._step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
+        if self.store.pipe in ready or not ready:
+            self._hear_store()
+
+    def _may_end(self) -> bool:
+        """After the goodbye: stay until a successor is heard, but not long."""
+        if self.done_us == NEVER_US:
+            return False
+        state, now = self.machine.state, now_us()
+        if now >= self.done_us:
+            return True
+        said_for_us = now - (self.done_us - _LINGER_US)
+        settled = state.leader is not None or not any(peer.linked for peer in state.peers.values())
+        return settled and said_for_us >= _LINGER_LEAST_US
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def _hear(self, received: Received) -> None:
+        try:
+            envelope = wire.decode(received.payload, self.config.limits.max_message_bytes)
+        except MalformedMessage as error:
+            self.counters[f"malformed_{error.reason}"] += 1
+            self.log.limited(error.reason, "warning", "frame_refused", reason=error.reason, bytes=len(received.payload))
+            return
+        self.counters["received"] += 1
+        effects = self._step(Heard(envelope))
+        if effects.answer is not None:
+            self._report(received.route, effects.answer)
+
+    def _hear_store(self) -> None:
+        for event in self.store.receive():
+            if isinstance(event, Hint):
+                self._step(StoreHint(event.controller, event.term))
+            elif event != self.store_state:
+                self._tell_store(event)
+
+    def _tell_store(self, state: StoreState) -> None:
+        before, self.store_state = self.store_state, state
+        if (before.up, before.problem) != (state.up, state.problem):
+            level = "info" if state.up and not state.problem else "warning"
+            self.log.event(level, "store_up" if state.up else "store_down", problem=state.problem)
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def _step(self, event: Event) -> Effects:
+        """One step of the machine, carried out in the order of its fields (R1)."""
+        effects = self.machine.step(event, now_us())
+        if effects.save is not None:
+            self.ballot.save(effects.save)
+        self._send(effects)
+        if effects.publish:
+            self.store.submit(effects.publish)
+        for probe in effects.probe:
+            self._probe(probe)
+        for fact in effects.facts:
+            self._tell(fact)
+        if effects.leave:
+            self.done_us = now_us() + _LINGER_US
+        return effects
+
+    def _send(self, effects: Effects) -> None:
+        encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once
+        for to, envelope in effects.send:
+            payload = encoded.get(id(envelope))
+            if payload is None:
+                payload = encoded[id(envelope)] = wire.encode(envelope)
+            if self.transport.send(to, payload):
+                self.counters["sent"] += 1
+
+    def _probe(self, probe: Probe) -> None:
+        path, settings = self.data_dirs.get(probe.peer), self.settings
+        if path is None:
+            self.transport.probe(probe.peer, probe.incarnation, None)
+            return
+        self.transport.probe(
+            probe.peer,
+            probe.incarnation,
+            lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation),
+        )
+
+    def _report(self, route: bytes, view: View) -> None:
+        counters = dict(self.counters)
+        counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
+        counters |= {f"link_{name}": count for name, count in self.transport.counters.items()}
+        counters |= {f"store_{name}": count for name, count in self.store.counters.items()}
+        counters["log_dropped"] = self.log.dropped
+        state = self.store_state
+        shell = {
+            "cluster": self.settings.cluster,
+            "pid": os.getpid(),
+            "version": __version__,
+            "address": self.settings.addresses[self.settings.node],
+            "store": {
+                "url": safe_url(self.config.redis.url),
+                "state": "up" if state.up else "down",
+                "published_term": state.published_term or None,
+                "problem": state.problem,
+            },
+            "counters": counters,
+            "uptime_ms": (now_us() - self.began_us) // 1000,
+            "rss_kb": resident_kb(),
+        }
+        text = render_report(view, shell, unix_ms())
+        saved, digest = self.machine.state.saved, self.settings.digest()
+        envelope = Envelope(
+            self.settings.cluster, self.settings.node, saved.incarnation, digest, saved.term, Report(text)
+        )
+        self.transport.reply(route, wire.encode(envelope))
+
+    def _tell(self, fact: Fact) -> None:
+        fields = dict(fact.fields)
+        if fact.name == "message_refused":
+            self.log.limited(f"refused {fields['reason']}", "warning", fact.name, **fields)
+        elif fact.name in _LOUD:
+            self.log.limited(fact.name, "error", fact.name, **fields)
+        else:
+            self.log.event("debug" if fact.name in _QUIET else "info", fact.name, **fields)
+
+
+class _Wakeup:
+    """Signals as bytes on a socket that the poller can wait for.
+
+    Without it a poll that signals interrupt starts over with its whole time-out and returns late.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._before = {number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT)}
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def take(self) -> bytes:
+        """The numbers of the signals that came since."""
+        try:
+            return self._read.recv(4096)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._read.close()
+        self._write.close()
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """The wakeup descriptor carries the news; the handler only keeps the default one away."""
