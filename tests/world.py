@@ -17,7 +17,7 @@ from zelect import wire
 from zelect.core.effects import AskController, Effects, Probe, PublishOffice, Saved, WithdrawOffice
 from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import Envelope
+from zelect.core.messages import Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
 from zelect.machine import Machine, founding
@@ -25,7 +25,7 @@ from zelect.machine import Machine, founding
 MS = 1000
 
 
-@dataclass
+@dataclass(eq=False)
 class Life:
     """One process of a node."""
 
@@ -49,16 +49,31 @@ class Entry:
 class World:
     """N nodes, started and broken by the caller, and the history of what they did."""
 
-    def __init__(self, nodes: int = 3, *, seed: int = 0, loss: float = 0.0, latency_us: int = 150, **options: Any) -> None:
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        seed: int = 0,
+        loss: float = 0.0,
+        duplicates: float = 0.0,
+        reordered: float = 0.0,
+        late_us: int = 2_000_000,
+        latency_us: int = 150,
+        **options: Any,
+    ) -> None:
         timing = options.pop("timing", Timing())
         priorities = options.pop("priorities", {})
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, nodes + 1)}
         self.settings = {
-            n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options) for n in addresses
+            n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options)
+            for n in addresses
         }
         self.now_us = 1_000_000
         self.random = random.Random(seed)
         self.loss = loss
+        self.duplicates = duplicates
+        self.reordered = reordered
+        self.late_us = late_us
         self.latency_us = latency_us
         self.disks: dict[int, Saved] = {}
         self.lives: dict[int, Life] = {}
@@ -92,8 +107,11 @@ class World:
         for n in nodes:
             del self.lives[n]
         for n in nodes:
-            for other in list(self.lives):
-                self._disconnect(other, n, 700)
+            for other, life in self.lives.items():
+                # Dead to each other at once; the survivors hear of it a little later.
+                if n in life.linked:
+                    life.linked.discard(n)
+                    self._disconnect(other, n, 700)
 
     def leave(self, n: int) -> None:
         """SIGTERM: goodbye, then the process ends."""
@@ -193,8 +211,8 @@ class World:
                 seen = self.board if self.board_up else (0, 0)
                 self.at(MS, lambda: self.feed(n, StoreHint(*seen)))
             elif isinstance(intent, PublishOffice) and self.board_up:
-                assert intent.term >= self.board[1], "the record went back to an older term"
-                self.board = (n, intent.term)
+                if intent.term >= self.board[1]:  # the script refuses an older term (R13)
+                    self.board = (n, intent.term)
             elif isinstance(intent, WithdrawOffice) and self.board == (n, intent.term):
                 self.board = (0, self.board[1])
         for probe in effects.probe:
@@ -206,9 +224,16 @@ class World:
         self.sent.append((n, to, envelope))
         if to not in self.lives[n].linked or (n, to) in self.cuts or self.random.random() < self.loss:
             return
-        payload = wire.encode(envelope)
-        jitter_us = self.random.randrange(self.latency_us // 3 + 1)
-        self.at(self.latency_us + jitter_us, lambda: self.feed(to, Heard(wire.decode(payload))))
+        payload, life = wire.encode(envelope), self.lives.get(to)
+
+        def arrive() -> None:
+            if self.lives.get(to) is life:  # a connection dies with its process
+                self.feed(to, Heard(wire.decode(payload)))
+
+        for _ in range(2 if self.random.random() < self.duplicates else 1):
+            late_us = self.random.randrange(self.late_us) if self.random.random() < self.reordered else 0
+            jitter_us = self.random.randrange(self.latency_us // 3 + 1)
+            self.at(self.latency_us + jitter_us + late_us, arrive)
 
     def _probe(self, n: int, probe: Probe) -> None:
         life = self.lives.get(probe.peer)
@@ -217,19 +242,18 @@ class World:
 
     def _connect(self, a: int, b: int) -> None:
         for x, y in ((a, b), (b, a)):
-            self.at(500, lambda x=x, y=y: self._link(x, y))
+            self.at(1000, lambda x=x, y=y, ends=(self.lives[x], self.lives[y]): self._link(x, y, ends))
 
-    def _link(self, x: int, y: int) -> None:
-        if x in self.lives and y in self.lives and y not in self.lives[x].linked:
-            self.lives[x].linked.add(y)
+    def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
+        if (self.lives.get(x), self.lives.get(y)) == ends and y not in ends[0].linked:
+            ends[0].linked.add(y)
             self.feed(x, LinkUp(y))
 
     def _disconnect(self, x: int, y: int, in_us: int) -> None:
         life = self.lives[x]
 
         def gone() -> None:
-            if self.lives.get(x) is life and y in life.linked:
-                life.linked.discard(y)
+            if self.lives.get(x) is life:
                 self.feed(x, LinkDown(y))
 
         self.at(in_us, gone)
@@ -246,3 +270,20 @@ class World:
                 self.feed(n, Tick())
 
         self.at(max(0, due_us - self.now_us), fire)
+
+
+def letter(world: World, sender: int, message: Message, term: int | None = None) -> Heard:
+    """`message` from the living process of `sender`, at its own term unless told otherwise."""
+    machine = world.lives[sender].machine
+    saved = machine.state.saved
+    digest = machine.settings.digest()
+    return Heard(Envelope("demo", sender, saved.incarnation, digest, saved.term if term is None else term, message))
+
+
+def office_of(node: int, nodes: int = 3) -> World:
+    """A settled cluster in which `node` is in office."""
+    world = World(nodes, priorities={node: 10})
+    world.start()
+    world.run_until(lambda: world.controller() == node)
+    world.run(300)
+    return world

@@ -17,12 +17,12 @@ from zelect.actors import common, heartbeat, links, membership, reign, timers, v
 from zelect.core.become import become_follower
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
-from zelect.core.messages import MESSAGES, CommonResp, Envelope, Query, Result, Type, Voting
+from zelect.core.messages import MESSAGES, CommonResp, Envelope, Ping, Query, Result, Type, Voting
 from zelect.core.quorum import Record
 from zelect.core.rules import require
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
-from zelect.core.timing import MAX_TERM_JUMP
+from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.turn import Turn
 
 __all__ = ["ACTORS", "Actor", "Machine", "founding"]
@@ -140,15 +140,17 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     known = state.peers.get(sender)
     if known is None:
         return "unknown_sender"
-    about = _CODES[type(envelope.message)]
+    about = int(_CODES[type(envelope.message)])
     if envelope.settings != turn.digest:
-        if about is not Type.COMMON_RESP:
+        if about != Type.COMMON_RESP:
             detail = "roster, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
             turn.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
         return "settings_mismatch"
     if _jumps(state, envelope):
         turn.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
         return "term_jump"
+    if _foreign(turn, envelope):
+        return "foreign_electorate"
     if envelope.incarnation < known.incarnation:
         return "old_incarnation"
     if envelope.incarnation > known.incarnation and known.incarnation:
@@ -172,7 +174,9 @@ def _lives(turn: Turn, known: Peer) -> bool:
 
 def _hear_of(turn: Turn, sender: int, incarnation: int, known: Peer) -> None:
     if incarnation == known.incarnation:
-        turn.state.peers[sender] = replace(known, heard_us=turn.now_us, silent=False)
+        # A proof that was wrong is taken back once the same process speaks over a new connection.
+        dead = known.dead and not known.linked
+        turn.state.peers[sender] = replace(known, heard_us=turn.now_us, silent=False, dead=dead)
         return
     turn.note("peer_online", peer=sender, incarnation=incarnation)
     turn.know(sender, incarnation=incarnation, heard_us=turn.now_us, dead=False, offline=False, silent=False)
@@ -183,4 +187,16 @@ def _jumps(state: State, envelope: Envelope) -> bool:
     term may join a cluster of any age."""
     message = envelope.message
     claimed = max(envelope.term, message.term_sought) if isinstance(message, Voting) else envelope.term
-    return 0 < state.term < claimed - MAX_TERM_JUMP
+    return claimed > MAX_TERM_HEARD or 0 < state.term < claimed - MAX_TERM_JUMP
+
+
+def _foreign(turn: Turn, envelope: Envelope) -> bool:
+    """Whether the message speaks of an electorate or a succession that can't be this cluster's:
+    nobody in it, nodes outside the roster, or written in a term that its sender has not reached."""
+    message, roster = envelope.message, turn.settings.addresses.keys()
+    record = getattr(message, "record", None)
+    if record is not None and not (record.members and roster >= set(record.members)):
+        return True
+    if record is not None and record.config_term > envelope.term:
+        return True
+    return isinstance(message, Ping) and not roster >= set(message.succession)

@@ -19,7 +19,7 @@ def common_resp(turn: Turn, envelope: Envelope, message: CommonResp) -> None:
 
 def unhandled(turn: Turn, envelope: Envelope, message: Message) -> None:
     """A type that no actor handles is answered, so that the sender need not wait."""
-    code = next(code for code, kind in MESSAGES.items() if kind is type(message))
+    code = next(int(code) for code, kind in MESSAGES.items() if kind is type(message))
     turn.send(envelope.sender, CommonResp(code, Result.UNHANDLED, "no actor for this type"))
 
 

@@ -17,6 +17,9 @@ def ping(turn: Turn, envelope: Envelope, message: Ping) -> None:
     makes it step down (R6) before the answer could be counted.
     """
     state = turn.state
+    sender = state.peers[envelope.sender]
+    if message.number and (sender.dead or sender.offline):
+        return  # its last words, read after its death or goodbye: following it would bind for nothing
     if message.number and envelope.term == state.term:
         if _rival(state, envelope):
             turn.note("rival_controller_heard", sender=envelope.sender, term=envelope.term)
@@ -26,7 +29,7 @@ def ping(turn: Turn, envelope: Envelope, message: Ping) -> None:
         if record.id > state.saved.record.id:
             turn.save(record=record)
         follow(turn, Leader(envelope.sender, envelope.incarnation, envelope.term), message.succession)
-    turn.send(envelope.sender, Pong(message.number, state.saved.record.id, turn.settings.priority))
+    turn.send(envelope.sender, Pong(message.number, envelope.term, state.saved.record.id, turn.settings.priority))
 
 
 def _rival(state: State, envelope: Envelope) -> bool:
@@ -35,8 +38,12 @@ def _rival(state: State, envelope: Envelope) -> bool:
 
 
 def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
-    """Count the answer to a numbered PING by its *send* time (R5). A stale echo renews nothing: its
-    number is forgotten, or older than what this member answered already."""
+    """Count the answer to a numbered PING by its *send* time (R5).
+
+    A stale echo renews nothing: its number is forgotten, or older than what this member answered
+    already, or it answers a PING of an earlier reign, whose numbers were the same; the sender made
+    no promise then, though its answer carries its term of now.
+    """
     state, sender = turn.state, envelope.sender
     if state.peers[sender].priority != message.priority:
         turn.know(sender, priority=message.priority)
@@ -44,7 +51,7 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     if reign is None or not message.number:
         return
     sent_us = reign.sent_us.get(message.number)
-    if sent_us is None or envelope.term != reign.term:
+    if sent_us is None or (message.of_term, envelope.term) != (reign.term, reign.term):
         turn.note("stale_echo_ignored", sender=sender, number=message.number)
         return
     reign.answered_us[sender] = max(reign.answered_us.get(sender, 0), sent_us)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from zelect.actors.reign import ping_one
 from zelect.core.messages import NodeOnline
-from zelect.core.timing import Proof
 from zelect.core.turn import Turn
 
 __all__ = ["link_down", "link_up"]
@@ -38,7 +37,7 @@ def link_down(turn: Turn, peer: int) -> None:
         or state.leader.id == peer
         or (state.promise is not None and state.promise.to == peer)
     )
-    if matters and turn.timing.proof is not Proof.NONE:
+    if matters:
         turn.probe(peer)
     if state.reign is not None and not state.links_quorum(turn.me):
         state.reign.floor_us = turn.now_us + 1

@@ -19,7 +19,15 @@ from zelect.core.messages import (
 )
 from zelect.core.state import Stand, Status
 from zelect.core.succession import succession_of
+from zelect.core.timing import Proof
 from zelect.core.turn import Turn
+
+# A process that came back under a new incarnation cannot live on under its old one.
+_BELIEVED = {
+    Proof.REFUSED: frozenset(Evidence),
+    Proof.PROCESS: frozenset({Evidence.LOCK, Evidence.REAPED, Evidence.REBORN}),
+    Proof.NONE: frozenset({Evidence.REBORN}),
+}
 
 __all__ = ["died", "handover", "leave", "node_offline", "node_online", "node_online_resp"]
 
@@ -31,7 +39,7 @@ def node_online(turn: Turn, envelope: Envelope, message: NodeOnline) -> None:
     if message.address != expected:
         detail = f"node {sender} says {message.address}, node {turn.me} is configured with {expected}"
         turn.note("address_mismatched", sender=sender, said=message.address, configured=expected)
-        turn.send(sender, CommonResp(Type.NODE_ONLINE, Result.ADDRESS_MISMATCH, detail))
+        turn.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
         return
     if message.amnesia:
         turn.note("amnesiac_heard", sender=sender)
@@ -94,7 +102,7 @@ def died(turn: Turn, peer: int, incarnation: int, evidence: Evidence) -> None:
     """Process `incarnation` of `peer` is proven dead, first-hand (R9)."""
     state = turn.state
     known = state.peers[peer]
-    if known.incarnation != incarnation or known.dead:
+    if known.incarnation != incarnation or known.dead or evidence not in _BELIEVED[turn.timing.proof]:
         return
     if evidence is Evidence.REFUSED and known.linked:
         return  # closed *and* refused: while the connection stands, a refusal proves nothing

@@ -43,7 +43,7 @@ def ping_one(turn: Turn, peer: int) -> None:
     """Repeat the newest PING to a peer that has just (re)appeared. It keeps its number and so its
     send time: the lease it can earn is the older, shorter one."""
     reign = turn.state.reign
-    if reign is not None:
+    if reign is not None and turn.now_us < lapse_due_us(turn.timing.promise_us, reign):
         turn.send(peer, _ping(turn, reign))
 
 

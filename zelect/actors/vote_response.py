@@ -15,6 +15,7 @@ from zelect.core.messages import Envelope, Refusal, Trigger, Voting, VotResp
 from zelect.core.quorum import Outcome, quorum_size, tally
 from zelect.core.state import Answer, Campaign, Stand, State
 from zelect.core.succession import jitter_us, rank
+from zelect.core.timing import MAX_TERM
 from zelect.core.turn import Turn
 
 __all__ = ["campaign_due_us", "give_up_round", "start_campaign", "vot_resp"]
@@ -31,6 +32,7 @@ def campaign_due_us(node: int, state: State) -> int:
         or state.amnesia
         or node not in state.members
         or state.campaign_at_us == NEVER_US
+        or state.term >= MAX_TERM
         or not state.links_quorum(node)
     ):
         return NEVER_US

@@ -72,6 +72,8 @@ def become_follower(turn: Turn, term: int | None = None, why: str = "") -> None:
     require(term > state.term, "R1", "only a higher term is adopted")
     turn.save(term=term, voted_for=0)
     state.leader = None
+    if state.status is Status.RUNNING:
+        set_status(turn, Status.VOTING)
     if state.campaign_at_us == NEVER_US and state.status in (Status.VOTING, Status.RUNNING):
         schedule_campaign(turn, Trigger.TIMEOUT)
     state.campaign_at_us = max(state.campaign_at_us, turn.now_us)

@@ -187,15 +187,17 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """0x02. Answer to PING `number`; names the electorate record that the sender has saved, and
-    its priority in the succession."""
+    """0x02. Answer to PING `number` of term `of_term`, which may be older than the sender's; names
+    the electorate record that the sender has saved, and its priority in the succession."""
 
     number: int
+    of_term: int
     record_id: tuple[int, int]
     priority: int
 
     def __post_init__(self) -> None:
         _int("number", self.number, 0, MAX_NUMBER)
+        _int("of_term", self.of_term, 0, MAX_TERM)
         _record_id("record_id", self.record_id)
         _int("priority", self.priority, 0, 1000)
 

@@ -52,7 +52,7 @@ def jitter_us(turn: Turn) -> int:
     state = turn.state
     if state.attempts == 0:
         return 0
-    span_us = turn.timing.stagger_us * min(1 << state.attempts, 16)
+    span_us = turn.timing.stagger_us * (1 << min(state.attempts, 4))
     return _mix(turn.me, state.saved.incarnation, state.term, state.attempts) % span_us
 
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["MAX_NODE_ID", "MAX_TERM", "MAX_TERM_JUMP", "Proof", "Timing"]
+__all__ = ["MAX_NODE_ID", "MAX_TERM", "MAX_TERM_HEARD", "MAX_TERM_JUMP", "Proof", "Timing"]
 
 MAX_TERM = 2**53 - 1
 """Largest term: Redis scripts hold numbers as doubles (R14)."""
 MAX_TERM_JUMP = 2**20
 """A term further ahead than this is a lie or a fault, and is refused (R14)."""
+MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
+"""A term above this is believed of nobody: there would be no room left for elections."""
 MAX_NODE_ID = 65_535
 
 

@@ -14,7 +14,7 @@ from zelect.core.messages import Envelope, Message
 from zelect.core.rules import require
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
-from zelect.core.timing import MAX_TERM, Timing
+from zelect.core.timing import MAX_TERM, Proof, Timing
 from zelect.core.view import View
 
 __all__ = ["Turn"]
@@ -57,9 +57,10 @@ class Turn:
         self.intents.append(intent)
 
     def probe(self, peer: int) -> None:
-        """Find out whether the process last heard as `peer` is dead (R9)."""
-        known = self.state.peers[peer]
-        if known.incarnation and not known.dead:
+        """Find out whether the process last heard as `peer` is dead (R9), if that is to be believed.
+        Asked about itself or a stranger, a node has nothing to find out."""
+        known = self.state.peers.get(peer)
+        if known is not None and known.incarnation and not known.dead and self.timing.proof is not Proof.NONE:
             self.probes.append(Probe(peer, known.incarnation))
 
     def note(self, name: str, **details: object) -> None:

@@ -1,0 +1,348 @@
+"""The notice board in Redis (R13): its keys, the scripts that write it, and what their answers mean.
+
+Each write is one Lua script, so it is atomic, and each is idempotent for (node, incarnation, term),
+because a script whose answer got lost may have run. A newer term overwrites an older one and never
+the reverse; the last entry of the elections stream is the floor where the record has expired.
+
+All scripts take the same three keys, which share a slot of a Redis Cluster by their tag, and give
+the same answer: outcome, the record that stands now (id, term), the last election (id, term), and
+what is wrong with each key. What does not have the form of a record counts as absent. Terms travel
+as text: Redis truncates Lua's numbers, which are doubles and exact below 2^53 only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+
+__all__ = [
+    "DEPART",
+    "ENTRY",
+    "LOOK",
+    "OFFICE",
+    "SELF",
+    "WITHDRAW",
+    "Failure",
+    "GarbledReply",
+    "Keys",
+    "Reply",
+    "Script",
+    "explain",
+    "parse_entry",
+    "parse_reply",
+    "safe_url",
+]
+
+_PRELUDE = """
+local controller, nodes, elections = KEYS[1], KEYS[2], KEYS[3]
+local wrong = {controller = '', nodes = '', elections = ''}
+local MAX = 9007199254740991
+local function kind(key) return redis.call('TYPE', key).ok end
+
+local function number(text, least, most)
+  if type(text) ~= 'string' or #text > 16 or not string.match(text, '^%d+$') then return nil end
+  local value = tonumber(text)
+  if value < least or value > most then return nil end
+  return value
+end
+
+local function standing()
+  local is = kind(controller)
+  if is == 'none' then return nil end
+  if is ~= 'hash' then wrong.controller = 'is a ' .. is return nil end
+  local f = redis.call('HMGET', controller, 'id', 'term', 'incarnation', 'since_ms', 'address')
+  local id, term, incarnation = number(f[1], 1, 65535), number(f[2], 1, MAX), number(f[3], 0, MAX)
+  if not (id and term and incarnation and number(f[4], 0, MAX) and f[5] and #f[5] <= 256) then
+    wrong.controller = 'holds garbage'
+    return nil
+  end
+  return {id = id, term = term, incarnation = incarnation}
+end
+
+local function last_election()
+  local is = kind(elections)
+  if is == 'none' then return nil end
+  if is ~= 'stream' then wrong.elections = 'is a ' .. is return nil end
+  local entry = redis.call('XREVRANGE', elections, '+', '-', 'COUNT', 1)[1]
+  if not entry then return nil end
+  local f = {}
+  for i = 1, #entry[2], 2 do f[entry[2][i]] = entry[2][i + 1] end
+  local id, term = number(f.id, 1, 65535), number(f.term, 1, MAX)
+  if not (id and term) then wrong.elections = 'ends in garbage' return nil end
+  return {id = id, term = term}
+end
+
+local function text(value) return string.format('%.0f', value) end
+local function report(outcome, now, last, more)
+  local none = {id = 0, term = 0}
+  now, last = now or none, last or none
+  return {outcome, text(now.id), text(now.term), text(last.id), text(last.term),
+          wrong.controller, wrong.nodes, wrong.elections, more or ''}
+end
+
+local is = kind(nodes)
+if is ~= 'none' and is ~= 'hash' then wrong.nodes = 'is a ' .. is end
+local now, last = standing(), last_election()
+"""
+
+_LOOK = "return report('done', now, last)"
+
+# ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes
+_OFFICE = """
+local me = {id = tonumber(ARGV[2]), term = tonumber(ARGV[3]), incarnation = tonumber(ARGV[4])}
+if now and (now.term > me.term or
+            now.term == me.term and (now.id ~= me.id or now.incarnation ~= me.incarnation)) then
+  return report('superseded', now, last)
+end
+if last and (last.term > me.term or last.term == me.term and last.id ~= me.id) then
+  return report('superseded', now, last)
+end
+local stands = now and now.term == me.term
+local known = last and last.term == me.term
+if not stands then redis.call('UNLINK', controller) end
+redis.call('HSET', controller, 'id', ARGV[2], 'term', ARGV[3], 'address', ARGV[5],
+           'since_ms', ARGV[6], 'incarnation', ARGV[4])
+redis.call('PEXPIRE', controller, ARGV[7])
+local more = ''
+if not known and (wrong.elections == '' or wrong.elections == 'ends in garbage') then
+  local added = redis.pcall('XADD', elections, 'MAXLEN', '~', 1000, '*', 'id', ARGV[2], 'term', ARGV[3],
+                            'previous', ARGV[9], 'reason', ARGV[10], 'gap_ms', ARGV[11], 'votes', ARGV[12])
+  if type(added) == 'table' and added.err then more = added.err else last = me end
+end
+if not (stands and known) then
+  local heard = redis.pcall('PUBLISH', ARGV[1], ARGV[8])
+  if type(heard) == 'table' and heard.err then more = heard.err end
+end
+return report('done', me, last, more)
+"""
+
+# A node that left the office of a term has left those of all earlier terms too.
+# ARGV: channel, id, term, incarnation, message
+_WITHDRAW = """
+if now and now.id == tonumber(ARGV[2]) and now.incarnation == tonumber(ARGV[4])
+   and now.term <= tonumber(ARGV[3]) then
+  redis.call('UNLINK', controller)
+  redis.pcall('PUBLISH', ARGV[1], ARGV[5])
+  now = nil
+end
+return report('done', now, last)
+"""
+
+# ARGV: id, entry
+_SELF = """
+if wrong.nodes == '' then redis.call('HSET', nodes, ARGV[1], ARGV[2]) end
+return report('done', now, last)
+"""
+
+# Reads an entry, or changes it when it is still what was read. The new text comes from outside,
+# because cjson writes numbers with 14 digits and would change a large term.
+# ARGV: id, what was read ('' only reads), what to write
+_ENTRY = """
+if wrong.nodes ~= '' then return report('read', now, last) end
+local entry = redis.call('HGET', nodes, ARGV[1]) or ''
+if ARGV[2] ~= '' and entry == ARGV[2] then
+  redis.call('HSET', nodes, ARGV[1], ARGV[3])
+  return report('done', now, last)
+end
+return report('read', now, last, entry)
+"""
+
+# ARGV: channel, id, incarnation, last ('1' or '0')
+_DEPART = """
+local id, incarnation = tonumber(ARGV[2]), tonumber(ARGV[3])
+local function withdraw()
+  local term = now and text(now.term) or 'null'
+  redis.call('UNLINK', controller)
+  redis.pcall('PUBLISH', ARGV[1], '{"id":null,"term":' .. term .. ',"reason":"goodbye"}')
+  now = nil
+end
+local function living(entry)
+  local good, value = pcall(cjson.decode, entry)
+  return good and type(value) == 'table' and type(value.status) == 'string' and value.status ~= 'offline'
+end
+-- An unreadable list of nodes proves nobody gone.
+local others, owner_lives = wrong.nodes ~= '', now and now.id == id and now.incarnation > incarnation
+if wrong.nodes == '' then
+  redis.call('HDEL', nodes, ARGV[2])
+  local all = redis.call('HGETALL', nodes)
+  for i = 1, #all, 2 do
+    local node = number(all[i], 1, 65535)
+    if node and living(all[i + 1]) then
+      others = true
+      if now and node == now.id then owner_lives = true end
+    end
+  end
+end
+if now and now.id == id and now.incarnation <= incarnation then withdraw() end
+if ARGV[4] == '1' or not others then
+  if now and not owner_lives then withdraw() end
+  if wrong.controller ~= '' then redis.call('UNLINK', controller) end
+  if wrong.nodes == '' then redis.call('UNLINK', nodes) end
+end
+return report('done', now, last)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua text and the digest that Redis knows it by."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, body: str) -> Script:
+        text = _PRELUDE + body
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+LOOK = Script.of(_LOOK)
+OFFICE = Script.of(_OFFICE)
+WITHDRAW = Script.of(_WITHDRAW)
+SELF = Script.of(_SELF)
+ENTRY = Script.of(_ENTRY)
+DEPART = Script.of(_DEPART)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names in Redis of one cluster's notice board."""
+
+    controller: str
+    nodes: str
+    elections: str
+    changes: str
+
+    @classmethod
+    def of(cls, cluster: str) -> Keys:
+        return cls(*(f"zelect:{{{cluster}}}:{part}" for part in ("controller", "nodes", "elections", "changes")))
+
+
+class GarbledReply(Exception):
+    """A script's answer does not have the form that the script gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A script's answer. `id`, `term`: the controller's record as it stands after the script
+    (0, 0: none). `last_id`, `last_term`: the last election. `garbage`: what is wrong with each
+    key, for people. `more`: depends on the script."""
+
+    outcome: str
+    id: int
+    term: int
+    last_id: int
+    last_term: int
+    garbage: tuple[str, ...]
+    more: str
+
+
+def parse_reply(value: object) -> Reply:
+    """Check a script's raw answer. Raises `GarbledReply`."""
+    if not isinstance(value, list) or len(value) != 9 or not all(isinstance(item, bytes) for item in value):
+        raise GarbledReply("a script gave an answer of another form")
+    texts = [item.decode("utf-8", "replace") for item in value]
+    node, term = _number(texts[1], MAX_NODE_ID), _number(texts[2], MAX_TERM)
+    last_node, last_term = _number(texts[3], MAX_NODE_ID), _number(texts[4], MAX_TERM)
+    garbage = tuple(
+        f"{key} {wrong}" for key, wrong in zip(("controller", "nodes", "elections"), texts[5:8], strict=True) if wrong
+    )
+    return Reply(texts[0], node, term, last_node, last_term, garbage, texts[8])
+
+
+def _number(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
+        raise GarbledReply("a script gave a number out of range")
+    return int(text)
+
+
+def parse_entry(text: str) -> dict[str, Any] | None:
+    """A node's entry, or None where it is garbage."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
+        return None
+    term = value.get("term")
+    return value if type(term) is int and 0 <= term <= MAX_TERM else None
+
+
+def safe_url(url: str) -> str:
+    """`url` without its secrets, for logs and people. Whatever stands before the last "@" goes,
+    because a password with an unescaped "/" or "#" would else pass for a path."""
+    scheme, mark, rest = url.rpartition("://")
+    if "@" in rest:
+        rest = "***@" + rest.rpartition("@")[2]
+    return scheme + mark + re.sub(r"([?&](?!db=)[^=&]*=)[^&]*", r"\1***", rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing was written. `lost`: there is no use in trying the next thing at once."""
+
+    problem: str
+    lost: bool
+
+
+_CODES = {
+    "WRONGPASS": "wrong password: correct user and password in redis.url",
+    "NOAUTH": "a password is needed: put it into redis.url, as in redis://:PASSWORD@host",
+    "NOPERM": "the user lacks permissions: allow it keys ~zelect:*, channels &zelect:* and the commands of the scripts",
+    "READONLY": "the server is a read-only replica: point redis.url at the primary",
+    "LOADING": "the server is loading its data: wait for it",
+    "OOM": "the server's memory is full: raise maxmemory or remove data",
+    "MISCONF": "the server refuses writes as it cannot save to disk: mend its disk, or its save settings",
+    "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
+    "BUSY": "the server is busy with somebody's script: SCRIPT KILL ends it",
+    "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
+    "MOVED": "another node of the Redis Cluster holds the keys: point redis.url at that node",
+    "ASK": "the keys are moving within the Redis Cluster: wait for it",
+    "TRYAGAIN": "the keys are moving within the Redis Cluster: wait for it",
+    "NOSCRIPT": "the server forgot a script just loaded: it is flushed time and again, or a proxy spreads the commands",
+}
+_PATTERNS = (
+    # What a server says instead of its code: redis-py cuts some codes off, old servers lack them.
+    (re.compile(r"invalid (username-)?password|AUTH <password> called|AUTH, but no password", re.I), "WRONGPASS"),
+    (re.compile(r"Authentication required|unauthenticated", re.I), "NOAUTH"),
+    (re.compile(r"ACL failure|can't run this command|has no permissions", re.I), "NOPERM"),
+    *((re.compile(rf"(?<![\w']){code}\b"), code) for code in _CODES),
+)
+
+
+def explain(error: Exception, url: str, timeout_ms: int) -> Failure:
+    """What `error` of redis-py means, with its mend and without secrets."""
+    import redis.exceptions as kinds  # here only: it pulls in asyncio
+
+    place = safe_url(url)
+    code = getattr(error, "status_code", None)
+    if code not in _CODES:
+        code = next((code for pattern, code in _PATTERNS if pattern.search(str(error))), None)
+    if code is not None:
+        return Failure(f"{code}: {_CODES[code]} ({place})", lost=code not in ("NOPERM", "OOM", "READONLY", "MISCONF"))
+    if isinstance(error, kinds.TimeoutError):
+        return Failure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it hung or overloaded?", True)
+    if isinstance(error.__context__, ConnectionRefusedError):
+        return Failure(f"connection refused: nothing listens at {place}; start the server or correct redis.url", True)
+    text = _scrub(str(error), url)
+    if isinstance(error, kinds.ConnectionError):
+        return Failure(f"no connection to {place}: {text}", True)
+    if isinstance(error, kinds.InvalidResponse | GarbledReply):
+        return Failure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
+    return Failure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
+
+
+def _scrub(text: str, url: str) -> str:
+    # Old servers repeat the arguments of a command that they don't know, such as AUTH.
+    text = text.partition(", with args")[0]
+    before = url.rpartition("://")[2].rpartition("@")[0]
+    for secret in {before, *re.findall(r"[?&](?!db=)[^=&]*=([^&]*)", url), *before.split(":", 1)}:
+        for form in {secret, unquote(secret)} - {""}:
+            text = text.replace(form, "***")
+    return text[:200]
