@@ -76,8 +76,9 @@ class Cluster:
         ids: Iterable[int] = (1, 2, 3),
         redis_url: str = "",
         timing: Mapping[str, int | str] | None = None,
+        quorum: str = "dynamic",
     ) -> None:
-        self.directory, self.name, self.redis_url = directory, name, redis_url
+        self.directory, self.name, self.redis_url, self.quorum = directory, name, redis_url, quorum
         self.ids = tuple(ids)
         self.ports = dict(zip(self.ids, free_ports(len(self.ids)), strict=True))
         self.addresses = {node: f"tcp://{HOST}:{port}" for node, port in self.ports.items()}
@@ -95,7 +96,7 @@ class Cluster:
 
     def text(self, node: int, timing: Mapping[str, int | str] | None = None) -> str:
         data_dirs = {one: str(path) for one, path in self.data_dirs.items()}
-        return render(self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json")
+        return render(self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json", self.quorum)
 
     def write(self, node: int, timing: Mapping[str, int | str] | None = None) -> None:
         self.conf(node).write_text(self.text(node, timing))
@@ -263,10 +264,14 @@ class Fleet:
         self.clusters: list[Cluster] = []
 
     def cluster(
-        self, ids: Iterable[int] = (1, 2, 3), redis_url: str = "", timing: Mapping[str, int | str] | None = None
+        self,
+        ids: Iterable[int] = (1, 2, 3),
+        redis_url: str = "",
+        timing: Mapping[str, int | str] | None = None,
+        quorum: str = "dynamic",
     ) -> Cluster:
         name = f"{self._directory.name}-{len(self.clusters)}"[-64:]
-        made = Cluster(self._directory / f"cluster{len(self.clusters)}", name, ids, redis_url, timing)
+        made = Cluster(self._directory / f"cluster{len(self.clusters)}", name, ids, redis_url, timing, quorum)
         self.clusters.append(made)
         return made
 

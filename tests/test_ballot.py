@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -43,7 +44,7 @@ states = st.builds(
 
 
 def slot(sequence: int, amnesia: bool = False, cluster: str = CLUSTER, node: int = NODE) -> bytes:
-    return encode_slot(Slot(sequence, amnesia, state(sequence)), cluster, node)
+    return encode_slot(Slot(sequence, replace(state(sequence), amnesia=amnesia)), cluster, node)
 
 
 def state(number: int) -> Saved:
@@ -74,10 +75,11 @@ def reopen(data_dir: DataDir) -> Ballot:
 
 @given(states, states, st.booleans())
 def test_what_was_encoded_is_decoded(older: Saved, newer: Saved, amnesia: bool) -> None:
-    file = encode_slot(Slot(8, amnesia, newer), CLUSTER, NODE)
-    file = encode_slot(Slot(7, amnesia, older), CLUSTER, NODE) + file
+    newer = replace(newer, amnesia=amnesia)
+    file = encode_slot(Slot(8, newer), CLUSTER, NODE)
+    file = encode_slot(Slot(7, older), CLUSTER, NODE) + file
     assert decode(file, CLUSTER, NODE) == newer
-    assert newest_slot(file, CLUSTER, NODE) == Slot(8, amnesia, newer)
+    assert newest_slot(file, CLUSTER, NODE) == Slot(8, newer)
 
 
 def test_the_newer_slot_counts_wherever_it_stands() -> None:
@@ -149,24 +151,29 @@ def test_another_format_is_refused() -> None:
         decode(sealed([], version=2) + EMPTY, CLUSTER, NODE)
 
 
-GOOD: list[object] = [1, CLUSTER, NODE, False, 4, 2, 1, 3, 1, [1, 2, 3]]
+GOOD: list[object] = [1, CLUSTER, NODE, False, 7, 4, 2, 1, 0, 3, 1, [1, 2, 3], None, [5, 0, 6]]
+SAVED = Saved(4, 2, 1, Record(3, 1, (1, 2, 3), lives=(5, 0, 6)), life=7)
 BAD: list[list[object]] = [
     [0, True, "1", -1, 2**53],
     [b"demo", None],
     [True, 0, MAX_NODE_ID + 1],
     [0, 1, None],
+    [-1, 2**53, None],
     [-1, MAX_TERM + 1, 1.0],
     [-1, None, MAX_NODE_ID + 1],
     [-1, "1"],
+    [-1, None],
     [-1, False],
     [-1, 1.5],
     [None, {}, [2, 1], [1, 1], [0], [True], ["1"]],
+    [0, [], ["a", "b"], ["a", "b", 1], "abc"],
+    [None, [], [1, 2], [1, 2, -1], [1, 2, True], 5],
 ]
 
 
 def test_the_layout_is_pinned() -> None:
-    assert decode(sealed(GOOD) + EMPTY, CLUSTER, NODE) == Saved(4, 2, 1, Record(3, 1, (1, 2, 3)))
-    assert sealed(GOOD) == encode_slot(Slot(1, False, Saved(4, 2, 1, Record(3, 1, (1, 2, 3)))), CLUSTER, NODE)
+    assert decode(sealed(GOOD) + EMPTY, CLUSTER, NODE) == SAVED
+    assert sealed(GOOD) == encode_slot(Slot(1, SAVED), CLUSTER, NODE)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +197,9 @@ def test_a_length_or_magic_that_cannot_be_is_damage() -> None:
 
 def test_what_cannot_be_read_again_is_not_written() -> None:
     with pytest.raises(ValueError, match="out of range"):
-        encode_slot(Slot(1, False, Saved(-1, 0, 1, FIRST.record)), CLUSTER, NODE)
+        encode_slot(Slot(1, Saved(-1, 0, 1, FIRST.record)), CLUSTER, NODE)
     with pytest.raises(BallotError, match="fewer members"):
-        encode_slot(Slot(1, False, Saved(1, 0, 1, Record(0, 1, tuple(range(60_000, 62_000))))), CLUSTER, NODE)
+        encode_slot(Slot(1, Saved(1, 0, 1, Record(0, 1, tuple(range(60_000, 62_000))))), CLUSTER, NODE)
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ def test_what_cannot_be_read_again_is_not_written() -> None:
 
 def test_a_first_start_makes_a_private_file(data_dir: DataDir) -> None:
     ballot = reopen(data_dir)
-    assert (ballot.fresh, ballot.amnesia, ballot.saved) == (True, False, FIRST)
+    assert (ballot.fresh, ballot.saved.amnesia, ballot.saved) == (True, False, FIRST)
     status = os.stat(data_dir.path / "ballot")
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, BALLOT_BYTES)
     assert sorted(os.listdir(data_dir.path)) == ["ballot", "lock"]
@@ -219,7 +226,7 @@ def test_saves_alternate_and_survive_reopening(data_dir: DataDir) -> None:
         assert ballot.saved == decode(after, CLUSTER, NODE) == state(number)
     ballot.close()
     again = reopen(data_dir)
-    assert (again.saved, again.fresh, again.amnesia) == (state(8), False, False)
+    assert (again.saved, again.fresh, again.saved.amnesia) == (state(8), False, False)
     again.save(state(9))
     assert again.saved == state(9)
     assert os.stat(data_dir.path / "ballot").st_ino == inode
@@ -249,9 +256,9 @@ def test_a_missing_ballot_is_lost_memory_for_ever(data_dir: DataDir) -> None:
     for number, restart in enumerate(range(3), 2):
         held = DataDir.open(data_dir.path, CLUSTER, NODE)
         ballot = reopen(held)
-        assert (ballot.amnesia, ballot.fresh) == (True, False), f"restart {restart}"
-        ballot.save(state(number))
-        assert ballot.amnesia
+        assert (ballot.saved.amnesia, ballot.fresh) == (True, False), f"restart {restart}"
+        ballot.save(replace(state(number), amnesia=True))
+        assert ballot.saved.amnesia
         ballot.close()
         held.close()
 
@@ -260,7 +267,7 @@ def test_a_start_that_never_spoke_is_no_lost_memory(data_dir: DataDir) -> None:
     data_dir.close()  # held, but never announced: nothing was ever sent
     held = DataDir.open(data_dir.path, CLUSTER, NODE)
     ballot = reopen(held)
-    assert (ballot.amnesia, ballot.fresh) == (False, True)
+    assert (ballot.saved.amnesia, ballot.fresh) == (False, True)
     ballot.close()
     held.close()
 
@@ -315,7 +322,7 @@ def test_a_failed_save_is_never_tried_again(data_dir: DataDir, target: str, flag
     reopen(data_dir).close()
     path = data_dir.path / target
     fd = os.open(path, flags)
-    ballot = Ballot(path, fd, CLUSTER, NODE, Slot(1, False, FIRST), fresh=False)
+    ballot = Ballot(path, fd, CLUSTER, NODE, Slot(1, FIRST), fresh=False)
     with pytest.raises(BallotError, match=reason) as caught:
         ballot.save(state(2))
     assert str(caught.value).startswith(f"{path}: a save failed")
@@ -432,7 +439,7 @@ def test_killed_while_saving_nothing_reported_is_lost(tmp_path: Path) -> None:
         held = DataDir.open(path, CLUSTER, NODE)
         ballot = reopen(held)
         assert ballot.saved in (state(reported), state(reported + 1))
-        assert not ballot.amnesia
+        assert not ballot.saved.amnesia
         ballot.close()
         held.close()
 

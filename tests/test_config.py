@@ -54,7 +54,7 @@ def with_line(section: str, line: str) -> str:
 
 def test_the_least_that_is_needed(file: Path) -> None:
     config = read(file, LEAST)
-    assert config.cluster.quorum == "static"
+    assert config.cluster.quorum == "dynamic"
     assert config.node.listen == config.node.advertise == "tcp://10.0.0.1:7101"
     assert config.node.data_dir == file.parent / "data" / "n1"
     assert config.node.priority == 0
@@ -113,6 +113,7 @@ def test_everything_set(file: Path) -> None:
         node=7,
         addresses={7: "tcp://[fd00::1]:32767", 65535: "tcp://host-2.example:1"},
         priority=1000,
+        quorum="static",
         timing=Timing(heartbeat_ms=10, election_timeout_ms=100, lease_ms=80, proof=Proof.PROCESS),
     )
     assert [peer.id for peer in config.peers] == [7, 65535]
@@ -127,12 +128,7 @@ def test_other_redis_urls(file: Path, url: str) -> None:
 @pytest.mark.parametrize(
     ("section", "line", "problem"),
     [
-        (
-            "cluster",
-            'quorum = "dynamic"',
-            'cluster.quorum: is "dynamic", which this release does not have yet; set "stat',
-        ),
-        ("cluster", 'quorum = "most"', 'cluster.quorum: is "most"; set one of "static"'),
+        ("cluster", 'quorum = "most"', 'cluster.quorum: is "most"; set one of "dynamic", "static"'),
         ("cluster", "quorun = 1", "cluster.quorun: unknown key; the nearest is quorum"),
         ("node", "data_dri = 1", "node.data_dri: unknown key; the nearest is data_dir"),
         ("node", 'zzz = "x"', "node.zzz: unknown key; the nearest is "),

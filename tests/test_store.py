@@ -34,7 +34,8 @@ from zelect.core.effects import (
 )
 from zelect.core.messages import Trigger
 from zelect.shell.clock import now_us, unix_ms
-from zelect.shell.store import Hint, Store, StoreState, _Job, _Mailbox, safe_url
+from zelect.shell.mailbox import Job, Mailbox
+from zelect.shell.store import Hint, Store, StoreState, safe_url
 
 BASE = "zelect:{demo}:"
 CONTROLLER, NODES, ELECTIONS, CHANGES = (BASE + part for part in ("controller", "nodes", "elections", "changes"))
@@ -508,15 +509,15 @@ def test_a_withdrawal_ends_what_is_pending_of_its_term(own_board: Board) -> None
 
 def test_what_failed_is_kept_only_while_nothing_newer_has_come() -> None:
     counters = {"coalesced": 0}
-    old, new = _Job(office(5), 1), _Job(office(6), 2)
+    old, new = Job(office(5), 1), Job(office(6), 2)
     for newer, kept in (
         ([], [old]),
         ([new], [new]),
-        ([_Job(WithdrawOffice(5, ""), 0)], [_Job(WithdrawOffice(5, ""), 0)]),
-        ([_Job(WithdrawOffice(4, ""), 0)], [_Job(WithdrawOffice(4, ""), 0), old]),
-        ([_Job(Depart(True), 0)], [_Job(Depart(True), 0)]),
+        ([Job(WithdrawOffice(5, ""), 0)], [Job(WithdrawOffice(5, ""), 0)]),
+        ([Job(WithdrawOffice(4, ""), 0)], [Job(WithdrawOffice(4, ""), 0), old]),
+        ([Job(Depart(True), 0)], [Job(Depart(True), 0)]),
     ):
-        mailbox = _Mailbox(counters)
+        mailbox = Mailbox(counters)
         mailbox.put([old])
         assert mailbox.pop() is old
         mailbox.put(newer)

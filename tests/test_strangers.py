@@ -95,7 +95,7 @@ def _grown(cluster: Cluster, node: int, before: Counter[str], names: tuple[str, 
 
 
 def test_bytes_that_are_no_message(living: Cluster) -> None:
-    header = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 1]
+    header = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 1]
     frames = {
         "malformed_not_msgpack": [b"", b"\xc1", b"\x00" * 100, b"hello", b"\x91" * 500, b"\xdd\xff\xff\xff\xff"],
         "malformed_bad_envelope": [msgpack.packb(7), msgpack.packb([]), msgpack.packb([PROTOCOL_VERSION, 2])],
@@ -129,13 +129,13 @@ def test_wrong_types_inside_messages(living: Cluster) -> None:
     for index in (1, 3, 4, 5, 6):  # cluster, sender, incarnation, settings, term
         for value in wrong:
             if not (index == 1 and isinstance(value, str)):
-                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 1, [0, False, None, []]]
+                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 1, [0, False, None, []]]
                 envelope[index] = value
                 frames.append(msgpack.packb(envelope))
     bodies: tuple[object, ...] = (None, {}, "body", [], [None] * 3, [1.5] * 4, [[1]] * 6, [2**63] * 7)
     for kind in range(11):
         for body in bodies:
-            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 1, body]))
+            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 0, 1, body]))
     with undisturbed(living, "malformed_bad_field") as send:
         before = {node: living.counters(node) for node in living.ids}
         for frame in frames:
@@ -178,7 +178,8 @@ def test_senders_that_do_not_belong(living: Cluster) -> None:
 def test_old_processes_and_terms_that_jump(living: Cluster, target: int) -> None:
     sender = target % 3 + 1
     head = living.settled()
-    vote = Voting(False, 1, head.term + MAX_TERM_JUMP + 1, (head.term, 1), Trigger.DEATH, head.id, head.term)
+    record = Record(head.term, 1, (1, 2, 3))
+    vote = Voting(False, 1, head.term + MAX_TERM_JUMP + 1, record, Trigger.DEATH, head.id, head.term)
     with undisturbed(living):
         before = living.counters(target)
         stranger = Stranger(living, target)
@@ -212,9 +213,9 @@ def test_words_of_old_terms(living: Cluster, target: int) -> None:
         stranger = Stranger(living, target)
         try:
             stranger.send(forged(living, sender, Ping(7, True, record, (2, 3)), term=old))
-            stranger.send(forged(living, sender, Voting(False, 1, old, (old, 1), Trigger.DEATH, 0, 0), term=old))
-            stranger.send(forged(living, sender, Voting(True, 1, head.term, (old, 1), Trigger.DEATH, 0, 0), term=old))
-            stranger.send(forged(living, sender, VotResp(False, 1, True, None, 0, None), term=old))
+            stranger.send(forged(living, sender, Voting(False, 1, old, record, Trigger.DEATH, 0, 0), term=old))
+            stranger.send(forged(living, sender, Voting(True, 1, head.term, record, Trigger.DEATH, 0, 0), term=old))
+            stranger.send(forged(living, sender, VotResp(False, 1, True, None, 0, 0, None), term=old))
             wait_until(lambda: living.counters(target)["received"] >= before["received"] + 4, 20)
         finally:
             stranger.close()

@@ -139,11 +139,20 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
     assert nodes
 
 
-def test_without_a_majority_nobody_is_in_office(cluster: Cluster) -> None:
+def test_the_last_of_three_is_in_office_alone(cluster: Cluster) -> None:
+    shrunk = ["electorate", "--dir", cluster.layout.directory, "--json"]
     cluster.do("kill", 1)
+    wait_until(lambda: json.loads(zelect(*shrunk))["members"] == [2, 3], what="the electorate is without node 1")
     told = cluster.do("kill", 2)
-    assert "nobody is in office" in told
-    assert "1 of 3 run, 2 are needed" in told
+    assert "node 3 is in office" in told
+    alone = json.loads(zelect(*shrunk))
+    assert (alone["members"], alone["witness"], alone["survives"]) == ([2, 3], "member", 0)
+
+
+def test_without_a_quorum_nobody_is_in_office(cluster: Cluster) -> None:
+    for node in (1, 2):  # frozen at one blow: the electorate had no time to follow
+        os.kill(cluster.process(node)["pid"], signal.SIGSTOP)
+    wait_until(lambda: not cluster.office(), what="the controller is frozen, or its lease has ended")
     zelect("status", "--dir", cluster.layout.directory, code=1)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import zmq
 
-from zelect.core.messages import Envelope, MalformedMessage, Query, Report
+from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
 from zelect.shell.clock import now_us
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
-__all__ = ["Asker", "NodeReport", "StoreReport", "ask_all", "controller_of", "summary"]
+__all__ = ["Asker", "NodeReport", "StoreReport", "ask_all", "controller_of", "summary", "tell_all"]
 
 _REOPEN_AFTER_US = 5_000_000
 
@@ -51,6 +51,9 @@ class NodeReport:
     config_term: int
     version: int
     members: tuple[int, ...]
+    foundation: int
+    witness: str
+    survives: int
     links: int
     peers: int
     controller_heard_ms: float | None
@@ -99,6 +102,9 @@ def _parse(text: str, at_us: int) -> NodeReport:
         config_term=_typed(electorate, "config_term", int),
         version=_typed(electorate, "version", int),
         members=tuple(members),
+        foundation=_typed(electorate, "foundation", int),
+        witness=_typed(electorate, "witness", str),
+        survives=_typed(electorate, "survives", int),
         links=sum(peer.get("linked") is True for peer in peers),
         peers=len(peers),
         controller_heard_ms=_typed(table, "controller_heard_ms", int, float, none),
@@ -264,6 +270,44 @@ def ask_all(
         context.destroy(linger=0)
 
 
+def tell_all(
+    cluster: str, addresses: Mapping[int, str], message: Message, within_s: float
+) -> dict[int, CommonResp]:
+    """Tell every node at `addresses` something, and return the answers of those that gave one
+    within `within_s` seconds."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    poller = zmq.Poller()
+    sockets: dict[zmq.Socket[bytes], int] = {}
+    answers: dict[int, CommonResp] = {}
+    try:
+        for node, address in addresses.items():
+            socket = context.socket(zmq.DEALER)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.connect(address)
+            socket.send(encode(Envelope(cluster, 0, 0, 0, 0, message)))
+            sockets[socket] = node
+            poller.register(socket, zmq.POLLIN)
+        end_us = now_us() + int(within_s * 1e6)
+        while len(answers) < len(addresses) and (left_us := end_us - now_us()) > 0:
+            for socket, _ in poller.poll(left_us // 1000 + 1):
+                answer = _common(cluster, sockets[socket], socket.recv_multipart())
+                if answer is not None:
+                    answers[sockets[socket]] = answer
+        return answers
+    finally:
+        context.destroy(linger=0)
+
+
+def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
+    try:
+        envelope = decode(frames[0]) if len(frames) == 1 else None
+    except MalformedMessage:
+        return None
+    if envelope is None or (envelope.cluster, envelope.sender) != (cluster, node):
+        return None
+    return envelope.message if isinstance(envelope.message, CommonResp) else None
+
+
 def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
     """The node that says of itself that it is in office; of several, the one of the newest term."""
     claims = [report for report in reports.values() if report.in_office]
@@ -273,7 +317,7 @@ def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
 def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
     """What `zelect status --json` prints. What nobody told is None."""
     head = controller_of(reports)
-    newest = max(reports.values(), key=lambda report: (report.config_term, report.version), default=None)
+    newest = max(reports.values(), key=lambda r: (r.foundation, r.config_term, r.version), default=None)
     teller = head or next(iter(reports.values()), None)
     return {
         "cluster": cluster,
@@ -285,7 +329,7 @@ def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, No
             "config_term": newest.config_term,
             "version": newest.version,
             "members": list(newest.members),
-            "witness": "unused",
+            "witness": newest.witness,
         },
         "store": teller
         and {

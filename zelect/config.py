@@ -39,7 +39,8 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
-    """`quorum`: who votes; "static": the roster, always."""
+    """`quorum`: who votes; "dynamic": the living, and the witness in Redis where it makes the number
+    odd; "static": the roster, always."""
 
     name: str
     quorum: str
@@ -141,11 +142,6 @@ def _name(value: str) -> str:
     return "" if fine else f"is {_quoted(value)}; use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 
 
-def _quorum(value: str) -> str:
-    later = 'is "dynamic", which this release does not have yet; set "static"'
-    return later if value == "dynamic" else _one_of("static")(value)
-
-
 def _address(wildcard: bool) -> Callable[[str], str]:
     def check(value: str) -> str:
         match = _ADDRESS.fullmatch(value)
@@ -181,7 +177,10 @@ def _path(value: str) -> str:
 
 
 SCHEMA: Mapping[str, tuple[Key, ...]] = {
-    "cluster": (Key("name", str, None, _name, required=True), Key("quorum", str, "static", _quorum)),
+    "cluster": (
+        Key("name", str, None, _name, required=True),
+        Key("quorum", str, "dynamic", _one_of("dynamic", "static")),
+    ),
     "node": (
         Key("id", int, None, _between(1, MAX_NODE_ID), required=True),
         Key("listen", str, None, _address(wildcard=True)),
@@ -256,10 +255,11 @@ def render(
     data_dirs: Mapping[int, str],
     timing: Mapping[str, int | str] | None = None,
     log_format: str = "text",
+    quorum: str = "dynamic",
 ) -> str:
     """The text of `node`'s file in a cluster whose members all run on `listen_host`. `ports` and
     `data_dirs` map member ids; `timing` holds the keys that differ from the defaults."""
-    lines = ["[cluster]", f"name = {_quoted(cluster)}", "", "[node]", f"id = {node}"]
+    lines = ["[cluster]", f"name = {_quoted(cluster)}", f"quorum = {_quoted(quorum)}", "", "[node]", f"id = {node}"]
     lines += [f"data_dir = {_quoted(data_dirs[node])}"] if node in data_dirs else []
     for peer, port in sorted(ports.items()):
         lines += ["", "[[peers]]", f"id = {peer}", f"address = {_quoted(f'tcp://{listen_host}:{port}')}"]

@@ -13,11 +13,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zelect.actors import common, heartbeat, links, membership, reign, timers, vote, vote_response
+from zelect.actors import (
+    common,
+    electorate,
+    heartbeat,
+    links,
+    membership,
+    reign,
+    timers,
+    vote,
+    vote_response,
+)
 from zelect.core.become import become_follower
 from zelect.core.effects import Effects, Saved
-from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
-from zelect.core.messages import MESSAGES, CommonResp, Envelope, Ping, Query, Result, Type, Voting
+from zelect.core.events import (
+    Began,
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessAnswered,
+    WitnessFounded,
+    WitnessSeen,
+    WitnessVoted,
+)
+from zelect.core.messages import MESSAGES, CommonResp, Envelope, Found, Ping, Query, Result, Type, Voting
 from zelect.core.quorum import Record
 from zelect.core.rules import require
 from zelect.core.settings import Settings
@@ -39,7 +64,7 @@ class Actor:
 
 
 ACTORS: dict[Type, Actor] = {
-    Type.COMMON_RESP: Actor(common.common_resp, old_term=True, adopts=True),
+    Type.COMMON_RESP: Actor(common.common_resp, old_term=True, adopts=False),
     Type.PING: Actor(heartbeat.ping, old_term=True, adopts=True),  # an old PING is told the newer term
     Type.PONG: Actor(heartbeat.pong, old_term=False, adopts=True),
     Type.VOTING: Actor(vote.voting, old_term=True, adopts=False),  # a promise may forbid it (R3)
@@ -50,29 +75,32 @@ ACTORS: dict[Type, Actor] = {
     Type.QUERY: Actor(common.query, old_term=True, adopts=False),
     Type.REPORT: Actor(common.unhandled, old_term=True, adopts=False),
     Type.HANDOVER: Actor(membership.handover, old_term=True, adopts=True),
+    Type.FOUND: Actor(electorate.found, old_term=True, adopts=False),
 }
 
 _CODES = {kind: code for code, kind in MESSAGES.items()}
 
 
 def founding(settings: Settings, incarnation: int) -> Saved:
-    """What a node that never ran before starts from: term 0, the roster as electorate."""
-    return Saved(term=0, voted_for=0, incarnation=incarnation, record=Record(0, 0, settings.roster))
+    """What a node without memory starts from: term 0, the roster as electorate, a new life."""
+    record = Record(0, 0, settings.roster)
+    return Saved(term=0, voted_for=0, incarnation=incarnation, record=record, life=incarnation)
 
 
 class Machine:
     """One node's election, pure: the same events at the same times give the same effects.
 
     `saved` is what the disk holds (with this start's incarnation), `ran_before` whether this node
-    has voted or promised in an earlier life (R4), `amnesia` whether it has forgotten it (R1).
+    has voted or promised in an earlier life (R4).
     """
 
-    def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool, amnesia: bool = False) -> None:
+    def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool) -> None:
         require(settings.node in settings.addresses, "R10", "a node stands in its own roster")
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        self.state = State(saved=saved, peers={peer: Peer() for peer in settings.peers}, amnesia=amnesia)
+        require(set(saved.record.members) <= set(settings.roster), "R10", "the electorate is part of the roster")
+        self.state = State(saved=saved, peers={peer: Peer() for peer in settings.peers}, node=settings.node)
 
     def step(self, event: Event, now_us: int) -> Effects:
         """Let `event` happen at `now_us`; the caller carries out the effects in their order.
@@ -98,8 +126,18 @@ class Machine:
                 timers.begin(turn, self.ran_before)
             case Leave():
                 membership.leave(turn)
+            case WitnessVoted():
+                vote_response.witness_voted(turn, event)
+            case WitnessAnswered():
+                electorate.witness_answered(turn, event)
+            case WitnessFounded():
+                electorate.witness_founded(turn, event)
+            case WitnessSeen():
+                electorate.witness_seen(turn, event)
         vote.answer_waiting(turn)
         reign.settle_office(turn)
+        electorate.manage(turn)
+        timers.chores(turn)
         return turn.finish()
 
     def deadline_us(self) -> int:
@@ -133,19 +171,25 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     state, settings, sender = turn.state, turn.settings, envelope.sender
     if envelope.cluster != settings.cluster:
         return "wrong_cluster"
-    if isinstance(envelope.message, Query):
-        return ""  # the command line is no member
+    if isinstance(envelope.message, Query | Found):
+        return ""  # the command line is no member; who may steer is the shell's to judge
     if sender == settings.node:
         return "own_id"
     known = state.peers.get(sender)
     if known is None:
         return "unknown_sender"
     about = int(_CODES[type(envelope.message)])
+    if about == Type.COMMON_RESP:
+        return ""  # a complaint is for people to read, above all one about other settings
     if envelope.settings != turn.digest:
-        if about != Type.COMMON_RESP:
-            detail = "roster, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
-            turn.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
+        detail = "roster, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
+        turn.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
         return "settings_mismatch"
+    if envelope.foundation != state.record.foundation:
+        if envelope.foundation < state.record.foundation:
+            detail = f"founded anew ({state.record.foundation}): tell that node with 'zelect electorate reset --join'"
+            turn.send(sender, CommonResp(about, Result.OTHER_FOUNDATION, detail))
+        return "other_foundation"
     if _jumps(state, envelope):
         turn.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
         return "term_jump"

@@ -1,6 +1,6 @@
 """Bytes to messages and back: one msgpack array in one frame.
 
-    [protocol version, cluster, type, sender, incarnation, settings, term, [field, ...]]
+    [protocol version, cluster, type, sender, incarnation, settings, foundation, term, [field, ...]]
 
 Positional, so that a map's duplicate keys can't exist; every value is checked for its exact type
 (msgpack happily decodes True, floats, NaN and extension types where a number belongs). Whatever
@@ -26,12 +26,12 @@ from zelect.core.messages import (
     Trigger,
     Type,
 )
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, Witness
 
 __all__ = ["MAX_MESSAGE_BYTES", "decode", "encode"]
 
 MAX_MESSAGE_BYTES = 65_536
-_HEADER = 8
+_HEADER = 9
 
 _Reader = Callable[[Any], Any]
 
@@ -43,7 +43,8 @@ def encode(envelope: Envelope) -> bytes:
     message = envelope.message
     body = [_plain(getattr(message, item.name)) for item in fields(message)]
     header = (PROTOCOL_VERSION, envelope.cluster, int(_CODES[type(message)]), envelope.sender)
-    packed: bytes = msgpack.packb((*header, envelope.incarnation, envelope.settings, envelope.term, body))
+    rest = (envelope.incarnation, envelope.settings, envelope.foundation, envelope.term, body)
+    packed: bytes = msgpack.packb((*header, *rest))
     return packed
 
 
@@ -65,8 +66,8 @@ def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
         raise MalformedMessage("other_version", f"this node speaks version {PROTOCOL_VERSION}")
     if len(frame) != _HEADER:
         raise MalformedMessage("bad_envelope", f"not {_HEADER} items")
-    _, cluster, code, sender, incarnation, settings, term, body = frame
-    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body))
+    _, cluster, code, sender, incarnation, settings, foundation, term, body = frame
+    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), foundation)
 
 
 def _message(code: object, body: object) -> Message:
@@ -81,7 +82,9 @@ def _message(code: object, body: object) -> Message:
 
 def _plain(value: object) -> object:
     if isinstance(value, Record):
-        return (value.config_term, value.version, value.members)
+        w = value.witness
+        witness = None if w is None else (w.key, w.run_id, w.replid)
+        return (value.foundation, value.config_term, value.version, value.members, witness, value.lives)
     return value
 
 
@@ -96,13 +99,16 @@ def _tuple(value: Any) -> Any:
 def _record(value: Any) -> Any:
     if value is None:
         return None
-    if type(value) is not list or len(value) != 3 or type(value[2]) is not list:
+    if type(value) is not list or len(value) != 6 or type(value[3]) is not list or type(value[5]) is not list:
         raise MalformedMessage("bad_field", "not an electorate record")
-    config_term, version, members = value
-    if not all(type(item) is int for item in (config_term, version, *members)):
+    foundation, config_term, version, members, identity, lives = value
+    if not all(type(item) is int for item in (foundation, config_term, version, *members, *lives)):
         raise MalformedMessage("bad_field", "not an electorate record")
+    if identity is not None and (type(identity) is not list or len(identity) != 3):
+        raise MalformedMessage("bad_field", "not the identity of a witness")
     try:
-        return Record(config_term, version, tuple(members))
+        witness = None if identity is None else Witness(*identity)
+        return Record(config_term, version, tuple(members), witness, foundation, tuple(lives))
     except ValueError as error:
         raise MalformedMessage("bad_field", str(error)) from None
 
@@ -123,7 +129,7 @@ _BY_ANNOTATION: dict[str, _Reader] = {
     "bool": _as_is,
     "str": _as_is,
     "tuple[int, ...]": _tuple,
-    "tuple[int, int]": _tuple,
+    "tuple[int, int, int]": _tuple,
     "Record": _record,
     "Record | None": _record,
     "Trigger": _one_of(Trigger),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from zelect.actors.electorate import witness_state
 from zelect.actors.reign import lapse_due_us
+from zelect.core.electorate import failures_survived
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
+from zelect.core.settings import Settings
 from zelect.core.state import State
 from zelect.core.turn import Turn
 from zelect.core.view import PeerView, View
@@ -25,11 +28,13 @@ def unhandled(turn: Turn, envelope: Envelope, message: Message) -> None:
 
 def query(turn: Turn, envelope: Envelope, message: Query) -> None:
     """Describe this node as it is at this moment."""
-    turn.answer = view_of(turn.settings.node, turn.settings.priority, turn.state, turn.now_us, turn.timing.promise_us)
+    turn.answer = view_of(turn.settings, turn.state, turn.now_us)
 
 
-def view_of(node: int, priority: int, state: State, now_us: int, promise_us: int) -> View:
+def view_of(settings: Settings, state: State, now_us: int) -> View:
     """A picture of `state` at `now_us`."""
+    node, promise_us = settings.node, settings.timing.promise_us
+    alive = {node, *(peer for peer, known in state.peers.items() if known.linked and not known.gone)}
     reign, leader = state.reign, state.leader
     in_office = state.in_office(now_us)
     controller = node if in_office else leader.id if leader is not None else 0
@@ -47,6 +52,8 @@ def view_of(node: int, priority: int, state: State, now_us: int, promise_us: int
         record=state.saved.record,
         quorate=state.links_quorum(node),
         amnesia=state.amnesia,
+        witness=witness_state(state, settings.dynamic),
+        survives=failures_survived(state.record, alive, state.witness_ready, settings.dynamic),
         succession=state.succession,
         peers=tuple(
             PeerView(

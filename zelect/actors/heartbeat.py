@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zelect.core.become import follow
+from zelect.core.become import adopt_record, follow
 from zelect.core.messages import Envelope, Ping, Pong
 from zelect.core.state import Leader, Stand, State
 from zelect.core.turn import Turn
@@ -26,10 +26,10 @@ def ping(turn: Turn, envelope: Envelope, message: Ping) -> None:
             return  # two winners of one term: S1 is broken; promising would make it worse
         record = message.record
         assert record is not None  # a numbered PING carries one, by construction
-        if record.id > state.saved.record.id:
-            turn.save(record=record)
+        adopt_record(turn, record)
         follow(turn, Leader(envelope.sender, envelope.incarnation, envelope.term), message.succession)
-    turn.send(envelope.sender, Pong(message.number, envelope.term, state.saved.record.id, turn.settings.priority))
+    answer = Pong(message.number, envelope.term, state.record.id, turn.settings.priority, state.saved.life)
+    turn.send(envelope.sender, answer)
 
 
 def _rival(state: State, envelope: Envelope) -> bool:
@@ -45,8 +45,9 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     no promise then, though its answer carries its term of now.
     """
     state, sender = turn.state, envelope.sender
-    if state.peers[sender].priority != message.priority:
-        turn.know(sender, priority=message.priority)
+    known = state.peers[sender]
+    if (known.priority, known.life) != (message.priority, message.life):
+        turn.know(sender, priority=message.priority, life=message.life)
     reign = state.reign
     if reign is None or not message.number:
         return
@@ -54,5 +55,10 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     if sent_us is None or (message.of_term, envelope.term) != (reign.term, reign.term):
         turn.note("stale_echo_ignored", sender=sender, number=message.number)
         return
-    reign.answered_us[sender] = max(reign.answered_us.get(sender, 0), sent_us)
-    reign.saved_by[sender] = max(reign.saved_by.get(sender, (0, 0)), message.record_id)
+    if sender in state.members and not state.record.counts(sender, message.life):
+        return  # this life of the member has no voice: its earlier one may have voted elsewhere (R1)
+    before_us = reign.answered_us.get(sender, 0)
+    if sender not in reign.steady_us or sent_us - before_us > 3 * turn.timing.heartbeat_us:
+        reign.steady_us[sender] = turn.now_us
+    reign.answered_us[sender] = max(before_us, sent_us)
+    reign.saved_by[sender] = max(reign.saved_by.get(sender, (0, 0, 0)), message.record_id)

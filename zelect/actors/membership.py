@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zelect.actors.reign import ping_one
-from zelect.core.become import leave_office, lose_controller
+from zelect.core.become import adopt_record, leave_office, lose_controller
 from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import Evidence
 from zelect.core.messages import (
@@ -41,9 +41,9 @@ def node_online(turn: Turn, envelope: Envelope, message: NodeOnline) -> None:
         turn.note("address_mismatched", sender=sender, said=message.address, configured=expected)
         turn.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
         return
-    if message.amnesia:
-        turn.note("amnesiac_heard", sender=sender)
-    turn.know(sender, priority=message.priority)
+    if state.record.life_of(sender) not in (-1, 0, message.life):
+        turn.note("forgetful_peer_heard", sender=sender, life=message.life)
+    turn.know(sender, priority=message.priority, life=message.life)
     controller, term = 0, 0
     if state.reign is not None:
         controller, term = turn.me, state.term
@@ -57,8 +57,7 @@ def node_online_resp(turn: Turn, envelope: Envelope, message: NodeOnlineResp) ->
     """A hint who leads. A starting node gives that controller one election timeout to be heard
     before it campaigns; nothing else rests on it."""
     state = turn.state
-    if message.record.id > state.saved.record.id:
-        turn.save(record=message.record)
+    adopt_record(turn, message.record)
     if message.controller in (0, turn.me) or state.leader is not None or state.stand is not Stand.FOLLOWER:
         return
     if state.trigger is Trigger.START and not state.attempts:
@@ -89,6 +88,7 @@ def handover(turn: Turn, envelope: Envelope, message: Handover) -> None:
     """The sender left its office of `of_term` and will not act in that term again."""
     state, sender = turn.state, envelope.sender
     promise = state.promise
+    state.handed[sender] = max(state.handed.get(sender, 0), message.of_term)
     if promise is None or promise.to != sender or promise.term > message.of_term:
         return  # bound to term: an old handover must not end a newer promise
     state.promise = None

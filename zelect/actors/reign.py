@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from zelect.core.become import become_follower, publish_self, set_status
-from zelect.core.effects import MarkOffline, PublishOffice, Vote
+from zelect.core.effects import MarkOffline, PublishOffice, Vote, WitnessPing
 from zelect.core.messages import NodeOffline, Ping
-from zelect.core.quorum import has_quorum
+from zelect.core.quorum import WITNESS, has_quorum
 from zelect.core.rules import require
 from zelect.core.state import Promise, Reign, Status
 from zelect.core.succession import succession_of
 from zelect.core.turn import Turn
 
-__all__ = ["begin_reign", "keep_reign", "lapse_due_us", "ping_one", "settle_office"]
+__all__ = [
+    "begin_reign",
+    "committed",
+    "keep_reign",
+    "lapse_due_us",
+    "ping_one",
+    "ping_round",
+    "publish_office",
+    "settle_office",
+]
 
 
 def begin_reign(turn: Turn) -> None:
     """Send the first round: it carries the new electorate record and asks for the lease."""
-    _ping_round(turn)
+    ping_round(turn)
 
 
-def _ping_round(turn: Turn) -> None:
+def ping_round(turn: Turn) -> None:
+    """Ask everybody for another lease, and to save the record; the witness only when the nodes
+    fall short (R12)."""
     state, now_us = turn.state, turn.now_us
     reign = state.reign
     assert reign is not None
@@ -33,6 +44,29 @@ def _ping_round(turn: Turn) -> None:
     reign.saved_by[turn.me] = state.saved.record.id
     state.promise = Promise(turn.me, state.saved.incarnation, state.term, now_us + turn.timing.promise_us)
     turn.broadcast(_ping(turn, reign))
+    record = state.record
+    # Before the barrier the witness must go on naming the controller that is waited for (R7b).
+    if record.witness is not None and now_us >= reign.barrier_us and not _nodes_do(turn, reign):
+        turn.ask_witness(WitnessPing(record.witness, reign.term, reign.number, record.id))
+
+
+def _nodes_do(turn: Turn, reign: Reign) -> bool:
+    """Whether nodes alone keep the lease: those that answered of late, or in the first round those
+    that are connected."""
+    state = turn.state
+    since_us = turn.now_us - 2 * turn.timing.heartbeat_us
+    if reign.number == 1:
+        nodes = state.connected(turn.me) - {WITNESS}
+    else:
+        nodes = {n for n, sent_us in reign.answered_us.items() if sent_us >= since_us and n != WITNESS}
+        nodes -= {n for n, peer in state.peers.items() if peer.dead or peer.offline}
+    return has_quorum(state.voters, nodes)
+
+
+def committed(turn: Turn, reign: Reign) -> bool:
+    """Whether a quorum of the record's voters has saved it, in this term (R7a, R10)."""
+    record = turn.state.record
+    return has_quorum(record.voters, [voter for voter, saved in reign.saved_by.items() if saved == record.id])
 
 
 def _ping(turn: Turn, reign: Reign) -> Ping:
@@ -63,15 +97,11 @@ def keep_reign(turn: Turn) -> None:
     if now_us >= lapse_due_us(turn.timing.promise_us, reign):
         become_follower(turn, why="lease_lapsed" if reign.lapses_us else "no_quorum_answered")
         return
-    if now_us >= reign.barrier_us:
-        reign.barrier_us = 0
+    if 0 < reign.barrier_us <= now_us:
+        reign.barrier_us, reign.next_ping_us = 0, now_us
     _miss_the_silent(turn)
     if now_us >= reign.next_ping_us:
-        _ping_round(turn)
-    if reign.entered_us and now_us >= reign.next_publish_us:
-        reign.next_publish_us = now_us + turn.timing.refresh_us
-        if reign.holds(now_us):
-            _publish(turn, reign)
+        ping_round(turn)
 
 
 def _miss_the_silent(turn: Turn) -> None:
@@ -98,9 +128,8 @@ def settle_office(turn: Turn) -> None:
             reign.suspended = not held
             turn.note("office_suspended" if not held else "office_resumed", term=reign.term)
         return
-    saved_by = [member for member, record in reign.saved_by.items() if record == state.saved.record.id]
     lease_runs = now_us < reign.lapses_us and reign.renewed_us >= reign.floor_us
-    if lease_runs and now_us >= reign.barrier_us and has_quorum(state.members, saved_by):
+    if lease_runs and now_us >= reign.barrier_us and committed(turn, reign):
         _enter_office(turn, reign)
 
 
@@ -108,7 +137,8 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
     state, now_us = turn.state, turn.now_us
     require(state.saved.record.config_term == reign.term == state.term, "R7", "the record was rewritten in this term")
     require(now_us >= reign.barrier_us, "R7", "promises to earlier controllers have run out")
-    require(not state.leaving and not state.amnesia, "R7", "a node that leaves or forgot holds no office")
+    require(committed(turn, reign), "R7", "a quorum has saved the record")
+    require(not state.leaving and state.has_voice(state.record), "R7", "who leaves or forgot holds no office")
     reign.entered_us = now_us
     require(reign.holds(now_us), "R5", "the office is held only while the lease runs")
     state.attempts = 0
@@ -121,16 +151,21 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
         gap_ms=gap_us / 1000 if gap_us >= 0 else None,
         elected_to_office_ms=(now_us - reign.elected_us) / 1000,
     )
-    _publish(turn, reign)
+    publish_office(turn)
+    for peer, known in state.peers.items():
+        if known.incarnation and (known.dead or known.silent):  # lost before there was anybody to say so
+            turn.publish(MarkOffline(peer, state.term))
     if state.status is Status.RUNNING:
         publish_self(turn)
     else:
         set_status(turn, Status.RUNNING)
 
 
-def _publish(turn: Turn, reign: Reign) -> None:
-    require(reign.holds(turn.now_us), "R13", "only a controller in office publishes itself")
-    reign.next_publish_us = turn.now_us + turn.timing.refresh_us
+def publish_office(turn: Turn) -> None:
+    """Publish, or refresh, this node as controller, if it is in office at this moment (R13)."""
+    reign = turn.state.reign
+    if reign is None or not reign.holds(turn.now_us):
+        return
     votes = tuple(
         Vote(voter, answer.granted, "" if answer.reason is None else answer.reason.value)
         for voter, answer in sorted(reign.votes.items())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from zelect.actors.reign import keep_reign, lapse_due_us
-from zelect.actors.vote_response import campaign_due_us, give_up_round, start_campaign
+from zelect.actors.electorate import look
+from zelect.actors.reign import keep_reign, lapse_due_us, publish_office
+from zelect.actors.vote_response import campaign_due_us, round_over, start_campaign
 from zelect.core.become import become_follower, publish_self, schedule_campaign, set_status
 from zelect.core.effects import AskController
 from zelect.core.lease import NEVER_US
@@ -14,7 +15,7 @@ from zelect.core.succession import rank
 from zelect.core.timing import MAX_TERM_HEARD
 from zelect.core.turn import Turn
 
-__all__ = ["begin", "deadline_us", "hint", "tick"]
+__all__ = ["begin", "chores", "deadline_us", "hint", "tick"]
 
 _IDLE = Ping(0, False, None, ())
 
@@ -27,8 +28,10 @@ def begin(turn: Turn, ran_before: bool) -> None:
         state.silent_until_us = turn.now_us + turn.timing.promise_us
     state.identify_until_us = turn.now_us + turn.timing.promise_us
     state.next_idle_us = turn.now_us + turn.timing.idle_ping_us
+    state.next_publish_us = turn.now_us + turn.timing.refresh_us
     turn.note("node_began", term=state.term, incarnation=state.saved.incarnation, amnesia=state.amnesia)
     turn.publish(AskController())
+    look(turn)
     publish_self(turn)
 
 
@@ -70,11 +73,24 @@ def tick(turn: Turn, late: bool) -> None:
     if now_us >= state.identify_until_us and state.status in (Status.STARTING, Status.IDENTIFYING):
         _start_voting(turn)
     if state.campaign is not None and now_us >= state.campaign.give_up_us:
-        give_up_round(turn)
+        round_over(turn)
     if not late and now_us >= campaign_due_us(turn.me, state):
         start_campaign(turn)
+
+
+def chores(turn: Turn) -> None:
+    """After every step: what is due but not urgent. It waits up to a heartbeat for a step that
+    happens anyway, so that an idle node wakes no more often than its heartbeats."""
+    state, now_us = turn.state, turn.now_us
+    if state.leaving:
+        return
     if now_us >= state.next_idle_us:
         _idle(turn)
+    if now_us >= state.next_look_us:
+        look(turn)
+    if now_us >= state.next_publish_us:
+        state.next_publish_us = now_us + turn.timing.refresh_us
+        publish_office(turn)
 
 
 def _idle(turn: Turn) -> None:
@@ -87,7 +103,7 @@ def _idle(turn: Turn) -> None:
     if state.stand is Stand.ELECTED:
         return
     # In large clusters each pair speaks less often, so that a node's share of traffic stays level.
-    quiet_us = min(interval_us * max(2, len(state.peers) // 4), turn.timing.down_after_us // 2)
+    quiet_us = min(interval_us * max(1, len(state.peers) // 8), turn.timing.down_after_us // 2)
     for peer, known in state.peers.items():
         if known.linked and turn.now_us - known.heard_us >= quiet_us:
             turn.send(peer, _IDLE)
@@ -97,7 +113,8 @@ def deadline_us(settings: Settings, state: State) -> int:
     """The earliest moment at which `tick` would do something."""
     if state.leaving:
         return NEVER_US
-    due_us = min(state.next_idle_us, campaign_due_us(settings.node, state))
+    chores_us = min(state.next_idle_us, state.next_look_us, state.next_publish_us)
+    due_us = min(chores_us + settings.timing.heartbeat_us, campaign_due_us(settings.node, state))
     if state.status in (Status.STARTING, Status.IDENTIFYING):
         due_us = min(due_us, state.identify_until_us)
     if state.campaign is not None:
@@ -105,8 +122,6 @@ def deadline_us(settings: Settings, state: State) -> int:
     reign = state.reign
     if reign is not None:
         due_us = min(due_us, reign.next_ping_us, lapse_due_us(settings.timing.promise_us, reign))
-        if reign.entered_us:
-            due_us = min(due_us, reign.next_publish_us)
-        elif reign.barrier_us:
+        if reign.barrier_us and not reign.entered_us:
             due_us = min(due_us, reign.barrier_us)
     return due_us

@@ -3,12 +3,12 @@
 The questions in the order in which they are asked; the first that applies refuses, with its name:
 
     old_term           the term sought is not ahead of (pre) or is behind (real) this node's
-    not_member         the candidate or this node has no vote
-    amnesia            this node lost its memory, so it may have voted already (R1)
+    stale_electorate   the candidate's electorate record is older; the newer one is sent (R10)
+    not_member         the candidate or this node has no vote, by the newer of the two records
+    amnesia            the record names another life of this node, which may have voted already (R1)
     leaving            this node said goodbye
     silent             it restarted, and may have promised what it forgot (R4)
     promised           it answered a controller's PING less than one election timeout ago (R3)
-    stale_electorate   the candidate's electorate record is older; the newer one is sent (R10)
     voted              the vote of that term went to somebody else (R2)
 
 A pre-vote changes nothing. A real request at a higher term is not allowed to raise this node's
@@ -18,7 +18,7 @@ what the promise exists to prevent (Ongaro's thesis, section 4.2.3).
 
 from __future__ import annotations
 
-from zelect.core.become import become_follower
+from zelect.core.become import adopt_record, become_follower
 from zelect.core.messages import Envelope, Refusal, Trigger, Voting, VotResp
 from zelect.core.rules import require
 from zelect.core.turn import Turn
@@ -70,7 +70,7 @@ def _answer(turn: Turn, envelope: Envelope, message: Voting, again: bool) -> Non
         again=again,
     )
     record = state.saved.record if reason is Refusal.STALE_ELECTORATE else None
-    turn.send(candidate, VotResp(message.pre, message.round, granted, reason, wait_us, record))
+    turn.send(candidate, VotResp(message.pre, message.round, granted, reason, wait_us, state.saved.life, record))
 
 
 def _give_vote(turn: Turn, candidate: int, message: Voting) -> None:
@@ -78,6 +78,7 @@ def _give_vote(turn: Turn, candidate: int, message: Voting) -> None:
     require(state.term == message.term_sought, "R2", "a vote is given in the current term")
     require(state.promised(turn.now_us, candidate) == 0, "R3", "no vote while a promise to another runs")
     require(turn.now_us >= state.silent_until_us, "R4", "no vote in the silence after a restart")
+    adopt_record(turn, message.record)
     turn.save(voted_for=candidate)
     if state.campaign is not None:
         become_follower(turn)
@@ -92,9 +93,11 @@ def _judge(turn: Turn, candidate: int, message: Voting) -> tuple[Refusal | None,
     promised_us = state.promised(now_us, candidate)
     if sought < state.term or (message.pre and sought == state.term):
         return Refusal.OLD_TERM, 0
-    if candidate not in state.members or turn.me not in state.members:
+    if message.record.id < state.record.id:
+        return Refusal.STALE_ELECTORATE, 0
+    if candidate not in message.record.members or turn.me not in message.record.members:
         return Refusal.NOT_MEMBER, 0
-    if state.amnesia:
+    if not state.has_voice(message.record):
         return Refusal.AMNESIA, 0
     if state.leaving:
         return Refusal.LEAVING, 0
@@ -102,8 +105,6 @@ def _judge(turn: Turn, candidate: int, message: Voting) -> tuple[Refusal | None,
         return Refusal.SILENT, state.silent_until_us - now_us
     if promised_us:
         return Refusal.PROMISED, promised_us
-    if message.record_id < state.saved.record.id:
-        return Refusal.STALE_ELECTORATE, 0
     if sought == state.term and state.saved.voted_for not in (0, candidate):
         return Refusal.VOTED, 0
     return None, 0

@@ -13,6 +13,7 @@ import click
 
 from zelect import __version__
 from zelect.cli.cluster import cluster
+from zelect.cli.electorate import electorate
 from zelect.cli.node import node
 from zelect.cli.status import status
 
@@ -31,3 +32,4 @@ def main() -> None:
 main.add_command(node)
 main.add_command(status)
 main.add_command(cluster)
+main.add_command(electorate)

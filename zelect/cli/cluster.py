@@ -95,7 +95,8 @@ def _up_detached(directory: str, wish: Wish) -> int:
                 place = "" if directory == DIRECTORY else f" --dir {directory}"
                 click.echo(f"up: {who_leads(reports)}. Try 'zelect status{place}', 'zelect cluster kill 1{place}'.")
                 return 0
-            if not _possible(request(layout, "status")):
+            nodes = request(layout, "status").nodes
+            if not any(process.state == "up" for process in nodes):
                 break
         time.sleep(0.05)
     _relay(layout, said)
@@ -204,13 +205,8 @@ def _await_end(layout: Layout, node: int) -> Processes:
         time.sleep(0.01)
 
 
-def _possible(processes: Processes) -> bool:
-    """Whether as many nodes run as it takes to elect one."""
-    return sum(process.state == "up" for process in processes.nodes) > len(processes.nodes) // 2
-
-
 def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
-    """Who is in office once that is settled: somebody where a majority runs, else nobody. Gives up
+    """Who is in office once that is settled: somebody where a quorum lives, else nobody. Gives up
     after some seconds and says how it is then. `started`: a node that should answer first."""
     import time
 
@@ -218,20 +214,24 @@ def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
     from zelect.cli.table import who_leads
 
     running = {process.id for process in processes.nodes if process.state == "up"}
-    possible = _possible(processes)
 
     def settled(reports: Mapping[int, NodeReport]) -> bool:
-        return (controller_of(reports) is not None) == possible and (started is None or started in reports)
+        head = controller_of(reports)
+        if started is not None and started not in reports:
+            return False
+        if head is not None:
+            return head.survives >= 0  # else its lease is about to end
+        return running <= set(reports) and all(report.survives < 0 for report in reports.values())
 
     end = time.monotonic() + _SETTLED_WITHIN_S
     while True:
-        reports = _ask(layout, lambda reports: (possible and settled(reports)) or running <= set(reports))
+        reports = _ask(layout, lambda reports: settled(reports) or running <= set(reports))
         if settled(reports) or time.monotonic() > end:
             break
         time.sleep(0.02)
     words = who_leads(reports)
-    if not possible:
-        words += f" ({len(running)} of {len(processes.nodes)} run, {len(processes.nodes) // 2 + 1} are needed)"
+    if running and controller_of(reports) is None and all(report.survives < 0 for report in reports.values()):
+        words += f" ({len(running)} of {len(processes.nodes)} run: no quorum, see 'zelect electorate')"
     return words
 
 

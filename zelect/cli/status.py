@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from zelect.asking import NodeReport
 
-__all__ = ["exit_code_of", "status"]
+__all__ = ["DIRECTORY", "exit_code_of", "members_of", "status"]
 
 DIRECTORY = ".zelect"
 _WATCH_EVERY_S = 1.0
@@ -49,7 +49,7 @@ def status(
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
     with explained():
-        cluster, addresses = _members(path, directory or DIRECTORY)
+        cluster, addresses = members_of(path, directory or DIRECTORY)
     try:
         while True:
             reports = ask_all(cluster, addresses, timeout_s)
@@ -62,7 +62,7 @@ def status(
     context.exit(exit_code_of(reports))
 
 
-def _members(path: str | None, directory: str) -> tuple[str, Mapping[int, str]]:
+def members_of(path: str | None, directory: str) -> tuple[str, Mapping[int, str]]:
     """The cluster's name and its members' addresses. Raises ConfigError or ClusterError."""
     from pathlib import Path
 

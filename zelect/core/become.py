@@ -9,13 +9,14 @@ from __future__ import annotations
 from zelect.core.effects import PublishNode, WithdrawOffice
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import Handover, Trigger
-from zelect.core.quorum import Outcome, tally
+from zelect.core.quorum import Outcome, Record, tally
 from zelect.core.rules import require
 from zelect.core.state import Answer, Campaign, Leader, Promise, Reign, Stand, Status
 from zelect.core.succession import jitter_us, rank, succession_of
 from zelect.core.turn import Turn
 
 __all__ = [
+    "adopt_record",
     "become_candidate",
     "become_elected",
     "become_follower",
@@ -49,6 +50,22 @@ def schedule_campaign(turn: Turn, trigger: Trigger) -> None:
     """Campaign when this node's turn in the succession comes (R8)."""
     turn.state.trigger = trigger
     turn.state.campaign_at_us = turn.now_us + rank(turn) * turn.timing.stagger_us
+
+
+def adopt_record(turn: Turn, record: Record) -> None:
+    """Take a newer electorate record. A campaign that asked about the old one is given up."""
+    state = turn.state
+    if record.id <= state.record.id:
+        return
+    if record.witness != state.record.witness:
+        state.witness_same = False
+        state.next_look_us = turn.now_us  # who could be asked must be known before it matters
+    had_voice = not state.amnesia
+    turn.save(record=record)
+    if had_voice is state.amnesia and turn.me in record.members:
+        turn.note("voice_lost" if had_voice else "voice_given", config_term=record.config_term, version=record.version)
+    if state.campaign is not None:
+        become_follower(turn)
 
 
 def become_follower(turn: Turn, term: int | None = None, why: str = "") -> None:
@@ -107,7 +124,7 @@ def _open_round(turn: Turn, pre: bool, term_sought: int, trigger: Trigger, began
         trigger=trigger,
         began_us=began_us,
         give_up_us=turn.now_us + turn.timing.vote_wait_us,
-        answers={turn.me: Answer(True, None, 0)},
+        answers={turn.me: Answer(True, None, 0, state.saved.life)},
     )
 
 
@@ -117,11 +134,12 @@ def become_elected(turn: Turn, won: Campaign) -> None:
     state = turn.state
     granted = {voter: answer.granted for voter, answer in won.answers.items()}
     require(not won.pre and won.term_sought == state.term, "R2", "a win belongs to the current term")
-    require(tally(state.members, granted) is Outcome.WON, "R2", "a quorum of distinct members granted the vote")
+    require(tally(state.voters, granted) is Outcome.WON, "R2", "a quorum of distinct voters granted the vote")
     require(state.saved.voted_for == turn.me and not state.leaving, "R2", "a winner voted for itself and stays")
     previous, heard_us = state.leader_before, state.leader_before_heard_us
     barrier_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
-    turn.save(record=state.saved.record.rewritten(state.term))
+    lives = {voter: answer.life for voter, answer in won.answers.items()}
+    turn.save(record=state.record.rewritten(state.term, lives), amnesia=False)
     state.stand = Stand.ELECTED
     state.campaign = None
     state.campaign_at_us = NEVER_US

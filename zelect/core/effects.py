@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zelect.core.messages import Envelope, Trigger
-from zelect.core.quorum import Record
+from zelect.core.messages import CommonResp, Envelope, Trigger
+from zelect.core.quorum import Record, RecordId, Witness
 from zelect.core.view import View
 
 __all__ = [
@@ -26,6 +26,11 @@ __all__ = [
     "Saved",
     "Vote",
     "WithdrawOffice",
+    "WitnessFound",
+    "WitnessIntent",
+    "WitnessLook",
+    "WitnessPing",
+    "WitnessVote",
 ]
 
 
@@ -34,13 +39,17 @@ class Saved:
     """The durable state (R1): what a node may never forget while it votes.
 
     `incarnation` is new at every start and grows; `voted_for` is the vote given in `term`
-    (0: none); `record` is the electorate.
+    (0: none); `record` is the electorate. `amnesia`: the node knows that it lost what
+    it saved before. `life` begins with a memory and ends with it: the incarnation in which the node
+    first saved anything. Only the life that the record names votes.
     """
 
     term: int
     voted_for: int
     incarnation: int
     record: Record
+    amnesia: bool = False
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,48 @@ Intent = AskController | PublishOffice | WithdrawOffice | PublishNode | MarkOffl
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessVote:
+    """Ask the witness `identity` for its vote, or (`pre`) whether it would give it (R12)."""
+
+    identity: Witness
+    pre: bool
+    round: int
+    term_sought: int
+    record_id: RecordId
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessPing:
+    """Ask the witness `identity` to acknowledge this controller of `term`; the answer counts like
+    a PONG to PING `number`, and as having saved the record `record_id`."""
+
+    identity: Witness
+    term: int
+    number: int
+    record_id: RecordId
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessFound:
+    """Begin a new memory under `key` for the controller of `term`: nobody's vote is in it."""
+
+    key: str
+    term: int
+    record_id: RecordId
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessLook:
+    """See whether Redis could serve as witness, and whether it still is `identity`."""
+
+    identity: Witness | None
+
+
+WitnessIntent = WitnessVote | WitnessPing | WitnessFound | WitnessLook
+"""What the witness is asked; each answer comes back as an event."""
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Find out whether process `incarnation` of `peer` is dead (R9)."""
 
@@ -132,8 +183,9 @@ class Effects:
 
     save: Saved | None = None
     send: tuple[tuple[int, Envelope], ...] = ()
+    witness: tuple[WitnessIntent, ...] = ()
     publish: tuple[Intent, ...] = ()
     probe: tuple[Probe, ...] = ()
-    answer: View | None = None
+    answer: View | CommonResp | None = None
     facts: tuple[Fact, ...] = ()
     leave: bool = False

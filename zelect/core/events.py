@@ -9,9 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zelect.core.messages import Envelope
+from zelect.core.messages import Envelope, Refusal
+from zelect.core.quorum import RecordId, Witness
 
-__all__ = ["Began", "Event", "Evidence", "Heard", "Leave", "LinkDown", "LinkUp", "Proven", "StoreHint", "Tick"]
+__all__ = [
+    "Began",
+    "Event",
+    "Evidence",
+    "Heard",
+    "Leave",
+    "LinkDown",
+    "LinkUp",
+    "Proven",
+    "StoreHint",
+    "Tick",
+    "WitnessAnswered",
+    "WitnessFounded",
+    "WitnessSeen",
+    "WitnessVoted",
+]
 
 
 class Evidence(StrEnum):
@@ -79,4 +95,61 @@ class Leave:
     """The node was asked to go (SIGTERM, SIGINT)."""
 
 
-Event = Began | Tick | Heard | StoreHint | LinkUp | LinkDown | Proven | Leave
+@dataclass(frozen=True, slots=True)
+class WitnessVoted:
+    """The witness answered a `WitnessVote`. `reason` is None exactly when granted. `term` is the
+    witness's; `acked`, `acked_incarnation` and `acked_term` name the controller that it
+    acknowledged last (0: none), which may hold a lease that rests on it (R7b)."""
+
+    pre: bool
+    round: int
+    reason: Refusal | None
+    term: int
+    acked: int = 0
+    acked_incarnation: int = 0
+    acked_term: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessAnswered:
+    """The witness answered a `WitnessPing` of `of_term` that named `record_id`. `reason` is None
+    when it acknowledged; `term` is the witness's."""
+
+    number: int
+    of_term: int
+    record_id: RecordId
+    reason: Refusal | None
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessFounded:
+    """A new memory was begun: this is its identity."""
+
+    identity: Witness
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessSeen:
+    """The answer to a `WitnessLook` at `identity`. `ready`: Redis answers and could be a witness.
+    `same`: it still is `identity`; meaningless without one."""
+
+    identity: Witness | None
+    ready: bool
+    same: bool
+
+
+Event = (
+    Began
+    | Tick
+    | Heard
+    | StoreHint
+    | LinkUp
+    | LinkDown
+    | Proven
+    | Leave
+    | WitnessVoted
+    | WitnessAnswered
+    | WitnessFounded
+    | WitnessSeen
+)

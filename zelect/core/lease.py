@@ -18,12 +18,12 @@ NEVER_US = 2**62
 """A deadline that never comes."""
 
 
-def renewed_us(members: Collection[int], answered_us: Mapping[int, int]) -> int | None:
-    """Send time of the newest PING that a quorum of `members` answered.
+def renewed_us(voters: Collection[int], answered_us: Mapping[int, int]) -> int | None:
+    """Send time of the newest PING that a quorum of `voters` answered.
 
-    `answered_us` maps a member to the send time of the newest PING that it answered (the
+    `answered_us` maps a voter to the send time of the newest PING that it answered (the
     controller itself answers its own). None when no PING has been answered by a quorum.
     """
-    times = sorted((answered_us[m] for m in members if m in answered_us), reverse=True)
-    needed = quorum_size(members)
+    times = sorted((answered_us[m] for m in voters if m in answered_us), reverse=True)
+    needed = quorum_size(voters)
     return times[needed - 1] if len(times) >= needed else None

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "CommonResp",
     "Envelope",
+    "Found",
     "Handover",
     "MalformedMessage",
     "Message",
@@ -68,6 +69,7 @@ class Type(IntEnum):
     QUERY = 0x08
     REPORT = 0x09
     HANDOVER = 0x0A
+    FOUND = 0x0B
 
 
 class Refusal(StrEnum):
@@ -80,6 +82,8 @@ class Refusal(StrEnum):
     AMNESIA = "amnesia"
     LEAVING = "leaving"
     NOT_MEMBER = "not_member"
+    STRANGER = "stranger"
+    UNREACHABLE = "unreachable"
     STALE_ELECTORATE = "stale_electorate"
 
 
@@ -102,6 +106,8 @@ class Result(StrEnum):
     ADDRESS_MISMATCH = "address_mismatch"
     SETTINGS_MISMATCH = "settings_mismatch"
     TERM_JUMP = "term_jump"
+    OTHER_FOUNDATION = "other_foundation"
+    FORBIDDEN = "forbidden"
 
 
 def _int(name: str, value: object, least: int, most: int) -> None:
@@ -142,14 +148,23 @@ def _record(name: str, value: object, optional: bool = False) -> None:
         raise MalformedMessage("bad_field", f"{name} must be an electorate record")
     _int(f"{name}.config_term", value.config_term, 0, MAX_TERM)
     _int(f"{name}.version", value.version, 0, MAX_NUMBER)
+    _int(f"{name}.foundation", value.foundation, 0, MAX_NUMBER)
     _nodes(f"{name}.members", value.members)
+    for life in value.lives:
+        _int(f"{name}.lives", life, 0, MAX_NUMBER)
+    if value.witness is not None:
+        if type(value.witness) is not Witness:
+            raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")
+        for part in ("key", "run_id", "replid"):
+            _text(f"{name}.witness.{part}", getattr(value.witness, part), 128)
 
 
 def _record_id(name: str, value: object) -> None:
-    if type(value) is not tuple or len(value) != 2:
-        raise MalformedMessage("bad_field", f"{name} must be (config_term, version)")
-    _int(f"{name}.config_term", value[0], 0, MAX_TERM)
-    _int(f"{name}.version", value[1], 0, MAX_NUMBER)
+    if type(value) is not tuple or len(value) != 3:
+        raise MalformedMessage("bad_field", f"{name} must be (foundation, config_term, version)")
+    _int(f"{name}.foundation", value[0], 0, MAX_NUMBER)
+    _int(f"{name}.config_term", value[1], 0, MAX_TERM)
+    _int(f"{name}.version", value[2], 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,30 +203,33 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """0x02. Answer to PING `number` of term `of_term`, which may be older than the sender's; names
-    the electorate record that the sender has saved, and its priority in the succession."""
+    the electorate record that the sender has saved, its priority in the succession, and its life."""
 
     number: int
     of_term: int
-    record_id: tuple[int, int]
+    record_id: tuple[int, int, int]
     priority: int
+    life: int
 
     def __post_init__(self) -> None:
         _int("number", self.number, 0, MAX_NUMBER)
         _int("of_term", self.of_term, 0, MAX_TERM)
         _record_id("record_id", self.record_id)
         _int("priority", self.priority, 0, 1000)
+        _int("life", self.life, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class Voting:
     """0x03. Request of a vote for `term_sought`, or (`pre`) the question whether one would be
     given. `round` ties the answers to the question; `controller` and `controller_term` are the
-    last controller that the candidate knew (0: none)."""
+    last controller that the candidate knew (0: none). The voter judges by the newer of the two
+    electorate records (R10)."""
 
     pre: bool
     round: int
     term_sought: int
-    record_id: tuple[int, int]
+    record: Record
     trigger: Trigger
     controller: int
     controller_term: int
@@ -220,7 +238,7 @@ class Voting:
         _bool("pre", self.pre)
         _int("round", self.round, 0, MAX_NUMBER)
         _int("term_sought", self.term_sought, 1, MAX_TERM)
-        _record_id("record_id", self.record_id)
+        _record("record", self.record)
         _member("trigger", self.trigger, Trigger)
         _node("controller", self.controller, 0)
         _int("controller_term", self.controller_term, 0, MAX_TERM)
@@ -232,8 +250,8 @@ class VotResp:
 
     `wait_us`: how long the voter's promise to an earlier controller (or its silence) still runs.
     With a grant it tells the winner how long to keep out of office (R7b); with a refusal it tells
-    the candidate when asking again makes sense. `record`: the voter's electorate record, when the
-    candidate's is older (R10).
+    the candidate when asking again makes sense. `life` is the voter's. `record`: the voter's
+    electorate record, when the candidate's is older (R10).
     """
 
     pre: bool
@@ -241,6 +259,7 @@ class VotResp:
     granted: bool
     reason: Refusal | None
     wait_us: int
+    life: int
     record: Record | None
 
     def __post_init__(self) -> None:
@@ -252,6 +271,7 @@ class VotResp:
         if self.granted == (self.reason is not None):
             raise MalformedMessage("bad_field", "a refusal, and no grant, carries a reason")
         _int("wait_us", self.wait_us, 0, MAX_NUMBER)
+        _int("life", self.life, 0, MAX_NUMBER)
         _record("record", self.record, optional=True)
 
 
@@ -272,16 +292,16 @@ class NodeOffline:
 
 @dataclass(frozen=True, slots=True)
 class NodeOnline:
-    """0x06. I am here, reachable at `address`; `amnesia` when I lost my memory and don't vote."""
+    """0x06. I am here, reachable at `address`, and remember since `life`."""
 
     address: str
     priority: int
-    amnesia: bool
+    life: int
 
     def __post_init__(self) -> None:
         _text("address", self.address, 256)
         _int("priority", self.priority, 0, 1000)
-        _bool("amnesia", self.amnesia)
+        _int("life", self.life, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +352,21 @@ class Handover:
         _node("successor", self.successor, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """0x0B. An operator founds a lost electorate anew (R11), or tells a node of the old foundation
+    to join the new one: from `foundation` on, `members` vote."""
+
+    foundation: int
+    members: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _int("foundation", self.foundation, 1, MAX_NUMBER)
+        _nodes("members", self.members)
+        if not self.members or list(self.members) != sorted(set(self.members)):
+            raise MalformedMessage("bad_field", "members must be distinct and in ascending order")
+
+
 Message = (
     CommonResp
     | Ping
@@ -344,6 +379,7 @@ Message = (
     | Query
     | Report
     | Handover
+    | Found
 )
 
 MESSAGES: dict[Type, type[Message]] = {
@@ -358,14 +394,15 @@ MESSAGES: dict[Type, type[Message]] = {
     Type.QUERY: Query,
     Type.REPORT: Report,
     Type.HANDOVER: Handover,
+    Type.FOUND: Found,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What every message carries: the cluster's name, who sent it (id and incarnation; 0 and 0
-    from the command line), the digest of the settings that all members must share, and the
-    sender's term."""
+    from the command line), the digest of the settings that all members must share, the sender's
+    foundation and its term."""
 
     cluster: str
     sender: int
@@ -373,10 +410,12 @@ class Envelope:
     settings: int
     term: int
     message: Message
+    foundation: int = 0
 
     def __post_init__(self) -> None:
         _text("cluster", self.cluster, 64)
         _node("sender", self.sender, 0)
         _int("incarnation", self.incarnation, 0, MAX_NUMBER)
         _int("settings", self.settings, 0, 2**32 - 1)
+        _int("foundation", self.foundation, 0, MAX_NUMBER)
         _int("term", self.term, 0, MAX_TERM)

@@ -1,13 +1,16 @@
 """The electorate and its quorum (R2, R10).
 
-A *record* says who may vote: (config_term, version, members). Records are ordered by
-(config_term, version); whoever holds the newer one is right. A quorum is more than half of the
-members. Votes are counted by voter, never by message, so a duplicated answer counts once: with
-three nodes a count of messages goes unnoticed, with five it elects two controllers.
+A *record* says who may vote: (config_term, version, members, witness). Records are ordered by
+(foundation, config_term, version); whoever holds the newer one is right. A quorum is more than
+half of the voters: the members, and the witness in Redis where the record names one (R12). Votes
+are counted by voter, never by message, so a duplicated answer counts once: with three nodes a
+count of messages goes unnoticed, with five it elects two controllers.
 
-The record changes only at taking office here (the winner rewrites it with its own term); one
-member at a time and the witness follow the logless reconfiguration of Schultz, Dardik and
-Tripakis (OPODIS 2021, arXiv 2102.11960).
+Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
+2102.11960): only a controller in office writes one, one voter different from the record before,
+and only when a quorum has saved that record before in the controller's term. Two records that
+follow each other then share a voter in any two of their quorums, and older ones are dead because
+a quorum would refuse them.
 """
 
 from __future__ import annotations
@@ -16,36 +19,109 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-__all__ = ["Outcome", "Record", "RecordId", "has_quorum", "quorum_size", "tally"]
+__all__ = ["WITNESS", "Outcome", "Record", "RecordId", "Witness", "has_quorum", "quorum_size", "tally"]
 
-RecordId = tuple[int, int]
-"""(config_term, version): what orders two electorate records."""
+RecordId = tuple[int, int, int]
+"""(foundation, config_term, version): what orders two electorate records."""
+
+WITNESS = 0
+"""The witness as a voter, beside the ids of nodes, which begin at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Which memory in Redis is meant (R12): a key of its own, the server's run and its history of
+    replication. A server that restarted, failed over, was flushed or restored differs in one."""
+
+    key: str
+    run_id: str
+    replid: str
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The electorate: whose votes count.
 
-    `config_term` is the term of the controller that wrote it (0: founded by configuration),
-    `version` grows with each change, `members` are node ids in ascending order.
+    `config_term` is the term of the controller that wrote it (0: founded, by configuration or by
+    an operator), `version` grows with each change, `members` are node ids in ascending order.
+    `lives` says for each member which life of it votes: a node that lost its memory begins a new
+    life, and what its earlier one voted is then void only if that one was taken out first (R1).
+    Life 0: not known yet. `foundation` is 0 until an operator founds a lost electorate anew.
     """
 
     config_term: int
     version: int
     members: tuple[int, ...]
+    witness: Witness | None = None
+    foundation: int = 0
+    lives: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
             raise ValueError("members must be distinct and in ascending order")
+        if not self.lives:
+            object.__setattr__(self, "lives", (0,) * len(self.members))
+        if len(self.lives) != len(self.members):
+            raise ValueError("each member has one life")
 
     @property
     def id(self) -> RecordId:
         """What orders this record among others."""
-        return (self.config_term, self.version)
+        return (self.foundation, self.config_term, self.version)
 
-    def rewritten(self, term: int) -> Record:
-        """The same electorate, claimed by the controller of `term` (R7a, R10)."""
-        return replace(self, config_term=term, version=self.version + 1)
+    @property
+    def voters(self) -> tuple[int, ...]:
+        """The members, and `WITNESS` where there is one."""
+        return self.members if self.witness is None else (WITNESS, *self.members)
+
+    def life_of(self, node: int) -> int:
+        """Which life of `node` votes; 0: not known, -1: none, it is no member."""
+        return self.lives[self.members.index(node)] if node in self.members else -1
+
+    def counts(self, node: int, life: int) -> bool:
+        """Whether `life` of `node` has a voice. In a founding record each member has, because
+        nobody's life is known yet; from then on only the one that the record names."""
+        known = self.life_of(node)
+        return known == life or (known == 0 and self.config_term == 0)
+
+    def rewritten(self, term: int, lives: Mapping[int, int]) -> Record:
+        """The same electorate, claimed by the controller of `term` (R7a, R10), with the `lives` of
+        members that were not known before."""
+        known = (self.life_of(node) or lives.get(node, 0) for node in self.members)
+        return replace(self, config_term=term, version=self.version + 1, lives=tuple(known))
+
+    def with_lives(self, lives: Mapping[int, int]) -> Record:
+        """The next version, with the `lives` of members that were not known before."""
+        return self.rewritten(self.config_term, lives)
+
+    def with_member(self, node: int, life: int) -> Record:
+        """The next version, with one member more."""
+        after = {**dict(zip(self.members, self.lives, strict=True)), node: life}
+        members = tuple(sorted(after))
+        return replace(
+            self, version=self.version + 1, members=members, lives=tuple(after[member] for member in members)
+        )
+
+    def without_member(self, node: int) -> Record:
+        """The next version, with one member less."""
+        pairs = [pair for pair in zip(self.members, self.lives, strict=True) if pair[0] != node]
+        members, lives = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+        return replace(self, version=self.version + 1, members=members, lives=lives)
+
+    def with_witness(self, witness: Witness | None) -> Record:
+        """The next version, with or without a witness."""
+        return replace(self, version=self.version + 1, witness=witness)
+
+    def differs_by_one_from(self, other: Record) -> bool:
+        """Whether at most one voter was added or removed. Another witness in the place of one is
+        two changes, and so is another life of a member: the stranger knows nothing of the votes of
+        the one before (R1, R12). To learn a life that was not known is none."""
+        if self.witness is not None and other.witness is not None and self.witness != other.witness:
+            return False
+        common = set(self.members) & set(other.members)
+        if any(other.life_of(node) not in (0, self.life_of(node)) for node in common):
+            return False
+        return len(set(self.voters) ^ set(other.voters)) <= 1
 
 
 class Outcome(Enum):
@@ -56,22 +132,22 @@ class Outcome(Enum):
     PENDING = "pending"
 
 
-def quorum_size(members: Collection[int]) -> int:
-    """More than half: the smallest number that any two groups of must share a member."""
-    return len(members) // 2 + 1
+def quorum_size(voters: Collection[int]) -> int:
+    """More than half: the smallest number that any two groups of must share a voter."""
+    return len(voters) // 2 + 1
 
 
-def has_quorum(members: Collection[int], group: Iterable[int]) -> bool:
-    """Whether `group` (other ids in it count nothing) holds a quorum of `members`."""
-    return len(set(group).intersection(members)) >= quorum_size(members)
+def has_quorum(voters: Collection[int], group: Iterable[int]) -> bool:
+    """Whether `group` (other ids in it count nothing) holds a quorum of `voters`."""
+    return len(set(group).intersection(voters)) >= quorum_size(voters)
 
 
-def tally(members: Collection[int], answers: Mapping[int, bool]) -> Outcome:
+def tally(voters: Collection[int], answers: Mapping[int, bool]) -> Outcome:
     """Judge `answers` (voter id to granted): won, lost, or not decided yet (R2)."""
     granted = {voter for voter, yes in answers.items() if yes}
     refused = {voter for voter, yes in answers.items() if not yes}
-    if has_quorum(members, granted):
+    if has_quorum(voters, granted):
         return Outcome.WON
-    if not has_quorum(members, set(members) - refused):
+    if not has_quorum(voters, set(voters) - refused):
         return Outcome.LOST
     return Outcome.PENDING

@@ -21,8 +21,13 @@ class Settings:
     node: int
     addresses: Mapping[int, str]
     priority: int = 0
-    quorum: str = "static"
+    quorum: str = "dynamic"
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the electorate follows the living (R11)."""
+        return self.quorum == "dynamic"
 
     @property
     def roster(self) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from typing import TypeVar
 from zelect.core.effects import Saved
 from zelect.core.lease import NEVER_US, renewed_us
 from zelect.core.messages import Envelope, Refusal, Trigger
-from zelect.core.quorum import RecordId, has_quorum
+from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum
 
 __all__ = ["Answer", "Campaign", "Leader", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
 
@@ -75,8 +75,8 @@ class Promise:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `offline`: it said goodbye. `silent`: the controller has not heard it for
-    `down_after`; hearing it again ends that."""
+    proven dead (R9). `life`: the one it says it lives (R1). `offline`: it said goodbye.
+    `silent`: the controller has not heard it for `down_after`; hearing it again ends that."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -84,6 +84,7 @@ class Peer:
     linked: bool = False
     linked_us: int = -1
     dead: bool = False
+    life: int = 0
     offline: bool = False
     silent: bool = False
 
@@ -100,11 +101,13 @@ class Answer:
     granted: bool
     reason: Refusal | None
     until_us: int  # when the voter's promise or silence ends, on this node's clock
+    life: int = 0
 
 
 @dataclass(slots=True)
 class Campaign:
-    """One round of asking for votes. Answers are kept by voter (R2)."""
+    """One round of asking for votes. Answers are kept by voter (R2). `witness_asked`: the nodes
+    alone fell short, and the witness has been asked (R12)."""
 
     pre: bool
     round: int
@@ -112,6 +115,7 @@ class Campaign:
     trigger: Trigger
     began_us: int
     give_up_us: int
+    witness_asked: bool = False
     answers: dict[int, Answer] = field(default_factory=dict)
 
 
@@ -122,6 +126,9 @@ class Reign:
     `answered_us` maps a member to the send time of the newest PING it answered; `lapses_us` is
     when the lease ends; PINGs sent before `floor_us` keep nobody in office (R6); the office is
     not entered before `barrier_us` (R7b). `entered_us` is 0 until the office is entered.
+    `steady_us` maps a node to the beginning of its unbroken run of answers, `taken_out` holds nodes
+    that were taken out only because they forgot. `founding` names the
+    witness memory that was asked for, `founded` the one that stands ready to become a voter.
     """
 
     term: int
@@ -133,13 +140,17 @@ class Reign:
     votes: dict[int, Answer]
     number: int = 0
     next_ping_us: int = 0
-    next_publish_us: int = 0
     floor_us: int = 0
     renewed_us: int = 0
     lapses_us: int = 0
     entered_us: int = 0
     suspended: bool = False
+    founding: str = ""
+    founded: Witness | None = None
+    found_again_us: int = 0
     sent_us: dict[int, int] = field(default_factory=dict)
+    steady_us: dict[int, int] = field(default_factory=dict)
+    taken_out: set[int] = field(default_factory=set)
     answered_us: dict[int, int] = field(default_factory=dict)
     saved_by: dict[int, RecordId] = field(default_factory=dict)
 
@@ -156,12 +167,14 @@ class State:
     `leader` is whom this node follows now; `leader_before` the last one it knew, for the history
     and for telling voters. `campaign_at_us` is its turn to campaign. `waiting` holds requests that
     only a promise stood against, with the time they are void; they are answered again when the
-    promise ends early. `refused` counts what the gate turned away, by reason.
+    promise ends early. `witness_ready` and `witness_same` are what the last look at Redis said.
+    `handed` maps a node to the newest term that it has handed over. `refused` counts what the gate
+    turned away, by reason.
     """
 
     saved: Saved
     peers: dict[int, Peer]
-    amnesia: bool = False
+    node: int
     status: Status = Status.STARTING
     stand: Stand = Stand.FOLLOWER
     leaving: bool = False
@@ -180,12 +193,38 @@ class State:
     campaign: Campaign | None = None
     reign: Reign | None = None
     next_idle_us: int = NEVER_US
+    witness_ready: bool = False
+    witness_same: bool = False
+    next_look_us: int = NEVER_US
+    next_publish_us: int = NEVER_US
+    handed: dict[int, int] = field(default_factory=dict)
     waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def term(self) -> int:
         return self.saved.term
+
+    @property
+    def amnesia(self) -> bool:
+        """Whether this node may have voted in a life that it doesn't remember, and so doesn't vote:
+        the record names another life of it (R1)."""
+        return not self.has_voice(self.record)
+
+    def has_voice(self, record: Record) -> bool:
+        """Whether this node, in its present life, votes under `record`. Where no life of it is
+        named yet, one that knows that it forgot doesn't; nor does one that is no member."""
+        node, life = self.node, self.saved.life
+        return record.counts(node, life) and not (self.saved.amnesia and record.life_of(node) != life)
+
+    @property
+    def record(self) -> Record:
+        return self.saved.record
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        """The members, and the witness where it is a voter."""
+        return self.saved.record.voters
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -204,12 +243,20 @@ class State:
 
     def links_quorum(self, node: int) -> bool:
         """Whether connections to a quorum, `node` (this node) included, are up."""
-        return has_quorum(self.members, [node, *(p for p, peer in self.peers.items() if peer.linked)])
+        return has_quorum(self.voters, self.connected(node))
+
+    def connected(self, node: int) -> set[int]:
+        """The voters that an answer may come from: `node` (this node), nodes with a connection, and
+        the witness while it is what the record says."""
+        up = {node, *(p for p, peer in self.peers.items() if peer.linked)}
+        if self.record.witness is not None and self.witness_ready and self.witness_same:
+            up.add(WITNESS)
+        return up
 
     def renew_lease(self, lease_us: int) -> None:
         """Recompute when the lease ends from the PINGs answered so far (R5)."""
         reign = self.reign
-        if reign is not None and (renewed := renewed_us(self.members, reign.answered_us)) is not None:
+        if reign is not None and (renewed := renewed_us(self.voters, reign.answered_us)) is not None:
             reign.renewed_us = renewed
             reign.lapses_us = renewed + lease_us
 
@@ -218,6 +265,8 @@ def clone(value: T) -> T:
     """A copy that shares only what is immutable."""
     if isinstance(value, State | Campaign | Reign):
         return replace(value, **{item.name: clone(getattr(value, item.name)) for item in fields(value)})
+    if isinstance(value, set):
+        return set(value)  # type: ignore[return-value]  # the same type, by the line above
     if isinstance(value, dict):
         return dict(value)  # type: ignore[return-value]  # the same type, by the line above
     return value

@@ -83,13 +83,14 @@ class Timing:
 
     @property
     def idle_ping_us(self) -> int:
-        """Interval of the PINGs among followers."""
-        return max(500_000, 5 * self.heartbeat_us)
+        """Interval of the PINGs among followers, and of the refresh of a node's entry in Redis."""
+        return max(1_000_000, 5 * self.heartbeat_us)
 
     @property
     def refresh_us(self) -> int:
-        """Interval of the refresh in Redis: well below the shortest time to live there."""
-        return 300_000
+        """Interval of the refresh in Redis: well below the shortest time to live there, and short
+        enough for a record to be right again within two seconds of Redis' return."""
+        return 500_000
 
     def problems(self) -> list[tuple[str, str]]:
         """Every broken inequality as (key, explanation with the mend); empty when all hold."""

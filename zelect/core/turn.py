@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from zelect.core.effects import Effects, Fact, Intent, Probe, Saved
-from zelect.core.messages import Envelope, Message
+from zelect.core.effects import Effects, Fact, Intent, Probe, Saved, WitnessIntent
+from zelect.core.messages import CommonResp, Envelope, Message
 from zelect.core.rules import require
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
@@ -30,10 +30,11 @@ class Turn:
     before: Saved
     digest: int
     outbox: list[tuple[int, Message]] = field(default_factory=list)
+    witness: list[WitnessIntent] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    answer: View | None = None
+    answer: View | CommonResp | None = None
     leave: bool = False
 
     @property
@@ -63,6 +64,10 @@ class Turn:
         if known is not None and known.incarnation and not known.dead and self.timing.proof is not Proof.NONE:
             self.probes.append(Probe(peer, known.incarnation))
 
+    def ask_witness(self, intent: WitnessIntent) -> None:
+        """Ask the witness; its answer comes back as an event, or never."""
+        self.witness.append(intent)
+
     def note(self, name: str, **details: object) -> None:
         """Record that something happened."""
         self.facts.append(Fact(name, tuple(details.items())))
@@ -88,12 +93,19 @@ class Turn:
             envelope = envelopes.get(id(message))
             if envelope is None:
                 envelope = envelopes[id(message)] = Envelope(
-                    self.settings.cluster, self.me, saved.incarnation, self.digest, saved.term, message
+                    cluster=self.settings.cluster,
+                    sender=self.me,
+                    incarnation=saved.incarnation,
+                    settings=self.digest,
+                    foundation=saved.record.foundation,
+                    term=saved.term,
+                    message=message,
                 )
             send.append((to, envelope))
         return Effects(
             save=saved if saved != self.before else None,
             send=tuple(send),
+            witness=tuple(self.witness),
             publish=tuple(self.intents),
             probe=tuple(self.probes),
             answer=self.answer,

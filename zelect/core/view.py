@@ -29,6 +29,8 @@ class View:
 
     `in_office` holds at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how
     long it still runs, `office_us` since when the office is held, both 0 out of office.
+    `witness` is member, ready, stranger, unreachable or unused; `survives` how many more members
+    may fail one after the other, as far as this node knows (-1: no quorum now).
     `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
     """
 
@@ -45,6 +47,8 @@ class View:
     record: Record
     quorate: bool
     amnesia: bool
+    witness: str
+    survives: int
     succession: tuple[int, ...]
     peers: tuple[PeerView, ...]
     refused_by_gate: Mapping[str, int]

@@ -4,8 +4,8 @@ Two slots of 4096 bytes, written in turn. A save writes the older slot in place 
 and one `fdatasync`, so the newer one is never touched, and costs a tenth of rename-and-sync:
 
     magic 8 | format 2 | length 2 | payload (msgpack) | zeros | checksum 32 over all before it
-    payload: sequence, cluster, node, amnesia, term, voted_for, incarnation,
-             config_term, version, members
+    payload: sequence, cluster, node, amnesia, life, term, voted_for, incarnation,
+             foundation, config_term, version, members, witness, lives
 
 Sequence 1 goes to slot 0, 2 to slot 1, 3 to slot 0 again: two good slots have consecutive numbers.
 
@@ -23,13 +23,13 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgpack
 
 from zelect.core.effects import Saved
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.shell.datadir import DataDir, open_file, sync_directory
 
@@ -44,7 +44,7 @@ _FORMAT = 1
 _HEADER = struct.Struct(">8sHH")
 _CHECKSUM_BYTES = 32
 _ROOM_BYTES = SLOT_BYTES - _HEADER.size - _CHECKSUM_BYTES
-_PAYLOAD_FIELDS = 10
+_PAYLOAD_FIELDS = 14
 _MAX_NUMBER = 2**53 - 1
 
 _REPLACE = (
@@ -67,11 +67,9 @@ class BallotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The content of one slot. `sequence` counts the saves from 1; `amnesia`: the node lost its
-    memory and has not been admitted again."""
+    """The content of one slot. `sequence` counts the saves from 1."""
 
     sequence: int
-    amnesia: bool
     saved: Saved
 
 
@@ -80,8 +78,10 @@ def encode_slot(slot: Slot, cluster: str, node: int) -> bytes:
     to fit (above one thousand), `ValueError` for what `decode` would refuse: a bug of the caller
     must not be found at the next start."""
     saved, record = slot.saved, slot.saved.record
-    electorate = [record.config_term, record.version, list(record.members)]
-    fields = [slot.sequence, cluster, node, slot.amnesia, saved.term, saved.voted_for, saved.incarnation, *electorate]
+    witness = record.witness and [record.witness.key, record.witness.run_id, record.witness.replid]
+    electorate = [record.foundation, record.config_term, record.version, list(record.members), witness]
+    voter = [saved.amnesia, saved.life, saved.term, saved.voted_for, saved.incarnation]
+    fields = [slot.sequence, cluster, node, *voter, *electorate, list(record.lives)]
     _unpack(fields)
     payload: bytes = msgpack.packb(fields)
     if len(payload) > _ROOM_BYTES:
@@ -118,7 +118,7 @@ def newest_slot(file_bytes: bytes, cluster: str, node: int) -> Slot:
 
 class Ballot:
     """The open ballot file. `saved`: the newest durable state. `fresh`: made now, for a node that
-    never ran before (R4). `amnesia`: the node lost its memory, in this start or an earlier one."""
+    never ran before (R4)."""
 
     __slots__ = ("_cluster", "_error", "_fd", "_node", "_path", "_slot", "fresh")
 
@@ -135,15 +135,11 @@ class Ballot:
     def saved(self) -> Saved:
         return self._slot.saved
 
-    @property
-    def amnesia(self) -> bool:
-        return self._slot.amnesia
-
     @classmethod
     def open(cls, data_dir: DataDir, cluster: str, node: int, first: Saved) -> Ballot:
         """Open the ballot in `data_dir`, or make it with `first` in it.
 
-        A missing ballot where the node ran before means lost memory: `amnesia`. Raises
+        A missing ballot where the node ran before means lost memory: `saved.amnesia`. Raises
         `BallotError` when the file is damaged, of another node, or cannot be read and written.
         """
         path = data_dir.path / _NAME
@@ -152,7 +148,7 @@ class Ballot:
                 fd, slot = _open_existing(path, cluster, node)
                 fresh = False
             except FileNotFoundError:
-                slot = Slot(1, data_dir.ran_before, first)
+                slot = Slot(1, replace(first, amnesia=data_dir.ran_before))
                 fd = _create(path, encode_slot(slot, cluster, node) + bytes(SLOT_BYTES))
                 fresh = not data_dir.ran_before
         except BallotError as error:
@@ -162,13 +158,13 @@ class Ballot:
         return cls(path, fd, cluster, node, slot, fresh)
 
     def save(self, saved: Saved) -> None:
-        """Make `saved` durable; on return it is (R1). Keeps `amnesia` as it is.
+        """Make `saved` durable; on return it is (R1).
 
         Raises `BallotError` when that fails, and ever after: the node must end.
         """
         if self._error is not None:
             raise BallotError(self._error, _REPAIR, self._path)
-        slot = Slot(self._slot.sequence + 1, self._slot.amnesia, saved)
+        slot = Slot(self._slot.sequence + 1, saved)
         try:
             block = encode_slot(slot, self._cluster, self._node)
             written = os.pwrite(self._fd, block, _offset(slot.sequence))
@@ -224,8 +220,9 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
     wrote it, not that it makes sense."""
     if type(value) is not list or len(value) != _PAYLOAD_FIELDS:
         raise ValueError("the payload has not the fields of a ballot")
-    sequence, cluster, node, amnesia, term, voted_for, incarnation, config_term, version, members = value
-    if type(cluster) is not str or type(amnesia) is not bool or type(members) is not list:
+    sequence, cluster, node, amnesia, life, term, voted_for, incarnation, *electorate = value
+    foundation, config_term, version, members, identity, lives = electorate
+    if type(cluster) is not str or type(amnesia) is not bool or not type(members) is type(lives) is list:
         raise ValueError("a field of the payload has a wrong type")
     for number, least, most in (
         (sequence, 1, _MAX_NUMBER),
@@ -233,14 +230,22 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
         (term, 0, MAX_TERM),
         (voted_for, 0, MAX_NODE_ID),
         (incarnation, 0, _MAX_NUMBER),
+        (life, 0, _MAX_NUMBER),
+        (foundation, 0, _MAX_NUMBER),
         (config_term, 0, MAX_TERM),
         (version, 0, _MAX_NUMBER),
         *((member, 1, MAX_NODE_ID) for member in members),
+        *((each, 0, _MAX_NUMBER) for each in lives),
     ):
         if type(number) is not int or not least <= number <= most:
             raise ValueError("a number of the payload is out of range")
-    record = Record(config_term, version, tuple(members))
-    return (cluster, node), Slot(sequence, amnesia, Saved(term, voted_for, incarnation, record))
+    if identity is not None and not (type(identity) is list and [type(part) for part in identity] == [str] * 3):
+        raise ValueError("the witness of the payload has no identity")
+    witness = None if identity is None else Witness(*identity)
+    if len(lives) != len(members):
+        raise ValueError("the members and their lives differ in number")
+    record = Record(config_term, version, tuple(members), witness, foundation, tuple(lives))
+    return (cluster, node), Slot(sequence, Saved(term, voted_for, incarnation, record, amnesia, life))
 
 
 def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:

@@ -54,13 +54,16 @@ class DataDirInUse(DataDirError):
 
 class DataDir:
     """A data directory held by this process. `path`: the directory; `ran_before`: a node that
-    could speak to its peers used it before this process did."""
+    could speak to its peers used it before this process did; `last_incarnation`: under which
+    incarnation (0: unknown), for a node that lost its ballot."""
 
-    __slots__ = ("_fd", "_identity", "_key", "path", "ran_before")
+    __slots__ = ("_fd", "_identity", "_key", "last_incarnation", "path", "ran_before")
 
-    def __init__(self, path: Path, fd: int, identity: str, ran_before: bool) -> None:
+    def __init__(self, path: Path, fd: int, identity: str, line: bytes) -> None:
         self.path = path
-        self.ran_before = ran_before
+        self.ran_before = bool(line)
+        words = line.split()
+        self.last_incarnation = int(words[2]) if len(words) > 2 and words[2].isdigit() else 0
         self._fd = fd
         self._identity = identity
         self._key = _key(os.fstat(fd))
@@ -81,8 +84,8 @@ class DataDir:
                 raise DataDirInUse(path, os.getpid())
             fd = open_file(lock, os.O_RDWR | os.O_CREAT)
             _take(path, fd)
-            ran_before = bool(os.pread(fd, _LINE_BYTES, 0))
-            if not ran_before:
+            line = os.pread(fd, _LINE_BYTES, 0)
+            if not line:
                 sync_directory(path)
         except OSError as error:
             _close(fd)
@@ -93,7 +96,7 @@ class DataDir:
         except DataDirInUse:
             _close(fd)
             raise
-        return cls(path, fd, f"{cluster} {node}", ran_before)
+        return cls(path, fd, f"{cluster} {node}", line)
 
     def announce(self, incarnation: int) -> None:
         """Write durably who holds the directory.

@@ -9,6 +9,7 @@ any deadline is judged (R14).
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from zelect.config import Config
 from zelect.core.effects import Effects, Fact, Probe
 from zelect.core.events import Began, Event, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import Envelope, MalformedMessage, Report
+from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
 from zelect.core.view import View
 from zelect.log import Log, setup
 from zelect.machine import Machine, founding
@@ -35,6 +36,7 @@ from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
 from zelect.shell.transport import CannotBind, Received, Transport
+from zelect.shell.witness import WitnessClient
 
 __all__ = ["run"]
 
@@ -43,7 +45,7 @@ _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _DRAIN_MOST = 20_000
 _QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
-_LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "amnesiac_heard"})
+_LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "forgetful_peer_heard"})
 
 
 def run(config: Config) -> int:
@@ -68,19 +70,6 @@ class Node:
         self.config = config
         self.log = log
         self.settings = settings = config.settings()
-        self.data_dir = DataDir.open(config.node.data_dir, settings.cluster, settings.node)
-        self.ballot = Ballot.open(
-            self.data_dir, settings.cluster, settings.node, founding(settings, incarnation=unix_ms())
-        )
-        self._be_born()
-        self.machine = Machine(
-            settings, self.ballot.saved, ran_before=not self.ballot.fresh, amnesia=self.ballot.amnesia
-        )
-        self.began_us = now_us()
-        self.counters: Counter[str] = Counter()
-        self.done_us = NEVER_US
-        self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
-        self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
         self.context = zmq.Context()
         self.poller = zmq.Poller()
         self.transport = Transport(
@@ -91,6 +80,20 @@ class Node:
             poller=self.poller,
             proof=settings.timing.proof,
         )
+        try:
+            self.transport.bind()  # before anything on disk is touched: a taken port changes nothing
+            self._remember()
+        except BaseException:
+            self.transport.close()
+            self.context.term()
+            raise
+        saved = self.ballot.saved
+        self.machine = Machine(settings, saved, ran_before=not self.ballot.fresh)
+        self.began_us = now_us()
+        self.counters: Counter[str] = Counter()
+        self.done_us = NEVER_US
+        self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
+        self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
         self.store = Store(
             self.context,
             url=config.redis.url,
@@ -99,28 +102,55 @@ class Node:
             cluster=settings.cluster,
             node=settings.node,
             address=settings.addresses[settings.node],
-            incarnation=self.ballot.saved.incarnation,
+            incarnation=saved.incarnation,
         )
+        self.witness = WitnessClient(
+            self.context,
+            url=config.redis.url if settings.dynamic else "",
+            timeout_ms=config.redis.timeout_ms,
+            cluster=settings.cluster,
+            node=settings.node,
+            incarnation=saved.incarnation,
+        )
+
+    def _remember(self) -> None:
+        """Open what must never be forgotten, and take a new incarnation."""
+        settings = self.settings
+        self.data_dir = DataDir.open(self.config.node.data_dir, settings.cluster, settings.node)
+        first = founding(settings, incarnation=unix_ms())
+        self.ballot = Ballot.open(self.data_dir, settings.cluster, settings.node, first)
+        self._check_roster()
+        self._be_born()
+
+    def _check_roster(self) -> None:
+        missing = sorted(set(self.ballot.saved.record.members) - set(self.settings.roster))
+        if missing:
+            raise BallotError(
+                f"node {missing[0]} votes in the saved electorate, but [[peers]] does not list it",
+                "list it, stop it and wait until the electorate is without it ('zelect electorate'), then remove it",
+            )
 
     def _be_born(self) -> None:
         """Take a new incarnation, durable before anything is said in its name (R1)."""
         saved = self.ballot.saved
         if not self.ballot.fresh:
-            # The wall clock may have been set back; the saved number may not be used again.
-            saved = replace(saved, incarnation=max(saved.incarnation + 1, unix_ms()))
+            # The wall clock may have been set back; no number may be used again.
+            last = max(saved.incarnation, self.data_dir.last_incarnation)
+            saved = replace(saved, incarnation=max(last + 1, unix_ms()))
             self.ballot.save(saved)
         self.data_dir.announce(saved.incarnation)
 
     # -- life ---------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Bind, loop until told to go, leave in good order."""
+        """Connect, loop until told to go, leave in good order."""
         wake = _Wakeup()
         try:
-            self.transport.bind()
             self.store.start()
+            self.witness.start()
             self.transport.connect()
             self.poller.register(self.store.pipe, zmq.POLLIN)
+            self.poller.register(self.witness.pipe, zmq.POLLIN)
             self.poller.register(wake.fileno(), zmq.POLLIN)
             self._tell_start()
             gc.collect()
@@ -129,6 +159,7 @@ class Node:
             self._loop(wake)
         finally:
             wake.close()
+            self.witness.close(within_s=0.1)
             self.store.close(within_s=0.5)
             self.transport.close()
             self.context.term()
@@ -148,8 +179,9 @@ class Node:
             data_dir=self.config.node.data_dir,
             redis=safe_url(self.config.redis.url),
         )
-        if self.ballot.amnesia:
-            self.log.event("warning", "memory_lost", mend="this node follows but does not vote")
+        if self.ballot.saved.amnesia:
+            mend = "this node votes again once a controller has taken it out of the electorate and in again"
+            self.log.event("warning", "memory_lost", mend=mend)
 
     def _loop(self, wake: _Wakeup) -> None:
         late_us = self.settings.timing.heartbeat_us // 2
@@ -164,21 +196,22 @@ class Node:
             for number in wake.take() if wake.fileno() in ready else ():
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._step(Leave())
-            self._take_in(ready, most=_DRAIN_MOST if late else _BATCH)
+            self._take_in(None if late else ready, most=_DRAIN_MOST if late else _BATCH)
             if now_us() >= self.machine.deadline_us():
                 if self.transport.backlog():  # what waits may renew what is about to be judged
-                    self._take_in({}, most=_DRAIN_MOST)
+                    self._take_in(None, most=_DRAIN_MOST)
                 if now_us() >= self.machine.deadline_us():
                     self._step(Tick(late))
             if self._may_end():
                 return
 
-    def _take_in(self, ready: dict[object, int], most: int) -> None:
-        """Everything that came in: monitors first, they tell who died; then messages."""
-        for change in self.transport.service(ready):
+    def _take_in(self, ready: dict[object, int] | None, most: int) -> None:
+        """Everything that came in: monitors first, they tell who died; then messages. `ready` is
+        the poller's answer; without one, look everywhere."""
+        for change in self.transport.service(ready or {}):
             self._step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
         taken = 0
-        while taken < most:
+        while taken < most and (ready is None or self.transport.has_mail(ready)):
             batch = self.transport.receive(_BATCH)
             for received in batch:
                 self._hear(received)
@@ -189,8 +222,11 @@ class Node:
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
                 self._step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
-        if self.store.pipe in ready or not ready:
+        if ready is None or self.store.pipe in ready:
             self._hear_store()
+        if ready is None or self.witness.pipe in ready:
+            for event in self.witness.receive():
+                self._step(event)
 
     def _may_end(self) -> bool:
         """After the goodbye: stay until a successor is heard, but not long."""
@@ -210,12 +246,20 @@ class Node:
             envelope = wire.decode(received.payload, self.config.limits.max_message_bytes)
         except MalformedMessage as error:
             self.counters[f"malformed_{error.reason}"] += 1
-            self.log.limited(error.reason, "warning", "frame_refused", reason=error.reason, bytes=len(received.payload))
+            details = {"reason": error.reason, "origin": received.origin, "bytes": len(received.payload)}
+            self.log.limited(error.reason, "warning", "frame_refused", **details)
             return
         self.counters["received"] += 1
+        if isinstance(envelope.message, Found) and not _is_loopback(received.origin):
+            self.counters["steering_forbidden"] += 1
+            refusal = CommonResp(int(Type.FOUND), Result.FORBIDDEN, "steering is allowed from the node's own host only")
+            self._reply(received.route, refusal)
+            return
         effects = self._step(Heard(envelope))
-        if effects.answer is not None:
-            self._report(received.route, effects.answer)
+        if isinstance(effects.answer, View):
+            self._reply(received.route, Report(self._report(effects.answer)))
+        elif effects.answer is not None:
+            self._reply(received.route, effects.answer)
 
     def _hear_store(self) -> None:
         for event in self.store.receive():
@@ -227,7 +271,8 @@ class Node:
     def _tell_store(self, state: StoreState) -> None:
         before, self.store_state = self.store_state, state
         if (before.up, before.problem) != (state.up, state.problem):
-            level = "info" if state.up and not state.problem else "warning"
+            calm = (state.up and not state.problem) or not self.config.redis.url
+            level = "info" if calm else "warning"
             self.log.event(level, "store_up" if state.up else "store_down", problem=state.problem)
 
     # -- out ----------------------------------------------------------------------------------------
@@ -238,6 +283,8 @@ class Node:
         if effects.save is not None:
             self.ballot.save(effects.save)
         self._send(effects)
+        if effects.witness:
+            self.witness.submit(effects.witness)
         if effects.publish:
             self.store.submit(effects.publish)
         for probe in effects.probe:
@@ -268,11 +315,12 @@ class Node:
             lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation),
         )
 
-    def _report(self, route: bytes, view: View) -> None:
+    def _report(self, view: View) -> str:
         counters = dict(self.counters)
         counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
         counters |= {f"link_{name}": count for name, count in self.transport.counters.items()}
         counters |= {f"store_{name}": count for name, count in self.store.counters.items()}
+        counters |= {f"witness_{name}": count for name, count in self.witness.counters.items()}
         counters["log_dropped"] = self.log.dropped
         state = self.store_state
         shell = {
@@ -290,21 +338,37 @@ class Node:
             "uptime_ms": (now_us() - self.began_us) // 1000,
             "rss_kb": resident_kb(),
         }
-        text = render_report(view, shell, unix_ms())
-        saved, digest = self.machine.state.saved, self.settings.digest()
+        return render_report(view, shell, unix_ms())
+
+    def _reply(self, route: bytes, message: Report | CommonResp) -> None:
+        """Answer the command line on the connection that it asked on; peers are never answered so."""
+        saved = self.machine.state.saved
         envelope = Envelope(
-            self.settings.cluster, self.settings.node, saved.incarnation, digest, saved.term, Report(text)
+            cluster=self.settings.cluster,
+            sender=self.settings.node,
+            incarnation=saved.incarnation,
+            settings=self.settings.digest(),
+            foundation=saved.record.foundation,
+            term=saved.term,
+            message=message,
         )
         self.transport.reply(route, wire.encode(envelope))
 
     def _tell(self, fact: Fact) -> None:
         fields = dict(fact.fields)
-        if fact.name == "message_refused":
-            self.log.limited(f"refused {fields['reason']}", "warning", fact.name, **fields)
+        if fact.name in ("message_refused", "witness_refused"):
+            self.log.limited(f"{fact.name} {fields['reason']}", "warning", fact.name, **fields)
         elif fact.name in _LOUD:
             self.log.limited(fact.name, "error", fact.name, **fields)
         else:
             self.log.event("debug" if fact.name in _QUIET else "info", fact.name, **fields)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 class _Wakeup:

@@ -29,9 +29,12 @@ def render_report(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
         "quorate": view.quorate,
         "amnesia": view.amnesia,
         "electorate": {
+            "foundation": view.record.foundation,
             "config_term": view.record.config_term,
             "version": view.record.version,
             "members": list(view.record.members),
+            "witness": view.witness,
+            "survives": view.survives,
         },
         "succession": list(view.succession),
         "peers": [

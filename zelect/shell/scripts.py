@@ -179,7 +179,7 @@ if wrong.nodes == '' then
     end
   end
 end
-if now and now.id == id and now.incarnation <= incarnation then withdraw() end
+if now and now.id == id and now.incarnation == incarnation then withdraw() end
 if ARGV[4] == '1' or not others then
   if now and not owner_lives then withdraw() end
   if wrong.controller ~= '' then redis.call('UNLINK', controller) end

@@ -3,7 +3,7 @@
 Two threads stand between the node and Redis. The *worker* owns the connection and may hang in it
 for as long as it likes (a name lookup and a server that drips single bytes know no time-out). The
 *pump* owns the far end of the pipe and never waits for anything but its own queue, so that a
-question is answered in time whatever Redis does. What is yet to be written lies in a `_Mailbox`,
+question is answered in time whatever Redis does. What is yet to be written lies in a `Mailbox`,
 which holds at most one item of a kind: it can't grow, and an item that has been overtaken is never
 written.
 """
@@ -11,15 +11,13 @@ written.
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -32,21 +30,16 @@ from zelect.core.effects import (
     PublishOffice,
     WithdrawOffice,
 )
-from zelect.shell import scripts
+from zelect.shell.board import Board, Void, Who
 from zelect.shell.clock import now_us, unix_ms
-from zelect.shell.scripts import Failure, Keys, Reply, Script, explain, safe_url
-
-if TYPE_CHECKING:
-    import redis
+from zelect.shell.mailbox import Job, Mailbox
+from zelect.shell.scripts import Failure, Reply, explain, safe_url
 
 __all__ = ["Hint", "Store", "StoreEvent", "StoreState", "safe_url"]
 
-_RETRY_S = 0.25
-_LAST_RETRY_S = 0.05
 _READY_WITHIN_MS = 5000
 _PATIENCE = 4
 """A question, and any single write, has this many time-outs."""
-_OFFLINE = "offline"
 _numbers = count(1)
 
 
@@ -72,229 +65,6 @@ class StoreState:
 
 
 StoreEvent = Hint | StoreState
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """An intent and the wall-clock time that belongs to it: since when the office is held, or
-    when the node said what its entry says; 0 for the others."""
-
-    intent: Intent
-    unix_ms: int
-
-
-class _Mailbox:
-    """What is to be written, at most one item of a kind (of `MarkOffline`: for a node)."""
-
-    def __init__(self, counters: dict[str, int]) -> None:
-        self._jobs: dict[object, _Job] = {}
-        self._changed = threading.Condition()
-        self._fresh = False
-        self._departed = False
-        self._close_at: float | None = None
-        self._counters = counters
-
-    def put(self, jobs: Sequence[_Job]) -> None:
-        """Add newer jobs; they take the place of what they overtake."""
-        with self._changed:
-            for job in jobs:
-                if not self._departed or isinstance(job.intent, AskController):
-                    self._add(job)
-            self._fresh = True
-            self._changed.notify()
-
-    def _add(self, job: _Job) -> None:
-        kind = _kind(job.intent)
-        match job.intent:
-            case PublishOffice(term=term):
-                if any(term < held for held in self._terms(PublishOffice, WithdrawOffice)):
-                    self._counters["coalesced"] += 1
-                    return
-            case WithdrawOffice(term=term):
-                if any(term >= held for held in self._terms(PublishOffice)):
-                    self._drop(PublishOffice)
-            case Depart():
-                self._departed = True
-                for other in [key for key in self._jobs if key not in (AskController, WithdrawOffice)]:
-                    self._drop(other)
-        self._drop(kind)
-        self._jobs[kind] = job
-
-    def _terms(self, *kinds: object) -> list[int]:
-        held = [self._jobs[kind].intent for kind in kinds if kind in self._jobs]
-        return [intent.term for intent in held if isinstance(intent, PublishOffice | WithdrawOffice)]
-
-    def _drop(self, kind: object) -> None:
-        if self._jobs.pop(kind, None) is not None:
-            self._counters["coalesced"] += 1
-
-    def put_back(self, job: _Job) -> None:
-        """Keep a job that failed, unless something newer has overtaken it."""
-        with self._changed:
-            kind, intent = _kind(job.intent), job.intent
-            overtaken = kind in self._jobs or (self._departed and not isinstance(intent, WithdrawOffice | Depart))
-            if isinstance(intent, PublishOffice):
-                overtaken = overtaken or any(intent.term <= term for term in self._terms(WithdrawOffice))
-            if overtaken:
-                self._counters["coalesced"] += 1
-            else:
-                self._jobs[kind] = job
-
-    def pop(self) -> _Job | None:
-        """The next job: a question first, then what others wait for most."""
-        with self._changed:
-            kind = min(self._jobs, key=_rank, default=None)
-            return self._jobs.pop(kind) if kind is not None else None
-
-    def wait(self) -> bool:
-        """Wait for a new job, or until a failed one may be tried again. False: it is over."""
-        with self._changed:
-            if self._close_at is not None:
-                left = self._close_at - time.monotonic()
-                if left <= 0 or not self._jobs:
-                    return False
-                self._changed.wait(min(_LAST_RETRY_S, left))
-                return True
-            self._changed.wait_for(
-                lambda: self._fresh or self._close_at is not None, timeout=_RETRY_S if self._jobs else None
-            )
-            self._fresh = False
-            return True
-
-    def close(self, within_s: float) -> None:
-        """Let `wait` end when all is written, or after `within_s` seconds."""
-        with self._changed:
-            self._close_at = time.monotonic() + within_s
-            self._changed.notify()
-
-
-_ORDER = (AskController, WithdrawOffice, PublishOffice, PublishNode, MarkOffline, Depart)
-
-
-def _kind(intent: Intent) -> object:
-    return (MarkOffline, intent.node) if isinstance(intent, MarkOffline) else type(intent)
-
-
-def _rank(kind: Any) -> int:
-    return _ORDER.index(kind[0] if isinstance(kind, tuple) else kind)
-
-
-@dataclass(frozen=True, slots=True)
-class _Who:
-    """Who publishes, where, and how long things may take."""
-
-    url: str
-    ttl_ms: int
-    timeout_ms: int
-    cluster: str
-    node: int
-    address: str
-    incarnation: int
-
-
-class _Void(Exception):
-    """The office to be published is over, as far as this node's clock tells."""
-
-
-class _Board:
-    """Carries out intents by scripts. Used by the worker only."""
-
-    def __init__(self, who: _Who) -> None:
-        self._who = who
-        self._keys = Keys.of(who.cluster)
-        self._client = _connect(who.url, who.timeout_ms / 1000)
-
-    def close(self) -> None:
-        """Drop the connection; the next call makes a new one."""
-        self._client.connection_pool.disconnect()
-
-    def carry_out(self, job: _Job) -> Reply:
-        """Raises what redis-py raises, `GarbledReply`, and `_Void`."""
-        who, intent, node = self._who, job.intent, str(self._who.node)
-        match intent:
-            case AskController():
-                return self._run(scripts.LOOK)
-            case PublishOffice():
-                return self._publish(intent, job.unix_ms)
-            case WithdrawOffice(term, reason):
-                message = json.dumps({"id": None, "term": term, "reason": reason})
-                return self._run(scripts.WITHDRAW, self._keys.changes, node, term, who.incarnation, message)
-            case PublishNode():
-                entry = json.dumps({"address": who.address, **asdict(intent), "seen_ms": job.unix_ms})
-                return self._run(scripts.SELF, node, entry)
-            case MarkOffline():
-                return self._mark(intent)
-            case Depart(last):
-                return self._run(scripts.DEPART, self._keys.changes, node, who.incarnation, int(last))
-
-    def _publish(self, office: PublishOffice, since_ms: int) -> Reply:
-        who, term, gap_us = self._who, office.term, office.gap_us
-        # Connected first: what is void is judged after all the waiting that can be foreseen.
-        pool = self._client.connection_pool
-        pool.release(pool.get_connection())
-        return self._run(
-            scripts.OFFICE,
-            *(self._keys.changes, who.node, term, who.incarnation, who.address, since_ms, who.ttl_ms),
-            json.dumps({"id": who.node, "term": term, "reason": office.trigger.value}),
-            *(office.previous, office.trigger.value),
-            f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
-            json.dumps([asdict(vote) for vote in office.votes]),
-            valid_until_us=office.valid_until_us,
-        )
-
-    def _mark(self, intent: MarkOffline) -> Reply:
-        reply = self._run(scripts.ENTRY, intent.node, "", "")
-        for _ in range(3):  # the node itself may write its entry in between
-            entry = scripts.parse_entry(reply.more)
-            if entry is None:
-                return replace(reply, more=reply.more and f"garbage in Redis: the entry of node {intent.node}")
-            if entry["term"] > intent.term:
-                break
-            changed = json.dumps({**entry, "status": _OFFLINE})
-            reply = self._run(scripts.ENTRY, intent.node, reply.more, changed)
-            if reply.outcome == "done":
-                break
-        return replace(reply, more="")
-
-    def _run(self, script: Script, *args: str | int, valid_until_us: int | None = None) -> Reply:
-        keys = (self._keys.controller, self._keys.nodes, self._keys.elections)
-        if valid_until_us is not None and now_us() >= valid_until_us:
-            raise _Void
-        from redis.exceptions import NoScriptError
-
-        words = [*keys, *map(str, args)]
-        with contextlib.suppress(NoScriptError):
-            return scripts.parse_reply(self._client.evalsha(script.sha, len(keys), *words))
-        # EVAL also loads the script, and needs no permission for SCRIPT LOAD.
-        if valid_until_us is not None and now_us() >= valid_until_us:
-            raise _Void
-        return scripts.parse_reply(self._client.eval(script.text, len(keys), *words))
-
-
-def _connect(url: str, timeout_s: float) -> redis.Redis:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.connection import parse_url
-    from redis.retry import Retry
-
-    # Not Redis.from_url: there the URL's query overrides the arguments, time-outs and retries too.
-    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-    for name in ("retry_on_error", "timeout", "max_connections"):
-        options.pop(name, None)
-    options |= {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        # RESP 2 and no driver name: no greetings, each of which would cost a round trip.
-        "protocol": 2,
-        "driver_info": None,
-        "decode_responses": False,
-    }
-    pool = redis.ConnectionPool(**options)
-    pool.connection_class(**pool.connection_kwargs)  # refuses unknown options here and now
-    return redis.Redis(connection_pool=pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +95,11 @@ class Store:
         address: str,
         incarnation: int,
     ) -> None:
-        self._who = _Who(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
+        self._who = Who(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
         names = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
         self.counters: dict[str, int] = dict.fromkeys(names, 0)
         self.state = StoreState(False, 0, 0, "not asked yet" if url else "not configured")
-        self._mailbox = _Mailbox(self.counters)
+        self._mailbox = Mailbox(self.counters)
         self._to_pump: queue.SimpleQueue[StoreEvent | _Begun | str] = queue.SimpleQueue()
         self._events: deque[StoreEvent] = deque(maxlen=256)
         self._since = (-1, -1, 0)
@@ -366,7 +136,7 @@ class Store:
         self.counters["submitted"] += len(intents)
         if asked:
             self._to_pump.put("asked")
-        self._mailbox.put([_Job(intent, self._unix_ms(intent)) for intent in intents])
+        self._mailbox.put([Job(intent, self._unix_ms(intent)) for intent in intents])
 
     def _unix_ms(self, intent: Intent) -> int:
         if isinstance(intent, PublishNode):
@@ -455,7 +225,7 @@ class Store:
 
     def _work(self) -> None:
         try:
-            board = _Board(self._who)
+            board = Board(self._who)
         except Exception as error:  # a board that can't be had never takes the node down
             # Not the error's text: a URL that can't be parsed stands in it with its password.
             problem = f"{type(error).__name__}: redis.url {safe_url(self._who.url)} can't be used; correct it"
@@ -469,10 +239,10 @@ class Store:
             published = self._round(board, notes, published)
         board.close()
 
-    def _round(self, board: _Board, notes: dict[str, str], published: tuple[int, int]) -> tuple[int, int]:
+    def _round(self, board: Board, notes: dict[str, str], published: tuple[int, int]) -> tuple[int, int]:
         """Carry out all that is there, keep what failed for later, and report once: a state that
         went up and down with every single write would tell nobody anything."""
-        failed: list[tuple[_Job, Failure]] = []
+        failed: list[tuple[Job, Failure]] = []
         garbage: dict[str, None] = {}
         done = 0
         while (job := self._mailbox.pop()) is not None:
@@ -499,11 +269,11 @@ class Store:
             self._to_pump.put(StoreState(True, *published, problem))
         return published
 
-    def _attempt(self, board: _Board, job: _Job) -> Reply | Failure | None:
+    def _attempt(self, board: Board, job: Job) -> Reply | Failure | None:
         asks = isinstance(job.intent, AskController)
         try:
             reply = board.carry_out(job)
-        except _Void:
+        except Void:
             self.counters["void"] += 1
             return None
         except Exception as error:  # whatever Redis says or does must not end this thread
@@ -539,6 +309,6 @@ def _superseded(term: int, reply: Reply) -> str:
     return text
 
 
-def _hung(who: _Who) -> str:
+def _hung(who: Who) -> str:
     patience_ms = _PATIENCE * who.timeout_ms
     return f"time-out: {safe_url(who.url)} is not done after {patience_ms} ms; is it, or the name lookup, hung?"

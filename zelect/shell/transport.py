@@ -82,10 +82,12 @@ class LinkChange:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message. `route` leads back over the ROUTER to whoever sent it, see `Transport.reply`."""
+    """One message. `route` leads back over the ROUTER to whoever sent it, see `Transport.reply`;
+    `origin` is the IP address that it came from."""
 
     route: bytes
     payload: bytes
+    origin: str = ""
 
 
 class Transport:
@@ -168,6 +170,10 @@ class Transport:
         for key, probe in list(self._probes.items()):
             self._step(key, probe, now)
         return changes
+
+    def has_mail(self, ready: Mapping[Any, int]) -> bool:
+        """Whether the poller's answer says that messages have arrived."""
+        return self._router in ready
 
     def receive(self, limit: int) -> list[Received]:
         """At most `limit` messages that have arrived; see `backlog` for whether more wait."""
@@ -273,11 +279,19 @@ class Transport:
         elif part == 1 and last:
             if len(frame) <= self._max_message_bytes:
                 self.counters["received"] += 1
-                return Received(self._route, frame.bytes)
+                return Received(self._route, frame.bytes, _origin(frame))
             self.counters["too_big"] += 1
         elif last:
             self.counters["wrong_shape"] += 1
         return None
+
+
+def _origin(frame: zmq.Frame) -> str:
+    """Where a frame came from; "" when its connection has nothing to tell (an old ZMTP, or gone)."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
 
 
 def _explain_bind(address: str, code: int) -> str:

@@ -13,14 +13,36 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from tools.witness_world import Redis
 from zelect import wire
-from zelect.core.effects import AskController, Effects, Probe, PublishOffice, Saved, WithdrawOffice
-from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
+from zelect.core.effects import (
+    AskController,
+    Effects,
+    Probe,
+    PublishOffice,
+    Saved,
+    WithdrawOffice,
+    WitnessIntent,
+)
+from zelect.core.events import (
+    Began,
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+)
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
 from zelect.machine import Machine, founding
+
+__all__ = ["MS", "Entry", "Life", "Redis", "World", "letter", "office_of"]
 
 MS = 1000
 
@@ -81,6 +103,7 @@ class World:
         self.history: list[Entry] = []
         self.board: tuple[int, int] = (0, 0)
         self.board_up = True
+        self.redis = Redis()
         self.sent: list[tuple[int, int, Envelope]] = []
         self._births = count(1)
         self._serial = count()
@@ -88,15 +111,18 @@ class World:
 
     # -- what a test does -------------------------------------------------------------------------
 
-    def start(self, *nodes: int, amnesia: bool = False) -> None:
-        """Start processes; a node with a disk restarts with what it saved."""
+    def start(self, *nodes: int, forget: bool = False) -> None:
+        """Start processes; a node with a disk restarts with what it saved, or (`forget`) knows only
+        that it ran before."""
         for n in nodes or self.settings:
             saved = self.disks.get(n)
             ran_before = saved is not None
             born = next(self._births)
-            saved = replace(saved, incarnation=born) if saved else founding(self.settings[n], born)
+            if saved is None or forget:
+                saved = replace(founding(self.settings[n], born), amnesia=forget)
+            saved = replace(saved, incarnation=born)
             self.disks[n] = saved
-            self.lives[n] = Life(Machine(self.settings[n], saved, ran_before=ran_before, amnesia=amnesia), born)
+            self.lives[n] = Life(Machine(self.settings[n], saved, ran_before=ran_before), born)
             self.at(0, lambda n=n: self.feed(n, Began()))
             for other in self.lives:
                 if other != n:
@@ -178,7 +204,7 @@ class World:
         lines = (
             f"{e.at_us / MS - 1000:10.3f} ms  n{e.node:<3} {e.name:<22} "
             + " ".join(f"{k}={v}" for k, v in e.details.items())
-            for e in self.history[-last:]
+            for e in list(self.history)[-last:]
         )
         return "\n".join(lines)
 
@@ -206,10 +232,12 @@ class World:
             self.disks[n] = effects.save
         for to, envelope in effects.send:
             self._deliver(n, to, envelope)
+        for ask in effects.witness:
+            self._ask_witness(n, ask)
         for intent in effects.publish:
             if isinstance(intent, AskController):
                 seen = self.board if self.board_up else (0, 0)
-                self.at(MS, lambda: self.feed(n, StoreHint(*seen)))
+                self.at(MS, lambda seen=seen: self.feed(n, StoreHint(*seen)))
             elif isinstance(intent, PublishOffice) and self.board_up:
                 if intent.term >= self.board[1]:  # the script refuses an older term (R13)
                     self.board = (n, intent.term)
@@ -234,6 +262,16 @@ class World:
             late_us = self.random.randrange(self.late_us) if self.random.random() < self.reordered else 0
             jitter_us = self.random.randrange(self.latency_us // 3 + 1)
             self.at(self.latency_us + jitter_us + late_us, arrive)
+
+    def _ask_witness(self, n: int, intent: WitnessIntent) -> None:
+        life = self.lives[n]
+
+        def run() -> None:
+            answer = self.redis.carry_out(n, life.incarnation, intent, self.now_us)
+            if answer is not None and self.lives.get(n) is life:
+                self.at(100, lambda: self.feed(n, answer))
+
+        self.at(100 + self.random.randrange(50), run)
 
     def _probe(self, n: int, probe: Probe) -> None:
         life = self.lives.get(probe.peer)
@@ -277,7 +315,8 @@ def letter(world: World, sender: int, message: Message, term: int | None = None)
     machine = world.lives[sender].machine
     saved = machine.state.saved
     digest = machine.settings.digest()
-    return Heard(Envelope("demo", sender, saved.incarnation, digest, saved.term if term is None else term, message))
+    at_term = saved.term if term is None else term
+    return Heard(Envelope("demo", sender, saved.incarnation, digest, at_term, message, saved.record.foundation))
 
 
 def office_of(node: int, nodes: int = 3) -> World:

@@ -1,0 +1,175 @@
+"""`zelect electorate`: who votes, how much more may fail, and the operator's last resort (R11)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zelect.asking import NodeReport
+
+__all__ = ["electorate"]
+
+_ASK_S = 1.0
+_TELL_S = 3.0
+
+_WITNESS = {
+    "member": "votes too (in Redis)",
+    "ready": "ready in Redis, not needed now",
+    "stranger": "in the record, but Redis has forgotten it; a controller puts in a new one",
+    "unreachable": "Redis does not answer",
+    "unused": 'not used (quorum = "static")',
+}
+
+
+@click.group(invoke_without_command=True)
+@click.option("-c", "--config", "path", metavar="FILE", help="Configuration of any node: it names all members.")
+@click.option("--dir", "directory", metavar="DIR", help="Directory of a local cluster.  [default: .zelect]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def electorate(context: click.Context, path: str | None, directory: str | None, as_json: bool) -> None:
+    """Show whose votes count, and how many more members may fail.
+
+    Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
+    """
+    from zelect.asking import ask_all
+    from zelect.cli.errors import explained
+    from zelect.cli.status import DIRECTORY, exit_code_of, members_of
+
+    if path is not None and directory is not None:
+        raise click.UsageError("give -c or --dir, not both")
+    with explained():
+        cluster, addresses = members_of(path, directory or DIRECTORY)
+    context.obj = (cluster, addresses)
+    if context.invoked_subcommand is not None:
+        return
+    reports = ask_all(cluster, addresses, _ASK_S)
+    table = _table(cluster, addresses, reports)
+    click.echo(json.dumps(table, indent=2) if as_json else _text(table))
+    context.exit(exit_code_of(reports))
+
+
+def _table(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
+    from zelect.asking import controller_of
+
+    newest = max(reports.values(), key=lambda r: (r.foundation, r.config_term, r.version), default=None)
+    head = controller_of(reports)
+    teller = head or newest
+    return {
+        "cluster": cluster,
+        "controller": head.id if head else None,
+        "roster": sorted(addresses),
+        "foundation": newest.foundation if newest else None,
+        "config_term": newest.config_term if newest else None,
+        "version": newest.version if newest else None,
+        "members": list(newest.members) if newest else None,
+        "witness": teller.witness if teller else None,
+        "survives": teller.survives if teller else None,
+        "answered": sorted(reports),
+    }
+
+
+def _text(table: Mapping[str, Any]) -> str:
+    if table["members"] is None:
+        return f"{table['cluster']}: nobody answered; is a node running? Try 'zelect cluster status'"
+    members, absent = table["members"], sorted(set(table["roster"]) - set(table["members"]))
+    lines = [
+        f"{table['cluster']}: electorate {table['config_term']}.{table['version']}"
+        + (f", foundation {table['foundation']}" if table["foundation"] else ""),
+        f"  members   {', '.join(map(str, members))}"
+        + (f"   (not now: {', '.join(map(str, absent))})" if absent else ""),
+        f"  witness   {table['witness']}: {_WITNESS.get(table['witness'], '')}",
+    ]
+    survives = table["survives"]
+    if survives < 0:
+        lines.append("  survives  no quorum now: nobody can be elected until members return")
+        lines.append("            (lost for good? 'zelect electorate reset --help')")
+    elif survives == 0:
+        lines.append("  survives  no further failure: the next one leaves no quorum")
+    else:
+        word = "failure" if survives == 1 else "failures"
+        lines.append(f"  survives  {survives} more {word}, one after the other, in any order,")
+        lines.append("            with time between them for the electorate to follow")
+    return "\n".join(lines)
+
+
+@electorate.command()
+@click.argument("nodes", nargs=-1, type=click.IntRange(min=1), metavar="NODE...")
+@click.option("--join", type=click.IntRange(min=1), metavar="FOUNDATION", help="Join this foundation instead.")
+@click.option("--yes-i-know", "sure", is_flag=True, help="Don't ask.")
+@click.pass_context
+def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure: bool) -> None:
+    """Found a lost electorate anew with NODE... as its members.
+
+    For when so many members are lost for good that no quorum can ever vote again. Nodes of the old
+    electorate that come back are refused until told: `reset --join FOUNDATION NODE`.
+
+    With --join, NODE... give up what they know of the old electorate and follow the new one; a
+    controller lets them vote again. Both must be run on the host of the nodes they concern.
+    """
+    import time
+
+    from zelect.asking import ask_all
+    from zelect.cli.errors import Failure
+
+    cluster, addresses = context.obj
+    unknown = sorted(set(nodes) - set(addresses))
+    if not nodes or unknown:
+        what = f"node {unknown[0]} is not in the configuration" if unknown else "name the nodes"
+        raise click.UsageError(f"{what}; the members are {', '.join(map(str, sorted(addresses)))}")
+    reports = ask_all(cluster, addresses, _ASK_S)
+    silent = sorted(set(nodes) - set(reports))
+    if silent:
+        raise Failure(f"node {silent[0]} does not answer: start it first, it must hear of this itself", 5)
+    if join is None:
+        _warn(cluster, sorted(nodes), reports)
+    if not sure and click.prompt(f"Type the cluster's name ({cluster}) to go on", err=True) != cluster:
+        raise Failure("that is not the cluster's name; nothing was changed", 2)
+    newest = max(report.foundation for report in reports.values())
+    foundation = join or max(newest + 1, int(time.time()))
+    members = _members_of(reports, join) if join else tuple(sorted(set(nodes)))
+    _tell(cluster, {node: addresses[node] for node in nodes}, foundation, members)
+    click.echo(f"foundation {foundation}: members {', '.join(map(str, members))}")
+
+
+def _warn(cluster: str, nodes: list[int], reports: Mapping[int, NodeReport]) -> None:
+    from zelect.asking import controller_of
+    from zelect.cli.errors import Failure
+
+    head = controller_of(reports)
+    if head is not None:
+        raise Failure(f"node {head.id} is in office (term {head.term}): nothing is lost, nothing was changed", 1)
+    others = sorted({member for report in reports.values() for member in report.members} - set(nodes))
+    click.echo(
+        f"This founds the electorate of {cluster} anew with {', '.join(map(str, nodes))}.\n"
+        f"If a member that you leave out ({', '.join(map(str, others)) or 'none'}) still runs somewhere and sees\n"
+        "others of the old electorate, two controllers may be in office at once. Make sure it is down.",
+        err=True,
+    )
+
+
+def _members_of(reports: Mapping[int, NodeReport], foundation: int) -> tuple[int, ...]:
+    from zelect.cli.errors import Failure
+
+    known = [report for report in reports.values() if report.foundation == foundation]
+    if not known:
+        raise Failure(f"no node that answers is in foundation {foundation}; see 'zelect electorate'", 1)
+    return max(known, key=lambda report: (report.config_term, report.version)).members
+
+
+def _tell(cluster: str, addresses: Mapping[int, str], foundation: int, members: tuple[int, ...]) -> None:
+    from zelect.asking import tell_all
+    from zelect.cli.errors import Failure
+    from zelect.core.messages import Found, Result
+
+    answers = tell_all(cluster, addresses, Found(foundation, members), _TELL_S)
+    for node in sorted(addresses):
+        answer = answers.get(node)
+        if answer is None:
+            raise Failure(f"node {node} did not answer; run the same command again with --join {foundation}", 5)
+        if answer.result is not Result.OK:
+            raise Failure(f"node {node} refused: {answer.detail}", 1)

@@ -1,0 +1,127 @@
+"""Which electorate the controller should strive for (R11).
+
+The electorate follows the living, one voter at a time, so that members may be lost one after the
+other down to the last. Where the number of members is even the witness is a voter too, so that
+the number of voters stays odd:
+
+    {1,2,3}   3 goes    {1,2,3,W}  {1,2,W}      two nodes and the witness: the floor;
+    {1,2,W}   3 comes   {1,2,3,W}  {1,2,3}      either of the two with the witness carries on
+
+The witness goes in before a member goes out, and out after a member came in: no step on the way
+needs more voters than live. A member that lost its memory (R1) goes out and comes in again: what
+it voted before is void, because a quorum has the record without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from zelect.core.quorum import Record, Witness, has_quorum
+
+__all__ = ["Change", "Health", "failures_survived", "next_change"]
+
+FLOOR = 2
+"""Members are not taken out below this number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the controller knows of the others. `gone`: proven dead, said goodbye, or silent for
+    `down_after`. `joinable`: not members, heard steadily, and up to date with the record.
+    `forgetful`: members that live, but not the life that the record names. `unknown`: members
+    that live, and whose life the record doesn't name yet. `witness_ready`: a witness could be put
+    in; `witness_lost`: the one in the record is a stranger now."""
+
+    gone: frozenset[int] = frozenset()
+    joinable: frozenset[int] = frozenset()
+    forgetful: frozenset[int] = frozenset()
+    unknown: frozenset[int] = frozenset()
+    witness_ready: bool = False
+    witness_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step: exactly one of the fields says something."""
+
+    add: int = 0
+    remove: int = 0
+    learn: frozenset[int] = frozenset()
+    add_witness: bool = False
+    remove_witness: bool = False
+
+    def applied(self, record: Record, lives: Mapping[int, int], witness: Witness | None = None) -> Record:
+        """The record after this change; `lives` are those of the nodes, `witness` is the identity
+        of the one to be put in."""
+        if self.add:
+            return record.with_member(self.add, lives.get(self.add, 0))
+        if self.remove:
+            return record.without_member(self.remove)
+        if self.learn:
+            return record.with_lives({node: lives[node] for node in self.learn})
+        return record.with_witness(witness if self.add_witness else None)
+
+
+def next_change(record: Record, health: Health, dynamic: bool) -> Change | None:
+    """The next step towards the electorate that the living deserve; None when it stands.
+
+    With `dynamic` false the roster votes, and only a member that lost its memory goes out and in.
+    """
+    members = set(record.members)
+    has_witness = record.witness is not None
+    if has_witness and (health.witness_lost or not dynamic):
+        return Change(remove_witness=True)
+    if health.unknown & members:
+        return Change(learn=health.unknown & members)
+    if health.forgetful & members and len(members) > 1:
+        return Change(remove=min(health.forgetful & members))
+    if health.joinable - members:
+        return Change(add=min(health.joinable - members))
+    if not dynamic:
+        return None
+    gone = health.gone & members
+    usable = has_witness or health.witness_ready
+    if gone and len(members) > FLOOR:
+        # Without a witness an even electorate survives no more than the odd one above it.
+        if len(members) % 2 == 0 or (len(gone) > 1 and not usable):
+            return Change(remove=min(gone))
+        if has_witness:
+            return Change(remove=min(gone))
+        return Change(add_witness=True) if usable else None
+    if len(members) % 2 == 0 and not has_witness:
+        return Change(add_witness=True) if health.witness_ready else None
+    if len(members) % 2 == 1 and has_witness:
+        return Change(remove_witness=True)
+    return None
+
+
+def failures_survived(record: Record, alive: Collection[int], witness_up: bool, dynamic: bool) -> int:
+    """How many more members may fail, one after the other with time to adapt in between, until
+    nobody can be elected; -1 when that is so already. The lowest ids fail first, which changes
+    nothing: members count alike."""
+    living = set(alive) & set(record.members)
+    survived = -1
+    while living:
+        record = _settled(record, living, witness_up, dynamic)
+        voters = {*living, 0} if record.witness is not None and witness_up else living
+        if not has_quorum(record.voters, voters):
+            break
+        survived += 1
+        living.discard(min(living))
+    return survived
+
+
+def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic: bool) -> Record:
+    """The record once the controller has made every change that a quorum of the living allows."""
+    while True:
+        gone = frozenset(set(record.members) - set(living))
+        change = next_change(record, Health(gone=gone, witness_ready=witness_up), dynamic)
+        voters = {*living, 0} if record.witness is not None and witness_up else set(living)
+        if change is None or not has_quorum(record.voters, voters):
+            return record
+        after = change.applied(record, {}, Witness("assumed", "", ""))
+        voters = {*living, 0} if after.witness is not None and witness_up else set(living)
+        if not has_quorum(after.voters, voters):
+            return record
+        record = after

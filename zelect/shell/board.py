@@ -1,0 +1,149 @@
+"""The notice board in Redis: the connection, and each intent as scripts.
+
+Whoever uses it may hang in it; `zelect.shell.store` does so in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from zelect.core.effects import (
+    AskController,
+    Depart,
+    MarkOffline,
+    PublishNode,
+    PublishOffice,
+    WithdrawOffice,
+)
+from zelect.shell import scripts
+from zelect.shell.clock import now_us
+from zelect.shell.mailbox import Job
+from zelect.shell.scripts import Keys, Reply, Script
+
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["Board", "Void", "Who", "connect"]
+
+_OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who publishes, where, and how long things may take."""
+
+    url: str
+    ttl_ms: int
+    timeout_ms: int
+    cluster: str
+    node: int
+    address: str
+    incarnation: int
+
+
+class Void(Exception):
+    """The office to be published is over, as far as this node's clock tells."""
+
+
+class Board:
+    """Carries out intents by scripts. Used by the worker only."""
+
+    def __init__(self, who: Who) -> None:
+        self._who = who
+        self._keys = Keys.of(who.cluster)
+        self._client = connect(who.url, who.timeout_ms / 1000)
+
+    def close(self) -> None:
+        """Drop the connection; the next call makes a new one."""
+        self._client.connection_pool.disconnect()
+
+    def carry_out(self, job: Job) -> Reply:
+        """Raises what redis-py raises, `GarbledReply`, and `Void`."""
+        who, intent, node = self._who, job.intent, str(self._who.node)
+        match intent:
+            case AskController():
+                return self._run(scripts.LOOK)
+            case PublishOffice():
+                return self._publish(intent, job.unix_ms)
+            case WithdrawOffice(term, reason):
+                message = json.dumps({"id": None, "term": term, "reason": reason})
+                return self._run(scripts.WITHDRAW, self._keys.changes, node, term, who.incarnation, message)
+            case PublishNode():
+                entry = json.dumps({"address": who.address, **asdict(intent), "seen_ms": job.unix_ms})
+                return self._run(scripts.SELF, node, entry)
+            case MarkOffline():
+                return self._mark(intent)
+            case Depart(last):
+                return self._run(scripts.DEPART, self._keys.changes, node, who.incarnation, int(last))
+
+    def _publish(self, office: PublishOffice, since_ms: int) -> Reply:
+        who, term, gap_us = self._who, office.term, office.gap_us
+        # Connected first: what is void is judged after all the waiting that can be foreseen.
+        pool = self._client.connection_pool
+        pool.release(pool.get_connection())
+        return self._run(
+            scripts.OFFICE,
+            *(self._keys.changes, who.node, term, who.incarnation, who.address, since_ms, who.ttl_ms),
+            json.dumps({"id": who.node, "term": term, "reason": office.trigger.value}),
+            *(office.previous, office.trigger.value),
+            f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
+            json.dumps([asdict(vote) for vote in office.votes]),
+            valid_until_us=office.valid_until_us,
+        )
+
+    def _mark(self, intent: MarkOffline) -> Reply:
+        reply = self._run(scripts.ENTRY, intent.node, "", "")
+        for _ in range(3):  # the node itself may write its entry in between
+            entry = scripts.parse_entry(reply.more)
+            if entry is None:
+                return replace(reply, more=reply.more and f"garbage in Redis: the entry of node {intent.node}")
+            if entry["term"] > intent.term:
+                break
+            changed = json.dumps({**entry, "status": _OFFLINE})
+            reply = self._run(scripts.ENTRY, intent.node, reply.more, changed)
+            if reply.outcome == "done":
+                break
+        return replace(reply, more="")
+
+    def _run(self, script: Script, *args: str | int, valid_until_us: int | None = None) -> Reply:
+        keys = (self._keys.controller, self._keys.nodes, self._keys.elections)
+        if valid_until_us is not None and now_us() >= valid_until_us:
+            raise Void
+        from redis.exceptions import NoScriptError
+
+        words = [*keys, *map(str, args)]
+        with contextlib.suppress(NoScriptError):
+            return scripts.parse_reply(self._client.evalsha(script.sha, len(keys), *words))
+        # EVAL also loads the script, and needs no permission for SCRIPT LOAD.
+        if valid_until_us is not None and now_us() >= valid_until_us:
+            raise Void
+        return scripts.parse_reply(self._client.eval(script.text, len(keys), *words))
+
+
+def connect(url: str, timeout_s: float) -> redis.Redis:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.connection import parse_url
+    from redis.retry import Retry
+
+    # Not Redis.from_url: there the URL's query overrides the arguments, time-outs and retries too.
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    for name in ("retry_on_error", "timeout", "max_connections"):
+        options.pop(name, None)
+    options |= {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        # RESP 2 and no driver name: no greetings, each of which would cost a round trip.
+        "protocol": 2,
+        "driver_info": None,
+        "decode_responses": False,
+    }
+    pool = redis.ConnectionPool(**options)
+    pool.connection_class(**pool.connection_kwargs)  # refuses unknown options here and now
+    return redis.Redis(connection_pool=pool)
