@@ -24,6 +24,8 @@ def manage(turn: Turn) -> None:
     """Take the next step towards the electorate that the living deserve."""
     state = turn.state
     reign = state.reign
+    if reign is not None and not reign.entered_us:
+        _learn_early(turn)
     if reign is None or not reign.holds(turn.now_us) or not committed(turn, reign):
         return
     change = next_change(state.record, _health(turn, reign), turn.settings.dynamic)
@@ -41,6 +43,18 @@ def manage(turn: Turn) -> None:
         # Its memory was begun by this controller in this term, and holds the record before.
         reign.founded, reign.founding = None, ""
         state.witness_same = True
+
+
+def _learn_early(turn: Turn) -> None:
+    """Before the office: name the lives of members that answered after the vote was won. It changes
+    no voter, so it need not wait for a quorum; and without it a quorum may be missing, because a
+    member whose life is not named doesn't count."""
+    state = turn.state
+    lives = {node: state.peers[node].life for node in state.members if node != turn.me}
+    unknown = {node: life for node, life in lives.items() if life and state.record.life_of(node) == 0}
+    if unknown:
+        turn.save(record=state.record.with_lives(unknown))
+        ping_round(turn)
 
 
 def _change(turn: Turn, reign: Reign, after: Record) -> None:
