@@ -78,7 +78,8 @@ def draw(
     lines = [first]
     if electorate is not None:
         members = ", ".join(map(str, electorate["members"]))
-        lines.append(f"electorate {electorate['config_term']}.{electorate['version']}: {members}")
+        witness = electorate["witness"]
+        lines.append(f"electorate {electorate['config_term']}.{electorate['version']}: {members}; witness {witness}")
     rows = []
     for entry in state["nodes"]:
         node = entry["id"]

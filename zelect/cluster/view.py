@@ -174,6 +174,7 @@ class LiveView:
         hint = f"Try in another terminal:  zelect cluster kill 1{place}\n{_HINTS}. Ctrl-C stops everything."
         parts = Group(
             _header(picture),
+            _voters(picture),
             "",
             _nodes(picture),
             "",
@@ -205,6 +206,22 @@ def _header(picture: Picture) -> Text:
     text.append("   Redis ")
     text.append(picture.redis, style={"up": "green", "down": "bold red"}.get(picture.redis, "dim"))
     return text
+
+
+def _voters(picture: Picture) -> Text:
+    from rich.text import Text
+
+    teller = picture.controller or max(
+        picture.reports.values(), key=lambda r: (r.foundation, r.config_term, r.version), default=None
+    )
+    if teller is None:
+        return Text("")
+    names = [str(member) for member in teller.members] + (["the witness"] if teller.witness == "member" else [])
+    text = Text("votes: " + ", ".join(names) + "   ", style="dim")
+    if teller.survives < 0:
+        return text.append("no quorum", style="bold red")
+    word = "failure" if teller.survives == 1 else "failures"
+    return text.append(f"survives {teller.survives} more {word}", style="" if teller.survives else "yellow")
 
 
 # Narrow enough that 80 columns hold any row, and of fixed width so that nothing jumps about.
