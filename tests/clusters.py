@@ -124,18 +124,18 @@ class Cluster:
 
     # -- processes ------------------------------------------------------------------------
 
-    def start(self, *nodes: int) -> None:
-        """Start `nodes`, all without any."""
+    def start(self, *nodes: int, crash_at: str = "") -> None:
+        """Start `nodes`, all without any; `crash_at`: see zelect/shell/crash.py."""
         for node in nodes or self.ids:
-            self.spawn(node, self.conf(node), self.log_of(node))
+            self.spawn(node, self.conf(node), self.log_of(node), crash_at)
 
-    def spawn(self, key: int, conf: Path, log: Path) -> subprocess.Popen[bytes]:
+    def spawn(self, key: int, conf: Path, log: Path, crash_at: str = "") -> subprocess.Popen[bytes]:
         """Start a process with `conf` and count it among this cluster's as `key`."""
         assert key not in self.running(), f"node {key} runs already"
         command = [sys.executable, "-m", "zelect", "node", "-c", str(conf)]
         with log.open("ab") as out:
             self.processes[key] = subprocess.Popen(
-                command, env=_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command, env={**_environment(), "ZELECT_CRASH_AT": crash_at}, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         return self.processes[key]
 

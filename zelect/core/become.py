@@ -138,7 +138,10 @@ def become_elected(turn: Turn, won: Campaign) -> None:
     require(state.saved.voted_for == turn.me and not state.leaving, "R2", "a winner voted for itself and stays")
     previous, heard_us = state.leader_before, state.leader_before_heard_us
     barrier_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
-    lives = {voter: answer.life for voter, answer in won.answers.items()}
+    # Name every life that was heard, not the voters' alone: a member without a name has no voice,
+    # and may be needed should this node die before it is in office.
+    lives = {peer: known.life for peer, known in state.peers.items()}
+    lives |= {voter: answer.life for voter, answer in won.answers.items() if answer.life}
     turn.save(record=state.record.rewritten(state.term, lives), amnesia=False)
     state.stand = Stand.ELECTED
     state.campaign = None

@@ -32,6 +32,7 @@ from zelect.log import Log, setup
 from zelect.machine import Machine, founding
 from zelect.shell.ballot import Ballot, BallotError
 from zelect.shell.clock import now_us, unix_ms
+from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
@@ -90,6 +91,7 @@ class Node:
         saved = self.ballot.saved
         self.machine = Machine(settings, saved, ran_before=not self.ballot.fresh)
         self.began_us = now_us()
+        self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
         self.done_us = NEVER_US
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
@@ -281,12 +283,16 @@ class Node:
         """One step of the machine, carried out in the order of its fields (R1)."""
         effects = self.machine.step(event, now_us())
         if effects.save is not None:
+            self.crash_at("before_save", effects)
             self.ballot.save(effects.save)
+            self.crash_at("after_save", effects)
         self._send(effects)
+        self.crash_at("after_send", effects)
         if effects.witness:
             self.witness.submit(effects.witness)
         if effects.publish:
             self.store.submit(effects.publish)
+            self.crash_at("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)
         for fact in effects.facts:

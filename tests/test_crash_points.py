@@ -1,0 +1,99 @@
+"""Real nodes killed between two effects, and started again (R1): no vote is given twice, no term
+falls, and the cluster finds a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clusters import Fleet, fleet_of
+from tests.watches import Ballots
+from zelect.cluster.server import RedisServer
+from zelect.core.effects import Effects, Fact
+from zelect.shell.crash import CRASH_POINTS, CrashPoint
+
+pytest_plugins = ["tests.redis_server"]
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "crash_at",
+    [
+        "before_save:pre_vote_won",  # its vote for itself is lost with the term
+        "after_save:pre_vote_won",  # it voted for itself, and nobody heard of it
+        "after_send:pre_vote_won",  # the others vote for one that is dead
+        "before_save:elected",  # it won, but its electorate record is lost
+        "after_save:elected",  # the record is saved on its disk alone
+        "after_send:office_entered",  # in office, but Redis does not know
+        "after_publish:office_entered",
+    ],
+)
+def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str) -> None:
+    cluster = fleet.cluster()
+    ballots = Ballots(cluster)
+    cluster.start(1, 3)
+    cluster.start(2, crash_at=crash_at)
+    head = cluster.settled()
+    victim = 2 if head.id != 2 else None
+    if victim is None:  # it was first and died at its point already
+        assert cluster.exit_code(2) == -9
+    cluster.kill(head.id)
+    assert cluster.exit_code(2) == -9, "the successor dies at its point"
+    cluster.start(2)
+    after = cluster.settled(2, 3, term_above=head.term)
+    cluster.start(head.id)
+    cluster.settled(term_above=after.term - 1)
+    ballots.stop()
+
+
+@pytest.mark.parametrize("crash_at", ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"])
+def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str) -> None:
+    cluster = fleet.cluster()
+    ballots = Ballots(cluster)
+    cluster.start(1, 2)
+    cluster.start(3, crash_at=crash_at)
+    assert cluster.exit_code(3) == -9, "the voter dies at its point"
+    head = cluster.settled(1, 2)
+    cluster.start(3)
+    cluster.settled(term_above=head.term - 1)
+    ballots.stop()
+
+
+@pytest.mark.parametrize("point", ["before_save", "after_save", "after_send"])
+def test_a_controller_that_dies_while_the_electorate_changes(
+    fleet: Fleet, point: str, redis_server: RedisServer
+) -> None:
+    cluster = fleet.cluster(redis_url=str(redis_server.url))
+    ballots = Ballots(cluster)
+    cluster.start(1, 2, 3, crash_at=f"{point}:electorate_changed")
+    head = cluster.settled()
+    gone = next(node for node in cluster.ids if node != head.id)
+    cluster.kill(gone)
+    assert cluster.exit_code(head.id) == -9, "the controller dies at its point"
+    other = next(node for node in cluster.ids if node not in (head.id, gone))
+    cluster.kill(other)
+    cluster.start()
+    cluster.settled(term_above=head.term)
+    ballots.stop()
+
+
+def test_only_the_named_point_and_fact_kill() -> None:
+    harmless = Effects(facts=(Fact("elected", ()),))
+    for point in CRASH_POINTS:
+        CrashPoint("")(point, harmless)
+        CrashPoint(f"{point}:office_entered")(point, harmless)
+        for other in set(CRASH_POINTS) - {point}:
+            CrashPoint(f"{other}:elected")(point, harmless)
+
+
+@pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected"])
+def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="before_save, after_save, after_send, after_publish"):
+        CrashPoint(text)

@@ -1,0 +1,32 @@
+"""Named points between effects at which a test can kill a real node (R1).
+
+`ZELECT_CRASH_AT=after_save:elected` in the environment ends the process with SIGKILL, as if the
+power had gone, in the step that carries the fact `elected`, after its save and before anything is
+sent. Points: before_save, after_save, after_send, after_publish.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from zelect.core.effects import Effects
+
+__all__ = ["CRASH_POINTS", "CrashPoint"]
+
+CRASH_POINTS = ("before_save", "after_save", "after_send", "after_publish")
+
+
+class CrashPoint:
+    """Where to die, from the text `POINT:FACT`; nowhere when it is empty. Raises `ValueError` for a
+    point that does not exist."""
+
+    def __init__(self, text: str) -> None:
+        self._point, _, self._fact = text.partition(":")
+        if text and (self._point not in CRASH_POINTS or not self._fact):
+            raise ValueError(f"ZELECT_CRASH_AT is {text!r}; write POINT:FACT with a POINT of {', '.join(CRASH_POINTS)}")
+
+    def __call__(self, point: str, effects: Effects) -> None:
+        """Die here if this is the point."""
+        if point == self._point and any(fact.name == self._fact for fact in effects.facts):
+            os.kill(os.getpid(), signal.SIGKILL)
