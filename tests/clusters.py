@@ -135,7 +135,12 @@ class Cluster:
         command = [sys.executable, "-m", "zelect", "node", "-c", str(conf)]
         with log.open("ab") as out:
             self.processes[key] = subprocess.Popen(
-                command, env={**_environment(), "ZELECT_CRASH_AT": crash_at}, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command,
+                env={**_environment(), "ZELECT_CRASH_AT": crash_at},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         return self.processes[key]
 

@@ -57,6 +57,11 @@ def _answer(effects: Effects) -> VotResp:
     return answer
 
 
+def _until_in_office(world: World, node: int) -> float:
+    """How many milliseconds it takes until `node` is in office."""
+    return world.run_until(lambda: world.controller() == node)
+
+
 def _turn(world: World, node: int) -> Turn:
     """A step in the making, for what no message may bring about."""
     machine = world.lives[node].machine
@@ -719,11 +724,11 @@ def test_r8_one_campaign_is_enough_when_the_controller_dies() -> None:
     for seed in range(10):
         world = World(5, seed=seed)
         world.start()
-        world.run_until(lambda world=world: world.controller() == 1)
+        _until_in_office(world, 1)
         world.run(300 + seed)
         began = len(world.happened("campaign_began"))
         world.kill(1)
-        world.run_until(lambda world=world: world.controller() == 2)
+        _until_in_office(world, 2)
         assert len(world.happened("campaign_began")) == began + 1
 
 

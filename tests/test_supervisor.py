@@ -140,7 +140,7 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
 
 
 def test_the_last_of_three_is_in_office_alone(cluster: Cluster) -> None:
-    shrunk = ["electorate", "--dir", cluster.layout.directory, "--json"]
+    shrunk = ("electorate", "--dir", str(cluster.layout.directory), "--json")
     cluster.do("kill", 1)
     wait_until(lambda: json.loads(zelect(*shrunk))["members"] == [2, 3], what="the electorate is without node 1")
     told = cluster.do("kill", 2)

@@ -10,6 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -123,7 +124,7 @@ class World:
             saved = replace(saved, incarnation=born)
             self.disks[n] = saved
             self.lives[n] = Life(Machine(self.settings[n], saved, ran_before=ran_before), born)
-            self.at(0, lambda n=n: self.feed(n, Began()))
+            self.at(0, partial(self.feed, n, Began()))
             for other in self.lives:
                 if other != n:
                     self._connect(n, other)
@@ -237,14 +238,14 @@ class World:
         for intent in effects.publish:
             if isinstance(intent, AskController):
                 seen = self.board if self.board_up else (0, 0)
-                self.at(MS, lambda seen=seen: self.feed(n, StoreHint(*seen)))
+                self.at(MS, partial(self.feed, n, StoreHint(*seen)))
             elif isinstance(intent, PublishOffice) and self.board_up:
                 if intent.term >= self.board[1]:  # the script refuses an older term (R13)
                     self.board = (n, intent.term)
             elif isinstance(intent, WithdrawOffice) and self.board == (n, intent.term):
                 self.board = (0, self.board[1])
         for probe in effects.probe:
-            self.at(1100, lambda probe=probe: self._probe(n, probe))
+            self.at(1100, partial(self._probe, n, probe))
         for fact in effects.facts:
             self.history.append(Entry(self.now_us, n, fact.name, dict(fact.fields)))
 
@@ -280,7 +281,7 @@ class World:
 
     def _connect(self, a: int, b: int) -> None:
         for x, y in ((a, b), (b, a)):
-            self.at(1000, lambda x=x, y=y, ends=(self.lives[x], self.lives[y]): self._link(x, y, ends))
+            self.at(1000, partial(self._link, x, y, (self.lives[x], self.lives[y])))
 
     def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
         if (self.lives.get(x), self.lives.get(y)) == ends and y not in ends[0].linked:

@@ -270,9 +270,7 @@ def ask_all(
         context.destroy(linger=0)
 
 
-def tell_all(
-    cluster: str, addresses: Mapping[int, str], message: Message, within_s: float
-) -> dict[int, CommonResp]:
+def tell_all(cluster: str, addresses: Mapping[int, str], message: Message, within_s: float) -> dict[int, CommonResp]:
     """Tell every node at `addresses` something, and return the answers of those that gave one
     within `within_s` seconds."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

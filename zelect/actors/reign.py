@@ -83,8 +83,9 @@ def ping_one(turn: Turn, peer: int) -> None:
 
 def lapse_due_us(turn_promise_us: int, reign: Reign) -> int:
     """When this reign is over unless another PING is answered by a quorum: at the lease's end, or
-    one election timeout after an election that never earned a lease."""
-    return reign.lapses_us or reign.elected_us + turn_promise_us
+    one election timeout after an election that never earned a lease, not counting the time that it
+    had to wait for promises (R7b)."""
+    return reign.lapses_us or max(reign.elected_us, reign.waits_until_us) + turn_promise_us
 
 
 def keep_reign(turn: Turn) -> None:

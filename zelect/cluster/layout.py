@@ -1,12 +1,12 @@
 """The directory of a local cluster: what lies where, what it remembers, and who may run it.
 
-    DIR/cluster.json      the plan: name, nodes, ports
-    DIR/conf/nK.toml      configurations, written anew at each start
-    DIR/data/nK/          what node K must not forget
-    DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
-    DIR/redis/            files of the bundled Redis
-    DIR/supervisor.lock   POSIX lock of the one supervisor; its pid inside
-    DIR/supervisor.json   how to reach it (readable by the owner alone: it holds the token)
+DIR/cluster.json      the plan: name, nodes, ports
+DIR/conf/nK.toml      configurations, written anew at each start
+DIR/data/nK/          what node K must not forget
+DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
+DIR/redis/            files of the bundled Redis
+DIR/supervisor.lock   POSIX lock of the one supervisor; its pid inside
+DIR/supervisor.json   how to reach it (readable by the owner alone: it holds the token)
 """
 
 from __future__ import annotations

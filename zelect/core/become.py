@@ -151,6 +151,7 @@ def become_elected(turn: Turn, won: Campaign) -> None:
         term=state.term,
         elected_us=turn.now_us,
         barrier_us=barrier_us,
+        waits_until_us=barrier_us,
         trigger=won.trigger,
         previous=previous,
         previous_heard_us=heard_us,

@@ -15,8 +15,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from zelect.core.quorum import Record, Witness
-from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.core.checks import (
+    MAX_NUMBER,
+    MalformedMessage,
+    check_bool,
+    check_int,
+    check_member,
+    check_node,
+    check_nodes,
+    check_record,
+    check_record_id,
+    check_text,
+)
+from zelect.core.quorum import Record
+from zelect.core.timing import MAX_TERM
 
 __all__ = [
     "MESSAGES",
@@ -43,16 +55,6 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
-MAX_NUMBER = 2**53 - 1
-MAX_TEXT = 512
-
-
-class MalformedMessage(ValueError):
-    """The peer sent something that is not a message of this protocol; `reason` is for counting."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
 
 
 class Type(IntEnum):
@@ -110,63 +112,6 @@ class Result(StrEnum):
     FORBIDDEN = "forbidden"
 
 
-def _int(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:  # bool is an int; it is refused
-        raise MalformedMessage("bad_field", f"{name} must be an integer from {least} to {most}")
-
-
-def _node(name: str, value: object, least: int = 1) -> None:
-    _int(name, value, least, MAX_NODE_ID)
-
-
-def _bool(name: str, value: object) -> None:
-    if type(value) is not bool:
-        raise MalformedMessage("bad_field", f"{name} must be true or false")
-
-
-def _text(name: str, value: object, most: int = MAX_TEXT) -> None:
-    if not isinstance(value, str) or len(value) > most:
-        raise MalformedMessage("bad_field", f"{name} must be a text of at most {most} characters")
-
-
-def _nodes(name: str, value: object) -> None:
-    if type(value) is not tuple:
-        raise MalformedMessage("bad_field", f"{name} must be a list of node ids")
-    for item in value:
-        _node(name, item)
-
-
-def _member(name: str, value: object, kind: type[StrEnum]) -> None:
-    if type(value) is not kind:
-        raise MalformedMessage("bad_field", f"{name} must be one of {', '.join(kind)}")
-
-
-def _record(name: str, value: object, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if type(value) is not Record:
-        raise MalformedMessage("bad_field", f"{name} must be an electorate record")
-    _int(f"{name}.config_term", value.config_term, 0, MAX_TERM)
-    _int(f"{name}.version", value.version, 0, MAX_NUMBER)
-    _int(f"{name}.foundation", value.foundation, 0, MAX_NUMBER)
-    _nodes(f"{name}.members", value.members)
-    for life in value.lives:
-        _int(f"{name}.lives", life, 0, MAX_NUMBER)
-    if value.witness is not None:
-        if type(value.witness) is not Witness:
-            raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")
-        for part in ("key", "run_id", "replid"):
-            _text(f"{name}.witness.{part}", getattr(value.witness, part), 128)
-
-
-def _record_id(name: str, value: object) -> None:
-    if type(value) is not tuple or len(value) != 3:
-        raise MalformedMessage("bad_field", f"{name} must be (foundation, config_term, version)")
-    _int(f"{name}.foundation", value[0], 0, MAX_NUMBER)
-    _int(f"{name}.config_term", value[1], 0, MAX_TERM)
-    _int(f"{name}.version", value[2], 0, MAX_NUMBER)
-
-
 @dataclass(frozen=True, slots=True)
 class CommonResp:
     """0x00. A plain answer to a message of type code `about`: success or a typed error."""
@@ -176,9 +121,9 @@ class CommonResp:
     detail: str
 
     def __post_init__(self) -> None:
-        _int("about", self.about, 0, 255)
-        _member("result", self.result, Result)
-        _text("detail", self.detail)
+        check_int("about", self.about, 0, 255)
+        check_member("result", self.result, Result)
+        check_text("detail", self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +137,10 @@ class Ping:
     succession: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _int("number", self.number, 0, MAX_NUMBER)
-        _bool("in_office", self.in_office)
-        _record("record", self.record, optional=True)
-        _nodes("succession", self.succession)
+        check_int("number", self.number, 0, MAX_NUMBER)
+        check_bool("in_office", self.in_office)
+        check_record("record", self.record, optional=True)
+        check_nodes("succession", self.succession)
         if (self.number > 0) != (self.record is not None):
             raise MalformedMessage("bad_field", "a numbered PING, and no other, carries a record")
 
@@ -212,11 +157,11 @@ class Pong:
     life: int
 
     def __post_init__(self) -> None:
-        _int("number", self.number, 0, MAX_NUMBER)
-        _int("of_term", self.of_term, 0, MAX_TERM)
-        _record_id("record_id", self.record_id)
-        _int("priority", self.priority, 0, 1000)
-        _int("life", self.life, 0, MAX_NUMBER)
+        check_int("number", self.number, 0, MAX_NUMBER)
+        check_int("of_term", self.of_term, 0, MAX_TERM)
+        check_record_id("record_id", self.record_id)
+        check_int("priority", self.priority, 0, 1000)
+        check_int("life", self.life, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +180,13 @@ class Voting:
     controller_term: int
 
     def __post_init__(self) -> None:
-        _bool("pre", self.pre)
-        _int("round", self.round, 0, MAX_NUMBER)
-        _int("term_sought", self.term_sought, 1, MAX_TERM)
-        _record("record", self.record)
-        _member("trigger", self.trigger, Trigger)
-        _node("controller", self.controller, 0)
-        _int("controller_term", self.controller_term, 0, MAX_TERM)
+        check_bool("pre", self.pre)
+        check_int("round", self.round, 0, MAX_NUMBER)
+        check_int("term_sought", self.term_sought, 1, MAX_TERM)
+        check_record("record", self.record)
+        check_member("trigger", self.trigger, Trigger)
+        check_node("controller", self.controller, 0)
+        check_int("controller_term", self.controller_term, 0, MAX_TERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +208,16 @@ class VotResp:
     record: Record | None
 
     def __post_init__(self) -> None:
-        _bool("pre", self.pre)
-        _int("round", self.round, 0, MAX_NUMBER)
-        _bool("granted", self.granted)
+        check_bool("pre", self.pre)
+        check_int("round", self.round, 0, MAX_NUMBER)
+        check_bool("granted", self.granted)
         if self.reason is not None:
-            _member("reason", self.reason, Refusal)
+            check_member("reason", self.reason, Refusal)
         if self.granted == (self.reason is not None):
             raise MalformedMessage("bad_field", "a refusal, and no grant, carries a reason")
-        _int("wait_us", self.wait_us, 0, MAX_NUMBER)
-        _int("life", self.life, 0, MAX_NUMBER)
-        _record("record", self.record, optional=True)
+        check_int("wait_us", self.wait_us, 0, MAX_NUMBER)
+        check_int("life", self.life, 0, MAX_NUMBER)
+        check_record("record", self.record, optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,9 +230,9 @@ class NodeOffline:
     reason: str
 
     def __post_init__(self) -> None:
-        _node("node", self.node)
-        _int("incarnation", self.incarnation, 0, MAX_NUMBER)
-        _text("reason", self.reason, 64)
+        check_node("node", self.node)
+        check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
+        check_text("reason", self.reason, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +244,9 @@ class NodeOnline:
     life: int
 
     def __post_init__(self) -> None:
-        _text("address", self.address, 256)
-        _int("priority", self.priority, 0, 1000)
-        _int("life", self.life, 0, MAX_NUMBER)
+        check_text("address", self.address, 256)
+        check_int("priority", self.priority, 0, 1000)
+        check_int("life", self.life, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,9 +259,9 @@ class NodeOnlineResp:
     record: Record
 
     def __post_init__(self) -> None:
-        _node("controller", self.controller, 0)
-        _int("controller_term", self.controller_term, 0, MAX_TERM)
-        _record("record", self.record)
+        check_node("controller", self.controller, 0)
+        check_int("controller_term", self.controller_term, 0, MAX_TERM)
+        check_record("record", self.record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +271,7 @@ class Query:
     what: str
 
     def __post_init__(self) -> None:
-        _text("what", self.what, 32)
+        check_text("what", self.what, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +281,7 @@ class Report:
     text: str
 
     def __post_init__(self) -> None:
-        _text("text", self.text, 60_000)
+        check_text("text", self.text, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,8 +293,8 @@ class Handover:
     successor: int
 
     def __post_init__(self) -> None:
-        _int("of_term", self.of_term, 1, MAX_TERM)
-        _node("successor", self.successor, 0)
+        check_int("of_term", self.of_term, 1, MAX_TERM)
+        check_node("successor", self.successor, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +306,8 @@ class Found:
     members: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _int("foundation", self.foundation, 1, MAX_NUMBER)
-        _nodes("members", self.members)
+        check_int("foundation", self.foundation, 1, MAX_NUMBER)
+        check_nodes("members", self.members)
         if not self.members or list(self.members) != sorted(set(self.members)):
             raise MalformedMessage("bad_field", "members must be distinct and in ascending order")
 
@@ -413,9 +358,9 @@ class Envelope:
     foundation: int = 0
 
     def __post_init__(self) -> None:
-        _text("cluster", self.cluster, 64)
-        _node("sender", self.sender, 0)
-        _int("incarnation", self.incarnation, 0, MAX_NUMBER)
-        _int("settings", self.settings, 0, 2**32 - 1)
-        _int("foundation", self.foundation, 0, MAX_NUMBER)
-        _int("term", self.term, 0, MAX_TERM)
+        check_text("cluster", self.cluster, 64)
+        check_node("sender", self.sender, 0)
+        check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
+        check_int("settings", self.settings, 0, 2**32 - 1)
+        check_int("foundation", self.foundation, 0, MAX_NUMBER)
+        check_int("term", self.term, 0, MAX_TERM)

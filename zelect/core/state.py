@@ -123,17 +123,19 @@ class Campaign:
 class Reign:
     """What a winner keeps: its rounds of PINGs, who answered them, and who saved its record.
 
-    `answered_us` maps a member to the send time of the newest PING it answered; `lapses_us` is
-    when the lease ends; PINGs sent before `floor_us` keep nobody in office (R6); the office is
-    not entered before `barrier_us` (R7b). `entered_us` is 0 until the office is entered.
-    `steady_us` maps a node to the beginning of its unbroken run of answers, `taken_out` holds nodes
-    that were taken out only because they forgot. `founding` names the
-    witness memory that was asked for, `founded` the one that stands ready to become a voter.
+    `answered_us` maps a voter to the send time of the newest PING it answered; `lapses_us` is when
+    the lease ends; PINGs sent before `floor_us` keep nobody in office (R6). The office is not
+    entered before `barrier_us` (R7b), which is 0 once it has passed; `waits_until_us` keeps it.
+    `entered_us` is 0 until the office is entered. `steady_us` maps a node to the beginning of its
+    unbroken run of answers, `taken_out` holds nodes that were taken out only because they forgot.
+    `founding` names the witness memory that was asked for, `founded` the one that stands ready to
+    become a voter.
     """
 
     term: int
     elected_us: int
     barrier_us: int
+    waits_until_us: int
     trigger: Trigger
     previous: Leader | None
     previous_heard_us: int
@@ -254,11 +256,16 @@ class State:
         return up
 
     def renew_lease(self, lease_us: int) -> None:
-        """Recompute when the lease ends from the PINGs answered so far (R5)."""
+        """Extend the lease by the PINGs answered so far (R5).
+
+        Never shorten it: what a quorum of the record before promised still binds. A quorum of the
+        next record shares a voter with it, and the one after that is written only when a quorum
+        has answered a later PING (R10).
+        """
         reign = self.reign
         if reign is not None and (renewed := renewed_us(self.voters, reign.answered_us)) is not None:
-            reign.renewed_us = renewed
-            reign.lapses_us = renewed + lease_us
+            reign.renewed_us = max(reign.renewed_us, renewed)
+            reign.lapses_us = reign.renewed_us + lease_us
 
 
 def clone(value: T) -> T:

@@ -29,10 +29,7 @@ def succession_of(turn: Turn) -> tuple[int, ...]:
     alive = (
         node
         for node in turn.state.members
-        if node != turn.me
-        and (peer := turn.state.peers[node]).linked
-        and not peer.gone
-        and peer.heard_us >= since_us
+        if node != turn.me and (peer := turn.state.peers[node]).linked and not peer.gone and peer.heard_us >= since_us
     )
     return ranked(turn, tuple(alive))
 

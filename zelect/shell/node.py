@@ -12,12 +12,10 @@ import gc
 import ipaddress
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import zmq
 
@@ -37,6 +35,7 @@ from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
 from zelect.shell.transport import CannotBind, Received, Transport
+from zelect.shell.wakeup import Wakeup
 from zelect.shell.witness import WitnessClient
 
 __all__ = ["run"]
@@ -146,7 +145,7 @@ class Node:
 
     def run(self) -> int:
         """Connect, loop until told to go, leave in good order."""
-        wake = _Wakeup()
+        wake = Wakeup()
         try:
             self.store.start()
             self.witness.start()
@@ -185,7 +184,7 @@ class Node:
             mend = "this node votes again once a controller has taken it out of the electorate and in again"
             self.log.event("warning", "memory_lost", mend=mend)
 
-    def _loop(self, wake: _Wakeup) -> None:
+    def _loop(self, wake: Wakeup) -> None:
         late_us = self.settings.timing.heartbeat_us // 2
         while True:
             due_us = min(self.machine.deadline_us(), self.transport.deadline_us(), self.done_us)
@@ -375,38 +374,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-
-
-class _Wakeup:
-    """Signals as bytes on a socket that the poller can wait for.
-
-    Without it a poll that signals interrupt starts over with its whole time-out and returns late.
-    """
-
-    def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        self._before = {number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT)}
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-
-    def fileno(self) -> int:
-        return self._read.fileno()
-
-    def take(self) -> bytes:
-        """The numbers of the signals that came since."""
-        try:
-            return self._read.recv(4096)
-        except BlockingIOError:
-            return b""
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._read.close()
-        self._write.close()
-
-
-def _noted(number: int, frame: FrameType | None) -> None:
-    """The wakeup descriptor carries the news; the handler only keeps the default one away."""

@@ -1,0 +1,175 @@
+"""Quorums, tallies and records against a dumb twin that counts all possibilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zelect.core.quorum import WITNESS, Outcome, Record, Witness, has_quorum, quorum_size, tally
+
+W = Witness("key", "run", "repl")
+OTHER_W = Witness("other", "run", "repl")
+
+
+def records(most: int = 5) -> list[Record]:
+    """Every record over nodes 1 to `most` with at least one member, with and without a witness."""
+    nodes = range(1, most + 1)
+    groups = [group for size in nodes for group in combinations(nodes, size)]
+    return [Record(1, 1, group, witness) for group in groups for witness in (None, W)]
+
+
+def majorities(voters: tuple[int, ...]) -> list[set[int]]:
+    """All groups of more than half, counted out."""
+    sizes = range(len(voters) + 1)
+    return [set(group) for size in sizes for group in combinations(voters, size) if 2 * len(group) > len(voters)]
+
+
+def neighbours(record: Record) -> list[Record]:
+    """Every record one change away."""
+    adding = [record.with_member(node, 9) for node in range(1, 7) if node not in record.members]
+    removing = [record.without_member(node) for node in record.members if len(record.members) > 1]
+    witness = [record.with_witness(None if record.witness else W)]
+    return adding + removing + witness
+
+
+@pytest.mark.parametrize(
+    ("voters", "needed"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4), (8, 5), (9, 5), (101, 51)]
+)
+def test_a_quorum_is_more_than_half(voters: int, needed: int) -> None:
+    assert quorum_size(range(voters)) == needed
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda record: str(record.voters))
+def test_any_two_quorums_of_a_record_share_a_voter(record: Record) -> None:
+    mine = majorities(record.voters)
+    assert all(has_quorum(record.voters, group) for group in mine)
+    assert all(a & b for a in mine for b in mine)
+
+
+@pytest.mark.parametrize("record", records(4), ids=lambda record: str(record.voters))
+def test_any_two_quorums_of_records_one_change_apart_share_a_voter(record: Record) -> None:
+    for after in neighbours(record):
+        assert after.differs_by_one_from(record)
+        assert record.differs_by_one_from(after) or set(after.members) == set(record.members)
+        assert all(a & b for a in majorities(record.voters) for b in majorities(after.voters))
+
+
+def test_two_changes_apart_two_quorums_may_share_nobody() -> None:
+    """Why changes come one at a time, and why {1, 2, 3} never becomes {1, 2, W} in one step."""
+    for before, after in (
+        (Record(1, 1, (1, 2, 3)), Record(1, 2, (1, 2), W)),
+        (Record(1, 1, (1, 2), W), Record(1, 2, (1, 2), OTHER_W)),
+        (Record(1, 1, (1, 2, 3, 4, 5)), Record(1, 2, (1, 2, 3))),
+    ):
+        assert not after.differs_by_one_from(before)
+        # The other witness knows nothing of the votes of the first: it is somebody else.
+        stranger = {WITNESS: -1} if after.witness == OTHER_W else {}
+        others = [{stranger.get(voter, voter) for voter in group} for group in majorities(after.voters)]
+        assert any(not a & b for a in majorities(before.voters) for b in others)
+
+
+def test_another_life_of_a_member_is_two_changes() -> None:
+    before = Record(1, 1, (1, 2, 3), lives=(10, 20, 30))
+    assert not replace(before, version=2, lives=(10, 20, 31)).differs_by_one_from(before)
+    assert not replace(before, version=2, lives=(10, 20, 0)).differs_by_one_from(before)
+    assert replace(before, version=2).differs_by_one_from(replace(before, lives=(10, 20, 0))), "to learn one is none"
+
+
+groups = st.sets(st.integers(0, 7), max_size=8)
+
+
+@settings(deadline=None)
+@given(groups.filter(bool), groups)
+def test_has_quorum_agrees_with_counting_out(voters: set[int], group: set[int]) -> None:
+    assert has_quorum(voters, group) is (group & voters in majorities(tuple(voters)))
+
+
+@settings(deadline=None)
+@given(groups.filter(bool), st.dictionaries(st.integers(0, 7), st.booleans()))
+def test_tally_agrees_with_trying_all_ways_to_go_on(voters: set[int], answers: dict[int, bool]) -> None:
+    open_ = [voter for voter in voters if voter not in answers]
+    ends = set()
+    for mask in range(1 << len(open_)):
+        granted = {voter for voter, yes in answers.items() if yes} & voters
+        granted |= {voter for at, voter in enumerate(open_) if mask >> at & 1}
+        ends.add(2 * len(granted) > len(voters))
+    expected = Outcome.PENDING if len(ends) == 2 else Outcome.WON if True in ends else Outcome.LOST
+    assert tally(voters, answers) is expected
+
+
+def test_strangers_and_their_answers_count_nothing() -> None:
+    assert not has_quorum((1, 2, 3), (1, 4, 5, 6))
+    assert tally((1, 2, 3), {1: True, 4: True, 5: True}) is Outcome.PENDING
+    assert tally((1, 2, 3), {4: False, 5: False, 6: False}) is Outcome.PENDING
+
+
+def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
+    assert Record(1, 1, (1, 2)).voters == (1, 2)
+    assert Record(1, 1, (1, 2), W).voters == (WITNESS, 1, 2)
+    assert not has_quorum(Record(1, 1, (1, 2)).voters, (1, WITNESS))
+    assert has_quorum(Record(1, 1, (1, 2), W).voters, (1, WITNESS))
+
+
+# -- lives ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config_term", "known", "life", "counts"),
+    [
+        (1, 10, 10, True),
+        (1, 10, 11, False),
+        (1, 10, 0, False),
+        (1, 0, 10, False),
+        (0, 0, 10, True),
+        (0, 10, 11, False),
+        (0, 10, 10, True),
+    ],
+)
+def test_which_life_of_a_member_has_a_voice(config_term: int, known: int, life: int, counts: bool) -> None:
+    """In a founding record (term 0) each life that is not named yet; from then on the one named."""
+    assert Record(config_term, 1, (1, 2), lives=(known, 5)).counts(1, life) is counts
+
+
+def test_who_is_no_member_has_no_voice() -> None:
+    for config_term in (0, 1):
+        assert not Record(config_term, 1, (1, 2)).counts(3, 0)
+        assert not Record(config_term, 1, (1, 2)).counts(3, 7)
+
+
+def test_a_known_life_is_never_replaced_without_going_out() -> None:
+    record = Record(1, 1, (1, 2, 3), lives=(10, 0, 30))
+    assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).lives == (10, 22, 30)
+    assert record.with_lives({1: 11, 2: 22}).lives == (10, 22, 30)
+    assert record.without_member(1).with_member(1, 11).lives == (11, 0, 30)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(1, 9), st.integers(0, 99), min_size=2), st.data())
+def test_members_and_lives_stay_side_by_side(lives: dict[int, int], data: st.DataObject) -> None:
+    members = tuple(sorted(lives))
+    record = Record(1, 1, members, lives=tuple(lives[m] for m in members))
+    gone = data.draw(st.sampled_from(members))
+    without = record.without_member(gone)
+    assert without.life_of(gone) == -1
+    assert all(without.life_of(m) == lives[m] for m in members if m != gone)
+    again = without.with_member(gone, 1000)
+    assert again.members == members
+    assert again.life_of(gone) == 1000
+    assert all(again.life_of(m) == lives[m] for m in members if m != gone)
+    assert record.id < without.id < again.id
+
+
+def test_each_writing_is_newer_than_the_record_before() -> None:
+    record = Record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
+    for after in (*neighbours(record), record.rewritten(4, {}), record.with_lives({})):
+        assert after.id > record.id
+        assert after.foundation == record.foundation
+
+
+def test_foundation_goes_before_term_and_term_before_version() -> None:
+    ids = [Record(9, 9, (1,), None, 0).id, Record(0, 1, (1,), None, 1).id, Record(1, 0, (1,), None, 1).id]
+    assert ids == sorted(ids)
