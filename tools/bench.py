@@ -636,9 +636,7 @@ def failover(options: argparse.Namespace) -> JsonDict:
         "without_successor": len(trials) - len(gaps),
         "violations": sum(trial["violations"] for trial in trials),
         "bad_exits": sum(trial["exit_code"] != 0 for trial in trials) if options.fault == "term" else 0,
-        "phases_ms": {
-            name: spread([t["phases_ms"][name] for t in trials if "phases_ms" in t]) for name in _PHASES
-        },
+        "phases_ms": {name: spread([t["phases_ms"][name] for t in trials if "phases_ms" in t]) for name in _PHASES},
         "floors_ms": floor,
         "sum_of_parts_ms": _sum_of_parts(options.fault, options.redis_kill, floor),
         "floor_samples_ms": floors.samples,

@@ -24,6 +24,9 @@ def ping(turn: Turn, envelope: Envelope, message: Ping) -> None:
         if _rival(state, envelope):
             turn.note("rival_controller_heard", sender=envelope.sender, term=envelope.term)
             return  # two winners of one term: S1 is broken; promising would make it worse
+        if not message.in_office and state.promised(turn.now_us, envelope.sender):
+            turn.note("waiting_controller_heard", sender=envelope.sender, term=envelope.term)
+            return  # it may wait for this very promise to end (R7b), which must not be replaced by one to it
         record = message.record
         assert record is not None  # a numbered PING carries one, by construction
         adopt_record(turn, record)

@@ -1,0 +1,283 @@
+"""The simulator: the machine that ships, under virtual time and faults that follow from a seed.
+
+    python -m tools.sim --nodes 3 --seed 42
+    python -m tools.sim --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
+
+A run is a *safety phase* with faults, after each event of which `tools.properties` looks at
+everything; then all is healed, and the nodes must have a controller in office within
+`BOUND_MS` of virtual time, keep it, and have everybody in the electorate again within `GROWN_MS`.
+Runs whose electorate is lost for good by then (too many voters lost their memory) are exempt from
+the second phase, and counted. The seed is printed first; a seed that fails is shrunk, and its
+shortest history is printed in the words of the protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from tools.faults import FAULTS, Fault, apply, heal_all, make_plan
+from tools.properties import Violation
+from tools.simworld import SimWorld
+from zelect.core.timing import Proof, Timing
+
+__all__ = ["BOUND_MS", "GROWN_MS", "Outcome", "Run", "Scene", "main", "run", "scene_of", "shrunk"]
+
+BOUND_MS = 6000
+"""Within this virtual time after the last fault somebody is in office."""
+GROWN_MS = 20_000
+"""Within this virtual time after that, everybody is a member again."""
+_KEPT_MS = 2000
+
+_TIMINGS = (
+    Timing(),
+    Timing(),
+    Timing(lease_ms=428, drift_ppm=50_000),
+    Timing(heartbeat_ms=20, election_timeout_ms=120, lease_ms=100, stagger_ms=5, down_after_ms=300),
+    Timing(down_after_ms=500),
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a run depends on."""
+
+    seed: int
+    nodes: int
+    quorum: str
+    timing: Timing
+    priorities: dict[int, int]
+    skews_us: dict[int, int]
+    ppm: dict[int, int]
+    same_host: bool
+    clocks_agree: bool
+    plan: list[Fault]
+
+
+@dataclass
+class Outcome:
+    """What a run showed. `rule` is empty when every property held."""
+
+    seed: int
+    rule: str = ""
+    text: str = ""
+    timeline: str = ""
+    events: int = 0
+    messages: int = 0
+    trace: int = 0
+    lost: bool = False
+    healed_in_ms: float = 0.0
+    failed_at_us: int = 0
+    sometimes: dict[str, int] = field(default_factory=dict)
+
+
+def scene_of(seed: int, nodes: int = 0, steps: int = 60, faults: Collection[str] = FAULTS, wild: bool = False) -> Scene:
+    """The scene of `seed`. `nodes` 0: the seed chooses. `wild`: clocks outside the configured drift."""
+    dice = random.Random(seed)
+    count = nodes or dice.choice((2, 3, 3, 3, 3, 4, 5, 5, 7))
+    proof = dice.choice((Proof.REFUSED, Proof.REFUSED, Proof.REFUSED, Proof.PROCESS, Proof.NONE))
+    timing = replace(dice.choice(_TIMINGS), proof=proof)
+    ids = range(1, count + 1)
+    most = 200_000 if wild else timing.drift_ppm
+    return Scene(
+        seed=seed,
+        nodes=count,
+        quorum=dice.choice(("dynamic", "dynamic", "dynamic", "static")),
+        timing=timing,
+        priorities={n: dice.choice((0, 0, 0, 5, 10)) for n in ids},
+        skews_us={n: dice.choice((0, dice.randrange(10**12))) for n in ids},
+        ppm={n: dice.choice((-most, 0, most, dice.randint(-most, most))) for n in ids},
+        same_host=dice.random() < 0.3,
+        clocks_agree=not wild,
+        plan=make_plan(dice, steps, faults),
+    )
+
+
+class Run:
+    """One run of one scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.outcome = Outcome(scene.seed)
+        self.world = world = SimWorld(
+            scene.nodes,
+            seed=scene.seed,
+            skews_us=scene.skews_us,
+            ppm=scene.ppm,
+            timing=scene.timing,
+            priorities=scene.priorities,
+            quorum=scene.quorum,
+        )
+        world.same_host = scene.same_host
+        world.properties.clocks_agree = scene.clocks_agree
+
+    def run(self) -> Outcome:
+        """Both phases; whatever goes wrong is in the outcome."""
+        outcome, world = self.outcome, self.world
+        try:
+            self._with_faults()
+            self._healed()
+        except Violation as broken:
+            outcome.rule, outcome.text = broken.rule, str(broken)
+        except Exception as error:  # of the machine: also RuleBroken
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.rule, outcome.text = type(error).__name__, f"{error} ({last.name}, line {last.lineno})"
+        if outcome.rule:
+            outcome.failed_at_us = world.now_us
+            outcome.timeline = world.timeline(last=120)
+        outcome.events, outcome.messages, outcome.trace = world.events, world.messages, world.trace
+        outcome.sometimes = dict(world.properties.sometimes)
+        return outcome
+
+    def _with_faults(self) -> None:
+        world, began_us = self.world, self.world.now_us
+        world.start()
+        for fault in self.scene.plan:
+            world.run((began_us + fault.at_us - world.now_us) / 1000)
+            apply(world, fault)
+        world.run(200)
+
+    def _healed(self) -> None:
+        world = self.world
+        heal_all(world)
+        world.run(250)
+        heal_all(world)  # those that were about to leave have gone by now, and come back too
+        world.run(50)
+        if world.properties.lost():
+            self.outcome.lost = True
+            return
+        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody in office")
+        self._wait(self._whole, GROWN_MS, "the electorate does not grow again")
+        world.run(_KEPT_MS)  # a lease that lost its quorum before may end now
+        kept = world.controller()
+        world.run(_KEPT_MS)
+        if world.controller() != kept:
+            raise Violation("L1", f"n{kept} did not keep its office: now {world.controller()}")
+
+    def _whole(self) -> bool:
+        world = self.world
+        controller = world.controller()
+        if controller is None or any(life.machine.state.amnesia for life in world.lives.values()):
+            return False
+        return bool(world.state(controller).members == tuple(world.settings))
+
+    def _wait(self, condition: object, within_ms: int, text: str) -> float:
+        world = self.world
+        began_us = world.now_us
+        assert callable(condition)
+        while not condition():
+            if world.now_us - began_us > within_ms * 1000:
+                raise Violation("L1", f"{text} within {within_ms} ms")
+            world.run(10)
+        return (world.now_us - began_us) / 1000
+
+
+def run(scene: Scene) -> Outcome:
+    return Run(scene).run()
+
+
+def shrunk(scene: Scene, outcome: Outcome, tries: int = 150) -> tuple[Scene, Outcome]:
+    """A shorter scene that breaks the same rule: faults are left out in ever smaller groups."""
+    best, found = scene, outcome
+    if found.failed_at_us and outcome.rule != "L1":
+        shorter = replace(best, plan=[f for f in best.plan if f.at_us <= found.failed_at_us - 1_000_000])
+        result = run(shorter)
+        if result.rule == outcome.rule:
+            best, found = shorter, result
+    group = max(1, len(best.plan) // 2)
+    while tries > 0:
+        at = 0
+        while at < len(best.plan) and tries > 0:
+            candidate = replace(best, plan=best.plan[:at] + best.plan[at + group :])
+            tries -= 1
+            result = run(candidate)
+            if result.rule == outcome.rule:
+                best, found = candidate, result
+            else:
+                at += group
+        if group == 1:
+            break
+        group = max(1, group // 2)
+    return best, run(best)
+
+
+def _story(scene: Scene, outcome: Outcome) -> str:
+    lines = [
+        f"seed {scene.seed}: {outcome.text}",
+        f"{scene.nodes} nodes, quorum {scene.quorum}, {scene.timing}, rates {scene.ppm}, same host {scene.same_host}",
+        "faults:",
+        *(f"  {fault}" for fault in scene.plan),
+        "history:",
+        outcome.timeline,
+    ]
+    return "\n".join(lines)
+
+
+def _outcomes(scenes: Iterable[Scene], jobs: int) -> Iterator[Outcome]:
+    if jobs <= 1:
+        yield from map(run, scenes)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(run, scenes, chunksize=4)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools.sim", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--seeds", default="", metavar="A-B", help="a range of seeds, both included")
+    parser.add_argument("--steps", type=int, default=60, help="faults in a run")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="which ones (default: %(default)s)")
+    parser.add_argument("--wild", action="store_true", help="clock rates outside the bound: only S1 and L1 are due")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--most", type=int, default=5, help="stop after so many failing seeds")
+    parser.add_argument("--whole", action="store_true", help="don't shrink a failing seed")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 1 when a property was broken."""
+    options = _arguments(argv)
+    names = options.faults.split(",") if options.faults else []
+    if unknown := set(names) - set(FAULTS):
+        print(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}", file=sys.stderr)
+        return 2
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    first, _, last = options.seeds.partition("-") if options.seeds else (str(seed), "", str(seed))
+    print(f"seeds {first} to {last}, {options.steps} faults each", flush=True)
+    scenes = (scene_of(s, options.nodes, options.steps, names, options.wild) for s in range(int(first), int(last) + 1))
+    began, failed, sometimes, slowest = time.monotonic(), 0, Counter[str](), 0.0
+    runs = events = messages = lost = 0
+    for outcome in _outcomes(scenes, options.jobs):
+        runs += 1
+        events += outcome.events
+        messages += outcome.messages
+        lost += outcome.lost
+        slowest = max(slowest, outcome.healed_in_ms)
+        sometimes.update(outcome.sometimes)
+        if outcome.rule:
+            failed += 1
+            print(f"seed {outcome.seed} broke {outcome.text}", flush=True)
+            if not options.whole:
+                scene = scene_of(outcome.seed, options.nodes, options.steps, names, options.wild)
+                print(_story(*shrunk(scene, outcome)), flush=True)
+            if failed >= options.most:
+                break
+    took_s = time.monotonic() - began
+    print(f"{runs} runs, {events} events, {messages} messages in {took_s:.1f} s: {events / took_s:.0f} events/s")
+    print(f"{lost} runs lost their electorate for good; the slowest of the others healed in {slowest:.0f} ms")
+    print("seen: " + ", ".join(f"{name} {count}" for name, count in sorted(sometimes.items())))
+    if runs == 1:
+        print(f"trace {outcome.trace:08x}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
