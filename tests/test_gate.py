@@ -169,6 +169,7 @@ def _sound(world: World) -> Envelope:
         ("settings_mismatch", Result.SETTINGS_MISMATCH),
         ("term_jump", Result.TERM_JUMP),
         ("id_in_use", Result.ID_IN_USE),
+        ("old_incarnation", Result.OLD_INCARNATION),
     ],
 )
 def test_who_can_mend_it_is_told(reason: str, result: Result) -> None:
@@ -181,7 +182,7 @@ def test_who_can_mend_it_is_told(reason: str, result: Result) -> None:
     assert answer.message.detail
 
 
-@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_foundation", "old_incarnation"])
+@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_foundation"])
 def test_nobody_else_is_answered(reason: str) -> None:
     """A stranger has no address, and a dead process no ears."""
     world = office_of(1)

@@ -20,7 +20,7 @@ from zelect.core.effects import (
     WitnessPing,
     WitnessVote,
 )
-from zelect.core.events import Evidence, Heard, LinkDown, LinkUp, Proven, StoreHint, Tick, WitnessVoted
+from zelect.core.events import Evidence, Heard, LinkDown, LinkUp, Proven, StoreHint, Tick, WitnessAnswered, WitnessVoted
 from zelect.core.messages import (
     CommonResp,
     Found,
@@ -611,6 +611,27 @@ def test_r12_a_refusal_of_the_witness_elects_nobody(reason: Refusal) -> None:
     world.run(50)
     assert world.state(2).stand is not Stand.CANDIDATE
     assert not world.happened("elected", 2)
+
+
+@pytest.mark.parametrize("reason", [None, Refusal.STRANGER, Refusal.STALE_ELECTORATE, Refusal.VOTED])
+def test_r12_only_an_acknowledgement_of_the_witness_renews_a_lease(reason: Refusal | None) -> None:
+    world = _two_and_the_witness()
+    world.kill(2)
+    world.run(1000)
+    world.redis.up = False
+    world.run(150)
+    reign = world.state(1).reign
+    lapses_us, number = reign.lapses_us, reign.number
+    record_id = world.state(1).record.id
+    step(world, 1, WitnessAnswered(number, reign.term, record_id, reason, reign.term))
+    assert (reign.lapses_us > lapses_us) is (reason is None)
+    for stale in (
+        WitnessAnswered(number + 1, reign.term, record_id, None, reign.term),
+        WitnessAnswered(number, reign.term - 1, record_id, None, reign.term),
+    ):
+        lapses_us = reign.lapses_us
+        step(world, 1, stale)
+        assert reign.lapses_us == lapses_us
 
 
 @pytest.mark.parametrize("harm", ["restart", "flush", "re_replicate"])

@@ -196,6 +196,8 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     if _foreign(turn, envelope):
         return "foreign_electorate"
     if envelope.incarnation < known.incarnation:
+        detail = f"heard as {known.incarnation} before: set the clock right, or stop the other process of this id"
+        turn.send(sender, CommonResp(about, Result.OLD_INCARNATION, detail))
         return "old_incarnation"
     if envelope.incarnation > known.incarnation and known.incarnation:
         if _lives(turn, known):
@@ -241,6 +243,6 @@ def _foreign(turn: Turn, envelope: Envelope) -> bool:
     record = getattr(message, "record", None)
     if record is not None and not (record.members and roster >= set(record.members)):
         return True
-    if record is not None and record.config_term > envelope.term:
+    if record is not None and (record.config_term > envelope.term or record.foundation != envelope.foundation):
         return True
     return isinstance(message, Ping) and not roster >= set(message.succession)

@@ -34,7 +34,10 @@ def query(turn: Turn, envelope: Envelope, message: Query) -> None:
 def view_of(settings: Settings, state: State, now_us: int) -> View:
     """A picture of `state` at `now_us`."""
     node, promise_us = settings.node, settings.timing.promise_us
-    alive = {node, *(peer for peer, known in state.peers.items() if known.linked and not known.gone)}
+    record = state.record
+    here = {peer for peer, known in state.peers.items() if known.linked and not known.gone}
+    alive = {peer for peer in here if record.counts(peer, state.peers[peer].life)}
+    alive |= {node} if state.has_voice(record) else set()
     reign, leader = state.reign, state.leader
     in_office = state.in_office(now_us)
     controller = node if in_office else leader.id if leader is not None else 0

@@ -20,6 +20,10 @@ from zelect.core.turn import Turn
 __all__ = ["found", "look", "manage", "witness_answered", "witness_founded", "witness_seen", "witness_state"]
 
 
+MAX_FOUNDATION = 2**40
+"""Foundations are seconds since 1970 at the command line; further ahead leaves no room for another."""
+
+
 def manage(turn: Turn) -> None:
     """Take the next step towards the electorate that the living deserve."""
     state = turn.state
@@ -167,6 +171,10 @@ def found(turn: Turn, envelope: Envelope, message: Found) -> None:
     the only way in which a record is written without a quorum (R11)."""
     state = turn.state
     record = state.record
+    if message.foundation > MAX_FOUNDATION or not set(message.members) <= turn.settings.addresses.keys():
+        detail = f"members must be in the roster, a foundation at most {MAX_FOUNDATION}"
+        turn.answer = CommonResp(int(Type.FOUND), Result.FORBIDDEN, detail)
+        return
     if message.foundation < record.foundation or (
         message.foundation == record.foundation and turn.me in record.members
     ):

@@ -100,15 +100,17 @@ def keep_reign(turn: Turn) -> None:
         return
     if 0 < reign.barrier_us <= now_us:
         reign.barrier_us, reign.next_ping_us = 0, now_us
-    _miss_the_silent(turn)
+    _miss_the_silent(turn, reign)
     if now_us >= reign.next_ping_us:
         ping_round(turn)
 
 
-def _miss_the_silent(turn: Turn) -> None:
+def _miss_the_silent(turn: Turn, reign: Reign) -> None:
     """Tell the others, and Redis, who has not been heard for `down_after`."""
     for peer, known in turn.state.peers.items():
-        if known.incarnation and not known.gone and turn.now_us - known.heard_us >= turn.timing.down_after_us:
+        # One that was never heard counts from the election: it may have died with the last controller.
+        since_us = max(known.heard_us, reign.elected_us)
+        if not known.gone and turn.now_us - since_us >= turn.timing.down_after_us:
             turn.know(peer, silent=True)
             turn.note("peer_silent", peer=peer)
             turn.broadcast(NodeOffline(peer, known.incarnation, "silent"))
@@ -154,7 +156,7 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
     )
     publish_office(turn)
     for peer, known in state.peers.items():
-        if known.incarnation and (known.dead or known.silent):  # lost before there was anybody to say so
+        if known.dead or known.silent:  # lost before there was anybody to say so
             turn.publish(MarkOffline(peer, state.term))
     if state.status is Status.RUNNING:
         publish_self(turn)

@@ -12,7 +12,7 @@ from zelect.core.messages import Ping, Trigger
 from zelect.core.settings import Settings
 from zelect.core.state import Stand, State, Status
 from zelect.core.succession import rank
-from zelect.core.timing import MAX_TERM_HEARD
+from zelect.core.timing import MAX_TERM_JUMP
 from zelect.core.turn import Turn
 
 __all__ = ["begin", "chores", "deadline_us", "hint", "tick"]
@@ -44,7 +44,7 @@ def hint(turn: Turn, controller: int, term: int) -> None:
     state = turn.state
     if state.status is not Status.STARTING:
         return
-    if state.term == 0 < term <= MAX_TERM_HEARD:
+    if state.term == 0 < term <= MAX_TERM_JUMP:  # further ahead it is a lie or a fault (R14)
         become_follower(turn, term)
     if controller and controller != turn.me and controller in state.peers:
         state.identify_until_us = turn.now_us + turn.timing.promise_us

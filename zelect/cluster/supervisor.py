@@ -177,7 +177,7 @@ class Supervisor:
             raise ClusterError(f"Redis: {error}", 1) from error
 
     def _start(self, node: int) -> None:
-        command = (*prefix(), sys.executable, "-m", "zelect", "node", "-c", str(self._layout.conf_of(node)))
+        command = (*prefix(), sys.executable, "-P", "-m", "zelect", "node", "-c", str(self._layout.conf_of(node)))
         with open(self._layout.log_of(node), "ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the supervisor to pass on, in order.
             process = subprocess.Popen(
@@ -269,7 +269,7 @@ def detach(layout: Layout, wish: Wish) -> tuple[subprocess.Popen[bytes], int]:
     with open(layout.supervisor_log, "ab") as log:
         said = log.tell()
         process = subprocess.Popen(
-            (sys.executable, "-m", "zelect.cluster.supervisor", str(layout.directory)),
+            (sys.executable, "-P", "-m", "zelect.cluster.supervisor", str(layout.directory)),
             stdin=subprocess.PIPE,  # and not the arguments: others may read those, and a URL may hold a secret
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -189,6 +189,9 @@ def lose_controller(turn: Turn, trigger: Trigger) -> None:
         lost = state.leader
         turn.note("controller_lost", controller=lost.id, term=lost.term, why=trigger.value, heard_ms=heard_ms)
         state.leader = None
+    for peer, known in state.peers.items():
+        if not known.linked and not known.gone:
+            turn.probe(peer)  # it may have died with the controller, and stand before this node in line
     if state.status is Status.RUNNING:
         set_status(turn, Status.VOTING)
     schedule_campaign(turn, trigger)
@@ -207,7 +210,8 @@ def leave_office(turn: Turn, why: str) -> None:
     state.leader_before = Leader(turn.me, state.saved.incarnation, reign.term)
     state.leader_before_heard_us = turn.now_us
     if reign.entered_us:
-        turn.note("office_left", term=reign.term, why=why)
+        over_ms = max(0, turn.now_us - reign.lapses_us) / 1000  # since when it was over by the lease
+        turn.note("office_left", term=reign.term, why=why, over_ms=over_ms)
         turn.publish(WithdrawOffice(reign.term, why))
     else:
         turn.note("election_abandoned", term=reign.term, why=why)

@@ -109,6 +109,7 @@ class Result(StrEnum):
     SETTINGS_MISMATCH = "settings_mismatch"
     TERM_JUMP = "term_jump"
     OTHER_FOUNDATION = "other_foundation"
+    OLD_INCARNATION = "old_incarnation"
     FORBIDDEN = "forbidden"
 
 

@@ -38,8 +38,13 @@ _OPTIONS = {
     zmq.ROUTER_MANDATORY: 1,  # an answer to somebody who has gone fails visibly
     zmq.BACKLOG: 1024,  # a whole cluster, its probes and strangers may connect at once
     zmq.HANDSHAKE_IVL: 1000,  # ms; strangers that say nothing give their descriptor back
-    zmq.HEARTBEAT_IVL: 5000,  # ms; clears connections of hosts that vanished, no more:
-    zmq.HEARTBEAT_TIMEOUT: 10_000,  # libzmq's own thread answers even when the peer's loop hangs
+    # TCP's own keepalive clears connections of hosts that vanished. Not ZMQ_HEARTBEAT_IVL: libzmq 4.3.5
+    # aborts the process when that timer fires on a connection that broke while it was stopped at the
+    # high-water mark, which any stranger can bring about with a flood.
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 5,  # s
+    zmq.TCP_KEEPALIVE_INTVL: 2,  # s
+    zmq.TCP_KEEPALIVE_CNT: 3,
     zmq.TCP_MAXRT: 2000,  # ms
 }
 
