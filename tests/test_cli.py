@@ -53,6 +53,7 @@ def said(node: int, port: int, **changes: object) -> dict[str, Any]:
         "peers": [{"id": 7, "linked": True}, {"id": 8, "linked": False}],
         "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "rss_kb": 30_000,
+        "counters": {"received": 5},
         **changes,
     }
 
@@ -195,7 +196,7 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
         "quorate": True,
         "controller": {"id": 2, "term": 4, "address": address, "since_ms": 1_770_000_000_000},
         "electorate": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
-        "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4},
+        "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "nodes": [
             {
                 "id": node,
@@ -205,6 +206,7 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
                 "term": 4 if node < 3 else None,
                 "address": f"tcp://127.0.0.1:{ports[node]}",
                 "reachable": node < 3,
+                "counters": {"received": 5} if node < 3 else None,
             }
             for node in (1, 2, 3)
         ],

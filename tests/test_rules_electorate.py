@@ -688,7 +688,7 @@ def test_r12_a_witness_of_an_older_record_is_no_help() -> None:
 
 def test_r12_the_witness_is_looked_at_from_time_to_time_without_being_asked_to_vote() -> None:
     world = _two_and_the_witness()
-    world.run(3000)
+    world.run(5000)
     looks = [ask for _, _, effects in world.steps for ask in effects.witness if isinstance(ask, WitnessLook)]
     assert len(looks) >= 8
     assert not _asked(world, WitnessVote)

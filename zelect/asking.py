@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -60,6 +60,7 @@ class NodeReport:
     store: StoreReport
     rss_kb: int
     at_us: int
+    counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def age_ms(self) -> float:
@@ -116,6 +117,7 @@ def _parse(text: str, at_us: int) -> NodeReport:
         ),
         rss_kb=_typed(table, "rss_kb", int),
         at_us=at_us,
+        counters=_typed(table, "counters", dict),
     )
 
 
@@ -334,6 +336,7 @@ def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, No
             "url": teller.store.url,
             "state": teller.store.state,
             "published_term": teller.store.published_term,
+            "problem": teller.store.problem,
         },
         "nodes": [_row(node, addresses[node], reports.get(node)) for node in sorted(addresses)],
     }
@@ -348,4 +351,5 @@ def _row(node: int, address: str, report: NodeReport | None) -> dict[str, Any]:
         "term": report.term if report else None,
         "address": address,
         "reachable": report is not None,
+        "counters": dict(report.counters) if report else None,
     }

@@ -187,7 +187,8 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
         return "settings_mismatch"
     if envelope.foundation != state.record.foundation:
         if envelope.foundation < state.record.foundation:
-            detail = f"founded anew ({state.record.foundation}): tell that node with 'zelect electorate reset --join'"
+            now = state.record.foundation
+            detail = f"founded anew: tell this node with 'zelect electorate reset --join {now} {sender}'"
             turn.send(sender, CommonResp(about, Result.OTHER_FOUNDATION, detail))
         return "other_foundation"
     if _jumps(state, envelope):

@@ -150,7 +150,7 @@ def witness_seen(turn: Turn, event: WitnessSeen) -> None:
 def look(turn: Turn) -> None:
     """See from time to time whether Redis could serve, or still serves, as witness."""
     state = turn.state
-    state.next_look_us = turn.now_us + turn.timing.promise_us
+    state.next_look_us = turn.now_us + turn.timing.idle_ping_us
     if turn.settings.dynamic:
         turn.ask_witness(WitnessLook(state.record.witness))
 

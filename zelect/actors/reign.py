@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zelect.core.become import become_follower, publish_self, set_status
+from zelect.core.become import become_follower, set_status
 from zelect.core.effects import MarkOffline, PublishOffice, Vote, WitnessPing
 from zelect.core.messages import NodeOffline, Ping
 from zelect.core.quorum import WITNESS, has_quorum
@@ -158,10 +158,7 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
     for peer, known in state.peers.items():
         if known.dead or known.silent:  # lost before there was anybody to say so
             turn.publish(MarkOffline(peer, state.term))
-    if state.status is Status.RUNNING:
-        publish_self(turn)
-    else:
-        set_status(turn, Status.RUNNING)
+    set_status(turn, Status.RUNNING)
 
 
 def publish_office(turn: Turn) -> None:

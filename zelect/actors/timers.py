@@ -29,7 +29,7 @@ def begin(turn: Turn, ran_before: bool) -> None:
     state.identify_until_us = turn.now_us + turn.timing.promise_us
     state.next_idle_us = turn.now_us + turn.timing.idle_ping_us
     state.next_publish_us = turn.now_us + turn.timing.refresh_us
-    turn.note("node_began", term=state.term, incarnation=state.saved.incarnation, amnesia=state.amnesia)
+    turn.note("node_began", term=state.term, incarnation=state.saved.incarnation, voice=not state.amnesia)
     turn.publish(AskController())
     look(turn)
     publish_self(turn)

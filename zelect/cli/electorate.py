@@ -19,7 +19,7 @@ _TELL_S = 3.0
 
 _WITNESS = {
     "member": "votes too (in Redis)",
-    "ready": "ready in Redis, not needed now",
+    "ready": "ready in Redis, has no vote now",
     "stranger": "in the record, but Redis has forgotten it; a controller puts in a new one",
     "unreachable": "Redis does not answer",
     "unused": 'not used (quorum = "static")',
@@ -91,9 +91,8 @@ def _text(table: Mapping[str, Any]) -> str:
     elif survives == 0:
         lines.append("  survives  no further failure: the next one leaves no quorum")
     else:
-        word = "failure" if survives == 1 else "failures"
-        lines.append(f"  survives  {survives} more {word}, one after the other, in any order,")
-        lines.append("            with time between them for the electorate to follow")
+        more = "1 more failure" if survives == 1 else f"{survives} more failures, one after the other"
+        lines.append(f"  survives  {more}")
     return "\n".join(lines)
 
 
@@ -109,7 +108,8 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     electorate that come back are refused until told: `reset --join FOUNDATION NODE`.
 
     With --join, NODE... give up what they know of the old electorate and follow the new one; a
-    controller lets them vote again. Both must be run on the host of the nodes they concern.
+    controller lets them vote again. Both must be run on the host of the nodes they concern. To name
+    another cluster than .zelect: zelect electorate -c FILE reset NODE...
     """
     import time
 
@@ -126,24 +126,32 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     if silent:
         raise Failure(f"node {silent[0]} does not answer: start it first, it must hear of this itself", 5)
     if join is None:
-        _warn(cluster, sorted(nodes), reports)
+        _warn(cluster, sorted(nodes), set(addresses), reports)
+    else:
+        names = ", ".join(map(str, sorted(nodes)))
+        click.echo(f"Node {names} gives up the old electorate and joins foundation {join}.", err=True)
     if not sure and click.prompt(f"Type the cluster's name ({cluster}) to go on", err=True) != cluster:
         raise Failure("that is not the cluster's name; nothing was changed", 2)
     newest = max(report.foundation for report in reports.values())
     foundation = join or max(newest + 1, int(time.time()))
     members = _members_of(reports, join) if join else tuple(sorted(set(nodes)))
     _tell(cluster, {node: addresses[node] for node in nodes}, foundation, members)
-    click.echo(f"foundation {foundation}: members {', '.join(map(str, members))}")
+    names = ", ".join(map(str, sorted(nodes)))
+    if join is None:
+        click.echo(f"founded anew: foundation {foundation} with {names}. Tell the others when they are back:")
+        click.echo(f"  zelect electorate reset --join {foundation} NODE...")
+    else:
+        click.echo(f"node {names} joined foundation {foundation}; the controller takes it into the electorate")
 
 
-def _warn(cluster: str, nodes: list[int], reports: Mapping[int, NodeReport]) -> None:
+def _warn(cluster: str, nodes: list[int], roster: set[int], reports: Mapping[int, NodeReport]) -> None:
     from zelect.asking import controller_of
     from zelect.cli.errors import Failure
 
     head = controller_of(reports)
     if head is not None:
         raise Failure(f"node {head.id} is in office (term {head.term}): nothing is lost, nothing was changed", 1)
-    others = sorted({member for report in reports.values() for member in report.members} - set(nodes))
+    others = sorted(roster - set(nodes))
     click.echo(
         f"This founds the electorate of {cluster} anew with {', '.join(map(str, nodes))}.\n"
         f"If a member that you leave out ({', '.join(map(str, others)) or 'none'}) still runs somewhere and sees\n"

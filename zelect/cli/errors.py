@@ -30,3 +30,5 @@ def explained() -> Iterator[None]:
         raise Failure(str(error), error.exit_code) from error
     except ConfigError as error:
         raise Failure(str(error), 2) from error
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}; choose another --dir or mend its rights", 2) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,12 +75,15 @@ def draw(
     if store is not None:
         first += f"; Redis {store['state']}"
         if store["published_term"] is not None:
-            first += f" (has term {store['published_term']})"
+            seen = "has" if store["state"] == "up" else "had"
+            first += f" ({seen} term {store['published_term']})"
     lines = [first]
     if electorate is not None:
         members = ", ".join(map(str, electorate["members"]))
         witness = electorate["witness"]
         lines.append(f"electorate {electorate['config_term']}.{electorate['version']}: {members}; witness {witness}")
+    if store is not None and store["problem"]:
+        lines += textwrap.wrap(f"Redis: {store['problem']}", WIDTH)
     rows = []
     for entry in state["nodes"]:
         node = entry["id"]

@@ -143,7 +143,7 @@ def request(layout: Layout, command: str, node: int = 0) -> Processes:
     control = layout.read_control()
     if control is None or layout.supervisor_pid() is None:
         layout.read_plan()  # says so when there is no cluster at all
-        raise ClusterError(f"the cluster in {layout.directory} is not running: start it with 'zelect cluster up'", 5)
+        raise ClusterError(f"the cluster in {layout.directory} is not running: start it with 'zelect cluster up 3'", 5)
     question = json.dumps({"token": control["token"], "command": command, "node": node})
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.setsockopt(zmq.LINGER, 0)

@@ -200,7 +200,7 @@ class Supervisor:
         """Goodbye to the nodes, all at once; then Redis; then the rest. A second Ctrl-C is force."""
         running = [child for child in self._children.values() if child.process.poll() is None]
         if running:
-            self._view.say(f"stopping {len(running)} nodes")
+            self._view.say(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
         for child in running:
             child.asked = True
             child.signal(signal.SIGTERM)

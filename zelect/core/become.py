@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+PUBLISH_SOON_US = 50_000
+
+
 def publish_self(turn: Turn) -> None:
     """Publish this node's own entry as it is now; one that said goodbye has none any more."""
     if turn.state.leaving:
@@ -39,11 +42,12 @@ def publish_self(turn: Turn) -> None:
 
 
 def set_status(turn: Turn, status: Status) -> None:
-    """Change the status that people see; Redis hears of it."""
+    """Change the status that people see; Redis hears of it a little later, when the election is
+    over: its writes would compete for the processor with the votes."""
     if turn.state.status is not status:
         turn.state.status = status
         turn.note("status_changed", status=status.value)
-        publish_self(turn)
+        turn.state.next_idle_us = min(turn.state.next_idle_us, turn.now_us + PUBLISH_SOON_US)
 
 
 def schedule_campaign(turn: Turn, trigger: Trigger) -> None:

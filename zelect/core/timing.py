@@ -90,7 +90,7 @@ class Timing:
     def refresh_us(self) -> int:
         """Interval of the refresh in Redis: well below the shortest time to live there, and short
         enough for a record to be right again within two seconds of Redis' return."""
-        return 500_000
+        return 750_000
 
     def problems(self) -> list[tuple[str, str]]:
         """Every broken inequality as (key, explanation with the mend); empty when all hold."""

@@ -44,6 +44,7 @@ _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _DRAIN_MOST = 20_000
+_UNTOLD_MOST = 500
 _QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
 _LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "forgetful_peer_heard"})
 
@@ -92,6 +93,7 @@ class Node:
         self.began_us = now_us()
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
+        self.untold: list[Fact] = []
         self.done_us = NEVER_US
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
@@ -159,6 +161,7 @@ class Node:
             self._step(Began())
             self._loop(wake)
         finally:
+            self._tell_all()
             wake.close()
             self.witness.close(within_s=0.1)
             self.store.close(within_s=0.5)
@@ -188,9 +191,7 @@ class Node:
         late_us = self.settings.timing.heartbeat_us // 2
         while True:
             due_us = min(self.machine.deadline_us(), self.transport.deadline_us(), self.done_us)
-            # Round up: waking a fraction of a millisecond early would only spin.
-            wait_ms = max(0, min(60_000, -((now_us() - due_us) // 1000)))
-            ready = dict(self.poller.poll(wait_ms))
+            ready = self._wait(due_us)
             late = now_us() > due_us + late_us
             if late:
                 self.counters["loop_late"] += 1
@@ -205,6 +206,24 @@ class Node:
                     self._step(Tick(late))
             if self._may_end():
                 return
+
+    def _wait(self, due_us: int) -> dict[object, int]:
+        """What is ready, at `due_us` at the latest. What has to be logged is written while there
+        is nothing better to do: in the middle of an election a line costs more than a vote."""
+        # Round up: waking a fraction of a millisecond early would only spin.
+        wait_ms = max(0, min(60_000, -((now_us() - due_us) // 1000)))
+        if self.untold and wait_ms and len(self.untold) < _UNTOLD_MOST:
+            ready = dict(self.poller.poll(0))
+            if ready:
+                return ready
+        if wait_ms or len(self.untold) >= _UNTOLD_MOST:
+            self._tell_all()
+        return dict(self.poller.poll(wait_ms))
+
+    def _tell_all(self) -> None:
+        untold, self.untold = self.untold, []
+        for fact in untold:
+            self._tell(fact)
 
     def _take_in(self, ready: dict[object, int] | None, most: int) -> None:
         """Everything that came in: monitors first, they tell who died; then messages. `ready` is
@@ -294,8 +313,7 @@ class Node:
             self.crash_at("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)
-        for fact in effects.facts:
-            self._tell(fact)
+        self.untold.extend(effects.facts)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
         return effects
