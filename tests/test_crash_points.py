@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clusters import Fleet, fleet_of
+from tests.waiting import wait_until
 from tests.watches import Ballots
 from zelect.cluster.server import RedisServer
 from zelect.core.effects import Effects, Fact
@@ -38,12 +39,14 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str) -> None:
     cluster = fleet.cluster()
     ballots = Ballots(cluster)
-    cluster.start(1, 3)
+    cluster.start(1)
+    wait_until(lambda: cluster.events(1, "node_began"))
+    cluster.start(3)
+    cluster.settled(1, 3)
     cluster.start(2, crash_at=crash_at)
     head = cluster.settled()
-    victim = 2 if head.id != 2 else None
-    if victim is None:  # it was first and died at its point already
-        assert cluster.exit_code(2) == -9
+    assert head.id == 1, "the first in line, there first"
+    wait_until(lambda: [cluster.ask(node).get("succession") for node in (2, 3)] == [[2, 3]] * 2, what="2 is the next")
     cluster.kill(head.id)
     assert cluster.exit_code(2) == -9, "the successor dies at its point"
     cluster.start(2)
@@ -59,7 +62,13 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str
     ballots = Ballots(cluster)
     cluster.start(1, 2)
     cluster.start(3, crash_at=crash_at)
+    first = cluster.settled(1, 2)
+    if 3 in cluster.running():  # the others had elected somebody before it was there
+        cluster.settled()
+        cluster.kill(first.id)
     assert cluster.exit_code(3) == -9, "the voter dies at its point"
+    if first.id not in cluster.running():
+        cluster.start(first.id)
     head = cluster.settled(1, 2)
     cluster.start(3)
     cluster.settled(term_above=head.term - 1)

@@ -108,7 +108,9 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
     trouble.begin(server, board)
     says_down(cluster, first.id, trouble.word)
     state = status(cluster)
-    assert state["store"] == {"url": server.url, "state": "down", "published_term": first.term}
+    store = state["store"]
+    assert (store["url"], store["state"], store["published_term"]) == (server.url, "down", first.term)
+    assert trouble.word in store["problem"]
 
     cluster.kill(first.id)
     second = cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
@@ -216,7 +218,8 @@ def test_no_redis_configured(fleet: Fleet) -> None:
     head = cluster.settled()
     for node in cluster.ids:
         says_down(cluster, node, "not configured")
-    assert status(cluster)["store"] == {"url": "", "state": "down", "published_term": None}
+    none = {"url": "", "state": "down", "published_term": None, "problem": "not configured"}
+    assert status(cluster)["store"] == none
     cluster.kill(head.id)
     second = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
     cluster.term(second.id)
