@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 
 from tests.clusters import Fleet, fleet_of
+from tests.redis_server import running_server
 from tests.waiting import wait_until
 from tests.watches import Ballots
 from zelect.cluster.server import RedisServer
 from zelect.core.effects import Effects, Fact
 from zelect.shell.crash import CRASH_POINTS, CrashPoint
 
-pytest_plugins = ["tests.redis_server"]
-
 
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with running_server(tmp_path / "redis") as made:
         yield made
 
 
@@ -76,10 +81,8 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str
 
 
 @pytest.mark.parametrize("point", ["before_save", "after_save", "after_send"])
-def test_a_controller_that_dies_while_the_electorate_changes(
-    fleet: Fleet, point: str, redis_server: RedisServer
-) -> None:
-    cluster = fleet.cluster(redis_url=str(redis_server.url))
+def test_a_controller_that_dies_while_the_electorate_changes(fleet: Fleet, point: str, server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=server.url)
     ballots = Ballots(cluster)
     cluster.start(1, 2, 3, crash_at=f"{point}:electorate_changed")
     head = cluster.settled()

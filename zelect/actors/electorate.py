@@ -68,7 +68,7 @@ def _change(turn: Turn, reign: Reign, after: Record) -> None:
     require(committed(turn, reign) and before.config_term == state.term, "R10", "a quorum has the record and the term")
     turn.save(record=after)
     turn.note(
-        "electorate_changed",
+        "electorate_changed" if after.voters != before.voters else "lives_named",
         version=after.version,
         members=after.members,
         lives=sum(life > 0 for life in after.lives),
