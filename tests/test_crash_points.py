@@ -25,7 +25,9 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with running_server(tmp_path / "redis") as made:
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    with running_server(directory) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,11 +76,11 @@ def says_down(cluster: Cluster, node: int, word: str) -> None:
     assert any(word in fact["problem"] for fact in cluster.events(node, "store_down"))
 
 
-def status(cluster: Cluster) -> dict[str, object]:
+def status(cluster: Cluster) -> dict[str, Any]:
     """What `zelect status --json` prints while somebody is in office."""
     done = zelect("status", "-c", cluster.conf(cluster.ids[0]), "--json", "--timeout", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    state: dict[str, object] = json.loads(done.stdout)
+    state: dict[str, Any] = json.loads(done.stdout)
     return state
 
 

@@ -1,0 +1,199 @@
+"""What makes two worlds the same: time is relative, numbers are ages, what guides only luck is left out.
+
+A node's state is always kept as it is at the moment `NOW`; when time passes, everything in it moves
+back by one unit. What decides only *when* a node campaigns (succession, stagger, attempts, jitter,
+triggers) is set aside, and a node may campaign whenever promises, silence and connections allow:
+more behaviours than the shipped timers have, never fewer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from zelect.core.effects import WitnessIntent, WitnessPing
+from zelect.core.events import WitnessAnswered
+from zelect.core.lease import NEVER_US
+from zelect.core.messages import (
+    CommonResp,
+    Envelope,
+    Handover,
+    Message,
+    NodeOffline,
+    Ping,
+    Pong,
+    Trigger,
+    Voting,
+    VotResp,
+)
+from zelect.core.state import Campaign, Peer, Reign, Stand, State, Status
+from zelect.core.timing import Timing
+
+__all__ = ["NOW", "STALE", "Coarse", "age_answer", "age_envelope", "age_intent", "frozen", "settle", "spoken"]
+
+NOW = 1_000
+"""The moment at which every state is kept, in units."""
+_OLD = NOW - 4  # older than a lease and than three heartbeats: only that it was matters
+
+
+@dataclass(frozen=True, slots=True)
+class Coarse(Timing):
+    """Durations in units: a heartbeat is 1, a lease 2, a promise 3, and one unit is R5's margin.
+    What only tidies up, or is left to chance here, never comes due."""
+
+    @property
+    def heartbeat_us(self) -> int:
+        return 1
+
+    @property
+    def lease_us(self) -> int:
+        return 2
+
+    @property
+    def promise_us(self) -> int:
+        return 3
+
+    @property
+    def stagger_us(self) -> int:
+        return 1
+
+    @property
+    def down_after_us(self) -> int:
+        return 10**6
+
+    @property
+    def vote_wait_us(self) -> int:
+        return 10**6
+
+    @property
+    def idle_ping_us(self) -> int:
+        return 10**9
+
+    @property
+    def refresh_us(self) -> int:
+        return 10**9
+
+
+STALE = NOW - 3
+"""Number of all PINGs older than a lease: nobody remembers when they were sent."""
+
+
+def settle(state: State, now: int) -> dict[int, int]:
+    """Bring `state`, as it is at `now`, into its one form at `NOW`; returns how its PINGs are renumbered."""
+    shift = NOW - now
+    state.status, state.trigger, state.succession, state.attempts = Status.VOTING, Trigger.START, (), 0
+    state.identify_until_us = state.next_idle_us = state.next_look_us = state.next_publish_us = NEVER_US
+    state.leader_before, state.leader_before_heard_us, state.leader_heard_us = None, -1, -1
+    state.silent_until_us = _later(state.silent_until_us, shift)
+    state.campaign_at_us = NEVER_US if state.stand is Stand.ELECTED else NOW
+    if state.promise is not None:
+        until_us = _later(state.promise.until_us, shift)
+        state.promise = replace(state.promise, until_us=until_us) if until_us else None
+    # A request that waits for a promise to end is in the network as well, and may come again.
+    state.waiting, state.refused = {}, {}
+    state.peers = {node: _peer(peer) for node, peer in state.peers.items()}
+    if state.record.witness is None:
+        state.witness_same = False
+    if state.campaign is None:
+        state.round = 2 * state.term + 1  # the next question is about term + 1
+    else:
+        _settle_campaign(state.campaign, shift)
+    return {} if state.reign is None else _settle_reign(state, state.reign, shift)
+
+
+def _later(at_us: int, shift: int) -> int:
+    """A deadline, or 0 once it has passed."""
+    return at_us + shift if at_us + shift > NOW else 0
+
+
+def _peer(peer: Peer) -> Peer:
+    lives = peer.linked and peer.linked_us < peer.heard_us
+    heard_us = -1 if not peer.incarnation else NOW
+    return replace(peer, heard_us=heard_us, priority=0, linked_us=NOW - 1 if lives else NOW)
+
+
+def _settle_campaign(campaign: Campaign, shift: int) -> None:
+    campaign.trigger, campaign.began_us, campaign.give_up_us = Trigger.START, NOW, NEVER_US
+    # Refusals only end a round sooner, and a round may end at any time here.
+    campaign.answers = {
+        voter: replace(answer, reason=None, until_us=_later(answer.until_us, shift))
+        for voter, answer in campaign.answers.items()
+        if answer.granted
+    }
+
+
+def _settle_reign(state: State, reign: Reign, shift: int) -> dict[int, int]:
+    numbers = {number: sent_us + shift for number, sent_us in reign.sent_us.items()}
+    reign.trigger, reign.previous, reign.previous_heard_us, reign.votes = Trigger.START, None, -1, {}
+    reign.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
+    reign.number = max(reign.sent_us)
+    # What decides when a reign without a lease is over; with one nobody asks.
+    reign.elected_us = NOW if reign.lapses_us else max(reign.elected_us + shift, NOW - 3)
+    reign.waits_until_us = 0 if reign.lapses_us else _later(reign.waits_until_us, shift)
+    reign.lapses_us = max(reign.lapses_us + shift, NOW) if reign.lapses_us else 0
+    reign.renewed_us = max(reign.renewed_us + shift, _OLD) if reign.renewed_us else 0
+    reign.floor_us = reign.floor_us + shift if reign.floor_us + shift > _OLD else 0
+    reign.barrier_us, reign.found_again_us = _later(reign.barrier_us, shift), _later(reign.found_again_us, shift)
+    reign.next_ping_us = max(reign.next_ping_us + shift, NOW)
+    reign.entered_us = int(reign.entered_us > 0)
+    reign.suspended = bool(reign.entered_us) and not reign.holds(NOW)
+    reign.answered_us = {n: max(at_us + shift, _OLD) for n, at_us in reign.answered_us.items()}
+    members = state.members
+    reign.steady_us = {n: max(at_us + shift, _OLD) for n, at_us in reign.steady_us.items() if n not in members}
+    reign.saved_by = {n: saved for n, saved in reign.saved_by.items() if saved == state.record.id}
+    return numbers
+
+
+def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
+    """What is left of a message without what guides only luck; None when nothing is."""
+    match message:
+        case Ping():
+            number = numbers.get(message.number, NOW)
+            return replace(message, number=number, succession=()) if message.number else None
+        case Pong():
+            return replace(message, priority=0) if message.number > STALE else None
+        case Voting():
+            return replace(message, trigger=Trigger.START, controller=0, controller_term=0)
+        case VotResp():
+            return message if message.granted else replace(message, wait_us=0)
+        case NodeOffline():
+            return message if message.reason == "goodbye" else None
+        case Handover():
+            return replace(message, successor=0)
+        case CommonResp():
+            return None
+    return message
+
+
+def age_envelope(envelope: Envelope) -> Envelope | None:
+    """The same letter one unit later; None when it can do nothing any more."""
+    message = envelope.message
+    if isinstance(message, Ping):
+        return replace(envelope, message=replace(message, number=max(message.number - 1, STALE)))
+    if isinstance(message, Pong):
+        older = replace(message, number=message.number - 1)
+        return replace(envelope, message=older) if older.number > STALE else None
+    return envelope
+
+
+def age_intent(intent: WitnessIntent) -> WitnessIntent:
+    """The same question to the witness one unit later."""
+    return replace(intent, number=max(intent.number - 1, STALE)) if isinstance(intent, WitnessPing) else intent
+
+
+def age_answer(event: Any) -> Any:
+    """The same answer of the witness one unit later; None when it can do nothing any more."""
+    if isinstance(event, WitnessAnswered):
+        if event.number - 1 <= STALE and event.reason is None:
+            return None
+        return replace(event, number=max(event.number - 1, STALE))
+    return event
+
+
+def frozen(value: Any) -> Any:
+    """A hashable twin of a state."""
+    if isinstance(value, State | Campaign | Reign):
+        return tuple(frozen(getattr(value, item.name)) for item in fields(value))
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(sorted(value)) if isinstance(value, set) else value

@@ -1,0 +1,350 @@
+"""A world, what may happen in it, and what must hold in it.
+
+A world is (locals, witness, letters, budget, elected, committed): one number per node, the number
+of the witness's state, a bit mask of every letter on its way, what misfortune is still allowed, who
+was elected in which term, and the newest record known to be committed. A letter that arrives stays
+on its way: it may arrive again, at any time, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tools.checking.letters import Sweeper
+from tools.checking.locals import Cast
+from tools.checking.memory import Server, answer, flushed, restarted, same
+from tools.checking.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
+from zelect.core.events import WitnessSeen
+from zelect.core.quorum import WITNESS, RecordId
+from zelect.core.state import State
+
+__all__ = ["Universe"]
+
+
+@dataclass
+class Universe:
+    """Everything that may happen to worlds of one cast."""
+
+    cast: Cast
+    seen: set[str] = field(default_factory=set)
+    heed: Callable[[Move], object] | None = None
+    floor: int = 0
+
+    def __post_init__(self) -> None:
+        self.servers: list[Server] = [Server()]
+        self._server_ids = {Server(): 0}
+        self._sweeper = Sweeper(self.cast, self.servers)
+        self._heard: list[dict[int, Outcome | None]] = []
+        self._idle: list[int] = []
+        self._alone: dict[int, list[tuple[str, Outcome]]] = {}
+        self._cached: dict[tuple[object, ...], Outcome | None] = {}
+        self._answers: dict[tuple[int, int], tuple[int, int]] = {}
+        self._later: dict[int, tuple[int, ...]] = {}
+        self._aged: dict[int, int] = {}
+        self._sights: dict[tuple[int, int], tuple[int, int]] = {}
+
+    # -- moves ----------------------------------------------------------------------------------------
+
+    def moves(self, world: World) -> Iterator[tuple[Move, World]]:
+        """Every move and the world it leads to. Raises `Violation`."""
+        cast = self.cast
+        for index, node in enumerate(cast.nodes):
+            at = world.at[index]
+            if cast.locals[at].state is None:
+                yield from self._down(world, index, node)
+                continue
+            yield from self._hears(world, index, node, at)
+            for words, outcome in self._by_itself(at):
+                yield from self._apply(world, index, node, words, outcome)
+            yield from self._suffers(world, index, node, at)
+        yield from self._witness(world)
+        yield from self._time(world)
+
+    def _by_itself(self, at: int) -> list[tuple[str, Outcome]]:
+        known = self._alone.get(at)
+        if known is None:
+            known = self._alone[at] = self.cast.alone(at)
+        return known
+
+    def _hears(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        while len(self._heard) <= at:
+            self._heard.append({})
+            self._idle.append(0)
+        heard = self._heard[at]
+        rest = world.letters & self.cast.to_mask[node] & ~self._idle[at]
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            bit = low.bit_length() - 1
+            if bit in heard:
+                outcome = heard[bit]
+            else:
+                outcome = heard[bit] = self.cast.hear(at, bit)
+                if outcome is None or (outcome.after == at and not outcome.sends and not outcome.broken):
+                    self._idle[at] |= low
+                    continue
+            assert outcome is not None
+            if outcome.after == at and not outcome.sends & ~world.letters:
+                continue
+            yield from self._apply(world, index, node, "hears", outcome, bit)
+
+    def _suffers(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        cast, budget = self.cast, world.budget
+        local = cast.locals[at]
+        state = local.state
+        assert state is not None
+        victim = not cast.bounds.victims or node in cast.bounds.victims
+        if state.leaving or (budget.crashes and victim):
+            spent = budget if state.leaving else budget._replace(crashes=budget.crashes - 1)
+            yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
+        if budget.leaves and not state.leaving:
+            spent = budget._replace(leaves=budget.leaves - 1)
+            outcome = self._cache(("leave", at), lambda: cast.leave(at))
+            yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
+        for other_index, other in enumerate(cast.nodes):
+            if other != node:
+                known = state.peers[other].incarnation
+                gone = known not in (0, _process(cast.locals[world.at[other_index]]))
+                if gone and (local.links[other] or not state.peers[other].dead):
+                    outcome = self._cache(("lose", at, other), lambda other=other: cast.lose(at, other))
+                    yield from self._apply(world, index, node, f"proves node {other} dead", outcome)
+        yield from self._looks(world, index, node, at, state)
+
+    def _looks(self, world: World, index: int, node: int, at: int, state: State) -> Iterator[tuple[Move, World]]:
+        """The witness in the record turns out to be another one."""
+        identity = state.record.witness
+        if state.witness_same and not same(self.servers[world.witness], identity, self.cast.seams.bound()):
+            event = WitnessSeen(identity, ready=True, same=False)
+            outcome = self._cache(("see", at, False), lambda: self.cast.see(at, event))
+            yield from self._apply(world, index, node, "finds the witness to be a stranger", outcome)
+
+    def _seen(self, at: int, sends: int, witness: int) -> tuple[int, int]:
+        """A node that has not seen the witness as it is looks at once."""
+        local = self.cast.locals[at]
+        state = local.state
+        if state is None or not self.cast.settings[local.node].dynamic or state.leaving:
+            return at, sends
+        known = self._sights.get((at, witness))
+        if known is None:
+            identity = state.record.witness
+            is_same = same(self.servers[witness], identity, self.cast.seams.bound())
+            known = (at, 0)
+            if not state.witness_ready or (is_same and not state.witness_same):
+                outcome = self.cast.see(at, WitnessSeen(identity, ready=True, same=is_same))
+                known = (at, 0) if outcome is None else (outcome.after, outcome.sends)
+                if outcome is not None:
+                    self._check_step(outcome)
+            self._sights[at, witness] = known
+        return known[0], sends | known[1]
+
+    def _down(self, world: World, index: int, node: int) -> Iterator[tuple[Move, World]]:
+        cast, at = self.cast, world.at[index]
+        births = cast.locals[at].births
+        if births and not world.budget.restarts:
+            return
+        budget = world.budget._replace(restarts=world.budget.restarts - (births > 0))
+        around = [cast.locals[number] for number in world.at]
+        up = {local.node: local.births for local in around if local.state is not None}
+        others = tuple(up.get(n, 0) for n in range(max(cast.nodes) + 1))
+        for forget in (False, True) if budget.losses and births else (False,):
+            spent = budget._replace(losses=budget.losses - forget)
+            words = "starts without its disk" if forget else "starts"
+            outcome = self._cache(("start", at, others, forget), lambda f=forget: cast.start(at, others, f))
+            met, broken = self._meet(world._replace(budget=spent), node, births + 1)
+            if not broken:
+                yield from self._apply(met, index, node, words, outcome)
+
+    def _meet(self, world: World, node: int, births: int) -> tuple[World, bool]:
+        """All that run connect to the process that starts; True when that is beyond the bounds."""
+        at, letters = list(world.at), world.letters
+        for index, number in enumerate(world.at):
+            local = self.cast.locals[number]
+            if local.node == node or local.state is None or local.state.leaving:
+                continue
+            outcome = self._cache(("link", number, node, births), lambda n=number: self.cast.link(n, node, births))
+            if outcome is None:
+                return world, True
+            self._check_step(outcome)
+            at[index], letters = outcome.after, letters | outcome.sends
+        return world._replace(at=tuple(at), letters=letters), False
+
+    def _cache(self, key: tuple[object, ...], make: object) -> Outcome | None:
+        if key not in self._cached:
+            self._cached[key] = make()  # type: ignore[operator]
+        return self._cached[key]
+
+    def _crash(self, at: int) -> int:
+        return self.cast.crash(at)
+
+    # -- the witness and time -------------------------------------------------------------------------
+
+    def _witness(self, world: World) -> Iterator[tuple[Move, World]]:
+        cast, server = self.cast, self.servers[world.witness]
+        rest = world.letters & cast.to_mask[WITNESS]
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            after, reply = self._answer(world.witness, low.bit_length() - 1)
+            if after == world.witness and not reply & ~world.letters:
+                continue
+            yield (
+                Move(0, "hears", None, low.bit_length() - 1),
+                self._tidy(world._replace(witness=after, letters=world.letters | reply)),
+            )
+        if world.budget.amnesias and server.memory is not None:
+            spent = world.budget._replace(amnesias=world.budget.amnesias - 1)
+            for words, changed in (
+                ("is flushed", flushed(server)),
+                ("restarts empty", restarted(server, keeps=False)),
+                ("restarts with what it held", restarted(server, keeps=True)),
+            ):
+                yield Move(0, words), self._tidy(world._replace(witness=self.number(changed), budget=spent))
+
+    def _answer(self, witness: int, bit: int) -> tuple[int, int]:
+        known = self._answers.get((witness, bit))
+        if known is None:
+            ask = self.cast.letters[bit]
+            assert isinstance(ask, Ask)
+            server, event = answer(self.servers[witness], ask, self.cast.seams.bound())
+            reply = 0 if event is None else self.cast.post(Reply(ask.node, ask.incarnation, event))
+            known = self._answers[witness, bit] = (self.number(server), reply)
+        return known
+
+    def number(self, server: Server) -> int:
+        known = self._server_ids.get(server)
+        if known is None:
+            known = self._server_ids[server] = len(self.servers)
+            self.servers.append(server)
+        return known
+
+    def _time(self, world: World) -> Iterator[tuple[Move, World]]:
+        """One unit passes for all, or for all but one whose clock falls behind; who must look at
+        the clock does so first."""
+        cast = self.cast
+        if not cast.bounds.clock:
+            return
+        if cast.bounds.late:
+            overdue = [i for i, at in enumerate(world.at) if cast.overdue(at)]
+            for index in overdue:
+                at = world.at[index]
+                outcome = self._cache(("tick", at), lambda at=at: cast.tick(at))
+                yield from self._apply(world, index, cast.nodes[index], "looks at the clock", outcome)
+            if overdue:
+                return
+        yield from self._pass(world, -1, "a unit of time passes")
+        if world.budget.skew:
+            slow = world._replace(budget=world.budget._replace(skew=world.budget.skew - 1))
+            for index, node in enumerate(cast.nodes):
+                if cast.locals[world.at[index]].state is not None:
+                    yield from self._pass(slow, index, f"a unit of time passes, but not on the clock of node {node}")
+
+    def _pass(self, world: World, slow: int, words: str) -> Iterator[tuple[Move, World]]:
+        cast = self.cast
+        at = tuple(number if i == slow else self._age(number) for i, number in enumerate(world.at))
+        letters = self._age_letters(world.letters)
+        aged = world._replace(at=at, letters=letters)
+        facts, ticked = [], aged
+        for index, number in enumerate(at):
+            if cast.bounds.late or index == slow or not cast.overdue(number):
+                continue
+            outcome = self._cache(("tick", number), lambda number=number: cast.tick(number))
+            if outcome is None:
+                return  # beyond the bounds
+            self._check_step(outcome)
+            if outcome.facts:
+                facts.append(f"node {cast.nodes[index]}: {outcome.facts}")
+            changed = (*ticked.at[:index], outcome.after, *ticked.at[index + 1 :])
+            ticked = ticked._replace(at=changed, letters=ticked.letters | outcome.sends)
+        if ticked != world:
+            note = Outcome(0, 0, None, "; ".join(facts), frozenset(), "", ())
+            yield Move(-1, words, note), self._tidy(self._judge(ticked))
+
+    def _age(self, at: int) -> int:
+        known = self._later.get(at)
+        if known is None:
+            known = self._later[at] = (self.cast.later(at),)
+        return known[0]
+
+    def _age_letters(self, letters: int) -> int:
+        known = self._aged.get(letters)
+        if known is None:
+            known, rest = 0, letters
+            while rest:
+                low = rest & -rest
+                rest ^= low
+                known |= self.cast.aged(low.bit_length() - 1)
+            self._aged[letters] = known
+        return known
+
+    # -- consequences ---------------------------------------------------------------------------------
+
+    def _apply(
+        self, world: World, index: int, node: int, words: str, outcome: Outcome | None, letter: int = -1
+    ) -> Iterator[tuple[Move, World]]:
+        if outcome is None:
+            return
+        move = Move(node, words, outcome, letter)
+        if self.heed is not None:
+            self.heed(move)
+        self._check_step(outcome)
+        victims = self.cast.bounds.victims
+        if outcome.inside and world.budget.crashes and (not victims or node in victims):
+            spent = world.budget._replace(crashes=world.budget.crashes - 1)
+            for after, sends in outcome.inside:
+                halted = Move(node, f"crashes before all is done as it {words}", None, letter)
+                yield self._go(world, index, halted, after, sends, spent)
+        elected = world.elected
+        if outcome.elected is not None:
+            elected = self._elect(world, node, outcome.elected)
+        if outcome.seen:
+            self.seen |= outcome.seen
+        changed = world._replace(elected=elected)
+        yield self._go(changed, index, move, outcome.after, outcome.sends, world.budget)
+
+    def _go(self, world: World, index: int, move: Move, after: int, sends: int, budget: Budget) -> tuple[Move, World]:
+        after, sends = self._seen(after, sends, world.witness)
+        at = (*world.at[:index], after, *world.at[index + 1 :])
+        committed = world.committed
+        if self.cast.committed[after] > committed:
+            committed = self.cast.committed[after]
+            self._note_record(self.cast.locals[after])
+        changed = World(at, world.witness, world.letters | sends, budget, world.elected, committed)
+        return move, self._tidy(self._judge(changed))
+
+    def _note_record(self, local: Local) -> None:
+        assert local.state is not None
+        record, roster = local.state.record, self.cast.nodes
+        if len(record.members) == 2 and record.witness is not None:
+            self.seen.add("shrunk to the floor")
+        if record.members == roster and record.witness is None and record.version > self.floor > 0:
+            self.seen.add("grown again")
+
+    def _check_step(self, outcome: Outcome) -> None:
+        if outcome.broken:
+            raise Violation(outcome.broken)
+
+    def _elect(self, world: World, node: int, won: tuple[int, RecordId]) -> tuple[int, ...]:
+        term, held = won
+        elected = world.elected
+        if elected[term - 1] not in (0, node):
+            raise Violation(f"S1: nodes {elected[term - 1]} and {node} are both elected in term {term}")
+        if term > world.committed[1] and held < world.committed:
+            raise Violation(f"R10: node {node} is elected with record {held}, but {world.committed} is committed")
+        return (*elected[: term - 1], node, *elected[term:])
+
+    def _judge(self, world: World) -> World:
+        in_office = self.cast.in_office
+        holders = [node for node, at in zip(self.cast.nodes, world.at, strict=True) if in_office[at]]
+        if len(holders) > 1:
+            raise Violation(f"S2: nodes {holders} are in office at the same time")
+        return world
+
+    def _tidy(self, world: World) -> World:
+        letters = self._sweeper.sweep(world.at, world.witness, world.letters)
+        return world if letters == world.letters else world._replace(letters=letters)
+
+
+def _process(local: Local) -> int:
+    """The process that runs, 0 for none."""
+    return 0 if local.state is None else local.births

@@ -1,0 +1,130 @@
+"""Check the election exhaustively: `python tools/modelcheck.py`, or with a scenario and wider bounds.
+
+    python tools/modelcheck.py                          all scenarios, within their own bounds
+    python tools/modelcheck.py floor --crashes 2        one scenario, wider
+    python tools/modelcheck.py --mutant all             what breaks when a rule is broken, in how many steps
+
+Exit code 0: every property held and was seen; 1: a violation, or something that must happen never did,
+or (with --mutant) a mutant that lived. What is covered and what is not: docs/modelcheck.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.checking.mutants import MUTANTS, Mutant
+from tools.checking.parts import Bounds, Seams
+from tools.checking.scenarios import SCENARIOS
+from tools.checking.search import Found, search
+
+__all__ = ["check", "main"]
+
+_HELP = {
+    "terms": "highest term",
+    "versions": "changes of the electorate record after the start",
+    "crashes": "processes that may die",
+    "restarts": "processes that may start again",
+    "amnesias": "times that the witness forgets or becomes another",
+    "losses": "restarts without the disk",
+    "leaves": "goodbyes",
+    "skew": "units that clocks may fall behind, all together; R5's margin is 1",
+    "founds": "witness memories that one node may begin",
+}
+
+
+def check(
+    name: str,
+    changes: dict[str, object] | None = None,
+    mutant: Mutant | None = None,
+    *,
+    most: int = 10**9,
+    depth: int = 10**6,
+    seconds: float = 1e9,
+    progress: bool = False,
+) -> Found:
+    """Search the scenario `name` with some of its bounds changed."""
+    scenario = SCENARIOS[name]
+    bounds = replace(scenario.bounds, **(changes or {}))  # type: ignore[arg-type]
+    universe, start = scenario.begin(bounds, mutant.seams() if mutant is not None else Seams())
+    with mutant.broken() if mutant is not None else nullcontext():
+        return search(universe, start, most=most, depth=depth, seconds=seconds, progress=progress)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    limits = {"most": options.worlds, "depth": options.depth, "seconds": options.seconds}
+    if options.mutant:
+        names = list(MUTANTS) if options.mutant == "all" else [options.mutant]
+        return max(_kill(name, options.trace, limits) for name in names)
+    changes = {key: getattr(options, key) for key in _HELP if getattr(options, key) is not None}
+    changes |= {key: True for key in ("inside", "late", "hello", "silence") if getattr(options, key)}
+    if options.anybody:
+        changes |= {"candidates": (), "victims": ()}
+    names = list(SCENARIOS) if options.scenario == "all" else [options.scenario]
+    return max(_examine(name, changes, limits) for name in names)
+
+
+def _examine(name: str, changes: dict[str, object], limits: dict[str, float]) -> int:
+    scenario = SCENARIOS[name]
+    print(f"{name}: {scenario.about}", flush=True)
+    found = check(name, changes, progress=True, **limits)  # type: ignore[arg-type]
+    extent = "all of them" if found.complete else "not all of them"
+    print(f"  {found.worlds:,} worlds, {extent}, depth {found.depth}, {found.seconds:.1f} s")
+    print(f"  seen: {', '.join(sorted(found.seen)) or 'nothing'}")
+    if found.violation:
+        print(f"  VIOLATION {found.violation}")
+        _tell(found)
+        return 1
+    missing = scenario.must - found.seen
+    if missing:
+        print(f"  NEVER SEEN {', '.join(sorted(missing))}")
+    return int(bool(missing))
+
+
+def _kill(name: str, trace: bool, limits: dict[str, float]) -> int:
+    mutant = MUTANTS[name]
+    found = check(mutant.scenario, mutant.bounds, mutant, **limits)  # type: ignore[arg-type]
+    outcome = f"{found.depth} steps  {found.violation}" if found.violation else "LIVES"
+    print(f"{mutant.rule:4} {name:22} {found.worlds:9,} worlds {found.seconds:6.1f} s  {outcome}", flush=True)
+    if trace:
+        _tell(found)
+    return int(not found.violation)
+
+
+def _tell(found: Found) -> None:
+    for number, line in enumerate(found.trace, 1):
+        print(f"  {number:3}  {line}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="exhaustive check of the election, over the machine that ships")
+    parser.add_argument("scenario", nargs="?", default="all", choices=["all", *SCENARIOS])
+    parser.add_argument("--mutant", choices=["all", *MUTANTS], help="break a rule on purpose")
+    parser.add_argument("--trace", action="store_true", help="with --mutant: tell the way to the violation")
+    parser.add_argument("--worlds", type=int, default=10**9, help="stop after so many worlds")
+    parser.add_argument("--depth", type=int, default=10**6, help="stop after so many steps")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop each search after so long")
+    known = {item.name for item in fields(Bounds)}
+    for name, text in _HELP.items():
+        assert name in known
+        parser.add_argument(f"--{name}", type=int, help=text)
+    parser.add_argument(
+        "--anybody", action="store_true", help="every node may campaign and die, not only those of the scenario"
+    )
+    parser.add_argument("--inside", action="store_true", help="processes also die between two effects of one step")
+    parser.add_argument("--late", action="store_true", help="messages also arrive in the instant before a due timer")
+    parser.add_argument("--hello", action="store_true", help="NODE_ONLINE and its answer, too")
+    parser.add_argument("--silence", action="store_true", help="a controller may take any peer for silent at any time")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
