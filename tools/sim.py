@@ -1,7 +1,7 @@
 """The simulator: the machine that ships, under virtual time and faults that follow from a seed.
 
-    python -m tools.sim --nodes 3 --seed 42
-    python -m tools.sim --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
+    python tools/sim.py --nodes 3 --seed 42
+    python tools/sim.py --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
 
 A run is a *safety phase* with faults, after each event of which `tools.properties` looks at
 everything; then all is healed, and the nodes must have a controller in office within
@@ -22,6 +22,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.faults import FAULTS, Fault, apply, heal_all, make_plan
 from tools.properties import Violation
