@@ -16,6 +16,9 @@ from zelect.cluster.server import RedisServer
 from zelect.core.effects import Effects, Fact
 from zelect.shell.crash import CRASH_POINTS, CrashPoint
 
+# The second in line waits so long that a busy machine does not change who is first.
+IN_ORDER = {"stagger_ms": 450}
+
 
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
@@ -44,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     ],
 )
 def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str) -> None:
-    cluster = fleet.cluster()
+    cluster = fleet.cluster(timing=IN_ORDER)
     ballots = Ballots(cluster)
     cluster.start(1)
     wait_until(lambda: cluster.events(1, "node_began"))
@@ -65,7 +68,7 @@ def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str)
 
 @pytest.mark.parametrize("crash_at", ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"])
 def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str) -> None:
-    cluster = fleet.cluster()
+    cluster = fleet.cluster(timing=IN_ORDER)
     ballots = Ballots(cluster)
     cluster.start(1, 2)
     cluster.start(3, crash_at=crash_at)
