@@ -57,6 +57,7 @@ def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str)
     head = cluster.settled()
     assert head.id == 1, "the first in line, there first"
     wait_until(lambda: [cluster.ask(node).get("succession") for node in (2, 3)] == [[2, 3]] * 2, what="2 is the next")
+    wait_until(lambda: all(peer["linked"] for node in (2, 3) for peer in cluster.ask(node)["peers"]))
     cluster.kill(head.id)
     assert cluster.exit_code(2) == -9, "the successor dies at its point"
     cluster.start(2)
