@@ -19,13 +19,11 @@ what the promise exists to prevent (Ongaro's thesis, section 4.2.3).
 from __future__ import annotations
 
 from zelect.core.become import adopt_record, become_follower
-from zelect.core.messages import Envelope, Refusal, Trigger, Voting, VotResp
+from zelect.core.messages import FOR_NOW, Envelope, Refusal, Trigger, Voting, VotResp
 from zelect.core.rules import require
 from zelect.core.turn import Turn
 
 __all__ = ["answer_waiting", "voting"]
-
-_FOR_NOW = (Refusal.PROMISED, Refusal.SILENT)
 
 
 def voting(turn: Turn, envelope: Envelope, message: Voting) -> None:
@@ -51,7 +49,7 @@ def answer_waiting(turn: Turn) -> None:
 def _answer(turn: Turn, envelope: Envelope, message: Voting, again: bool) -> None:
     state, candidate = turn.state, envelope.sender
     reason, wait_us = _judge(turn, candidate, message)
-    if not message.pre and reason not in _FOR_NOW and message.term_sought > state.term:
+    if not message.pre and reason not in FOR_NOW and message.term_sought > state.term:
         become_follower(turn, message.term_sought, why="higher_term")
     granted = reason is None
     if granted and not message.pre:

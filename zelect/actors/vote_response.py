@@ -19,7 +19,7 @@ from zelect.core.become import (
 from zelect.core.effects import WitnessVote
 from zelect.core.events import WitnessVoted
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import Envelope, Refusal, Trigger, Voting, VotResp
+from zelect.core.messages import FOR_NOW, Envelope, Trigger, Voting, VotResp
 from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size, tally
 from zelect.core.state import Answer, Campaign, Stand, State
 from zelect.core.succession import jitter_us, rank
@@ -27,8 +27,6 @@ from zelect.core.timing import MAX_TERM
 from zelect.core.turn import Turn
 
 __all__ = ["campaign_due_us", "round_over", "start_campaign", "vot_resp", "witness_voted"]
-
-_FOR_NOW = (Refusal.PROMISED, Refusal.SILENT)
 
 
 def campaign_due_us(node: int, state: State) -> int:
@@ -151,7 +149,7 @@ def _enough_at_us(state: State, campaign: Campaign) -> int:
     """When enough refused voters will be free of their promises to make a quorum; 0: unknown."""
     granted = sum(answer.granted for answer in campaign.answers.values())
     missing = quorum_size(state.voters) - granted
-    frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in _FOR_NOW)
+    frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in FOR_NOW)
     return frees_us[missing - 1] if 0 < missing <= len(frees_us) else 0
 
 
@@ -187,7 +185,7 @@ def _ask_witness(turn: Turn, campaign: Campaign) -> None:
 def _nodes_may_do(turn: Turn, campaign: Campaign) -> bool:
     """Whether the nodes that have granted or may still answer are a quorum without the witness."""
     state = turn.state
-    refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in _FOR_NOW}
+    refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in FOR_NOW}
     granted = {v for v, a in campaign.answers.items() if a.granted}
     possible = (state.connected(turn.me) | granted) - refused - {WITNESS}
     return has_quorum(state.voters, possible)
@@ -195,7 +193,7 @@ def _nodes_may_do(turn: Turn, campaign: Campaign) -> bool:
 
 def _judge(turn: Turn, campaign: Campaign) -> None:
     # A voter bound only for now may still grant within the round, when it learns of the death.
-    decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in _FOR_NOW}
+    decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in FOR_NOW}
     outcome = tally(turn.state.voters, decided)
     undecided = outcome is Outcome.PENDING and WITNESS in turn.state.voters and not campaign.witness_asked
     if undecided and not _nodes_may_do(turn, campaign):

@@ -31,6 +31,7 @@ from zelect.core.quorum import Record
 from zelect.core.timing import MAX_TERM
 
 __all__ = [
+    "FOR_NOW",
     "MESSAGES",
     "PROTOCOL_VERSION",
     "CommonResp",
@@ -87,6 +88,10 @@ class Refusal(StrEnum):
     STRANGER = "stranger"
     UNREACHABLE = "unreachable"
     STALE_ELECTORATE = "stale_electorate"
+
+
+FOR_NOW = frozenset({Refusal.PROMISED, Refusal.SILENT})
+"""Refusals that time alone takes back."""
 
 
 class Trigger(StrEnum):
