@@ -7,13 +7,13 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-import zmq
 
 from tests.ports import free_port
 from tests.waiting import wait_until
 from tests.wires import in_namespace
 from zelect.core.events import Evidence
 from zelect.core.timing import Proof
+from zelect.shell.poller import Poller
 from zelect.shell.probe import AGAIN_US, PATIENCE_US, DeathProbe, Verdict
 
 Address = tuple[str, int]
@@ -35,25 +35,25 @@ NEVER_FREE = 10**9
 
 
 def probe_of(
-    poller: zmq.Poller, address: Address | None, lock: Lock | None = None, proof: Proof = Proof.REFUSED
+    poller: Poller, address: Address | None, lock: Lock | None = None, proof: Proof = Proof.REFUSED
 ) -> DeathProbe:
     return DeathProbe(2, 7, address=address, proof=proof, lock_free=lock, poller=poller)
 
 
-def to_the_end(probe: DeathProbe, poller: zmq.Poller) -> Verdict:
+def to_the_end(probe: DeathProbe, poller: Poller) -> Verdict:
     """Step with the probe's own deadlines until the verdict, waiting for answers in between."""
     for turn in range(50):
         verdict = probe.step(turn * AGAIN_US)
         if verdict is not None:
-            assert not poller.sockets
+            assert not len(poller)
             return verdict
         poller.poll(5)
     raise AssertionError("no verdict")
 
 
 @pytest.fixture
-def poller() -> zmq.Poller:
-    return zmq.Poller()
+def poller() -> Poller:
+    return Poller()
 
 
 @contextlib.contextmanager
@@ -74,12 +74,12 @@ def accepted(server: socket.socket) -> int:
     return count
 
 
-def test_nobody_listens_is_a_refusal(poller: zmq.Poller) -> None:
+def test_nobody_listens_is_a_refusal(poller: Poller) -> None:
     verdict = to_the_end(probe_of(poller, ("127.0.0.1", free_port())), poller)
     assert verdict == Verdict(2, 7, Evidence.REFUSED, "refused")
 
 
-def test_refusal_over_ipv6(poller: zmq.Poller) -> None:
+def test_refusal_over_ipv6(poller: Poller) -> None:
     with socket.socket(socket.AF_INET6) as trial:
         try:
             trial.bind(("::1", 0))
@@ -88,14 +88,14 @@ def test_refusal_over_ipv6(poller: zmq.Poller) -> None:
     assert to_the_end(probe_of(poller, ("::1", free_port())), poller).evidence is Evidence.REFUSED
 
 
-def test_a_living_process_is_asked_again_until_patience_ends(poller: zmq.Poller) -> None:
+def test_a_living_process_is_asked_again_until_patience_ends(poller: Poller) -> None:
     with listener() as server:
         verdict = to_the_end(probe_of(poller, server.getsockname()), poller)
         assert (verdict.evidence, verdict.detail) == (None, "alive: accepted")
         assert accepted(server) == PATIENCE_US // AGAIN_US + 1
 
 
-def test_accepted_connections_are_closed_at_once(poller: zmq.Poller) -> None:
+def test_accepted_connections_are_closed_at_once(poller: Poller) -> None:
     with listener() as server:
         probe = probe_of(poller, server.getsockname())
         assert probe.step(0) is None
@@ -116,7 +116,7 @@ def _accept(server: socket.socket) -> socket.socket | None:
         return None
 
 
-def test_dying_process_that_still_accepts(poller: zmq.Poller) -> None:
+def test_dying_process_that_still_accepts(poller: Poller) -> None:
     with listener() as server:
         probe = probe_of(poller, server.getsockname())
         assert probe.step(0) is None
@@ -126,7 +126,7 @@ def test_dying_process_that_still_accepts(poller: zmq.Poller) -> None:
         assert to_the_end(probe, poller).evidence is Evidence.REFUSED
 
 
-def test_it_does_not_ask_more_often_than_it_says(poller: zmq.Poller) -> None:
+def test_it_does_not_ask_more_often_than_it_says(poller: Poller) -> None:
     with listener() as server:
         probe = probe_of(poller, server.getsockname())
         for now_us in range(0, AGAIN_US, 500):
@@ -136,7 +136,7 @@ def test_it_does_not_ask_more_often_than_it_says(poller: zmq.Poller) -> None:
         probe.close()
 
 
-def test_full_backlog_gives_no_answer_and_does_not_block(poller: zmq.Poller) -> None:
+def test_full_backlog_gives_no_answer_and_does_not_block(poller: Poller) -> None:
     with listener(backlog=0) as server, contextlib.ExitStack() as held:
         for _ in range(4):
             stuffing = held.enter_context(socket.socket())
@@ -146,7 +146,7 @@ def test_full_backlog_gives_no_answer_and_does_not_block(poller: zmq.Poller) -> 
         assert (verdict.evidence, verdict.detail) == (None, "unknown: no answer")
 
 
-def test_close_forgets_all_attempts(poller: zmq.Poller) -> None:
+def test_close_forgets_all_attempts(poller: Poller) -> None:
     with listener(backlog=0) as server, contextlib.ExitStack() as held:
         for _ in range(4):
             stuffing = held.enter_context(socket.socket())
@@ -155,13 +155,13 @@ def test_close_forgets_all_attempts(poller: zmq.Poller) -> None:
         probe = probe_of(poller, server.getsockname())
         probe.step(0)
         probe.step(AGAIN_US)
-        assert len(poller.sockets) == 2
+        assert len(poller) == 2
         probe.close()
         probe.close()
-        assert not poller.sockets
+        assert not len(poller)
 
 
-def test_free_lock_is_proof_while_the_port_still_accepts(poller: zmq.Poller) -> None:
+def test_free_lock_is_proof_while_the_port_still_accepts(poller: Poller) -> None:
     lock = Lock(free_at=3)
     with listener() as server:
         verdict = to_the_end(probe_of(poller, server.getsockname(), lock), poller)
@@ -169,12 +169,12 @@ def test_free_lock_is_proof_while_the_port_still_accepts(poller: zmq.Poller) -> 
         assert (lock.asked, accepted(server)) == (3, 2)
 
 
-def test_the_lock_is_asked_first(poller: zmq.Poller) -> None:
+def test_the_lock_is_asked_first(poller: Poller) -> None:
     verdict = to_the_end(probe_of(poller, ("127.0.0.1", free_port()), Lock(free_at=1)), poller)
     assert verdict.evidence is Evidence.LOCK
 
 
-def test_process_proof_asks_the_lock_only(poller: zmq.Poller) -> None:
+def test_process_proof_asks_the_lock_only(poller: Poller) -> None:
     lock = Lock(NEVER_FREE)
     verdict = to_the_end(probe_of(poller, ("127.0.0.1", free_port()), lock, Proof.PROCESS), poller)
     assert (verdict.evidence, verdict.detail) == (None, "unknown: no answer")
@@ -190,14 +190,14 @@ def test_process_proof_asks_the_lock_only(poller: zmq.Poller) -> None:
     ],
 )
 def test_with_nothing_to_ask_the_verdict_comes_at_once(
-    poller: zmq.Poller, address: Address | None, lock: Lock | None, proof: Proof
+    poller: Poller, address: Address | None, lock: Lock | None, proof: Proof
 ) -> None:
     verdict = probe_of(poller, address, lock, proof).step(0)
     assert verdict == Verdict(2, 7, None, "unknown: nothing to ask")
     assert lock is None or lock.asked == 0
 
 
-def test_answer_that_came_while_we_slept_counts(poller: zmq.Poller) -> None:
+def test_answer_that_came_while_we_slept_counts(poller: Poller) -> None:
     """A process frozen in the middle of a probe reads the answers before it looks at the clock."""
     with listener(backlog=0) as server, contextlib.ExitStack() as held:
         for _ in range(4):
@@ -216,8 +216,9 @@ def test_answer_that_came_while_we_slept_counts(poller: zmq.Poller) -> None:
 BEGIN = """
 import select, socket, struct, zmq
 from zelect.core.timing import Proof
+from zelect.shell.poller import Poller
 from zelect.shell.probe import DeathProbe
-poller = zmq.Poller()
+poller = Poller()
 def probe_of(port):
     return DeathProbe(2, 7, address=("127.0.0.1", port), proof=Proof.REFUSED, lock_free=None, poller=poller)
 """
@@ -260,7 +261,7 @@ wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 wire.bind(("lo", 0))
 probe = probe_of(20001)
 assert probe.step(0) is None
-(descriptor,) = [fd for fd, _ in poller.sockets]
+(descriptor,) = poller
 source = probe._pending[0].getsockname()[1]
 while True:
     packet = wire.recv(2000)[14:]
@@ -273,7 +274,7 @@ total = ~(total + (total >> 16)) & 0xFFFF
 firewall = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 firewall.sendto(struct.pack("!BBHI", 3, 3, total, 0) + quoted, ("127.0.0.1", 0))
 assert poller.poll(20000)
-print(probe.step(1), probe._note, len(poller.sockets))
+print(probe.step(1), probe._note, len(poller))
 """
     )
     assert printed == "None refused by ICMP, as a firewall does 0\n"

@@ -22,6 +22,7 @@ from tests.ports import free_ports
 from zelect.core.timing import Proof
 from zelect.shell.clock import now_us
 from zelect.shell.link import Context
+from zelect.shell.poller import Poller
 from zelect.shell.probe import Verdict
 from zelect.shell.transport import LinkChange, Received, Transport
 
@@ -39,7 +40,7 @@ class Loop:
     def __init__(self, listen: int, peers: dict[int, str], proof: Proof = Proof.REFUSED) -> None:
         self.port = listen
         self.context: Context = zmq.Context()
-        self.poller = zmq.Poller()
+        self.poller = Poller()
         self.transport = Transport(
             self.context,
             listen=at(listen),
@@ -59,7 +60,7 @@ class Loop:
 
     def turn(self) -> None:
         wait_us = min(20_000, max(0, self.transport.deadline_us() - now_us()))
-        ready = dict(self.poller.poll(-(-wait_us // 1000)))
+        ready = self.poller.poll(-(-wait_us // 1000))
         self.changes += self.transport.service(ready)
         self.received += self.transport.receive(100)
         self.verdicts += self.transport.verdicts()

@@ -136,7 +136,8 @@ class Machine:
                 electorate.witness_seen(turn, event)
         vote.answer_waiting(turn)
         reign.settle_office(turn)
-        electorate.manage(turn)
+        if not turn.routine:
+            electorate.manage(turn)
         timers.chores(turn)
         return turn.finish()
 

@@ -49,7 +49,8 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     """
     state, sender = turn.state, envelope.sender
     known = state.peers[sender]
-    if (known.priority, known.life) != (message.priority, message.life):
+    news = (known.priority, known.life) != (message.priority, message.life)
+    if news:
         turn.know(sender, priority=message.priority, life=message.life)
     reign = state.reign
     if reign is None or not message.number:
@@ -61,7 +62,9 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     if sender in state.members and not state.record.counts(sender, message.life):
         return  # this life of the member has no voice: its earlier one may have voted elsewhere (R1)
     before_us = reign.answered_us.get(sender, 0)
-    if sender not in reign.steady_us or sent_us - before_us > 3 * turn.timing.heartbeat_us:
+    steady = sender in reign.steady_us and sent_us - before_us <= 3 * turn.timing.heartbeat_us
+    if not steady:
         reign.steady_us[sender] = turn.now_us
     reign.answered_us[sender] = max(before_us, sent_us)
+    turn.routine = steady and not news and reign.saved_by.get(sender) == message.record_id
     reign.saved_by[sender] = max(reign.saved_by.get(sender, (0, 0, 0)), message.record_id)

@@ -36,6 +36,9 @@ class Turn:
     facts: list[Fact] = field(default_factory=list)
     answer: View | CommonResp | None = None
     leave: bool = False
+    routine: bool = False
+    """An answer that said nothing new came: what depends on more than the lease need not be judged
+    again before the next tick."""
 
     @property
     def me(self) -> int:

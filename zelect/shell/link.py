@@ -35,6 +35,7 @@ from typing import Any
 import zmq
 
 from zelect.core.lease import NEVER_US
+from zelect.shell.poller import Poller, has_mail
 
 __all__ = ["Context", "Counters", "Link", "parse_endpoint"]
 
@@ -84,7 +85,7 @@ class Link:
         endpoint: str,
         *,
         max_message_bytes: int,
-        poller: zmq.Poller,
+        poller: Poller,
         counters: Counters,
     ) -> None:
         """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``."""
@@ -102,6 +103,7 @@ class Link:
         self._pause_us = FIRST_PAUSE_US
         self._not_before_us = NEVER_US
         self._up_us = 0
+        self._sent = False  # since strays were last looked for
         self._reset(0)
 
     @property
@@ -122,8 +124,12 @@ class Link:
     def send(self, payload: bytes) -> bool:
         """Hand `payload` to the connection; False when it was dropped, which is counted."""
         if self.up and self._dealer is not None:
-            with contextlib.suppress(zmq.Again):
+            self._sent = True
+            try:
                 self._dealer.send(payload, zmq.NOBLOCK)
+            except zmq.Again:
+                pass
+            else:
                 self._counters["sent"] += 1
                 return True
         self._counters["dropped"] += 1
@@ -135,9 +141,12 @@ class Link:
         Returns the changes in the order in which they happened: True for up, False for down.
         """
         changes: list[bool] = []
+        if self.up and not self._sent and self._monitor not in ready and self._dealer not in ready:
+            return changes  # as nearly always
         if self._monitor in ready or now_us >= self.deadline_us():
             changes = self._drain_monitor(now_us)
-        if self._dealer in ready:
+        if self._sent or self._dealer in ready:
+            self._sent = False  # sending may have swallowed the news of a stray (see poller.py)
             self._drain_strays()
         if now_us >= self.deadline_us():
             self._counters["rebuilt"] += 1
@@ -248,7 +257,7 @@ class Link:
     def _drain_strays(self) -> None:
         """Throw away what arrived here: left alone it would stop libzmq from reading the
         connection, and so from noticing its end."""
-        if self._dealer is None:
+        if self._dealer is None or not has_mail(self._dealer):
             return
         with contextlib.suppress(zmq.Again):
             for _ in range(STRAYS_PER_TURN):

@@ -9,11 +9,11 @@ any deadline is judged (R14).
 from __future__ import annotations
 
 import gc
-import ipaddress
 import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import zmq
 
 from zelect import __version__, wire
 from zelect.config import Config
-from zelect.core.effects import Effects, Fact, Probe
+from zelect.core.effects import Effects, Probe
 from zelect.core.events import Began, Event, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
@@ -32,8 +32,10 @@ from zelect.shell.ballot import Ballot, BallotError
 from zelect.shell.clock import now_us, unix_ms
 from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
+from zelect.shell.poller import Poller
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
+from zelect.shell.teller import Teller
 from zelect.shell.transport import CannotBind, Received, Transport
 from zelect.shell.wakeup import Wakeup
 from zelect.shell.witness import WitnessClient
@@ -44,9 +46,7 @@ _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _DRAIN_MOST = 20_000
-_UNTOLD_MOST = 500
-_QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
-_LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "forgetful_peer_heard"})
+_GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 
 
 def run(config: Config) -> int:
@@ -72,7 +72,7 @@ class Node:
         self.log = log
         self.settings = settings = config.settings()
         self.context = zmq.Context()
-        self.poller = zmq.Poller()
+        self.poller = Poller()
         self.transport = Transport(
             self.context,
             listen=config.node.listen,
@@ -93,8 +93,13 @@ class Node:
         self.began_us = now_us()
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
-        self.untold: list[Fact] = []
+        self.teller = Teller(log)
         self.done_us = NEVER_US
+        # The answers to a round of heartbeats come within a millisecond, each in a moment of its
+        # own; in office nothing is lost by reading them together. They count by their PING's time.
+        self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
+        self.gather_until_us = 0
+        self.due_us: int | None = None
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
         self.store = Store(
@@ -161,7 +166,7 @@ class Node:
             self._step(Began())
             self._loop(wake)
         finally:
-            self._tell_all()
+            self.teller.tell()
             wake.close()
             self.witness.close(within_s=0.1)
             self.store.close(within_s=0.5)
@@ -190,7 +195,7 @@ class Node:
     def _loop(self, wake: Wakeup) -> None:
         late_us = self.settings.timing.heartbeat_us // 2
         while True:
-            due_us = min(self.machine.deadline_us(), self.transport.deadline_us(), self.done_us)
+            due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
             ready = self._wait(due_us)
             late = now_us() > due_us + late_us
             if late:
@@ -198,40 +203,50 @@ class Node:
             for number in wake.take() if wake.fileno() in ready else ():
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._step(Leave())
-            self._take_in(None if late else ready, most=_DRAIN_MOST if late else _BATCH)
-            if now_us() >= self.machine.deadline_us():
-                if self.transport.backlog():  # what waits may renew what is about to be judged
-                    self._take_in(None, most=_DRAIN_MOST)
-                if now_us() >= self.machine.deadline_us():
+            self._take_in(ready, most=_DRAIN_MOST if late else _BATCH, everywhere=late)
+            if now_us() >= self._machine_due_us():
+                # What waits may renew what is about to be judged; after an idle poll nothing does.
+                if (late or ready) and self.transport.backlog():
+                    self._take_in(ready, most=_DRAIN_MOST, everywhere=True)
+                if now_us() >= self._machine_due_us():
                     self._step(Tick(late))
+                    if self.machine.in_office(now_us()):
+                        self.gather_until_us = now_us() + self.gather_us
             if self._may_end():
                 return
 
-    def _wait(self, due_us: int) -> dict[object, int]:
+    def _machine_due_us(self) -> int:
+        """The machine's deadline, worked out once after its newest step."""
+        if self.due_us is None:
+            self.due_us = self.machine.deadline_us()
+        return self.due_us
+
+    def _wait(self, due_us: int) -> Mapping[object, int]:
         """What is ready, at `due_us` at the latest. What has to be logged is written while there
         is nothing better to do: in the middle of an election a line costs more than a vote."""
         # Round up: waking a fraction of a millisecond early would only spin.
         wait_ms = max(0, min(60_000, -((now_us() - due_us) // 1000)))
-        if self.untold and wait_ms and len(self.untold) < _UNTOLD_MOST:
-            ready = dict(self.poller.poll(0))
+        if self.teller.waits and wait_ms and not self.teller.is_full:
+            ready = self.poller.poll(0)
             if ready:
                 return ready
-        if wait_ms or len(self.untold) >= _UNTOLD_MOST:
-            self._tell_all()
-        return dict(self.poller.poll(wait_ms))
+        if wait_ms or self.teller.is_full:
+            self.teller.tell()
+        gather_ms = min(wait_ms, (self.gather_until_us - now_us()) // 1000)
+        if gather_ms > 0:
+            ready = self.poller.poll(gather_ms, but=self.transport.inbox)
+            if ready:
+                return ready
+            wait_ms -= gather_ms
+        return self.poller.poll(wait_ms)
 
-    def _tell_all(self) -> None:
-        untold, self.untold = self.untold, []
-        for fact in untold:
-            self._tell(fact)
-
-    def _take_in(self, ready: dict[object, int] | None, most: int) -> None:
+    def _take_in(self, ready: Mapping[object, int], most: int, everywhere: bool) -> None:
         """Everything that came in: monitors first, they tell who died; then messages. `ready` is
-        the poller's answer; without one, look everywhere."""
-        for change in self.transport.service(ready or {}):
+        the poller's answer; look `everywhere` when that is older than what may have come."""
+        for change in self.transport.service(ready):
             self._step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
         taken = 0
-        while taken < most and (ready is None or self.transport.has_mail(ready)):
+        while taken < most and (everywhere or self.transport.has_mail(ready)):
             batch = self.transport.receive(_BATCH)
             for received in batch:
                 self._hear(received)
@@ -242,9 +257,9 @@ class Node:
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
                 self._step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
-        if ready is None or self.store.pipe in ready:
+        if everywhere or self.store.pipe in ready:
             self._hear_store()
-        if ready is None or self.witness.pipe in ready:
+        if everywhere or self.witness.pipe in ready:
             for event in self.witness.receive():
                 self._step(event)
 
@@ -270,7 +285,7 @@ class Node:
             self.log.limited(error.reason, "warning", "frame_refused", **details)
             return
         self.counters["received"] += 1
-        if isinstance(envelope.message, Found) and not _is_loopback(received.origin):
+        if isinstance(envelope.message, Found) and not received.is_local:
             self.counters["steering_forbidden"] += 1
             refusal = CommonResp(int(Type.FOUND), Result.FORBIDDEN, "steering is allowed from the node's own host only")
             self._reply(received.route, refusal)
@@ -299,6 +314,7 @@ class Node:
 
     def _step(self, event: Event) -> Effects:
         """One step of the machine, carried out in the order of its fields (R1)."""
+        self.due_us = None
         effects = self.machine.step(event, now_us())
         if effects.save is not None:
             self.crash_at("before_save", effects)
@@ -313,7 +329,7 @@ class Node:
             self.crash_at("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)
-        self.untold.extend(effects.facts)
+        self.teller.keep(effects.facts)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
         return effects
@@ -376,19 +392,3 @@ class Node:
             message=message,
         )
         self.transport.reply(route, wire.encode(envelope))
-
-    def _tell(self, fact: Fact) -> None:
-        fields = dict(fact.fields)
-        if fact.name in ("message_refused", "witness_refused"):
-            self.log.limited(f"{fact.name} {fields['reason']}", "warning", fact.name, **fields)
-        elif fact.name in _LOUD:
-            self.log.limited(fact.name, "error", fact.name, **fields)
-        else:
-            self.log.event("debug" if fact.name in _QUIET else "info", fact.name, **fields)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -38,6 +38,7 @@ import zmq
 from zelect.core.events import Evidence
 from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
+from zelect.shell.poller import Poller
 
 __all__ = ["AGAIN_US", "PATIENCE_US", "DeathProbe", "Verdict"]
 
@@ -94,7 +95,7 @@ class DeathProbe:
         address: tuple[str, int] | None,
         proof: Proof,
         lock_free: Callable[[], bool] | None,
-        poller: zmq.Poller,
+        poller: Poller,
     ) -> None:
         self._peer = peer
         self._incarnation = incarnation

@@ -2,7 +2,7 @@
 
 Owned by one thread and driven by its poller::
 
-    ready = dict(poller.poll(timeout))
+    ready = poller.poll(timeout_ms)
     changes = transport.service(ready)      # monitors, watchdogs, probes
     received = transport.receive(100)       # what the peers said
     verdicts = transport.verdicts()         # what the probes found, those just begun included
@@ -14,6 +14,7 @@ more than this one. What arrives in another shape than one frame is thrown away 
 from __future__ import annotations
 
 import errno
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
 from zelect.shell.clock import now_us
 from zelect.shell.link import Context, Counters, Link, parse_endpoint
+from zelect.shell.poller import Poller, has_mail
 from zelect.shell.probe import DeathProbe, Verdict
 
 __all__ = ["CannotBind", "LinkChange", "Received", "Transport"]
@@ -88,11 +90,28 @@ class LinkChange:
 @dataclass(frozen=True, slots=True)
 class Received:
     """One message. `route` leads back over the ROUTER to whoever sent it, see `Transport.reply`;
-    `origin` is the IP address that it came from."""
+    `frame` is what libzmq gave."""
 
     route: bytes
     payload: bytes
-    origin: str = ""
+    frame: zmq.Frame | None = None
+
+    @property
+    def origin(self) -> str:
+        """The IP address that it came from; "" when its connection has nothing to tell (an old
+        ZMTP, or gone)."""
+        try:
+            return "" if self.frame is None else str(self.frame.get("Peer-Address"))
+        except zmq.ZMQError:
+            return ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it came over the loopback interface; False when that is not known."""
+        try:
+            return ipaddress.ip_address(self.origin).is_loopback
+        except ValueError:
+            return False
 
 
 class Transport:
@@ -105,7 +124,7 @@ class Transport:
         listen: str,
         peers: Mapping[int, str],
         max_message_bytes: int,
-        poller: zmq.Poller,
+        poller: Poller,
         proof: Proof = Proof.REFUSED,
     ) -> None:
         """`listen` and the values of `peers` are ``tcp://host:port``; raises ValueError otherwise."""
@@ -116,6 +135,7 @@ class Transport:
         self._poller = poller
         self._proof = proof
         self._router: zmq.Socket[bytes] | None = None
+        self._left = False  # messages that the poller may never tell of
         self._part = 0  # of the message being read: 0 route, 1 payload, 2 too many
         self._route = b""
         self._probes: dict[tuple[int, int], DeathProbe] = {}
@@ -163,6 +183,7 @@ class Transport:
             self._poller.unregister(self._router)
             self._router.close(0)
             self._router = None
+            self._left = False
 
     def service(self, ready: Mapping[Any, int]) -> list[LinkChange]:
         """Drain the monitors, run watchdogs and probes. `ready` is what the poller returned.
@@ -176,20 +197,27 @@ class Transport:
             self._step(key, probe, now)
         return changes
 
+    @property
+    def inbox(self) -> object:
+        """What the poller names when messages have arrived."""
+        return self._router
+
     def has_mail(self, ready: Mapping[Any, int]) -> bool:
-        """Whether the poller's answer says that messages have arrived."""
-        return self._router in ready
+        """Whether the poller's answer says that messages have arrived, or some were left."""
+        return self._left or self._router in ready
 
     def receive(self, limit: int) -> list[Received]:
         """At most `limit` messages that have arrived; see `backlog` for whether more wait."""
         messages: list[Received] = []
         router = self._router
+        self._left = router is not None
         for _ in range(PARTS_PER_TURN):
             if router is None or len(messages) >= limit:
                 break
             try:
                 frame = router.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self._left = False
                 break
             message = self._take(frame)
             if message is not None:
@@ -198,7 +226,9 @@ class Transport:
 
     def backlog(self) -> bool:
         """Whether more is waiting in the ROUTER."""
-        return self._router is not None and self._router.poll(0, zmq.POLLIN) != 0
+        if self._router is not None and has_mail(self._router):
+            self._left = True  # the poller may never tell of it
+        return self._left
 
     def send(self, peer: int, payload: bytes) -> bool:
         """Send to `peer` if its link is up and has room; False when dropped, which is counted.
@@ -213,6 +243,7 @@ class Transport:
     def reply(self, route: bytes, payload: bytes) -> bool:
         """Answer over the ROUTER; False when its sender is gone or takes nothing, which is counted."""
         if self._router is not None:
+            self._left = True  # sending may swallow the news of a message (see poller.py)
             try:
                 self._router.send_multipart([route, payload], zmq.NOBLOCK)
             except zmq.ZMQError:  # Again: its queue is full; EHOSTUNREACH: it has gone
@@ -251,9 +282,10 @@ class Transport:
     def deadline_us(self) -> int:
         """When `service` wants to be called at the latest, on the clock of `now_us`.
 
-        Now, while verdicts wait to be fetched: some are reached the moment a probe begins.
+        Now, while messages or verdicts wait to be fetched: some verdicts are reached the moment a
+        probe begins.
         """
-        due_us = now_us() if self._verdicts else NEVER_US
+        due_us = now_us() if self._verdicts or self._left else NEVER_US
         for link in self._links.values():
             due_us = min(due_us, link.deadline_us())
         for probe in self._probes.values():
@@ -284,19 +316,11 @@ class Transport:
         elif part == 1 and last:
             if len(frame) <= self._max_message_bytes:
                 self.counters["received"] += 1
-                return Received(self._route, frame.bytes, _origin(frame))
+                return Received(self._route, frame.bytes, frame)
             self.counters["too_big"] += 1
         elif last:
             self.counters["wrong_shape"] += 1
         return None
-
-
-def _origin(frame: zmq.Frame) -> str:
-    """Where a frame came from; "" when its connection has nothing to tell (an old ZMTP, or gone)."""
-    try:
-        return str(frame.get("Peer-Address"))
-    except zmq.ZMQError:
-        return ""
 
 
 def _explain_bind(address: str, code: int) -> str:

@@ -1,0 +1,106 @@
+"""Waits for ZeroMQ sockets and plain descriptors, at a few system calls a wake-up.
+
+`zmq.Poller` asks every socket twice at each call, at two system calls an answer: a node of seven
+sockets that wakes thirty times a second makes a thousand of them. Here the kernel watches the
+sockets' descriptors, and only a socket whose descriptor spoke is asked.
+
+The descriptor of a ZeroMQ socket says less than that of a connection: that something happened
+inside (ZMQ_FD in libzmq's manual calls it edge-triggered), not that a message waits. Hence two
+rules. A socket that was reported is asked again at the next call, until it has nothing more. And
+sending on a socket may swallow the news of a message that has just come: whoever sends on one
+tries to read afterwards (`Link` does); whoever stops reading early remembers it (`Transport` does).
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+
+__all__ = ["Poller", "has_mail"]
+
+_MASKS: dict[int, int] = {zmq.POLLIN: select.POLLIN, zmq.POLLOUT: select.POLLOUT}
+
+
+class Poller:
+    """Has the methods of `zmq.Poller` that a node needs. Not thread-safe.
+
+    ZeroMQ sockets are watched for messages to read, descriptors for reading or for writing.
+    """
+
+    def __init__(self) -> None:
+        self._kernel = select.poll()
+        self._things: dict[int, tuple[Any, bool, int]] = {}
+        self._descriptors: dict[Any, int] = {}
+        self._doubtful: set[Any] = set()
+        """Sockets that may hold a message of which their descriptor tells no more."""
+
+    def register(self, thing: Any, flags: int = zmq.POLLIN) -> None:
+        """Watch `thing`, a ZeroMQ socket or a descriptor. Raises ValueError when it is watched
+        already, or for other flags than one of zmq.POLLIN and zmq.POLLOUT (sockets: POLLIN)."""
+        is_socket = isinstance(thing, zmq.Socket)
+        if thing in self._descriptors or flags not in _MASKS or (is_socket and flags != zmq.POLLIN):
+            raise ValueError(f"{thing!r} can't be watched for {flags}")
+        descriptor = thing.getsockopt(zmq.FD) if is_socket else thing
+        self._kernel.register(descriptor, _MASKS[flags])
+        self._descriptors[thing] = descriptor
+        self._things[descriptor] = (thing, is_socket, flags)
+        if is_socket:
+            self._doubtful.add(thing)
+
+    def unregister(self, thing: Any) -> None:
+        """Watch `thing` no more; to be called before it is closed. Raises KeyError when it is not
+        watched."""
+        descriptor = self._descriptors.pop(thing)
+        del self._things[descriptor]
+        self._kernel.unregister(descriptor)
+        self._doubtful.discard(thing)
+
+    def __contains__(self, thing: object) -> bool:
+        return thing in self._descriptors
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is watched."""
+        return iter(self._descriptors)
+
+    def __len__(self) -> int:
+        return len(self._descriptors)
+
+    def poll(self, timeout_ms: int, but: Any = None) -> dict[Any, int]:
+        """What is ready, with its flag; nothing after `timeout_ms` milliseconds at the latest.
+
+        What comes for the socket `but` neither ends the wait nor is told. May return nothing
+        early: a descriptor spoke, but it was no message.
+        """
+        ready: dict[Any, int] = {}
+        for thing in list(self._doubtful) if self._doubtful else ():
+            if thing is not but:
+                if has_mail(thing):
+                    ready[thing] = zmq.POLLIN
+                else:
+                    self._doubtful.discard(thing)
+        if but is None:
+            spoke = self._kernel.poll(0 if ready else timeout_ms)
+        else:
+            descriptor = self._descriptors[but]
+            self._kernel.modify(descriptor, 0)
+            try:
+                spoke = self._kernel.poll(0 if ready else timeout_ms)
+            finally:
+                self._kernel.modify(descriptor, select.POLLIN)
+        for descriptor, _ in spoke:
+            thing, is_socket, flags = self._things[descriptor]
+            if thing not in ready and (not is_socket or has_mail(thing)):
+                ready[thing] = flags
+                if is_socket:
+                    self._doubtful.add(thing)
+        return ready
+
+
+def has_mail(socket: zmq.Socket[bytes]) -> bool:
+    """Whether `socket` has a message to read. The question itself takes the news from a poller's
+    descriptor: who asks must read, or remember."""
+    events = socket.getsockopt(zmq.EVENTS)
+    return isinstance(events, int) and bool(events & zmq.POLLIN)
