@@ -38,6 +38,7 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
     here = {peer for peer, known in state.peers.items() if known.linked and not known.gone}
     alive = {peer for peer in here if record.counts(peer, state.peers[peer].life)}
     alive |= {node} if state.has_voice(record) else set()
+    witness = witness_state(state, settings.dynamic)
     reign, leader = state.reign, state.leader
     in_office = state.in_office(now_us)
     controller = node if in_office else leader.id if leader is not None else 0
@@ -55,8 +56,8 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
         record=state.saved.record,
         quorate=state.links_quorum(node),
         amnesia=state.amnesia,
-        witness=witness_state(state, settings.dynamic),
-        survives=failures_survived(state.record, alive, state.witness_ready, settings.dynamic),
+        witness=witness,
+        survives=failures_survived(record, alive, state.witness_ready, settings.dynamic, witness == "stranger"),
         succession=state.succession,
         peers=tuple(
             PeerView(

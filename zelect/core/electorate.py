@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from zelect.core.quorum import Record, Witness, has_quorum
+from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
 __all__ = ["Change", "Health", "failures_survived", "next_change"]
 
@@ -96,32 +96,40 @@ def next_change(record: Record, health: Health, dynamic: bool) -> Change | None:
     return None
 
 
-def failures_survived(record: Record, alive: Collection[int], witness_up: bool, dynamic: bool) -> int:
+def failures_survived(
+    record: Record, alive: Collection[int], witness_up: bool, dynamic: bool, witness_lost: bool = False
+) -> int:
     """How many more members may fail, one after the other with time to adapt in between, until
     nobody can be elected; -1 when that is so already. The lowest ids fail first, which changes
-    nothing: members count alike."""
+    nothing: members count alike. `witness_lost`: the witness in the record is a stranger now, and
+    has no voice until a quorum put in another."""
     living = set(alive) & set(record.members)
+    lost = record.witness if witness_lost else None
     survived = -1
     while living:
-        record = _settled(record, living, witness_up, dynamic)
-        voters = {*living, 0} if record.witness is not None and witness_up else living
-        if not has_quorum(record.voters, voters):
+        record = _settled(record, living, witness_up, dynamic, lost)
+        if not has_quorum(record.voters, _voices(record, living, witness_up, lost)):
             break
         survived += 1
         living.discard(min(living))
     return survived
 
 
-def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic: bool) -> Record:
+def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic: bool, lost: Witness | None) -> Record:
     """The record once the controller has made every change that a quorum of the living allows."""
     while True:
         gone = frozenset(set(record.members) - set(living))
-        change = next_change(record, Health(gone=gone, witness_ready=witness_up), dynamic)
-        voters = {*living, 0} if record.witness is not None and witness_up else set(living)
-        if change is None or not has_quorum(record.voters, voters):
+        forgot = lost is not None and record.witness == lost
+        change = next_change(record, Health(gone=gone, witness_ready=witness_up, witness_lost=forgot), dynamic)
+        if change is None or not has_quorum(record.voters, _voices(record, living, witness_up, lost)):
             return record
         after = change.applied(record, {}, Witness("assumed", "", ""))
-        voters = {*living, 0} if after.witness is not None and witness_up else set(living)
-        if not has_quorum(after.voters, voters):
+        if not has_quorum(after.voters, _voices(after, living, witness_up, lost)):
             return record
         record = after
+
+
+def _voices(record: Record, living: Collection[int], witness_up: bool, lost: Witness | None) -> set[int]:
+    """The voters of `record` that can answer; ids of others among the living count nothing."""
+    heard = record.witness is not None and witness_up and record.witness != lost
+    return {*living, WITNESS} if heard else set(living)
