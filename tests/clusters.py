@@ -50,10 +50,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def zelect(*arguments: str | Path, prefix: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end; `prefix` is a command that executes the rest."""
+def zelect(
+    *arguments: str | Path | int, prefix: Collection[str] = (), typed: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end; `prefix` is a command that executes the rest, `typed` what
+    it reads before the end of its input."""
     command = [*prefix, sys.executable, "-m", "zelect", *map(str, arguments)]
-    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=_environment(), input=typed, capture_output=True, text=True, timeout=60)
 
 
 def holds_for(condition: Callable[[], object], seconds: float, what: str = "") -> int:
@@ -212,6 +215,34 @@ class Cluster:
             return head if agreed else None
 
         head = wait_until(found, 40.0, what=f"nodes {nodes} agree, term above {term_above}")
+        assert head is not None
+        return head
+
+    def adapted(self, *nodes: int, members: Iterable[int] = ()) -> NodeReport:
+        """Wait until one of `nodes` is in office, and all of them have the electorate that it wrote
+        in its term: `members` (none named: `nodes`), with the witness where their number is even."""
+        wanted = sorted(members or nodes)
+        witness = "member" if len(wanted) % 2 == 0 else "ready"
+        heard: list[object] = []
+
+        def found() -> NodeReport | None:
+            head = self.in_office()
+            said = {node: self.ask(node) for node in nodes}
+            heard[:] = [{node: (one.get("term"), one.get("electorate")) for node, one in said.items()}]
+            if head is None or head.id not in nodes or not all(said.values()):
+                return None
+            one = said[head.id]["electorate"]
+            right = (one["config_term"], one["members"], one["witness"]) == (head.term, wanted, witness)
+            same = all(
+                report["controller"] == head.id and report["electorate"] | {"survives": 0} == one | {"survives": 0}
+                for report in said.values()
+            )
+            return head if right and same else None
+
+        try:
+            head = wait_until(found, 40.0)
+        except AssertionError as error:
+            raise AssertionError(f"nodes {nodes} never had members {wanted}, witness {witness}: {heard}") from error
         assert head is not None
         return head
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tools.benching import failover, idle, lone, majority, recover
 from zelect.cluster.server import NoServer, find_server
 
-BENCH = Path(__file__).parent.parent / "tools" / "bench.py"
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "tools" / "bench.py"
 SPREAD = ["min", "p50", "p90", "p99", "max"]
 
 
@@ -80,3 +85,110 @@ def test_start_tells_of_both_ways() -> None:
 
 def test_too_few_nodes_are_refused() -> None:
     assert "at least --nodes 3" in bench("failover", "--nodes", "2", code=2)
+
+
+def check_width(
+    tell: Callable[[dict[str, Any]], None], result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> str:
+    tell(result)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    return text
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another checkout, which says so."""
+    tree = tmp_path / "other"
+    shutil.copytree(ROOT / "zelect", tree / "zelect", ignore=shutil.ignore_patterns("__pycache__"))
+    init = tree / "zelect" / "__init__.py"
+    init.write_text(re.sub(r'__version__ = ".*"', '__version__ = "9.8.7"', init.read_text()))
+    return tree
+
+
+def test_failover_against_another_checkout(other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("failover", "--trials", "1", "--seed", "7", "--json", "--against", str(other)))
+    check_header(result, "failover")
+    against = result["against"]
+    assert (against["dir"], against["version"]) == (str(other), "9.8.7"), "its nodes run its zelect"
+    assert result["versions"]["zelect"] != "9.8.7"
+    for side in (result, against):
+        assert (len(side["trials"]), side["without_successor"]) == (1, 0)
+        assert list(side["gap_ms"]) == SPREAD
+    compared = result["ratio_of_medians"]
+    assert compared["low"] <= compared["ratio"] <= compared["high"]
+    failover.tell(result)
+    text = capsys.readouterr().out
+    assert "kill to the change, this" in text
+    assert "kill to the change, other" in text
+    assert "ratio of medians" in text
+
+
+def test_idle_against_another_checkout(other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("idle", "--seconds", "2", "--json", "--against", str(other)))
+    check_header(result, "idle")
+    assert (result["against"]["dir"], result["against"]["version"]) == (str(other), "9.8.7")
+    for side in (result, result["against"]):
+        assert len(side["processes"]) == 4
+        assert len(side["nodes_cpu_percent_samples"]) == 2
+        assert list(side["nodes_cpu_percent"]) == SPREAD
+    assert result["ratio_of_medians"].keys() == {"ratio", "low", "high"}
+    idle.tell(result)
+    assert "ratio of medians" in capsys.readouterr().out
+
+
+def test_against_needs_a_checkout(tmp_path: Path) -> None:
+    assert "name a checkout of zelect" in bench("idle", "--against", str(tmp_path), code=2)
+
+
+def test_recover_tells_of_each_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("recover", "--trials", "1", "--json"))
+    check_header(result, "recover")
+    assert [trial["redis"] for trial in result["trials"]] == ["up", "killed", "hung", "flushed"]
+    assert list(result["record_ms"]) == ["killed", "hung", "flushed"]
+    assert list(result["election_ms"]) == list(result["lost_to_office_ms"]) == ["up", "killed", "hung"]
+    assert set(result["election_ratio_of_medians"]) == {"killed", "hung"}
+    assert (result["never_right"], result["without_successor"]) == (0, 0)
+    for trial in result["trials"][:3]:
+        assert trial["successor"] != trial["old"]
+    flushed = result["trials"][3]
+    assert flushed["successor"] == flushed["old"]
+    assert all(trial["record_ms"] > 0 for trial in result["trials"][1:])
+    check_width(recover.tell, result, capsys)
+
+
+def test_majority_tells_of_both_kinds_of_quorum(capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("majority", "--trials", "1", "--json"))
+    check_header(result, "majority")
+    assert list(result["quorums"]) == list(result["trials"]) == ["static", "dynamic"]
+    for figures in result["quorums"].values():
+        assert (figures["never_left"], figures["again_in_office"]) == (0, 0)
+        assert (figures["elected_by_too_few"], figures["nobody_came"]) == (0, 0)
+        assert list(figures["leaving_ms"]) == ["out", "left", "none"]
+        assert list(figures["returning_ms"]) == ["process", "line", "published"]
+        assert all(list(numbers) == SPREAD for numbers in figures["leaving_ms"].values())
+    for parts in result["trials"].values():
+        (returning,) = parts["returning"]
+        assert returning["old"] in returning["dead"]
+        assert returning["returned"] in returning["dead"]
+        assert len(returning["dead"]) == 2
+    assert {"bare", "imports"} <= result["floors_ms"].keys()
+    check_width(majority.tell, result, capsys)
+
+
+def test_an_even_number_has_another_majority() -> None:
+    assert "give an odd one" in bench("majority", "--nodes", "4", code=2)
+
+
+def test_lone_shrinks_the_electorate_first(capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("lone", "--trials", "1", "--json"))
+    check_header(result, "lone")
+    (trial,) = result["trials"]
+    (died,) = trial["died_before"]
+    assert {died, trial["old"], trial["successor"]} == {1, 2, 3}
+    assert trial["electorate"]["members"] == sorted((trial["old"], trial["successor"]))
+    assert trial["electorate"]["witness"] == "member"
+    assert result["without_successor"] == 0
+    assert list(result["gap_ms"]) == SPREAD
+    assert result["sum_of_parts_ms"] > 0
+    assert "median within 15 ms" in check_width(lone.tell, result, capsys)
