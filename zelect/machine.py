@@ -42,6 +42,7 @@ from zelect.core.events import (
     WitnessSeen,
     WitnessVoted,
 )
+from zelect.core.lease import Tenure
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Found, Ping, Query, Result, Type, Voting
 from zelect.core.quorum import Record
 from zelect.core.rules import require
@@ -148,6 +149,12 @@ class Machine:
     def in_office(self, now_us: int) -> bool:
         """Whether this node may act as controller at `now_us` (R5)."""
         return self.state.in_office(now_us)
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """The office that this node holds, to be judged by its deadline; None out of office."""
+        reign = self.state.reign
+        return None if reign is None else reign.tenure
 
     def _hear(self, turn: Turn, envelope: Envelope) -> None:
         reason = _gate(turn, envelope)

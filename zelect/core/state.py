@@ -25,7 +25,7 @@ from enum import Enum, StrEnum
 from typing import TypeVar
 
 from zelect.core.effects import Saved
-from zelect.core.lease import NEVER_US, renewed_us
+from zelect.core.lease import NEVER_US, Tenure, renewed_us
 from zelect.core.messages import Envelope, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum
 
@@ -160,6 +160,13 @@ class Reign:
         """Whether the office is held at `now_us`: entered, lease running, no majority lost since
         the PING that renewed it (R5, R6)."""
         return self.entered_us > 0 and now_us < self.lapses_us and self.renewed_us >= self.floor_us
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """The office as far as it reaches by what is known now; None when it is not held at all."""
+        if not self.holds(0):
+            return None
+        return Tenure(self.term, self.entered_us, self.lapses_us)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import zmq
@@ -27,11 +26,13 @@ from zelect.core.lease import NEVER_US
 from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
 from zelect.core.view import View
 from zelect.log import Log, setup
-from zelect.machine import Machine, founding
-from zelect.shell.ballot import Ballot, BallotError
+from zelect.machine import Machine
+from zelect.shell.ballot import BallotError
+from zelect.shell.birth import be_born
 from zelect.shell.clock import now_us, unix_ms
 from zelect.shell.crash import CrashPoint
-from zelect.shell.datadir import DataDir, DataDirError, lock_evidence
+from zelect.shell.datadir import DataDirError, lock_evidence
+from zelect.shell.office import Office
 from zelect.shell.poller import Poller
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
@@ -83,7 +84,7 @@ class Node:
         )
         try:
             self.transport.bind()  # before anything on disk is touched: a taken port changes nothing
-            self._remember()
+            self.data_dir, self.ballot = be_born(config.node.data_dir, settings)
         except BaseException:
             self.transport.close()
             self.context.term()
@@ -94,6 +95,7 @@ class Node:
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
         self.teller = Teller(log)
+        self.office = Office()
         self.done_us = NEVER_US
         # The answers to a round of heartbeats come within a millisecond, each in a moment of its
         # own; in office nothing is lost by reading them together. They count by their PING's time.
@@ -121,33 +123,6 @@ class Node:
             incarnation=saved.incarnation,
         )
 
-    def _remember(self) -> None:
-        """Open what must never be forgotten, and take a new incarnation."""
-        settings = self.settings
-        self.data_dir = DataDir.open(self.config.node.data_dir, settings.cluster, settings.node)
-        first = founding(settings, incarnation=unix_ms())
-        self.ballot = Ballot.open(self.data_dir, settings.cluster, settings.node, first)
-        self._check_roster()
-        self._be_born()
-
-    def _check_roster(self) -> None:
-        missing = sorted(set(self.ballot.saved.record.members) - set(self.settings.roster))
-        if missing:
-            raise BallotError(
-                f"node {missing[0]} votes in the saved electorate, but [[peers]] does not list it",
-                "list it, stop it and wait until the electorate is without it ('zelect electorate'), then remove it",
-            )
-
-    def _be_born(self) -> None:
-        """Take a new incarnation, durable before anything is said in its name (R1)."""
-        saved = self.ballot.saved
-        if not self.ballot.fresh:
-            # The wall clock may have been set back; no number may be used again.
-            last = max(saved.incarnation, self.data_dir.last_incarnation)
-            saved = replace(saved, incarnation=max(last + 1, unix_ms()))
-            self.ballot.save(saved)
-        self.data_dir.announce(saved.incarnation)
-
     # -- life ---------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -166,6 +141,7 @@ class Node:
             self._step(Began())
             self._loop(wake)
         finally:
+            self.office.tenure = None
             self.teller.tell()
             wake.close()
             self.witness.close(within_s=0.1)
@@ -316,11 +292,16 @@ class Node:
         """One step of the machine, carried out in the order of its fields (R1)."""
         self.due_us = None
         effects = self.machine.step(event, now_us())
+        # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
+        tenure = self.machine.tenure
+        if tenure is None:
+            self.office.tenure = None
         if effects.save is not None:
             self.crash_at("before_save", effects)
             self.ballot.save(effects.save)
             self.crash_at("after_save", effects)
         self._send(effects)
+        self.office.tenure = tenure
         self.crash_at("after_send", effects)
         if effects.witness:
             self.witness.submit(effects.witness)
