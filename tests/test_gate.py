@@ -10,6 +10,7 @@ import pytest
 from tests.samples import EXAMPLES
 from tests.stands import sent_by, step
 from tools.world import World, letter, office_of
+from zelect.core.checks import MAX_VERSION_HEARD, MAX_VERSION_JUMP
 from zelect.core.effects import Effects
 from zelect.core.events import Heard
 from zelect.core.messages import (
@@ -206,6 +207,7 @@ def test_a_node_of_an_older_foundation_is_told_how_to_join() -> None:
         pytest.param(Record(1, 9, (1, 2, STRANGER)), id="names a stranger"),
         pytest.param(Record(1, 9, ()), id="names nobody"),
         pytest.param(Record(10**6, 9, (1, 2, 3)), id="of a term to come"),
+        pytest.param(Record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
     ],
 )
 def test_a_foreign_electorate_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
@@ -216,6 +218,17 @@ def test_a_foreign_electorate_is_refused_in_every_message_that_carries_one(kind:
         changed: Any = replace
         spoilt = letter(world, 3, changed(message, record=record))
         assert _refused(world, 2, spoilt.envelope)[0] == "foreign_electorate"
+
+
+def test_an_electorate_that_leaves_no_room_for_changes_is_refused_by_a_newborn_node_too() -> None:
+    """It would end the node at its next change: versions stay below 2^53."""
+    world = World(3)
+    world.start()
+    for version, expected in ((MAX_VERSION_HEARD + 1, "foreign_electorate"), (MAX_VERSION_HEARD, "")):
+        record = Record(0, version, (1, 2, 3))
+        effects = step(world, 2, letter(world, 3, NodeOnlineResp(0, 0, record)))
+        reasons = [dict(fact.fields)["reason"] for fact in effects.facts if fact.name == "message_refused"]
+        assert reasons == ([expected] if expected else [])
 
 
 @pytest.mark.parametrize("changes", [{"settings": 1}, {"foundation": 5}, {"term": MAX_TERM}, {"incarnation": 10**6}])

@@ -640,6 +640,14 @@ def test_r7_the_longest_of_the_reported_promises_counts() -> None:
     assert world.state(1).reign.barrier_us == world.now_us + 200 * MS
 
 
+def test_r7_no_voter_can_report_a_promise_longer_than_promises_are() -> None:
+    world = elected_of(3, wait_us=2**53 - 1)
+    assert world.state(1).reign.barrier_us == world.now_us + PROMISE_US
+    world.run(PROMISE_US / MS)
+    world.feed(1, pong(world, 2))
+    assert world.controller() == 1
+
+
 WITNESS_NOW = Witness("1-1-1-1-1", "run1", "repl")
 
 

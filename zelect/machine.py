@@ -25,6 +25,7 @@ from zelect.actors import (
     vote_response,
 )
 from zelect.core.become import become_follower
+from zelect.core.checks import MAX_VERSION_HEARD, MAX_VERSION_JUMP
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import (
     Began,
@@ -247,11 +248,16 @@ def _jumps(state: State, envelope: Envelope) -> bool:
 
 def _foreign(turn: Turn, envelope: Envelope) -> bool:
     """Whether the message speaks of an electorate or a succession that can't be this cluster's:
-    nobody in it, nodes outside the roster, or written in a term that its sender has not reached."""
+    nobody in it, nodes outside the roster, written in a term that its sender has not reached, or of a
+    version too far ahead to be true."""
     message, roster = envelope.message, turn.settings.addresses.keys()
     record = getattr(message, "record", None)
     if record is not None and not (record.members and roster >= set(record.members)):
         return True
     if record is not None and (record.config_term > envelope.term or record.foundation != envelope.foundation):
+        return True
+    if record is not None and record.version > MAX_VERSION_HEARD:
+        return True
+    if record is not None and 0 < turn.state.record.version < record.version - MAX_VERSION_JUMP:
         return True
     return isinstance(message, Ping) and not roster >= set(message.succession)

@@ -72,7 +72,8 @@ def vot_resp(turn: Turn, envelope: Envelope, message: VotResp) -> None:
     known = campaign.answers.get(voter)
     if known is not None and known.granted:
         return  # a vote is given once; a duplicate or a late refusal changes nothing
-    until_us = turn.now_us + message.wait_us if message.wait_us else 0
+    # No promise and no silence is longer than one election timeout, whatever the voter says.
+    until_us = turn.now_us + min(message.wait_us, turn.timing.promise_us) if message.wait_us else 0
     campaign.answers[voter] = Answer(message.granted, message.reason, until_us, message.life)
     turn.note(
         "vote_answered",

@@ -13,6 +13,8 @@ from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 __all__ = [
     "MAX_NUMBER",
+    "MAX_VERSION_HEARD",
+    "MAX_VERSION_JUMP",
     "MalformedMessage",
     "check_bool",
     "check_int",
@@ -25,6 +27,10 @@ __all__ = [
 ]
 
 MAX_NUMBER = 2**53 - 1
+MAX_VERSION_JUMP = 2**24
+"""A record of a version further ahead than this is a lie or a fault: nobody missed so many changes."""
+MAX_VERSION_HEARD = MAX_NUMBER - MAX_VERSION_JUMP
+"""A record of a version above this is believed of nobody: there would be no room left for changes."""
 MAX_TEXT = 512
 
 
