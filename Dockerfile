@@ -15,4 +15,5 @@ EXPOSE 7101
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s \
   CMD ["sh", "-c", "zelect status -c /etc/zelect/node.toml >/dev/null; test $? -le 1"]
 ENTRYPOINT ["zelect"]
+# Nothing is written outside /data: docker run --read-only works (docs/security.md).
 CMD ["node", "-c", "/etc/zelect/node.toml"]

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zelect.config import ConfigError, load, render
+from zelect.shell.private import make_directory
 
 __all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "masked", "port_is_free"]
 
@@ -149,8 +150,8 @@ class Layout:
 
         Raises ClusterError (2) when another one runs.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_directory(self.directory)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not _locked(descriptor):
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             os.close(descriptor)
@@ -242,7 +243,7 @@ class Layout:
         """Make the directories, write the configurations, remember the plan. Raises ClusterError
         when the plan's name or URL makes no valid configuration."""
         for directory in (self.conf, self.data, self.logs, self.redis):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
         data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
         for node in plan.ids:
             text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, None, "text")

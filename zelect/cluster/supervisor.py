@@ -32,6 +32,7 @@ from zelect.cluster.layout import HOST, ClusterError, Layout, Plan, masked
 from zelect.cluster.server import NoServer, RedisServer, ServerFailed
 from zelect.cluster.tether import prefix
 from zelect.cluster.view import Picture, View, open_view
+from zelect.shell.private import make_directory
 
 __all__ = ["Supervisor", "Wish", "detach", "supervise"]
 
@@ -265,7 +266,7 @@ def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
 def detach(layout: Layout, wish: Wish) -> tuple[subprocess.Popen[bytes], int]:
     """Start a supervisor that outlives this process, in a session of its own. Returns it, and the
     byte in supervisor.log from which on it writes there."""
-    layout.logs.mkdir(parents=True, exist_ok=True)
+    make_directory(layout.logs)
     with open(layout.supervisor_log, "ab") as log:
         said = log.tell()
         process = subprocess.Popen(

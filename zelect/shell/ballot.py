@@ -31,7 +31,8 @@ import msgpack
 from zelect.core.effects import Saved
 from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
-from zelect.shell.datadir import DataDir, open_file, sync_directory
+from zelect.shell.datadir import DataDir
+from zelect.shell.private import UnsafeFile, open_file, sync_directory
 
 __all__ = ["BALLOT_BYTES", "SLOT_BYTES", "Ballot", "BallotError", "Slot", "decode", "encode_slot", "newest_slot"]
 
@@ -151,7 +152,7 @@ class Ballot:
                 slot = Slot(1, replace(first, amnesia=data_dir.ran_before))
                 fd = _create(path, encode_slot(slot, cluster, node) + bytes(SLOT_BYTES))
                 fresh = not data_dir.ran_before
-        except BallotError as error:
+        except (BallotError, UnsafeFile) as error:
             raise BallotError(error.what, error.mend, path) from error
         except OSError as error:
             raise BallotError(f"cannot be opened: {_text(error)}", _REPAIR, path) from error
@@ -249,7 +250,8 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
 
 
 def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:
-    """The descriptor and the newest slot of an existing ballot. Raises `OSError`, `BallotError`."""
+    """The descriptor and the newest slot of an existing ballot. Raises `OSError`, `UnsafeFile`,
+    `BallotError`."""
     fd = open_file(path, os.O_RDWR)
     try:
         return fd, newest_slot(os.pread(fd, BALLOT_BYTES + 1, 0), cluster, node)
@@ -260,9 +262,10 @@ def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:
 
 def _create(path: Path, content: bytes) -> int:
     """Make the file under another name, then rename it: a ballot is there in full or not at all.
-    Returns the descriptor it was written through. Raises `OSError`."""
+    Returns the descriptor it was written through. Raises `OSError`, `UnsafeFile`."""
     draft = path.with_name(f"{_NAME}.new")
-    fd = open_file(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    draft.unlink(missing_ok=True)  # left by a start that was cut short
+    fd = open_file(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         written = os.pwrite(fd, content, 0)
         if written != len(content):

@@ -22,11 +22,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["DataDir", "DataDirError", "DataDirInUse", "lock_evidence", "open_file", "sync_directory"]
+from zelect.shell.private import UnsafeFile, make_directory, open_directory, open_file
+
+__all__ = ["DataDir", "DataDirError", "DataDirInUse", "lock_evidence"]
 
 _LOCK = "lock"
 _LINE_BYTES = 160  # cluster 64, id 5, incarnation 16, pid 10, inode 20, and room
-_LOW_FDS = 3
 
 # struct flock per system as (format, index of type, whence, pid); only layouts that we know.
 _FLOCK = {"linux": ("@hhqqi4x", 0, 1, 4), "darwin": ("@qqihh", 3, 4, 2)}
@@ -55,12 +56,14 @@ class DataDirInUse(DataDirError):
 class DataDir:
     """A data directory held by this process. `path`: the directory; `ran_before`: a node that
     could speak to its peers used it before this process did; `last_incarnation`: under which
-    incarnation (0: unknown), for a node that lost its ballot."""
+    incarnation (0: unknown), for a node that lost its ballot; `was_open`: the mode it had when
+    others could read it (0: they could not)."""
 
-    __slots__ = ("_fd", "_identity", "_key", "last_incarnation", "path", "ran_before")
+    __slots__ = ("_fd", "_identity", "_key", "last_incarnation", "path", "ran_before", "was_open")
 
-    def __init__(self, path: Path, fd: int, identity: str, line: bytes) -> None:
+    def __init__(self, path: Path, fd: int, identity: str, line: bytes, was_open: int) -> None:
         self.path = path
+        self.was_open = was_open
         self.ran_before = bool(line)
         words = line.split()
         self.last_incarnation = int(words[2]) if len(words) > 2 and words[2].isdigit() else 0
@@ -74,19 +77,22 @@ class DataDir:
         """Make the directory if need be (mode 0700) and hold its lock until this process ends.
 
         Raises `DataDirInUse` when a living process, this one included, holds it, and
-        `DataDirError` when it cannot be made, written or locked.
+        `DataDirError` when it cannot be made, written or locked, or is not this user's alone.
         """
         lock = path / _LOCK
-        fd = -1
+        fd = directory = -1
         try:
-            _make_directory(path)
+            make_directory(path)
+            directory, was_open = open_directory(path)
             if _is_held(lock):
                 raise DataDirInUse(path, os.getpid())
             fd = open_file(lock, os.O_RDWR | os.O_CREAT)
             _take(path, fd)
             line = os.pread(fd, _LINE_BYTES, 0)
             if not line:
-                sync_directory(path)
+                os.fsync(directory)
+        except UnsafeFile as error:
+            raise DataDirError(f"{error}; a data_dir must be the node's user's alone") from error
         except OSError as error:
             _close(fd)
             raise DataDirError(
@@ -96,7 +102,9 @@ class DataDir:
         except DataDirInUse:
             _close(fd)
             raise
-        return cls(path, fd, f"{cluster} {node}", line)
+        finally:
+            _close(directory)
+        return cls(path, fd, f"{cluster} {node}", line, was_open)
 
     def announce(self, incarnation: int) -> None:
         """Write durably who holds the directory.
@@ -155,43 +163,6 @@ def lock_evidence(data_dir: Path, cluster: str, node: int, incarnation: int) -> 
         return False
     finally:
         _close(fd)
-
-
-def open_file(path: Path, flags: int) -> int:
-    """Open `path` (mode 0600, no symbolic link, closed in children) and return a descriptor above
-    those of the standard streams. Raises `OSError`.
-
-    A process started with standard error closed would otherwise get a file of ours as descriptor
-    2, and a library's last words would be written over it.
-    """
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if fd >= _LOW_FDS:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW_FDS)
-    finally:
-        os.close(fd)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of directory `path` durable. Raises `OSError`."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _make_directory(path: Path) -> None:
-    """Make `path` and what is missing above it, durably: a directory that a power cut takes away
-    would take the memory of votes along."""
-    if path.is_dir():
-        return
-    if path.parent != path:
-        _make_directory(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    sync_directory(path.parent)
 
 
 def _take(path: Path, fd: int) -> None:

@@ -164,6 +164,8 @@ class Node:
             data_dir=self.config.node.data_dir,
             redis=safe_url(self.config.redis.url),
         )
+        if was_open := self.data_dir.was_open:
+            self.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
         if self.ballot.saved.amnesia:
             mend = "this node votes again once a controller has taken it out of the electorate and in again"
             self.log.event("warning", "memory_lost", mend=mend)
