@@ -14,7 +14,7 @@ from functools import partial
 
 from tools.simworld import SimWorld
 from tools.world import MS
-from zelect.core.events import Evidence, Proven
+from zelect.core.events import Evidence, HealthChanged, Proven
 from zelect.core.timing import Proof
 
 __all__ = ["FAULTS", "Fault", "apply", "heal_all", "make_plan"]
@@ -106,6 +106,14 @@ def _leave(world: SimWorld, fault: Fault, n: int) -> None:
         world.leave(n, _span_us(fault, 1, 200))
         if fault.pick % 2:
             world.later(_span_us(fault, 300, 3000), partial(_start, world, n, False))
+
+
+def _unwell(world: SimWorld, fault: Fault, n: int) -> None:
+    life = world.lives[n]
+    world.feed(n, HealthChanged(False))
+    well = HealthChanged(True)
+    if fault.pick % 3:
+        world.later(_span_us(fault, 50, 4000), lambda: world.feed(n, well) if world.lives.get(n) is life else None)
 
 
 def _freeze(world: SimWorld, fault: Fault, n: int) -> None:
@@ -283,6 +291,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "storm": (1, _storm),
     "leave": (2, _leave),
     "freeze": (5, _freeze),
+    "unwell": (2, _unwell),
     "cut": (3, _cut_pair),
     "oneway": (4, _one_way),
     "isolate": (3, _isolate),
@@ -348,6 +357,7 @@ def heal_all(world: SimWorld) -> None:
     world.unhang_witness()
     for n in sorted(world.lives):
         world.thaw(n)
+        world.feed(n, HealthChanged(True))
     for n in world.settings:
         if n not in world.lives:
             world.start(n)

@@ -61,6 +61,7 @@ class Scene:
     ppm: dict[int, int]
     same_host: bool
     clocks_agree: bool
+    guarded: bool
     plan: list[Fault]
 
 
@@ -99,6 +100,7 @@ def scene_of(seed: int, nodes: int = 0, steps: int = 60, faults: Collection[str]
         ppm={n: dice.choice((-most, 0, most, dice.randint(-most, most))) for n in ids},
         same_host=dice.random() < 0.3,
         clocks_agree=not wild,
+        guarded=random.Random(seed ^ 0x6A2D).random() < 0.4,
         plan=make_plan(dice, steps, faults),
     )
 
@@ -117,6 +119,7 @@ class Run:
             timing=scene.timing,
             priorities=scene.priorities,
             quorum=scene.quorum,
+            guarded=scene.guarded,
         )
         world.same_host = scene.same_host
         world.properties.clocks_agree = scene.clocks_agree

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from tools.properties import Properties
+from tools.simjobs import Jobs
 from tools.world import MS, Entry, Life, World
 from zelect import wire
 from zelect.core.effects import (
@@ -82,6 +83,7 @@ class SimWorld(World):
         self._falling: set[tuple[int, int]] = set()
         self._asked: dict[tuple[int, type], int] = {}
         self._noise = random.Random(seed ^ 0x5EED)
+        self._jobs = Jobs(self, seed) if options.get("guarded") else None
 
     # -- clocks ---------------------------------------------------------------------------------
 
@@ -185,6 +187,8 @@ class SimWorld(World):
         if self.lives.get(n) is life:
             self._arm(n, life)
             self.properties.stepped(n, life)
+            if self._jobs is not None:
+                self._jobs.stepped(n, life)
 
     def _carry_out(self, n: int, effects: Effects) -> None:
         acts = bool(effects.save or effects.send)

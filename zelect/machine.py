@@ -16,6 +16,7 @@ from typing import Any
 from zelect.actors import (
     common,
     electorate,
+    health,
     heartbeat,
     links,
     membership,
@@ -31,6 +32,7 @@ from zelect.core.events import (
     Began,
     Event,
     Evidence,
+    HealthChanged,
     Heard,
     Leave,
     LinkDown,
@@ -38,6 +40,7 @@ from zelect.core.events import (
     Proven,
     StoreHint,
     Tick,
+    Vacated,
     WitnessAnswered,
     WitnessFounded,
     WitnessSeen,
@@ -128,6 +131,10 @@ class Machine:
                 timers.begin(turn, self.ran_before)
             case Leave():
                 membership.leave(turn)
+            case HealthChanged(healthy):
+                health.health_changed(turn, healthy)
+            case Vacated():
+                health.vacated(turn)
             case WitnessVoted():
                 vote_response.witness_voted(turn, event)
             case WitnessAnswered():
@@ -156,6 +163,12 @@ class Machine:
         """The office that this node holds, to be judged by its deadline; None out of office."""
         reign = self.state.reign
         return None if reign is None else reign.tenure
+
+    @property
+    def owes(self) -> int:
+        """Term of the office that this guarded node left, and whose job may not have ended; 0: none."""
+        owed = self.state.owed
+        return 0 if owed is None else owed.of_term
 
     def _hear(self, turn: Turn, envelope: Envelope) -> None:
         reason = _gate(turn, envelope)

@@ -31,7 +31,7 @@ def ping(turn: Turn, envelope: Envelope, message: Ping) -> None:
         assert record is not None  # a numbered PING carries one, by construction
         adopt_record(turn, record)
         follow(turn, Leader(envelope.sender, envelope.incarnation, envelope.term), message.succession)
-    answer = Pong(message.number, envelope.term, state.record.id, turn.settings.priority, state.saved.life)
+    answer = Pong(message.number, envelope.term, state.record.id, turn.priority, state.saved.life)
     turn.send(envelope.sender, answer)
 
 

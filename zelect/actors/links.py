@@ -17,7 +17,7 @@ def link_up(turn: Turn, peer: int) -> None:
     turn.know(peer, linked=True, linked_us=turn.now_us)
     turn.note("link_opened", peer=peer)
     address = turn.settings.addresses[turn.me]
-    turn.send(peer, NodeOnline(address, turn.settings.priority, state.saved.life))
+    turn.send(peer, NodeOnline(address, turn.priority, state.saved.life))
     ping_one(turn, peer)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from zelect.actors.health import vacated
 from zelect.actors.reign import ping_one
-from zelect.core.become import adopt_record, leave_office, lose_controller
+from zelect.core.become import adopt_record, hand_over, leave_office, lose_controller
 from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import Evidence
 from zelect.core.messages import (
@@ -135,7 +136,8 @@ def leave(turn: Turn) -> None:
         order = succession_of(turn)
         successor, term = (order[0] if order else 0), state.term
         leave_office(turn, "leaving")
-        turn.broadcast(Handover(term, successor))
+        hand_over(turn, Handover(term, successor))
+    vacated(turn)
     state.leaving = True
     state.campaign = None
     state.stand = Stand.FOLLOWER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zelect.actors.electorate import look
+from zelect.actors.health import yield_office
 from zelect.actors.reign import keep_reign, lapse_due_us, publish_office
 from zelect.actors.vote_response import campaign_due_us, round_over, start_campaign
 from zelect.core.become import become_follower, publish_self, schedule_campaign, set_status
@@ -68,6 +69,7 @@ def tick(turn: Turn, late: bool) -> None:
     controller's silence may be its own."""
     state, now_us = turn.state, turn.now_us
     keep_reign(turn)
+    yield_office(turn)
     if state.leaving:
         return
     if now_us >= state.identify_until_us and state.status in (Status.STARTING, Status.IDENTIFYING):

@@ -22,6 +22,7 @@ __all__ = [
     "become_follower",
     "become_pre_candidate",
     "follow",
+    "hand_over",
     "leave_office",
     "lose_controller",
     "publish_self",
@@ -83,7 +84,7 @@ def become_follower(turn: Turn, term: int | None = None, why: str = "") -> None:
         of_term = state.reign.term
         leave_office(turn, why or "higher_term")
         if term is not None:
-            turn.broadcast(Handover(of_term, turn.me))
+            hand_over(turn, Handover(of_term, turn.me))
             state.succession = (turn.me, *(n for n in succession_of(turn) if n != turn.me))
             schedule_campaign(turn, Trigger.HANDOVER)
     state.stand = Stand.FOLLOWER
@@ -201,15 +202,27 @@ def lose_controller(turn: Turn, trigger: Trigger) -> None:
     schedule_campaign(turn, trigger)
 
 
+def hand_over(turn: Turn, message: Handover) -> None:
+    """End the promises to this node's office, which it has left; while a job still acts in that
+    office they go on, this node's own too, and the job is expected to end before they do (R6)."""
+    state = turn.state
+    if state.owed is not None and state.owed.of_term == message.of_term:
+        state.owed = message
+    else:
+        turn.broadcast(message)
+
+
 def leave_office(turn: Turn, why: str) -> None:
-    """End the reign; nothing is done in its name from here on (R6)."""
+    """End the reign; the node does nothing in its name from here on (R6)."""
     state = turn.state
     reign = state.reign
     require(reign is not None, "R6", "only an elected node leaves office")
     assert reign is not None
     state.reign = None
     state.stand = Stand.FOLLOWER
-    if state.promise is not None and state.promise.to == turn.me:
+    if turn.settings.guarded and reign.entered_us:
+        state.owed = Handover(reign.term, 0)
+    elif state.promise is not None and state.promise.to == turn.me:
         state.promise = None  # a promise to oneself ends with the office it protected
     state.leader_before = Leader(turn.me, state.saved.incarnation, reign.term)
     state.leader_before_heard_us = turn.now_us

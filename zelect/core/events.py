@@ -16,6 +16,7 @@ __all__ = [
     "Began",
     "Event",
     "Evidence",
+    "HealthChanged",
     "Heard",
     "Leave",
     "LinkDown",
@@ -23,6 +24,7 @@ __all__ = [
     "Proven",
     "StoreHint",
     "Tick",
+    "Vacated",
     "WitnessAnswered",
     "WitnessFounded",
     "WitnessSeen",
@@ -92,7 +94,19 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The node was asked to go (SIGTERM, SIGINT)."""
+    """The node was asked to go (SIGTERM, SIGINT). Nobody acts in its office any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """Whether the job that this node would do in office can be done here (R8)."""
+
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vacated:
+    """The job in the office that this guarded node left has ended (R6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +162,8 @@ Event = (
     | LinkDown
     | Proven
     | Leave
+    | HealthChanged
+    | Vacated
     | WitnessVoted
     | WitnessAnswered
     | WitnessFounded

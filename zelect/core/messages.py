@@ -34,6 +34,7 @@ __all__ = [
     "FOR_NOW",
     "MESSAGES",
     "PROTOCOL_VERSION",
+    "UNWELL",
     "CommonResp",
     "Envelope",
     "Found",
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
+UNWELL = -1
+"""The priority that a member tells while its job can't be done there: it goes last (R8)."""
 
 
 class Type(IntEnum):
@@ -166,7 +169,7 @@ class Pong:
         check_int("number", self.number, 0, MAX_NUMBER)
         check_int("of_term", self.of_term, 0, MAX_TERM)
         check_record_id("record_id", self.record_id)
-        check_int("priority", self.priority, 0, 1000)
+        check_int("priority", self.priority, UNWELL, 1000)
         check_int("life", self.life, 0, MAX_NUMBER)
 
 
@@ -251,7 +254,7 @@ class NodeOnline:
 
     def __post_init__(self) -> None:
         check_text("address", self.address, 256)
-        check_int("priority", self.priority, 0, 1000)
+        check_int("priority", self.priority, UNWELL, 1000)
         check_int("life", self.life, 0, MAX_NUMBER)
 
 

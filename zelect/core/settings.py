@@ -15,13 +15,15 @@ __all__ = ["Settings"]
 class Settings:
     """One node's view of the cluster. `addresses` maps every member's id, its own included, to
     the address that others reach it at. `priority`: higher leads first (R8). `quorum` is
-    "static" (the roster votes) or "dynamic"."""
+    "static" (the roster votes) or "dynamic". `guarded`: a job acts in this node's office, and the
+    shell says `Vacated` when it has ended."""
 
     cluster: str
     node: int
     addresses: Mapping[int, str]
     priority: int = 0
     quorum: str = "dynamic"
+    guarded: bool = False
     timing: Timing = field(default_factory=Timing)
 
     @property

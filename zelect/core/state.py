@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from zelect.core.effects import Saved
 from zelect.core.lease import NEVER_US, Tenure, renewed_us
-from zelect.core.messages import Envelope, Refusal, Trigger
+from zelect.core.messages import Envelope, Handover, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum
 
 __all__ = ["Answer", "Campaign", "Leader", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
@@ -177,7 +177,9 @@ class State:
     and for telling voters. `campaign_at_us` is its turn to campaign. `waiting` holds requests that
     only a promise stood against, with the time they are void; they are answered again when the
     promise ends early. `witness_ready` and `witness_same` are what the last look at Redis said.
-    `handed` maps a node to the newest term that it has handed over. `refused` counts what the gate
+    `handed` maps a node to the newest term that it has handed over. `owed` is what this node will say
+    of the office that it left once the job in it has ended (R6). `healthy`: that job could be done
+    here (R8). `refused` counts what the gate
     turned away, by reason.
     """
 
@@ -207,6 +209,8 @@ class State:
     next_look_us: int = NEVER_US
     next_publish_us: int = NEVER_US
     handed: dict[int, int] = field(default_factory=dict)
+    owed: Handover | None = None
+    healthy: bool = True
     waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
 

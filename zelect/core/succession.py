@@ -18,7 +18,7 @@ def ranked(turn: Turn, nodes: tuple[int, ...]) -> tuple[int, ...]:
     state, me = turn.state, turn.me
 
     def priority(node: int) -> int:
-        return turn.settings.priority if node == me else state.peers[node].priority
+        return turn.priority if node == me else state.peers[node].priority
 
     return tuple(sorted(nodes, key=lambda node: (-priority(node), node)))
 
