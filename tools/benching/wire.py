@@ -16,8 +16,8 @@ class Wire:
     """A plain connection to Redis. Raises OSError; TimeoutError leaves what was read for the next
     call of `line`."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection((HOST, port), timeout=5)
+    def __init__(self, port: int, host: str = HOST) -> None:
+        self._socket = socket.create_connection((host, port), timeout=5)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 

@@ -17,6 +17,7 @@ import os
 import random
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -239,14 +240,14 @@ class Layout:
                 4,
             )
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic") -> None:
         """Make the directories, write the configurations, remember the plan. Raises ClusterError
-        when the plan's name or URL makes no valid configuration."""
+        when the plan's name or URL, or the timing, makes no valid configuration."""
         for directory in (self.conf, self.data, self.logs, self.redis):
             make_directory(directory)
         data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
         for node in plan.ids:
-            text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, None, "text")
+            text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum)
             write_private(self.conf_of(node), text)
         try:
             load(self.conf_of(1))

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,12 +43,17 @@ _REDIS_READY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What `zelect cluster up` was asked for; None: as before, or the default."""
+    """What `zelect cluster up` was asked for; None: as before, or the default. What it does not ask
+    for: `program`, what `python -m` runs for a node, with `-c FILE` after it; `timing` and `quorum` of the
+    nodes where they are not the defaults."""
 
     nodes: int
     base_port: int | None = None
     redis_url: str | None = None
     name: str | None = None
+    program: tuple[str, ...] = ("zelect", "node")
+    timing: Mapping[str, int | str] | None = None
+    quorum: str = "dynamic"
 
 
 @dataclass(slots=True)
@@ -70,10 +75,11 @@ class Supervisor:
     """Owns the processes of one local cluster. Must be made and run in the main thread: signals
     arrive there, and the children die with the thread that started them."""
 
-    def __init__(self, layout: Layout, plan: Plan, view: View) -> None:
+    def __init__(self, layout: Layout, plan: Plan, view: View, program: Sequence[str] = ("zelect", "node")) -> None:
         self._layout = layout
         self._plan = plan
         self._view = view
+        self._program = tuple(program)
         self._children: dict[int, _Child] = {}
         self._redis: RedisServer | None = None
         self._stops = 0
@@ -178,7 +184,7 @@ class Supervisor:
             raise ClusterError(f"Redis: {error}", 1) from error
 
     def _start(self, node: int) -> None:
-        command = (*prefix(), sys.executable, "-P", "-m", "zelect", "node", "-c", str(self._layout.conf_of(node)))
+        command = (*prefix(), sys.executable, "-P", "-m", *self._program, "-c", str(self._layout.conf_of(node)))
         with open(self._layout.log_of(node), "ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the supervisor to pass on, in order.
             process = subprocess.Popen(
@@ -257,8 +263,8 @@ def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
     lock = layout.hold()
     try:
         plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name)
-        layout.prepare(plan)
-        return Supervisor(layout, plan, open_view(live)).run()
+        layout.prepare(plan, wish.timing, wish.quorum)
+        return Supervisor(layout, plan, open_view(live), wish.program).run()
     finally:
         os.close(lock)
 

@@ -34,6 +34,7 @@ from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import DataDirError, lock_evidence
 from zelect.shell.office import Office
 from zelect.shell.poller import Poller
+from zelect.shell.recorder import Recorder
 from zelect.shell.report import render_report, resident_kb
 from zelect.shell.store import Hint, Store, StoreState, safe_url
 from zelect.shell.teller import Teller
@@ -66,9 +67,10 @@ def run(config: Config) -> int:
 
 
 class Node:
-    """The world around one machine. Raises `BallotError`, `DataDirError`, `CannotBind`."""
+    """The world around one machine. `dial`: where to connect to a peer when not at its address, as
+    through a proxy. Raises `BallotError`, `DataDirError`, `CannotBind`."""
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, dial: Mapping[int, str] | None = None) -> None:
         self.config = config
         self.log = log
         self.settings = settings = config.settings()
@@ -77,7 +79,7 @@ class Node:
         self.transport = Transport(
             self.context,
             listen=config.node.listen,
-            peers={peer: settings.addresses[peer] for peer in settings.peers},
+            peers={peer: (dial or {}).get(peer, settings.addresses[peer]) for peer in settings.peers},
             max_message_bytes=config.limits.max_message_bytes,
             poller=self.poller,
             proof=settings.timing.proof,
@@ -95,6 +97,7 @@ class Node:
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
         self.teller = Teller(log)
+        self.recorder = Recorder.wanted(settings.node, saved)
         self.office = Office()
         self.done_us = NEVER_US
         # The answers to a round of heartbeats come within a millisecond, each in a moment of its
@@ -142,6 +145,8 @@ class Node:
             self._loop(wake)
         finally:
             self.office.tenure = None
+            if self.recorder is not None:
+                self.recorder.close()
             self.teller.tell()
             wake.close()
             self.witness.close(within_s=0.1)
@@ -298,6 +303,8 @@ class Node:
         tenure = self.machine.tenure
         if tenure is None:
             self.office.tenure = None
+        if self.recorder is not None:
+            self.recorder.before(tenure, self.machine.state.term)
         if effects.save is not None:
             self.crash_at("before_save", effects)
             self.ballot.save(effects.save)
@@ -313,6 +320,8 @@ class Node:
         for probe in effects.probe:
             self._probe(probe)
         self.teller.keep(effects.facts)
+        if self.recorder is not None:
+            self.recorder.after(tenure, effects)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
         return effects

@@ -1,0 +1,171 @@
+"""One run: rounds of faults against a cluster, everything noted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import zmq
+
+from tools.benching.common import BenchError, JsonDict
+from tools.breaking.fault import Fault
+from tools.breaking.faults import TABLE
+from tools.breaking.notes import Notes
+from tools.breaking.resources import left_over, sample
+from tools.breaking.schedule import Round
+from tools.breaking.world import Scene, World
+from zelect import __version__
+from zelect.shell.clock import now_us, unix_ms
+
+__all__ = ["Done", "Plan", "run"]
+
+SETTLED_WITHIN_MS = 30_000
+"""A healed cluster that has not settled by then never will."""
+_IN_FLIGHT_US = 10_000
+"""An answer heard sooner may tell how it was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does: `rounds` from `seed`, at most `most` of them and for `duration_s`. `skipped`:
+    kinds that can't be done here, with the reason."""
+
+    scene: Scene
+    seed: int
+    faults: Sequence[Fault]
+    rounds: Iterable[Round]
+    most: int | None
+    duration_s: float | None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Done:
+    """What came of it. `took_ms`: each round's time from the healing to a settled cluster."""
+
+    rounds: int = 0
+    strikes: dict[str, int] = field(default_factory=dict)
+    not_settled: int = 0
+    took_ms: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def run(plan: Plan, show: Callable[[Round, str], None]) -> Done:
+    """Carry out `plan`; `show` is told of each round and what is being done to it. Raises
+    BenchError, ClusterError, NoServer, ServerFailed where the cluster can't be run at all."""
+    notes = Notes(plan.scene.directory / "history")
+    done = Done()
+    world = None
+    try:
+        world = World(plan.scene, notes)
+        _begin(plan, world)
+        world.open()
+        _settle(world, now_us(), done)
+        end = None if plan.duration_s is None else time.monotonic() + plan.duration_s
+        for round_ in plan.rounds:
+            if (plan.most is not None and done.rounds >= plan.most) or (end is not None and time.monotonic() > end):
+                break
+            _round(world, round_, done, show)
+            if done.not_settled:
+                break  # what comes after it would be judged against a cluster that is already broken
+    except KeyboardInterrupt:
+        done.interrupted = True
+    finally:
+        if world is not None:
+            _end(world)
+        notes.close()
+    return done
+
+
+def _begin(plan: Plan, world: World) -> None:
+    world.notes.write(
+        "run",
+        seed=plan.seed,
+        nodes=plan.scene.nodes,
+        faults=[fault.name for fault in plan.faults],
+        versions=_versions(),
+        timing={name: getattr(world.timing, name) for name in world.timing.__dataclass_fields__},
+        quorum=plan.scene.quorum,
+        base_us=now_us(),
+        unix_ms=unix_ms(),
+    )
+    for fault, reason in plan.skipped.items():
+        world.notes.write("skipped", fault=fault, reason=reason)
+
+
+def _versions() -> JsonDict:
+    return {
+        "zelect": __version__,
+        "python": platform.python_version(),
+        "pyzmq": zmq.__version__,
+        "libzmq": zmq.zmq_version(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _round(world: World, round_: Round, done: Done, show: Callable[[Round, str], None]) -> None:
+    notes = world.notes
+    notes.round = round_.number
+    notes.write("round_began", round=round_.number)
+    struck = []
+    try:
+        for strike in round_.strikes:
+            show(round_, " + ".join(one.fault for one in round_.strikes))
+            world.wait(strike.after_ms)
+            struck.append(strike)
+            TABLE[strike.fault].begin(world, strike)
+            done.strikes[strike.fault] = done.strikes.get(strike.fault, 0) + 1
+        world.wait(max(strike.hold_ms for strike in struck))
+    finally:
+        for strike in reversed(struck):
+            TABLE[strike.fault].end(world, strike)
+            notes.write("fault_ended", round=round_.number, fault=strike.fault)
+    _heal(world)
+    healed_us = notes.write("healed", round=round_.number)
+    show(round_, "healing")
+    _settle(world, healed_us, done)
+    for line in sample(world):
+        notes.write("resources", **line)
+    world.wait(round_.quiet_ms)
+    notes.write("round_ended", round=round_.number)
+    done.rounds += 1
+
+
+def _heal(world: World) -> None:
+    """Whatever the faults' ends left: nobody is frozen, and every node runs."""
+    world.thaw_all()
+    for node in world.ids:
+        if node in world.leaving:
+            world.await_end(node)
+    world.leaving.clear()
+    world.start_all()
+
+
+def _settle(world: World, since_us: int, done: Done) -> None:
+    asked_us = since_us + _IN_FLIGHT_US
+    world.wait(SETTLED_WITHIN_MS, lambda: world.settled(asked_us) is not None)
+    head = world.settled(asked_us)
+    if head is None:
+        done.not_settled += 1
+        said = {node: f"{r.role} {r.status} {r.term} {r.members}" for node, r in world.look(since_us).items()}
+        world.notes.write("not_settled", round=world.notes.round, said=said)
+        return
+    took_ms = (now_us() - since_us) / 1000
+    done.took_ms.append(took_ms)
+    world.notes.write("settled", round=world.notes.round, controller=head.id, term=head.term, took_ms=took_ms)
+
+
+def _end(world: World) -> None:
+    """End all processes, and note what is left of them, and what the job's Redis accepted."""
+    with contextlib.suppress(OSError, BenchError):
+        world.write_accepted()
+    for pid, words in left_over(world, zombies=True):
+        world.notes.write("leftover", pid=pid, what=words)
+    world.close()
+    for pid, words in left_over(world, zombies=False):
+        world.notes.write("leftover", pid=pid, what=words)

@@ -1,0 +1,301 @@
+"""The cluster that is broken: its supervisor, nodes, links and Redis, and how they fare."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from tools.benching.common import THIS, BenchError
+from tools.benching.wire import Wire
+from tools.breaking.board import Board, Watcher, started_server
+from tools.breaking.job import JobKeys
+from tools.breaking.links import Links
+from tools.breaking.notes import Notes
+from tools.breaking.worker import CHAOS, Place, write_places
+from zelect.asking import Asker, NodeReport, controller_of
+from zelect.cluster.control import Processes, bring_down, request
+from zelect.cluster.layout import HOST, ClusterError, Layout, port_is_free
+from zelect.cluster.server import RedisServer
+from zelect.cluster.supervisor import Wish, detach
+from zelect.core.timing import Timing
+from zelect.shell.clock import now_us
+from zelect.shell.recorder import HISTORY
+
+__all__ = ["NAME", "Scene", "World"]
+
+NAME = "chaos"
+_UP_WITHIN_S = 30.0
+_ASK_EVERY_US = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
+    whether they go through the proxy."""
+
+    nodes: int
+    directory: Path
+    timing: Mapping[str, int | str] = field(default_factory=dict)
+    quorum: str = "dynamic"
+    links: bool = True
+
+    @property
+    def ids(self) -> range:
+        return range(1, self.nodes + 1)
+
+
+class World:
+    """Everything that runs, ended by `close`. Used by one thread, the main one, whose children the
+    processes are."""
+
+    def __init__(self, scene: Scene, notes: Notes) -> None:
+        self.scene = scene
+        self.notes = notes
+        self.layout = Layout(scene.directory)
+        self.history = self.layout.directory / "history"
+        self.timing = Timing(**scene.timing)  # type: ignore[arg-type]
+        self.links: Links | None = None
+        self.pids: dict[int, int] = {}
+        self.every_pid: set[int] = set()
+        self.leaving: set[int] = set()  # said goodbye, or are about to
+        self.started_us = 0  # of the last node that was started alone
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._asker: Asker | None = None
+        self._asked_us = 0
+        self._base_port = _neighbours(scene.nodes)
+        # What all processes are started with, and are known by.
+        os.environ.update({CHAOS: str(self.places_file), HISTORY: str(self.history)})
+        os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
+        self.board = Board(self.layout.directory / "board")
+        self.job_server: RedisServer = started_server(self.layout.directory / "job")
+        self.watcher = Watcher(self.board, NAME, notes)
+
+    @property
+    def ids(self) -> range:
+        return self.scene.ids
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Where the nodes themselves are reached, past the proxy."""
+        return {node: f"tcp://{HOST}:{self._base_port + node - 1}" for node in self.ids}
+
+    # -- beginning and end ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start everything. Raises BenchError, ClusterError, ServerFailed."""
+        endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
+        if self.scene.links:
+            self.links = Links(endpoints, (HOST, self.board.port))
+        write_places(self.places_file, {node: self._place(node) for node in self.ids})
+        self.watcher.start()
+        self._asker = Asker(NAME, self.addresses, self._context)
+        self.raise_supervisor()
+
+    @property
+    def places_file(self) -> Path:
+        return self.layout.directory / "places.json"
+
+    def hog_file(self, node: int) -> Path:
+        """The file that makes a thread of `node` hold its interpreter lock."""
+        return self.layout.directory / f"hog{node}"
+
+    def _place(self, node: int) -> Place:
+        dial = self.links.dial(node) if self.links else {}
+        port = self.links.board_of(node) if self.links else self.board.port
+        return Place(
+            dial=dial,
+            board=f"redis://{HOST}:{port}/0",
+            job=(HOST, self.job_server.port),
+            history=str(self.history),
+            hog=str(self.hog_file(node)),
+        )
+
+    def raise_supervisor(self) -> None:
+        """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
+        wish = Wish(
+            self.scene.nodes,
+            self._base_port,
+            f"redis://{HOST}:{self.board.port}/0",
+            NAME,
+            ("tools.breaking.worker",),
+            dict(self.scene.timing) or None,
+            self.scene.quorum,
+        )
+        self.supervisor, _ = detach(self.layout, wish)
+        end = time.monotonic() + _UP_WITHIN_S
+        while time.monotonic() < end and self.supervisor.poll() is None:
+            with contextlib.suppress(ClusterError):
+                if self.layout.supervisor_pid() == self.supervisor.pid and len(self.processes().nodes) == len(self.ids):
+                    return
+            time.sleep(0.02)
+        log = self.layout.supervisor_log.read_text(errors="replace")[-1000:]
+        raise BenchError(f"the supervisor did not start the nodes:\n{log}")
+
+    def close(self) -> None:
+        """End everything, in good order where that is possible."""
+        self.thaw_all()
+        with contextlib.suppress(ClusterError):
+            bring_down(self.layout, 15)
+        if self.supervisor is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(5)
+        self.watcher.close()
+        if self._asker is not None:
+            self._asker.close()
+        self._context.destroy(linger=0)
+        if self.links is not None:
+            self.links.close()
+        self.board.close()
+        self.job_server.stop()
+
+    def write_accepted(self) -> None:
+        """Leave what the job's Redis accepted, in its order, in resource.jsonl. Raises OSError,
+        BenchError."""
+        wire = Wire(self.job_server.port)
+        try:
+            items = [item.decode().split() for item in wire.call("LRANGE", JobKeys(NAME).accepted, 0, -1)]
+        finally:
+            wire.close()
+        lines = [
+            {"event": "accepted", "kind": kind, "term": int(term), "node": int(node)} for kind, term, node in items
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self.history / "resource.jsonl").write_text(text, encoding="utf-8")
+
+    # -- processes ------------------------------------------------------------------------
+
+    def processes(self) -> Processes:
+        """What the supervisor says. Raises ClusterError."""
+        processes = request(self.layout, "status")
+        self.pids = {node.id: node.pid for node in processes.nodes}
+        self.every_pid |= set(self.pids.values())
+        return processes
+
+    def signal(self, node: int, number: signal.Signals) -> None:
+        """To the process itself: the way through the supervisor would cost milliseconds. Harmless
+        for one that has ended."""
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.leaving.add(node)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pids[node], number)
+
+    def thaw_all(self) -> None:
+        for node in self.pids:
+            self.signal(node, signal.SIGCONT)
+
+    def await_end(self, node: int, within_s: float = 10.0) -> int | None:
+        """The exit code of a process that is about to end; None when it does not."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            state = self.processes().node(node)
+            if state.state == "ended":
+                self.leaving.discard(node)
+                return state.exit_code
+            time.sleep(0.01)
+        return None
+
+    def start(self, node: int) -> None:
+        """Start `node` unless it runs."""
+        if self.processes().node(node).state == "ended":
+            request(self.layout, "start", node)
+            self.leaving.discard(node)
+            self.started_us = now_us()
+            self.processes()
+
+    def start_all(self) -> None:
+        """Start every node that does not run."""
+        for state in self.processes().nodes:
+            if state.state == "ended":
+                request(self.layout, "start", state.id)
+        self.processes()
+
+    def data_of(self, node: int) -> Path:
+        return self.layout.data / f"n{node}"
+
+    def forget(self, node: int) -> None:
+        """Take away what `node`, which does not run, remembers."""
+        shutil.rmtree(self.data_of(node), ignore_errors=True)
+
+    # -- how they fare --------------------------------------------------------------------
+
+    def look(self, since_us: int = 0) -> dict[int, NodeReport]:
+        """The newest answers, of those that answered after `since_us`. Asks again now and then."""
+        assert self._asker is not None
+        self._asker.collect()
+        now = now_us()
+        if now - self._asked_us >= _ASK_EVERY_US:
+            self._asked_us = now
+            self._asker.ask()
+        return {node: report for node, report in self._asker.reports.items() if report.at_us > since_us}
+
+    def in_office(self) -> int:
+        """Who says that it is in office, asked now; 0: nobody within a second."""
+        since, end = now_us(), now_us() + 1_000_000
+        while now_us() < end:
+            head = controller_of(self.look(since))
+            if head is not None:
+                return head.id
+            time.sleep(0.002)
+        return 0
+
+    def wait(self, ms: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass; whether `until` came true before."""
+        end = now_us() + int(ms * 1000)
+        while (left_us := end - now_us()) > 0:
+            self.look()
+            if until():
+                return True
+            time.sleep(min(0.01, left_us / 1e6))
+        return until()
+
+    def await_successor(self, of: int, within_ms: float = 5000) -> int:
+        """Wait until somebody but `of` is in office; 0: nobody is in time."""
+        since = now_us()
+        found: list[int] = []
+
+        def another() -> bool:
+            head = controller_of(self.look(since))
+            if head is not None and head.id != of:
+                found.append(head.id)
+            return bool(found)
+
+        self.wait(within_ms, another)
+        return found[0] if found else 0
+
+    def settled(self, since_us: int) -> NodeReport | None:
+        """The controller, once all nodes have answered after `since_us` and agree: it is in office,
+        everybody follows it in its term, with all links up, and everybody is a member by the same
+        record, which it wrote."""
+        reports = self.look(since_us)
+        head = controller_of(reports)
+        if head is None or len(reports) < len(self.ids):
+            return None
+        record = (head.foundation, head.term, head.version, tuple(self.ids))
+        for report in reports.values():
+            if report.id != head.id and (report.in_office or report.role != "follower" or report.status != "running"):
+                return None
+            if (report.term, report.links) != (head.term, report.peers):
+                return None
+            if (report.foundation, report.config_term, report.version, report.members) != record:
+                return None
+        return head
+
+
+def _neighbours(count: int) -> int:
+    """The first of `count` neighbouring free ports. Raises ClusterError."""
+    for base in random.sample(range(10_000, 32_000), 300):
+        if all(port_is_free(base + at) for at in range(count)):
+            return base
+    raise ClusterError("found no neighbouring free ports below the ephemeral range", 4)

@@ -1,0 +1,165 @@
+"""Breaks a real cluster in every way it knows, and judges from the recorded history what held.
+
+    python tools/chaos.py                                    three nodes, 50 rounds, all faults
+    python tools/chaos.py --seed 7 --rounds 200 --nodes 5 --report chaos.html
+    python tools/chaos.py --faults kill,freeze,cut --duration 600 --json chaos.json
+    python tools/chaos.py --list                             the faults, and which can't be done here
+    python tools/chaos.py --conf conf/n1.toml                your own timing and quorum
+    python tools/chaos.py --timing heartbeat_ms=50,election_timeout_ms=250,lease_ms=200
+
+The seed is printed first; with the same nodes and faults it gives the same rounds. Exit codes: 0 all
+promises held, 1 one broke (the slice of history that shows it is printed), 2 it could not run. What
+the faults are, and how it is judged, is in docs/chaos.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.benching.common import BenchError, positive
+from tools.breaking.fault import Fault
+from tools.breaking.faults import TABLE, this_host
+from tools.breaking.run import Done, Plan, run
+from tools.breaking.schedule import rounds
+from tools.breaking.telling import progress, tell_faults
+from tools.breaking.world import Scene
+from zelect.cluster.layout import ClusterError
+from zelect.cluster.server import NoServer, ServerFailed
+from zelect.config import ConfigError, load
+from zelect.core.timing import Proof, Timing
+
+__all__ = ["main"]
+
+_ROUNDS = 50
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Break a real cluster and judge the history.")
+    parser.add_argument("--nodes", type=positive, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--rounds", type=positive, metavar="N", help=f"default: {_ROUNDS}, or as --duration allows")
+    parser.add_argument("--duration", type=positive, metavar="S", help="begin no round after so many seconds")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), metavar="N")
+    parser.add_argument("--faults", default="all", metavar="A,B", help="kinds, or families of --list; default: all")
+    parser.add_argument("--conf", type=Path, metavar="FILE", help="take quorum and timing of this configuration")
+    parser.add_argument("--timing", default="", metavar="K=V,…", help="keys of [timing] that differ")
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="keep logs and history here; default: removed if all held"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the judgement")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report (HTML)")
+    parser.add_argument("--list", action="store_true", help="list the faults and end")
+    return parser.parse_args(arguments)
+
+
+class _Unusable(Exception):
+    """What was asked for makes no sense; the text says what to write."""
+
+
+def _chosen(text: str) -> list[Fault]:
+    from tools.breaking.faults import FAMILIES
+
+    if text == "all":
+        return list(TABLE.values())
+    chosen: list[Fault] = []
+    for name in text.split(","):
+        if name in FAMILIES:
+            chosen.extend(FAMILIES[name])
+        elif name in TABLE:
+            chosen.append(TABLE[name])
+        else:
+            raise _Unusable(f"--faults {name}: no such fault; the families are {', '.join(FAMILIES)}, see --list")
+    return list(dict.fromkeys(chosen))
+
+
+def _timing(options: argparse.Namespace) -> tuple[dict[str, int | str], str]:
+    """Keys of the timing that differ from the defaults, and the quorum."""
+    timing: dict[str, int | str] = {}
+    quorum = "dynamic"
+    known = {item.name: getattr(Timing(), item.name) for item in fields(Timing)}
+    if options.conf:
+        config = load(options.conf)
+        quorum = config.cluster.quorum
+        values = {name: getattr(config.timing, name) for name in known}
+        timing = {name: str(v) if name == "proof" else v for name, v in values.items() if v != known[name]}
+    for item in filter(None, options.timing.split(",")):
+        key, _, value = item.partition("=")
+        if key not in known:
+            raise _Unusable(f"--timing {key}: unknown key; the keys are {', '.join(known)}")
+        if key != "proof" and not value.isdigit():
+            raise _Unusable(f"--timing {key}: is {value!r}, must be an integer")
+        timing[key] = value if key == "proof" else int(value)
+    try:
+        made = Timing(**(timing | {"proof": Proof(timing.get("proof", Proof.REFUSED))}))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise _Unusable(f"--timing proof: {error}; set one of {', '.join(Proof)}") from error
+    problems = [f"--timing {key}: {text}" for key, text in made.problems()]
+    if problems:
+        raise _Unusable("\n".join(problems))
+    return timing, quorum
+
+
+def _plan(options: argparse.Namespace, directory: Path) -> Plan:
+    chosen = _chosen(options.faults)
+    timing, quorum = _timing(options)
+    links = any(fault.links for fault in chosen)
+    host = this_host(links)
+    skipped = {fault.name: reason for fault in chosen if (reason := fault.missing(host, options.nodes))}
+    faults = [fault for fault in chosen if fault.name not in skipped]
+    if not faults:
+        raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
+    most = options.rounds or (None if options.duration else _ROUNDS)
+    return Plan(
+        scene=Scene(options.nodes, directory, timing, quorum, links),
+        seed=options.seed,
+        faults=faults,
+        rounds=rounds(options.seed, options.nodes, faults),
+        most=most,
+        duration_s=options.duration,
+        skipped=skipped,
+    )
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # the end of the processes must not be interrupted
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    if options.list:
+        tell_faults(this_host(links=True), options.nodes)
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    directory = options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))
+    try:
+        plan = _plan(options, directory)
+        print(
+            f"seed {plan.seed}, {options.nodes} nodes, {len(plan.faults)} kinds of faults, in {directory}", flush=True
+        )
+        with progress(plan.most, plan.duration_s) as show:
+            done = run(plan, show)
+    except (_Unusable, ConfigError, BenchError, ClusterError, NoServer, ServerFailed) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    return _judge(options, plan, done)
+
+
+def _judge(options: argparse.Namespace, plan: Plan, done: Done) -> int:
+    print(done)
+    return 1 if done.not_settled else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
