@@ -90,7 +90,7 @@ def test_everything_set(file: Path) -> None:
     data_dir = "../state"
     [redis]
     url = "rediss://:secret@redis.example:6380/2"
-    ttl_ms = 1000
+    ttl_ms = 2000
     timeout_ms = 1
     [timing]
     heartbeat_ms = 10
@@ -153,7 +153,7 @@ def test_other_redis_urls(file: Path, url: str) -> None:
         ),
         ("node", 'listen = "tcp://10.0.0.1:0"', "node.listen: has port 0; take one from 1 to 32767"),
         ("node", 'listen = "10.0.0.1:7101"', 'node.listen: is "10.0.0.1:7101"; write "tcp://host:port"'),
-        ("redis", "ttl_ms = 999", "redis.ttl_ms: is 999; must lie between 1000 and 86400000 ms"),
+        ("redis", "ttl_ms = 1999", "redis.ttl_ms: is 1999; must lie between 2000 and 86400000 ms"),
         ("redis", "timeout_ms = 0", "redis.timeout_ms: is 0; must lie between 1 and 60000 ms"),
         ("redis", 'url = "http://h:1/0"', "redis.url: is no URL of a Redis; write "),
         ("timing", "heartbeat_ms = 1", "timing.heartbeat_ms: is 1, must lie between 5 and 60000"),

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "zelect").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-PURE_STDLIB = {"__future__", "collections.abc", "dataclasses", "enum", "typing", "zlib"}
+PURE_STDLIB = {"__future__", "collections.abc", "dataclasses", "enum", "functools", "typing", "zlib"}
 """What the pure part may import besides itself: values and arithmetic."""
 
 MAY_IMPORT = {

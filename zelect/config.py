@@ -195,7 +195,7 @@ SCHEMA: Mapping[str, tuple[Key, ...]] = {
     ),
     "redis": (
         Key("url", str, "redis://127.0.0.1:6379/0", _redis_url),
-        Key("ttl_ms", int, 3000, _between(1000, 86_400_000, "ms")),
+        Key("ttl_ms", int, 3000, _between(2000, 86_400_000, "ms")),
         Key("timeout_ms", int, 200, _between(1, 60_000, "ms")),
     ),
     # Ranges and inequalities of the durations are those of Timing.problems alone.

@@ -10,7 +10,7 @@ The gate judges once what is common to all messages: cluster, sender, settings, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from zelect.actors import (
@@ -243,9 +243,7 @@ def _lives(turn: Turn, known: Peer) -> bool:
 
 def _hear_of(turn: Turn, sender: int, incarnation: int, known: Peer) -> None:
     if incarnation == known.incarnation:
-        # A proof that was wrong is taken back once the same process speaks over a new connection.
-        dead = known.dead and not known.linked
-        turn.state.peers[sender] = replace(known, heard_us=turn.now_us, silent=False, dead=dead)
+        turn.state.peers[sender] = known.heard(turn.now_us)
         return
     turn.note("peer_online", peer=sender, incarnation=incarnation)
     turn.know(sender, incarnation=incarnation, heard_us=turn.now_us, dead=False, offline=False, silent=False)

@@ -17,7 +17,17 @@ from zelect.core.rules import require
 from zelect.core.state import Reign, State
 from zelect.core.turn import Turn
 
-__all__ = ["found", "look", "manage", "witness_answered", "witness_founded", "witness_seen", "witness_state"]
+__all__ = [
+    "at_rest",
+    "found",
+    "health_of",
+    "look",
+    "manage",
+    "witness_answered",
+    "witness_founded",
+    "witness_seen",
+    "witness_state",
+]
 
 
 MAX_FOUNDATION = 2**40
@@ -30,9 +40,9 @@ def manage(turn: Turn) -> None:
     reign = state.reign
     if reign is not None and not reign.entered_us:
         _learn_early(turn)
-    if reign is None or not reign.holds(turn.now_us) or not committed(turn, reign):
+    if reign is None or not reign.holds(turn.now_us) or at_rest(turn) or not committed(turn, reign):
         return
-    change = next_change(state.record, _health(turn, reign), turn.settings.dynamic)
+    change = next_change(state.record, health_of(turn, reign), turn.settings.dynamic)
     if change is None:
         return
     if change.add_witness and reign.founded is None:
@@ -47,6 +57,21 @@ def manage(turn: Turn) -> None:
         # Its memory was begun by this controller in this term, and holds the record before.
         reign.founded, reign.founding = None, ""
         state.witness_same = True
+
+
+def at_rest(turn: Turn) -> bool:
+    """Whether there is plainly nothing to change: the whole roster votes, lives, and is odd. Says
+    of nearly every round, without building anything, what `next_change` would say of it."""
+    state = turn.state
+    record = state.record
+    if record.witness is not None or record.members != turn.settings.roster or len(record.members) % 2 == 0:
+        return False
+    for node, life in zip(record.members, record.lives, strict=True):
+        if node != turn.me:
+            peer = state.peers[node]
+            if peer.gone or peer.life != life:
+                return False
+    return True
 
 
 def _learn_early(turn: Turn) -> None:
@@ -77,7 +102,7 @@ def _change(turn: Turn, reign: Reign, after: Record) -> None:
     ping_round(turn)
 
 
-def _health(turn: Turn, reign: Reign) -> Health:
+def health_of(turn: Turn, reign: Reign) -> Health:
     state, now_us = turn.state, turn.now_us
     record = state.record
     fresh_us = now_us - 3 * turn.timing.heartbeat_us

@@ -48,7 +48,7 @@ def set_status(turn: Turn, status: Status) -> None:
     if turn.state.status is not status:
         turn.state.status = status
         turn.note("status_changed", status=status.value)
-        turn.state.next_idle_us = min(turn.state.next_idle_us, turn.now_us + PUBLISH_SOON_US)
+        turn.state.next_publish_us = min(turn.state.next_publish_us, turn.now_us + PUBLISH_SOON_US)
 
 
 def schedule_campaign(turn: Turn, trigger: Trigger) -> None:

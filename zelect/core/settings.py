@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from zelect.core.timing import Timing
 
@@ -31,12 +32,12 @@ class Settings:
         """Whether the electorate follows the living (R11)."""
         return self.quorum == "dynamic"
 
-    @property
+    @cached_property
     def roster(self) -> tuple[int, ...]:
         """All members in the configuration, ascending."""
         return tuple(sorted(self.addresses))
 
-    @property
+    @cached_property
     def peers(self) -> tuple[int, ...]:
         """All members but this node, ascending."""
         return tuple(sorted(set(self.addresses) - {self.node}))

@@ -93,6 +93,22 @@ class Peer:
         """Whether nothing may be expected of this peer now."""
         return self.dead or self.offline or self.silent
 
+    def heard(self, now_us: int) -> Peer:
+        """This peer, heard at `now_us` in the incarnation that is known. A proof of its death that
+        was wrong is taken back once the same process speaks over a new connection. Written out: it
+        happens with every message, and `replace` takes three times as long."""
+        return Peer(
+            incarnation=self.incarnation,
+            heard_us=now_us,
+            priority=self.priority,
+            linked=self.linked,
+            linked_us=self.linked_us,
+            dead=self.dead and not self.linked,
+            life=self.life,
+            offline=self.offline,
+            silent=False,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 __all__ = ["MAX_NODE_ID", "MAX_TERM", "MAX_TERM_HEARD", "MAX_TERM_JUMP", "Proof", "Timing"]
 
@@ -35,9 +36,10 @@ class Proof(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timing:
-    """Durations of the election in milliseconds; the core reads them in microseconds.
+    """Durations of the election in milliseconds; the core reads them in microseconds, dozens of times
+    a heartbeat, so each is worked out once.
 
     `heartbeat_ms`: a controller sends a PING this often. `election_timeout_ms`: how long an
     answered PING binds the voter. `lease_ms`: how long a PING that a quorum answered keeps the
@@ -54,43 +56,44 @@ class Timing:
     drift_ppm: int = 1000
     proof: Proof = Proof.REFUSED
 
-    @property
+    @cached_property
     def heartbeat_us(self) -> int:
         return self.heartbeat_ms * 1000
 
-    @property
+    @cached_property
     def promise_us(self) -> int:
         """How long an answered PING binds the voter: one election timeout."""
         return self.election_timeout_ms * 1000
 
-    @property
+    @cached_property
     def lease_us(self) -> int:
         return self.lease_ms * 1000
 
-    @property
+    @cached_property
     def stagger_us(self) -> int:
         return self.stagger_ms * 1000
 
-    @property
+    @cached_property
     def down_after_us(self) -> int:
         return self.down_after_ms * 1000
 
-    @property
+    @cached_property
     def vote_wait_us(self) -> int:
         """How long one round of questions waits for its answers: a heartbeat, which must
         already exceed the network's round trip."""
         return self.heartbeat_us
 
-    @property
+    @cached_property
     def idle_ping_us(self) -> int:
-        """Interval of the PINGs among followers, and of the refresh of a node's entry in Redis."""
+        """Interval of the PINGs among followers."""
         return max(1_000_000, 5 * self.heartbeat_us)
 
-    @property
+    @cached_property
     def refresh_us(self) -> int:
-        """Interval of the refresh in Redis: well below the shortest time to live there, and short
-        enough for a record to be right again within two seconds of Redis' return."""
-        return 750_000
+        """Interval of the refresh in Redis, of the controller's record and of each node's entry: half
+        the shortest time to live there, and short enough for a record to be right again within two
+        seconds of Redis' return."""
+        return 1_000_000
 
     def problems(self) -> list[tuple[str, str]]:
         """Every broken inequality as (key, explanation with the mend); empty when all hold."""

@@ -29,6 +29,8 @@ class Turn:
     now_us: int
     before: Saved
     digest: int
+    me: int = field(init=False)
+    timing: Timing = field(init=False)
     outbox: list[tuple[int, Message]] = field(default_factory=list)
     witness: list[WitnessIntent] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
@@ -40,18 +42,14 @@ class Turn:
     """An answer that said nothing new came: what depends on more than the lease need not be judged
     again before the next tick."""
 
-    @property
-    def me(self) -> int:
-        return self.settings.node
+    def __post_init__(self) -> None:
+        self.me = self.settings.node
+        self.timing = self.settings.timing
 
     @property
     def priority(self) -> int:
         """This node's priority in the succession as it is now."""
         return self.settings.priority if self.state.healthy else UNWELL
-
-    @property
-    def timing(self) -> Timing:
-        return self.settings.timing
 
     def send(self, to: int, message: Message) -> None:
         """Send `message` to one peer."""

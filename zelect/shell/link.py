@@ -47,6 +47,9 @@ SILENCE_US = 1_000_000
 FIRST_PAUSE_US = 100_000
 """Pause after mending; it doubles up to `LAST_PAUSE_US` while mending does not help."""
 LAST_PAUSE_US = 1_000_000
+SENT_PER_LOOK = 8
+"""After so many messages sent, strays are looked for although nothing told of any: sending may have
+swallowed the news. Far fewer than the strays that would stop libzmq from reading (`RCVHWM`)."""
 STRAYS_PER_TURN = 256
 """Most frames thrown away in one go that arrived where nothing should."""
 
@@ -103,7 +106,7 @@ class Link:
         self._pause_us = FIRST_PAUSE_US
         self._not_before_us = NEVER_US
         self._up_us = 0
-        self._sent = False  # since strays were last looked for
+        self._sent = 0  # messages since strays were last looked for
         self._reset(0)
 
     @property
@@ -124,7 +127,7 @@ class Link:
     def send(self, payload: bytes) -> bool:
         """Hand `payload` to the connection; False when it was dropped, which is counted."""
         if self.up and self._dealer is not None:
-            self._sent = True
+            self._sent += 1
             try:
                 self._dealer.send(payload, zmq.NOBLOCK)
             except zmq.Again:
@@ -141,12 +144,12 @@ class Link:
         Returns the changes in the order in which they happened: True for up, False for down.
         """
         changes: list[bool] = []
-        if self.up and not self._sent and self._monitor not in ready and self._dealer not in ready:
+        if self.up and self._sent < SENT_PER_LOOK and self._monitor not in ready and self._dealer not in ready:
             return changes  # as nearly always
         if self._monitor in ready or now_us >= self.deadline_us():
             changes = self._drain_monitor(now_us)
-        if self._sent or self._dealer in ready:
-            self._sent = False  # sending may have swallowed the news of a stray (see poller.py)
+        if self._sent >= SENT_PER_LOOK or self._dealer in ready:
+            self._sent = 0  # sending may have swallowed the news of a stray (see poller.py)
             self._drain_strays()
         if now_us >= self.deadline_us():
             self._counters["rebuilt"] += 1

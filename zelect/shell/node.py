@@ -208,14 +208,15 @@ class Node:
         """What is ready, at `due_us` at the latest. What has to be logged is written while there
         is nothing better to do: in the middle of an election a line costs more than a vote."""
         # Round up: waking a fraction of a millisecond early would only spin.
-        wait_ms = max(0, min(60_000, -((now_us() - due_us) // 1000)))
+        now = now_us()
+        wait_ms = max(0, min(60_000, -((now - due_us) // 1000)))
         if self.teller.waits and wait_ms and not self.teller.is_full:
             ready = self.poller.poll(0)
             if ready:
                 return ready
         if wait_ms or self.teller.is_full:
             self.teller.tell()
-        gather_ms = min(wait_ms, (self.gather_until_us - now_us()) // 1000)
+        gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
         if gather_ms > 0:
             ready = self.poller.poll(gather_ms, but=self.transport.inbox)
             if ready:

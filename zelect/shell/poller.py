@@ -6,7 +6,8 @@ sockets' descriptors, and only a socket whose descriptor spoke is asked.
 
 The descriptor of a ZeroMQ socket says less than that of a connection: that something happened
 inside (ZMQ_FD in libzmq's manual calls it edge-triggered), not that a message waits. Hence two
-rules. A socket that was reported is asked again at the next call, until it has nothing more. And
+rules. A socket that was reported is asked again at the next call, until it has nothing more, or its
+reader says that it met the end (a read in vain takes in all news before it fails). And
 sending on a socket may swallow the news of a message that has just come: whoever sends on one
 tries to read afterwards (`Link` does); whoever stops reading early remembers it (`Transport` does).
 """
@@ -56,6 +57,11 @@ class Poller:
         descriptor = self._descriptors.pop(thing)
         del self._things[descriptor]
         self._kernel.unregister(descriptor)
+        self._doubtful.discard(thing)
+
+    def emptied(self, thing: Any) -> None:
+        """`thing` was just read until it had nothing more: its next message will show on its
+        descriptor, so that it need not be asked again."""
         self._doubtful.discard(thing)
 
     def __contains__(self, thing: object) -> bool:

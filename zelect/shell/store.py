@@ -40,6 +40,7 @@ __all__ = ["Hint", "Store", "StoreEvent", "StoreState", "safe_url"]
 _READY_WITHIN_MS = 5000
 _PATIENCE = 4
 """A question, and any single write, has this many time-outs."""
+_NEVER = float("inf")
 _numbers = count(1)
 
 
@@ -67,13 +68,6 @@ class StoreState:
 StoreEvent = Hint | StoreState
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """Tells the pump that the worker is in Redis' hands (or, with `begun` false, out of them)."""
-
-    begun: bool
-
-
 class Store:
     """The main thread's side. `pipe` becomes readable when `receive` has something to give.
 
@@ -99,10 +93,16 @@ class Store:
         names = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
         self.counters: dict[str, int] = dict.fromkeys(names, 0)
         self.state = StoreState(False, 0, 0, "not asked yet" if url else "not configured")
+        self._told = self._said = self.state
         self._mailbox = Mailbox(self.counters)
-        self._to_pump: queue.SimpleQueue[StoreEvent | _Begun | str] = queue.SimpleQueue()
+        self._to_pump: queue.SimpleQueue[StoreEvent | str] = queue.SimpleQueue()
         self._events: deque[StoreEvent] = deque(maxlen=256)
         self._since = (-1, -1, 0)
+        # Until when Redis may take for the write that it is about (None: nothing is being written),
+        # and whether the pump will look at that without being woken: a wake-up a write is dear.
+        self._patience_s = _PATIENCE * timeout_ms / 1000
+        self._done_by: float | None = None
+        self._watched = False
         self._closed = False
         self._threads: tuple[threading.Thread, ...] = ()
         self.pipe, self._far_end = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -186,40 +186,52 @@ class Store:
             self._far_end.send(b"", zmq.NOBLOCK)
 
     def _pump(self) -> None:
-        patience_s = _PATIENCE * self._who.timeout_ms / 1000
-        state, answer_by, done_by = self.state, float("inf"), float("inf")
+        answer_by, look_at = _NEVER, _NEVER
         while True:
-            left = min(answer_by, done_by) - time.monotonic()
+            left = min(answer_by, look_at) - time.monotonic()
             try:
-                news = self._to_pump.get(timeout=max(0.0, left) if left < float("inf") else None)
+                news = self._to_pump.get(timeout=max(0.0, left) if left < _NEVER else None)
             except queue.Empty:
-                if answer_by <= done_by:
-                    answer_by = float("inf")
+                if answer_by <= look_at:
+                    answer_by = _NEVER
                     self.counters["unanswered"] += 1
                     self._emit(Hint(0, 0))
                 else:
-                    done_by = float("inf")
-                    state = replace(state, up=False, problem=_hung(self._who))
-                    self._emit(state)
+                    look_at = self._look(look_at)
                 continue
             match news:
                 case "end":
                     return
                 case "asked":
-                    answer_by = min(answer_by, time.monotonic() + patience_s)
+                    answer_by = min(answer_by, time.monotonic() + self._patience_s)
+                case "writing":
+                    look_at = self._look(_NEVER)
                 case Hint():
                     # A question is answered once: an answer after that is no news.
-                    if answer_by < float("inf"):
+                    if answer_by < _NEVER:
                         self._emit(news)
-                    answer_by = float("inf")
+                    answer_by = _NEVER
                 case StoreState():
-                    if news != state:
-                        self._emit(news)
-                    state = news
-                case _Begun(begun):
-                    done_by = time.monotonic() + patience_s if begun else float("inf")
+                    self._tell(news)
                 case _:
                     self._emit(None)
+
+    def _look(self, looked_at: float) -> float:
+        """Tell when what was to be done by `looked_at` hangs in Redis; returns when to look again.
+        With nothing to look at, the worker's next write wakes the pump."""
+        if self._done_by == looked_at:
+            self._tell(replace(self._told, up=False, problem=_hung(self._who)))
+        self._watched = False
+        done_by = self._done_by  # read after that: either it is seen here, or the worker sees that it must wake
+        if done_by is None or done_by == looked_at:
+            return _NEVER
+        self._watched = True
+        return done_by
+
+    def _tell(self, state: StoreState) -> None:
+        if state != self._told:
+            self._told = state
+            self._emit(state)
 
     # -- worker: owns the connection ------------------------------------------------------
 
@@ -229,7 +241,7 @@ class Store:
         except Exception as error:  # a board that can't be had never takes the node down
             # Not the error's text: a URL that can't be parsed stands in it with its password.
             problem = f"{type(error).__name__}: redis.url {safe_url(self._who.url)} can't be used; correct it"
-            self._to_pump.put(StoreState(False, 0, 0, problem))
+            self._say(StoreState(False, 0, 0, problem))
             self._to_pump.put("ready")
             return
         self._to_pump.put("ready")
@@ -246,9 +258,11 @@ class Store:
         garbage: dict[str, None] = {}
         done = 0
         while (job := self._mailbox.pop()) is not None:
-            self._to_pump.put(_Begun(True))
+            self._done_by = time.monotonic() + self._patience_s
+            if not self._watched:
+                self._to_pump.put("writing")
             outcome = self._attempt(board, job)
-            self._to_pump.put(_Begun(False))
+            self._done_by = None
             if isinstance(outcome, Reply):
                 done += 1
                 published = (outcome.term, outcome.id)
@@ -262,12 +276,17 @@ class Store:
             if not isinstance(job.intent, AskController):
                 self._mailbox.put_back(job)
         if failed:
-            self._to_pump.put(StoreState(False, *published, failed[0][1].problem))
+            self._say(StoreState(False, *published, failed[0][1].problem))
         elif done:
             self.counters["garbage"] += len(garbage)
             problem = "; ".join([*(f"garbage in Redis: {text}" for text in garbage), *filter(None, notes.values())])
-            self._to_pump.put(StoreState(True, *published, problem))
+            self._say(StoreState(True, *published, problem))
         return published
+
+    def _say(self, state: StoreState) -> None:
+        if state != self._said or state != self._told:  # the pump may have told of a hang meanwhile
+            self._said = state
+            self._to_pump.put(state)
 
     def _attempt(self, board: Board, job: Job) -> Reply | Failure | None:
         asks = isinstance(job.intent, AskController)

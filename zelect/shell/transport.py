@@ -218,6 +218,7 @@ class Transport:
                 frame = router.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 self._left = False
+                self._poller.emptied(router)
                 break
             message = self._take(frame)
             if message is not None:
