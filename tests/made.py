@@ -93,7 +93,7 @@ class Made:
 
     def elect(self, node: int, voters: tuple[int, ...], trigger: str) -> None:
         """`node` wins the next term by the votes of `voters` and enters office."""
-        self.note(node, "campaign_began", trigger=trigger, attempt=0)
+        self.note(node, "campaign_began", term=self.term + 1, trigger=trigger, attempt=0)
         self.term += 1
         for voter in (node, *(one for one in voters if one != node)):
             self.wait(self.dice.randrange(100, 400))
