@@ -79,8 +79,8 @@ def _learn_early(turn: Turn) -> None:
     no voter, so it need not wait for a quorum; and without it a quorum may be missing, because a
     member whose life is not named doesn't count."""
     state = turn.state
-    lives = {node: state.peers[node].life for node in state.members if node != turn.me}
-    unknown = {node: life for node, life in lives.items() if life and state.record.life_of(node) == 0}
+    unnamed = [node for node, life in state.record.named().items() if not life and node != turn.me]
+    unknown = {node: life for node in unnamed if (life := state.peers[node].life)}
     if unknown:
         turn.save(record=state.record.with_lives(unknown))
         ping_round(turn)
@@ -106,18 +106,20 @@ def health_of(turn: Turn, reign: Reign) -> Health:
     state, now_us = turn.state, turn.now_us
     record = state.record
     fresh_us = now_us - 3 * turn.timing.heartbeat_us
-    joinable = set()
+    named, joinable = record.named(), set()
     for node, peer in state.peers.items():
-        answers = reign.answered_us.get(node, 0) >= fresh_us and reign.saved_by.get(node) == state.record.id
+        if node in named or peer.gone:
+            continue
+        answers = reign.answered_us.get(node, 0) >= fresh_us and reign.saved_by.get(node) == record.id
         steady = now_us - reign.steady_us.get(node, now_us) >= turn.timing.promise_us
-        if answers and not peer.gone and node not in state.members and (steady or node in reign.taken_out):
+        if answers and (steady or node in reign.taken_out):
             joinable.add(node)
     here = {node for node, peer in state.peers.items() if peer.life and not peer.gone and peer.linked}
     return Health(
         gone=frozenset(node for node, peer in state.peers.items() if peer.gone),
         joinable=frozenset(joinable),
-        forgetful=frozenset(n for n in here if record.life_of(n) not in (-1, 0, state.peers[n].life)),
-        unknown=frozenset(n for n in here if record.life_of(n) == 0),
+        forgetful=frozenset(n for n in here if named.get(n, 0) not in (0, state.peers[n].life)),
+        unknown=frozenset(n for n in here if named.get(n) == 0),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
     )

@@ -47,6 +47,15 @@ def check_int(name: str, value: object, least: int, most: int) -> None:
         raise MalformedMessage("bad_field", f"{name} must be an integer from {least} to {most}")
 
 
+def _check_ints(name: str, values: tuple[object, ...], least: int, most: int) -> None:
+    # All at once first: a record of a thousand members comes with every PING.
+    kinds = set(map(type, values))
+    if kinds == {int} and least <= min(values) and max(values) <= most:  # type: ignore[type-var, operator]
+        return
+    for value in values:
+        check_int(name, value, least, most)
+
+
 def check_node(name: str, value: object, least: int = 1) -> None:
     check_int(name, value, least, MAX_NODE_ID)
 
@@ -64,8 +73,7 @@ def check_text(name: str, value: object, most: int = MAX_TEXT) -> None:
 def check_nodes(name: str, value: object) -> None:
     if type(value) is not tuple:
         raise MalformedMessage("bad_field", f"{name} must be a list of node ids")
-    for item in value:
-        check_node(name, item)
+    _check_ints(name, value, 1, MAX_NODE_ID)
 
 
 def check_member(name: str, value: object, kind: type[StrEnum]) -> None:
@@ -82,8 +90,7 @@ def check_record(name: str, value: object, optional: bool = False) -> None:
     check_int(f"{name}.version", value.version, 0, MAX_NUMBER)
     check_int(f"{name}.foundation", value.foundation, 0, MAX_NUMBER)
     check_nodes(f"{name}.members", value.members)
-    for life in value.lives:
-        check_int(f"{name}.lives", life, 0, MAX_NUMBER)
+    _check_ints(f"{name}.lives", value.lives, 0, MAX_NUMBER)
     if value.witness is not None:
         if type(value.witness) is not Witness:
             raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")

@@ -78,6 +78,10 @@ class Record:
         """Which life of `node` votes; 0: not known, -1: none, it is no member."""
         return self.lives[self.members.index(node)] if node in self.members else -1
 
+    def named(self) -> dict[int, int]:
+        """The life that votes by member, ascending; for whoever asks about many of them."""
+        return dict(zip(self.members, self.lives, strict=True))
+
     def counts(self, node: int, life: int) -> bool:
         """Whether `life` of `node` has a voice. In a founding record each member has, because
         nobody's life is known yet; from then on only the one that the record names."""
@@ -87,7 +91,7 @@ class Record:
     def rewritten(self, term: int, lives: Mapping[int, int]) -> Record:
         """The same electorate, claimed by the controller of `term` (R7a, R10), with the `lives` of
         members that were not known before."""
-        known = (self.life_of(node) or lives.get(node, 0) for node in self.members)
+        known = (life or lives.get(node, 0) for node, life in self.named().items())
         return replace(self, config_term=term, version=self.version + 1, lives=tuple(known))
 
     def with_lives(self, lives: Mapping[int, int]) -> Record:
@@ -96,7 +100,7 @@ class Record:
 
     def with_member(self, node: int, life: int) -> Record:
         """The next version, with one member more."""
-        after = {**dict(zip(self.members, self.lives, strict=True)), node: life}
+        after = {**self.named(), node: life}
         members = tuple(sorted(after))
         return replace(
             self, version=self.version + 1, members=members, lives=tuple(after[member] for member in members)
@@ -104,9 +108,9 @@ class Record:
 
     def without_member(self, node: int) -> Record:
         """The next version, with one member less."""
-        pairs = [pair for pair in zip(self.members, self.lives, strict=True) if pair[0] != node]
-        members, lives = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
-        return replace(self, version=self.version + 1, members=members, lives=lives)
+        after = self.named()
+        after.pop(node, None)
+        return replace(self, version=self.version + 1, members=tuple(after), lives=tuple(after.values()))
 
     def with_witness(self, witness: Witness | None) -> Record:
         """The next version, with or without a witness."""
@@ -118,8 +122,8 @@ class Record:
         the one before (R1, R12). To learn a life that was not known is none."""
         if self.witness is not None and other.witness is not None and self.witness != other.witness:
             return False
-        common = set(self.members) & set(other.members)
-        if any(other.life_of(node) not in (0, self.life_of(node)) for node in common):
+        before, after = other.named(), self.named()
+        if any(before[node] not in (0, after[node]) for node in before.keys() & after.keys()):
             return False
         return len(set(self.voters) ^ set(other.voters)) <= 1
 

@@ -27,7 +27,7 @@ from typing import TypeVar
 from zelect.core.effects import Saved
 from zelect.core.lease import NEVER_US, Tenure, renewed_us
 from zelect.core.messages import Envelope, Handover, Refusal, Trigger
-from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum
+from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
 
 __all__ = ["Answer", "Campaign", "Leader", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
 
@@ -271,16 +271,27 @@ class State:
         return max(0, self.promise.until_us - now_us)
 
     def links_quorum(self, node: int) -> bool:
-        """Whether connections to a quorum, `node` (this node) included, are up."""
-        return has_quorum(self.voters, self.connected(node))
+        """Whether connections to a quorum, `node` (this node) included, are up. Asked after every
+        step, so it stops counting as soon as there are enough."""
+        voters, peers = self.voters, self.peers
+        missing = quorum_size(voters)
+        for voter in voters:
+            if voter == node or (peers[voter].linked if voter != WITNESS else self._witness_stands()):
+                missing -= 1
+                if missing == 0:
+                    return True
+        return False
 
     def connected(self, node: int) -> set[int]:
         """The voters that an answer may come from: `node` (this node), nodes with a connection, and
         the witness while it is what the record says."""
         up = {node, *(p for p, peer in self.peers.items() if peer.linked)}
-        if self.record.witness is not None and self.witness_ready and self.witness_same:
+        if self._witness_stands():
             up.add(WITNESS)
         return up
+
+    def _witness_stands(self) -> bool:
+        return self.record.witness is not None and self.witness_ready and self.witness_same
 
     def renew_lease(self, lease_us: int) -> None:
         """Extend the lease by the PINGs answered so far (R5).
