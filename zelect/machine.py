@@ -105,7 +105,7 @@ class Machine:
         self.ran_before = ran_before
         self._digest = settings.digest()
         require(set(saved.record.members) <= set(settings.roster), "R10", "the electorate is part of the roster")
-        self.state = State(saved=saved, peers={peer: Peer() for peer in settings.peers}, node=settings.node)
+        self.state = State(saved=saved, peers=dict.fromkeys(settings.peers, Peer()), node=settings.node)
 
     def step(self, event: Event, now_us: int) -> Effects:
         """Let `event` happen at `now_us`; the caller carries out the effects in their order.

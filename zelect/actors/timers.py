@@ -107,7 +107,8 @@ def _idle(turn: Turn) -> None:
     state.next_idle_us = turn.now_us + interval_us
     if state.stand is Stand.ELECTED:
         return
-    # In large clusters each pair speaks less often, so that a node's share of traffic stays level.
+    # In large clusters each pair speaks less often, so that a node's share of traffic stays level, as
+    # far as `down_after` allows: who was heard longer ago might be replaced unnoticed.
     quiet_us = min(interval_us * max(1, len(state.peers) // 8), turn.timing.down_after_us // 2)
     for peer, known in state.peers.items():
         if known.linked and turn.now_us - known.heard_us >= quiet_us:
