@@ -307,11 +307,18 @@ def test_values_whose_writer_died_may_be_missing_but_no_more() -> None:
 def test_the_resources_own_order_counts_where_it_is_known() -> None:
     run = made(5, 4, fault=lambda run, number: "kill")
     lines = sorted((one for _, one in tables(run, "guarded")), key=lambda one: int(one["value"]))
-    items = [f"guarded {one['term']} {one['node']}" for one in lines]
-    run.chaos("accepted", items=items)
+    items = [{"event": "accepted", "kind": "guarded", "term": one["term"], "node": one["node"]} for one in lines]
+    run.files["resource.jsonl"] = [*items]
     assert judged(run).held
     items[3], items[-1] = items[-1], items[3]
+    run.files["resource.jsonl"] = [*items]
     assert rules(run) == {"S3", "counter"}
+    assert judged(run).stale_effects == 0
+    run.files["resource.jsonl"] = [{**one, "kind": "unguarded"} for one in items]
+    verdict = judged(run)
+    late = sum(one["term"] < items[3]["term"] for one in items[4:])
+    assert verdict.stale_effects == late > 0
+    assert rules(run) == {"counter"}, "which is no violation by itself"
 
 
 def test_a_flushed_counter_begins_again() -> None:

@@ -12,7 +12,7 @@ from tools.breaking.histories import History, Line
 from tools.breaking.offices import Office, Process
 from tools.breaking.verdict import Violation
 
-__all__ = ["check_counters", "check_guarded", "intrusions"]
+__all__ = ["check_counters", "check_guarded", "intrusions", "stale_effects"]
 
 _GUARDED, _UNGUARDED = "guarded", "unguarded"
 
@@ -40,7 +40,7 @@ def intrusions(history: History, offices: Sequence[Office]) -> Iterator[tuple[Li
 
 def check_guarded(history: History) -> Iterator[Violation]:
     """S3: the terms that the guarded resource accepted never fall, in the order in which it did."""
-    accepted = _accepted(history, _GUARDED)
+    accepted = history.accepted.get(_GUARDED, ())
     last = (0, 0)
     for position, (term, node) in enumerate(accepted, 1):
         if term < last[0]:
@@ -65,6 +65,16 @@ def check_guarded(history: History) -> Iterator[Violation]:
                 before = line
 
 
+def stale_effects(history: History) -> int:
+    """Unguarded effects that reached the resource after one of a newer term, in its own order: what a
+    look at the lease cannot prevent when the process is paused between the look and the deed."""
+    newest = stale = 0
+    for term, _ in history.accepted.get(_UNGUARDED, ()):
+        stale += term < newest
+        newest = max(newest, term)
+    return stale
+
+
 def check_counters(history: History, deaths: Iterable[Process]) -> Iterator[Violation]:
     """Each value was given once, and none is missing but those whose writer died, or failed, between
     Redis' answer and its own disk: at most one for each."""
@@ -72,7 +82,7 @@ def check_counters(history: History, deaths: Iterable[Process]) -> Iterator[Viol
     for node, _ in deaths:
         allowed[node] = allowed.get(node, 0) + 1
     for kind in (_GUARDED, _UNGUARDED):
-        accepted = _accepted(history, kind)
+        accepted = history.accepted.get(kind, ())
         failed = [line for line in history.work if line.event == "work_failed"]
         for epoch in _epochs(history, kind):
             yield from _twice(kind, epoch)
@@ -105,17 +115,6 @@ def _otherwise(kind: str, values: dict[int, Line], accepted: Sequence[tuple[int,
             said = "was never accepted" if known is None else f"came from node {known[1]} in term {known[0]}"
             text = f"node {line.node} raised the {kind} counter to {value} in term {line.term}, but that {said}"
             yield Violation("counter", text, line.us, (line,))
-
-
-def _accepted(history: History, kind: str) -> list[tuple[int, int]]:
-    """(term, node) of each effect in the resource's own order; empty where that was not asked for."""
-    found = []
-    for line in history.of("accepted"):
-        for item in line.get("items") or ():
-            word, term, node = str(item).split()
-            if word == kind:
-                found.append((int(term), int(node)))
-    return found
 
 
 def _epochs(history: History, kind: str) -> list[list[Line]]:

@@ -44,6 +44,8 @@ def gaps_of(history: History, offices: Sequence[Office], rounds: Sequence[Round]
     lease_us = int(history.timing.get("lease_ms", 400)) * 1000
     published: dict[int, int] = {}
     for line in history.of("published"):
+        if not line.get("id"):
+            continue  # nobody is controller
         published.setdefault(line.term, line.us)
     found: list[Gap] = []
     last: Office | None = None

@@ -2,6 +2,7 @@
 
 DIR/history/node<ID>.jsonl   each node process: every fact of its machine, `saved`, `tenure`, `tenure_ended`
 DIR/history/work<ID>.jsonl   the job in each: `guarded`, `unguarded`, their refusals, `work_failed`
+DIR/history/resource.jsonl   what the job's Redis accepted, in its own order
 DIR/history/chaos.jsonl      the tool: `run` first, then rounds, faults, healings and what it saw
 
 `us` is CLOCK_BOOTTIME in microseconds, one clock for all processes of the host. A process may be killed in
@@ -11,7 +12,7 @@ the middle of a line, so a line that cannot be read is counted by file, and neve
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,6 @@ _INTEGERS: Mapping[str, tuple[str, ...]] = {
     "round_ended": ("round",),
     "fault_began": ("round",),
     "fault_ended": ("round",),
-    "published": ("id",),
     "resources": ("pid", "rss_kb", "fds", "threads", "cpu_ms"),
     "run": ("seed", "base_us"),
 }
@@ -62,12 +62,15 @@ class Line:
 
 @dataclass(frozen=True)
 class History:
-    """All lines, each kind in the order of their times. `bad`: unreadable lines by file."""
+    """All lines, each kind in the order of their times. `accepted`: for "guarded" and "unguarded" the
+    term and node of each effect, in the order in which the resource accepted them; empty where
+    that is not known. `bad`: unreadable lines by file."""
 
     run: Mapping[str, Any]
     nodes: tuple[Line, ...] = ()
     work: tuple[Line, ...] = ()
     chaos: tuple[Line, ...] = ()
+    accepted: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
     bad: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, *events: str) -> list[Line]:
@@ -119,7 +122,14 @@ def parse(files: Mapping[str, bytes]) -> History:
         raise ValueError("does not begin with the line about the run")
     nodes = [line for name in files if name.startswith("node") for line in _lines(name, files, bad)]
     work = [line for name in files if name.startswith("work") for line in _lines(name, files, bad)]
-    return History(chaos[0].fields, _in_order(nodes), _in_order(work), _in_order(chaos), bad)
+    return History(chaos[0].fields, _in_order(nodes), _in_order(work), _in_order(chaos), _accepted(files, bad), bad)
+
+
+def _accepted(files: Mapping[str, bytes], bad: dict[str, int]) -> dict[str, list[tuple[int, int]]]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    for line in _lines("resource.jsonl", files, bad):
+        found.setdefault(str(line.get("kind")), []).append((line.term, line.node))
+    return found
 
 
 def _in_order(lines: list[Line]) -> tuple[Line, ...]:
@@ -147,7 +157,7 @@ def _line(text: bytes) -> Line | None:
     if type(table) is not dict:
         return None
     event = table.pop("event", None)
-    us = table.pop("us", table.get("base_us") if event == "run" else None)
+    us = table.pop("us", 0 if event == "accepted" else None)  # the resource has no clock, only an order
     about = [table.pop(name, 0) for name in ("node", "incarnation", "term")]
     wanted = [us, *about, *(table.get(name) for name in _INTEGERS.get(str(event), ()))]
     if type(event) is not str or not all(type(value) is int for value in wanted):

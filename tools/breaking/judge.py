@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.breaking.effects import check_counters, check_guarded, intrusions
+from tools.breaking.effects import check_counters, check_guarded, intrusions, stale_effects
 from tools.breaking.gaps import Gap, by_kind, false_elections, figures, gaps_of
 from tools.breaking.growth import check_left_over, check_resources
 from tools.breaking.histories import History, Line, read
@@ -64,6 +64,7 @@ class Judgement:
     false_elections: tuple[Line, ...]
     elections: int
     effects: Mapping[str, int]
+    stale_effects: int
     skipped: Mapping[str, str]
     bad_lines: Mapping[str, int] = field(default_factory=dict)
 
@@ -99,7 +100,7 @@ class Judgement:
             f"{len(self.rounds)} rounds, {struck} faults of {len(faults)} kinds, {self.elections} elections",
             f"effects: {effects}",
             f"worst overlap {self.worst_overlap_ms:.3f} ms, under forged refusals {self.worst_forged_overlap_ms:.3f}",
-            f"elections without a fault: {len(self.false_elections)}",
+            f"elections without a fault {len(self.false_elections)}, unguarded effects out of order {self.stale_effects}",
         ]
         if self.bad_lines:
             torn = ", ".join(f"{count} in {name}" for name, count in self.bad_lines.items())
@@ -129,6 +130,7 @@ class Judgement:
             "elections": self.elections,
             "false_elections": len(self.false_elections),
             "effects": dict(self.effects),
+            "stale_effects": self.stale_effects,
             "gaps_ms": {
                 kind: {name: getattr(spread, name) for name in ("count", "p50", "p99", "max")}
                 for kind, gaps in by_kind(self.gaps).items()
@@ -170,6 +172,7 @@ def judge_history(history: History) -> Judgement:
         false_elections=tuple(false_elections(history, rounds)),
         elections=len(history.facts("elected")),
         effects=dict(sorted(counts.items())),
+        stale_effects=stale_effects(history),
         skipped={str(line.get("fault")): str(line.get("reason")) for line in history.of("skipped")},
         bad_lines=history.bad,
     )

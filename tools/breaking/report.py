@@ -277,7 +277,10 @@ def _log(history: History, judgement: Judgement, base_us: int) -> Iterable[dict[
             rest = f": node {line.get('controller')}, term {line.term}" if line.event == "settled" else ""
             yield entry(line.us, "chaos", line.event.replace("_", " ") + rest)
         elif line.event == "published":
-            yield entry(line.us, "Redis", f"node {line.get('id')} is controller, term {line.term}")
+            who = f"node {line.get('id')}" if line.get("id") else "nobody"
+            yield entry(line.us, "Redis", f"{who} is controller, term {line.term}")
+        elif line.event == "refused_to_start":
+            yield entry(line.us, "chaos", f"node {line.node or '?'} refused to start")
     for one in judgement.rounds:
         for fault in one.faults:
             detail = _detail(fault)
