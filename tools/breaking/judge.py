@@ -100,7 +100,7 @@ class Judgement:
             f"{len(self.rounds)} rounds, {struck} faults of {len(faults)} kinds, {self.elections} elections",
             f"effects: {effects}",
             f"worst overlap {self.worst_overlap_ms:.3f} ms, under forged refusals {self.worst_forged_overlap_ms:.3f}",
-            f"elections without a fault {len(self.false_elections)}, unguarded effects out of order {self.stale_effects}",
+            f"elections without a fault {len(self.false_elections)}, late unguarded effects {self.stale_effects}",
         ]
         if self.bad_lines:
             torn = ", ".join(f"{count} in {name}" for name, count in self.bad_lines.items())
