@@ -37,20 +37,28 @@ def electorate(context: click.Context, path: str | None, directory: str | None, 
     Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
     """
     from zelect.asking import ask_all
-    from zelect.cli.errors import explained
-    from zelect.cli.status import DIRECTORY, exit_code_of, members_of
+    from zelect.cli.status import exit_code_of
 
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
-    with explained():
-        cluster, addresses = members_of(path, directory or DIRECTORY)
-    context.obj = (cluster, addresses)
+    context.obj = (path, directory)
     if context.invoked_subcommand is not None:
-        return
+        return  # which may only be asked for its --help
+    cluster, addresses = _named(context)
     reports = ask_all(cluster, addresses, _ASK_S)
     table = _table(cluster, addresses, reports)
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     context.exit(exit_code_of(reports))
+
+
+def _named(context: click.Context) -> tuple[str, Mapping[int, str]]:
+    """The cluster that -c or --dir names: its name, its members' addresses."""
+    from zelect.cli.errors import explained
+    from zelect.cli.status import DIRECTORY, members_of
+
+    path, directory = context.obj
+    with explained():
+        return members_of(path, directory or DIRECTORY)
 
 
 def _table(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     from zelect.asking import ask_all
     from zelect.cli.errors import Failure
 
-    cluster, addresses = context.obj
+    cluster, addresses = _named(context)
     unknown = sorted(set(nodes) - set(addresses))
     if not nodes or unknown:
         what = f"node {unknown[0]} is not in the configuration" if unknown else "name the nodes"
@@ -130,8 +138,8 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     else:
         names = ", ".join(map(str, sorted(nodes)))
         click.echo(f"Node {names} gives up the old electorate and joins foundation {join}.", err=True)
-    if not sure and click.prompt(f"Type the cluster's name ({cluster}) to go on", err=True) != cluster:
-        raise Failure("that is not the cluster's name; nothing was changed", 2)
+    if not sure:
+        _confirm(cluster)
     newest = max(report.foundation for report in reports.values())
     foundation = join or max(newest + 1, int(time.time()))
     members = _members_of(reports, join) if join else tuple(sorted(set(nodes)))
@@ -151,13 +159,26 @@ def _warn(cluster: str, nodes: list[int], roster: set[int], reports: Mapping[int
     head = controller_of(reports)
     if head is not None:
         raise Failure(f"node {head.id} is in office (term {head.term}): nothing is lost, nothing was changed", 1)
-    others = sorted(roster - set(nodes))
+    others = ", ".join(map(str, sorted(roster - set(nodes)))) or "none"
     click.echo(
         f"This founds the electorate of {cluster} anew with {', '.join(map(str, nodes))}.\n"
-        f"If a member that you leave out ({', '.join(map(str, others)) or 'none'}) still runs somewhere and sees\n"
-        "others of the old electorate, two controllers may be in office at once. Make sure it is down.",
+        f"If a member that you leave out ({others}) still runs somewhere and sees others of\n"
+        "the old electorate, two controllers may be in office at once, even in one\n"
+        "term. Make sure that it is down.",
         err=True,
     )
+
+
+def _confirm(cluster: str) -> None:
+    from zelect.cli.errors import Failure
+
+    try:
+        typed = click.prompt(f"Type the cluster's name ({cluster}) to go on", default="", show_default=False, err=True)
+    except click.Abort:  # Ctrl-C, or no terminal and nothing to read
+        click.echo(err=True)
+        raise Failure("no name was typed; nothing was changed (without a terminal: --yes-i-know)", 2) from None
+    if typed != cluster:
+        raise Failure("that is not the cluster's name; nothing was changed", 2)
 
 
 def _members_of(reports: Mapping[int, NodeReport], foundation: int) -> tuple[int, ...]:
