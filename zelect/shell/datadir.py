@@ -19,12 +19,16 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from zelect.shell.private import UnsafeFile, make_directory, open_directory, open_file
 
-__all__ = ["DataDir", "DataDirError", "DataDirInUse", "lock_evidence"]
+__all__ = ["HOLD_BYTE", "DataDir", "DataDirError", "DataDirInUse", "adopted", "lock_evidence"]
+
+HOLD_BYTE = 2**40
+"""The byte of the lock that another process may hold for the node's job, see `zelect.shell.hold`."""
 
 _LOCK = "lock"
 _LINE_BYTES = 160  # cluster 64, id 5, incarnation 16, pid 10, inode 20, and room
@@ -125,6 +129,14 @@ class DataDir:
                 "file system, then start the node again"
             ) from error
 
+    def share(self) -> None:
+        """Leave the lock's byte for the job to another process. A later node can't start before both
+        have given it up. Raises `DataDirError`."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, HOLD_BYTE)
+        except OSError as error:
+            raise DataDirError(f"{self.path / _LOCK}: its lock can't be shared: {error.strerror or error}") from error
+
     def close(self) -> None:
         """Give the directory up, for a process that outlives its node. The node must be gone: from
         now on its peers may take it for dead."""
@@ -163,6 +175,14 @@ def lock_evidence(data_dir: Path, cluster: str, node: int, incarnation: int) -> 
         return False
     finally:
         _close(fd)
+
+
+def adopted(fd: int) -> Callable[[], None]:
+    """Have this process never open the lock file that is open as `fd` again, since closing that
+    would drop what it holds; returns how to undo that."""
+    key = _key(os.fstat(fd))
+    _held.add(key)
+    return lambda: _held.discard(key)
 
 
 def _take(path: Path, fd: int) -> None:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import zmq
@@ -21,7 +22,19 @@ import zmq
 from zelect import __version__, wire
 from zelect.config import Config
 from zelect.core.effects import Effects, Probe
-from zelect.core.events import Began, Event, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
+from zelect.core.events import (
+    Began,
+    Event,
+    HealthChanged,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    Vacated,
+)
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
 from zelect.core.view import View
@@ -29,17 +42,17 @@ from zelect.log import Log, setup
 from zelect.machine import Machine
 from zelect.shell.ballot import BallotError
 from zelect.shell.birth import be_born
-from zelect.shell.clock import now_us, unix_ms
+from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import DataDirError, lock_evidence
-from zelect.shell.office import Office
+from zelect.shell.office import Office, controller_now
 from zelect.shell.poller import Poller
 from zelect.shell.recorder import Recorder
-from zelect.shell.report import render_report, resident_kb
+from zelect.shell.report import report_of
 from zelect.shell.store import Hint, Store, StoreState, safe_url
 from zelect.shell.teller import Teller
 from zelect.shell.transport import CannotBind, Received, Transport
-from zelect.shell.wakeup import Wakeup
+from zelect.shell.wakeup import Bell, Wakeup
 from zelect.shell.witness import WitnessClient
 
 __all__ = ["run"]
@@ -57,7 +70,7 @@ def run(config: Config) -> int:
     standard error."""
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        return Node(config, log).run()
+        return Node(config, log).run(Wakeup())
     except (BallotError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3
@@ -68,12 +81,15 @@ def run(config: Config) -> int:
 
 class Node:
     """The world around one machine. `dial`: where to connect to a peer when not at its address, as
-    through a proxy. Raises `BallotError`, `DataDirError`, `CannotBind`."""
+    through a proxy. `guarded`: jobs act in its office, see `Office.occupy`. Raises `BallotError`,
+    `DataDirError`, `CannotBind`. Belongs to one thread, but for `office`."""
 
-    def __init__(self, config: Config, log: Log, dial: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, guarded: bool = False
+    ) -> None:
         self.config = config
         self.log = log
-        self.settings = settings = config.settings()
+        self.settings = settings = replace(config.settings(), guarded=guarded)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = Transport(
@@ -104,6 +120,7 @@ class Node:
         # own; in office nothing is lost by reading them together. They count by their PING's time.
         self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
         self.gather_until_us = 0
+        self.until_us = 0  # how far the newest office reached
         self.due_us: int | None = None
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
@@ -128,9 +145,10 @@ class Node:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Connect, loop until told to go, leave in good order."""
-        wake = Wakeup()
+    def run(self, wake: Wakeup | Bell) -> int:
+        """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `Bell` where
+        the process is not this node's own."""
+        self.office.wake_loop = wake.ring
         try:
             self.store.start()
             self.witness.start()
@@ -139,15 +157,17 @@ class Node:
             self.poller.register(self.witness.pipe, zmq.POLLIN)
             self.poller.register(wake.fileno(), zmq.POLLIN)
             self._tell_start()
-            gc.collect()
-            gc.freeze()  # what lives now lives for ever: later collections need not look at it
+            if isinstance(wake, Wakeup):
+                gc.collect()
+                gc.freeze()  # what lives now lives for ever: later collections need not look at it
             self._step(Began())
             self._loop(wake)
         finally:
-            self.office.tenure = None
+            self.office.close()
             if self.recorder is not None:
                 self.recorder.close()
             self.teller.tell()
+            self.office.outlast_job(self.until_us, wake.fileno())
             wake.close()
             self.witness.close(within_s=0.1)
             self.store.close(within_s=0.5)
@@ -175,7 +195,7 @@ class Node:
             mend = "this node votes again once a controller has taken it out of the electorate and in again"
             self.log.event("warning", "memory_lost", mend=mend)
 
-    def _loop(self, wake: Wakeup) -> None:
+    def _loop(self, wake: Wakeup | Bell) -> None:
         late_us = self.settings.timing.heartbeat_us // 2
         while True:
             due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
@@ -183,9 +203,10 @@ class Node:
             late = now_us() > due_us + late_us
             if late:
                 self.counters["loop_late"] += 1
-            for number in wake.take() if wake.fileno() in ready else ():
-                if number in (signal.SIGTERM, signal.SIGINT):
-                    self._step(Leave())
+            if wake.fileno() in ready:
+                if {signal.SIGTERM, signal.SIGINT} & set(wake.take()):
+                    self.office.go()
+                self._heed()
             self._take_in(ready, most=_DRAIN_MOST if late else _BATCH, everywhere=late)
             if now_us() >= self._machine_due_us():
                 # What waits may renew what is about to be judged; after an idle poll nothing does.
@@ -197,6 +218,16 @@ class Node:
                         self.gather_until_us = now_us() + self.gather_us
             if self._may_end():
                 return
+
+    def _heed(self) -> None:
+        """Do what the process wants: it has news of its job, or wants the node to go (R6, R8)."""
+        office, machine = self.office, self.machine
+        if office.healthy is not machine.state.healthy:
+            self._step(HealthChanged(office.healthy))
+        if machine.owes and not office.occupies(machine.owes):
+            self._step(Vacated())
+        if office.asked_to_go and not office.occupied:
+            self._step(Leave())
 
     def _machine_due_us(self) -> int:
         """The machine's deadline, worked out once after its newest step."""
@@ -276,7 +307,7 @@ class Node:
             return
         effects = self._step(Heard(envelope))
         if isinstance(effects.answer, View):
-            self._reply(received.route, Report(self._report(effects.answer)))
+            self._reply(received.route, Report(report_of(self, effects.answer)))
         elif effects.answer is not None:
             self._reply(received.route, effects.answer)
 
@@ -303,7 +334,7 @@ class Node:
         # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
         tenure = self.machine.tenure
         if tenure is None:
-            self.office.tenure = None
+            self.office.withdraw()
         if self.recorder is not None:
             self.recorder.before(tenure, self.machine.state.term)
         if effects.save is not None:
@@ -311,7 +342,9 @@ class Node:
             self.ballot.save(effects.save)
             self.crash_at("after_save", effects)
         self._send(effects)
-        self.office.tenure = tenure
+        self.office.show(tenure, controller_now(self.machine, self.office.controller))
+        if tenure is not None:
+            self.until_us = tenure.lapses_us
         self.crash_at("after_send", effects)
         if effects.witness:
             self.witness.submit(effects.witness)
@@ -325,6 +358,8 @@ class Node:
             self.recorder.after(tenure, effects)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
+        if self.machine.owes and not self.office.occupies(self.machine.owes):
+            self._step(Vacated())  # no job ever began in it
         return effects
 
     def _send(self, effects: Effects) -> None:
@@ -346,31 +381,6 @@ class Node:
             probe.incarnation,
             lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation),
         )
-
-    def _report(self, view: View) -> str:
-        counters = dict(self.counters)
-        counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
-        counters |= {f"link_{name}": count for name, count in self.transport.counters.items()}
-        counters |= {f"store_{name}": count for name, count in self.store.counters.items()}
-        counters |= {f"witness_{name}": count for name, count in self.witness.counters.items()}
-        counters["log_dropped"] = self.log.dropped
-        state = self.store_state
-        shell = {
-            "cluster": self.settings.cluster,
-            "pid": os.getpid(),
-            "version": __version__,
-            "address": self.settings.addresses[self.settings.node],
-            "store": {
-                "url": safe_url(self.config.redis.url),
-                "state": "up" if state.up else "down",
-                "published_term": state.published_term or None,
-                "problem": state.problem,
-            },
-            "counters": counters,
-            "uptime_ms": (now_us() - self.began_us) // 1000,
-            "rss_kb": resident_kb(),
-        }
-        return render_report(view, shell, unix_ms())
 
     def _reply(self, route: bytes, message: Report | CommonResp) -> None:
         """Answer the command line on the connection that it asked on; peers are never answered so."""

@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zelect import __version__
 from zelect.core.view import View
+from zelect.shell.clock import now_us, unix_ms
+from zelect.shell.store import safe_url
 
-__all__ = ["render_report"]
+if TYPE_CHECKING:
+    from zelect.shell.node import Node
+
+__all__ = ["report_of"]
 
 
-def render_report(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
+def report_of(node: Node, view: View) -> str:
+    """The JSON text of what `node` says of itself."""
+    counters = dict(node.counters)
+    counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
+    counters |= {f"link_{name}": count for name, count in node.transport.counters.items()}
+    counters |= {f"store_{name}": count for name, count in node.store.counters.items()}
+    counters |= {f"witness_{name}": count for name, count in node.witness.counters.items()}
+    counters["log_dropped"] = node.log.dropped
+    state = node.store_state
+    shell = {
+        "cluster": node.settings.cluster,
+        "pid": os.getpid(),
+        "version": __version__,
+        "address": node.settings.addresses[node.settings.node],
+        "store": {
+            "url": safe_url(node.config.redis.url),
+            "state": "up" if state.up else "down",
+            "published_term": state.published_term or None,
+            "problem": state.problem,
+        },
+        "counters": counters,
+        "uptime_ms": (now_us() - node.began_us) // 1000,
+        "rss_kb": _resident_kb(),
+    }
+    return _render(view, shell, unix_ms())
+
+
+def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
     """The JSON text of a report. `shell` adds cluster, address, pid, version, store, counters and
     the like; `unix_ms` is the wall clock now, from which `since_ms` is counted back."""
     table: dict[str, Any] = {
@@ -51,7 +85,7 @@ def render_report(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
     return json.dumps(table | dict(shell), separators=(",", ":"))
 
 
-def resident_kb() -> int:
+def _resident_kb() -> int:
     """Resident memory of this process in KiB; 0 where the system doesn't tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,12 +1,41 @@
-"""Signals for a poller."""
+"""News for a poller: signals of the process, or words of another thread."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from types import FrameType
 
-__all__ = ["Wakeup"]
+__all__ = ["Bell", "Wakeup"]
+
+
+class Bell:
+    """Wakes the poller of a node that is a thread among others; any thread may ring. `take` never
+    tells of a signal: those are the process's own."""
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def ring(self) -> None:
+        """Never waits and never raises, not even after `close`."""
+        with contextlib.suppress(OSError):
+            self._write.send(b"\0")
+
+    def take(self) -> bytes:
+        """Forget the rings so far; returns no signal numbers."""
+        with contextlib.suppress(BlockingIOError):
+            self._read.recv(4096)
+        return b""
+
+    def close(self) -> None:
+        self._read.close()
+        self._write.close()
 
 
 class Wakeup:
@@ -25,8 +54,13 @@ class Wakeup:
     def fileno(self) -> int:
         return self._read.fileno()
 
+    def ring(self) -> None:
+        """Wake the poller from another thread; never waits and never raises."""
+        with contextlib.suppress(OSError):
+            self._write.send(b"\0")
+
     def take(self) -> bytes:
-        """The numbers of the signals that came since."""
+        """The numbers of the signals that came since; 0 for a ring."""
         try:
             return self._read.recv(4096)
         except BlockingIOError:
