@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "shell": {"core", "actors", "machine", "wire", "shell", "config", "log"},
     "asking": {"core", "wire", "shell", "asking"},
     "cluster": {"core", "wire", "shell", "config", "log", "asking", "cluster"},
+    "api": {"core", "shell", "config", "log", "asking", "api"},
     "cli": {"core", "wire", "shell", "config", "log", "asking", "cluster", "cli"},
-    "__init__": {"core"},
+    "__init__": {"core", "config", "api"},
     "__main__": {"cli"},
 }
 """Each layer of `zelect`, and the layers that it may know."""

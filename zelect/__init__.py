@@ -1,10 +1,38 @@
 """zelect: elects one controller among a fixed set of processes.
 
-Importing this package imports nothing else, so that the command line starts at once.
+    with zelect.Node("conf/n1.toml") as node:
+        for office in node.offices():
+            office.run(work, office)
+
+Importing this package imports nothing else, so that the command line starts at once: the names
+below are fetched when they are first asked for.
 """
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zelect.api import Node, NodeFailed, Office, OfficeLost
+    from zelect.config import ConfigError
+
+__all__ = ["ConfigError", "Node", "NodeFailed", "Office", "OfficeLost", "__version__"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ConfigError": "zelect.config",
+    "Node": "zelect.api",
+    "NodeFailed": "zelect.api",
+    "Office": "zelect.api",
+    "OfficeLost": "zelect.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'zelect' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(home), name)

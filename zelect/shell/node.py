@@ -169,14 +169,18 @@ class Node:
             self.teller.tell()
             self.office.outlast_job(self.until_us, wake.fileno())
             wake.close()
-            self.witness.close(within_s=0.1)
-            self.store.close(within_s=0.5)
-            self.transport.close()
-            self.context.term()
-            self.ballot.close()
-            self.data_dir.close()
+            self.close()
         self.log.event("info", "node_ended")
         return 0
+
+    def close(self) -> None:
+        """Give everything back; for a node that never ran, or whose run is over."""
+        self.witness.close(within_s=0.1)
+        self.store.close(within_s=0.5)
+        self.transport.close()
+        self.context.term()
+        self.ballot.close()
+        self.data_dir.close()
 
     def _tell_start(self) -> None:
         self.log.event(

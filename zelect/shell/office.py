@@ -50,8 +50,7 @@ class Office:
         self.asked_to_go = False
         self.healthy = True
         self.ended = False
-        self.occupied = 0
-        """The term in which a job acts; 0: none does."""
+        self._jobs: dict[int, int] = {}  # term to the number of jobs that act in it
         self.wake_loop: Callable[[], None] = lambda: None
         self.mirror: Callable[[Office], None] = lambda office: None
         """Told by the loop of each change, renewals of the lease included. Must not wait."""
@@ -83,14 +82,27 @@ class Office:
             tenure = self.held()
             if tenure is None or tenure.term != term or self.asked_to_go or self.ended:
                 return False
-            self.occupied = term
+            self._jobs[term] = self._jobs.get(term, 0) + 1
             return True
 
-    def vacate(self) -> None:
-        """The job has ended, and nothing of it acts any more."""
+    def vacate(self, term: int) -> None:
+        """A job that `occupy` let act in `term` has ended, and nothing of it acts any more."""
         with self._lock:
-            self.occupied = 0
+            left = self._jobs.pop(term) - 1
+            if left:
+                self._jobs[term] = left
         self.wake_loop()
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a job may act in any office of this node."""
+        with self._lock:
+            return bool(self._jobs)
+
+    def occupies(self, term: int) -> bool:
+        """Whether a job may still act in the office of `term`."""
+        with self._lock:
+            return term in self._jobs
 
     def go(self) -> None:
         """Ask the node to leave in good order, once the job has ended."""
@@ -131,11 +143,6 @@ class Office:
             self.tenure, self.ended = None, True
         self.mirror(self)
         self.ring()
-
-    def occupies(self, term: int) -> bool:
-        """Whether a job may still act in the office of `term`."""
-        with self._lock:
-            return self.occupied == term
 
     def outlast_job(self, until_us: int, wake_fd: int) -> None:
         """After an end that nobody asked for: wait until the job that acts in the office has ended,

@@ -1,0 +1,8 @@
+"""A node inside a program: the Python interface (docs/embedding.md)."""
+
+from __future__ import annotations
+
+from zelect.api.node import Node, NodeFailed
+from zelect.api.office import Office, OfficeLost
+
+__all__ = ["Node", "NodeFailed", "Office", "OfficeLost"]

@@ -1,0 +1,54 @@
+"""Whether the job could be done here: what the program says of itself, and whether a job hangs (R8)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from zelect.api.office import Office
+from zelect.shell.clock import now_us
+
+__all__ = ["Health"]
+
+
+class Health:
+    """Asks `check` every `every_s` seconds, in a thread of its own: one that hangs, raises or returns
+    something false says no. `hung_after_s` (0: never): a job that was not seen alive for so long says
+    no too, see `Office.check`."""
+
+    def __init__(self, check: Callable[[], object] | None, every_s: float, hung_after_s: float) -> None:
+        self._check = check
+        self._every_us = int(every_s * 1e6)
+        self._hung_us = int(hung_after_s * 1e6)
+        self._said = True
+        self._asked_us = 0  # since when an answer is owed
+        self._closed = threading.Event()
+        if check is not None:
+            threading.Thread(target=self._run, name="zelect-health", daemon=True).start()
+
+    @property
+    def due_us(self) -> int:
+        """When to judge again; 0: never."""
+        periods = [period for period in (self._every_us if self._check else 0, self._hung_us) if period]
+        return now_us() + min(periods) // 2 if periods else 0
+
+    def judge(self, office: Office | None) -> bool:
+        """Whether all is well; `office`: the one in which a job acts."""
+        hangs = office is not None and 0 < self._hung_us < now_us() - office.beat_us
+        asked_us = self._asked_us
+        silent = asked_us > 0 and now_us() - asked_us > 2 * self._every_us
+        return self._said and not hangs and not silent
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        assert self._check is not None
+        while not self._closed.wait(self._every_us / 1e6):
+            self._asked_us = now_us()
+            try:
+                self._said = bool(self._check())
+            except Exception:  # a check that fails is an answer
+                self._said = False
+            self._asked_us = 0

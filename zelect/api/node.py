@@ -1,0 +1,224 @@
+"""`zelect.Node`: a node inside a program.
+
+    with zelect.Node("conf/n1.toml") as node:
+        for office in node.offices():
+            office.run(work, office)
+
+    async with zelect.Node("conf/n1.toml") as node:
+        async for office in node.offices():
+            await office.run(work(office))
+
+Whoever loses an office waits for the next one; the loop ends when the node is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from zelect.api.engine import Engine, ThreadEngine
+from zelect.api.health import Health
+from zelect.api.office import Office
+from zelect.api.watch import Calls, Watch
+from zelect.config import Config, load
+from zelect.shell.office import NOBODY, Controller
+
+__all__ = ["Node", "NodeFailed", "Offices"]
+
+
+class NodeFailed(Exception):
+    """The node ended although nobody asked it to; the cause is in `__cause__`, and in its log."""
+
+
+class Node:
+    """A node of the cluster that `config` (a path, or what `zelect.config.load` made of it) is for.
+
+    `process`: the node runs in a process of its own, so that an interpreter that is busy, or a
+    library that holds its lock, cannot cost the office.
+    `margin_ms`: how long before the end of a lease work has to end; default a quarter of `lease_ms`.
+    `on_elected(office)`, `on_lost(office)`: called in threads of their own; `on_lost` in time, before
+    the lease ends. The office is handed over once both have returned.
+    `on_controller(controller)`: somebody else, or nobody (id 0), leads now.
+    `health()`: asked every `health_every_s` seconds; false, an exception or no answer make this node
+    go last in the succession, and hand its office to one that is well.
+    `hung_after_s`: so does a job that did not call `Office.check` for so long (a coroutine: whose event
+    loop stood still); 0 turns that off.
+    `exits`: end the process (code 70) when a job outlasts its lease, since nothing else would stop it.
+
+    `start` and `with` raise `ConfigError` (the configuration), `BallotError`, `DataDirError` (durable
+    state) and `CannotBind` (the address).
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        *,
+        process: bool = False,
+        margin_ms: int | None = None,
+        on_elected: Callable[[Office], None] | None = None,
+        on_lost: Callable[[Office], None] | None = None,
+        on_controller: Callable[[Controller], None] | None = None,
+        health: Callable[[], object] | None = None,
+        health_every_s: float = 1.0,
+        hung_after_s: float = 0.0,
+        exits: bool = False,
+    ) -> None:
+        self.config = config if isinstance(config, Config) else load(Path(config))
+        lease_ms = self.config.timing.lease_ms
+        self._margin_us = 1000 * (lease_ms // 4 if margin_ms is None else margin_ms)
+        if not 0 < self._margin_us <= 500 * lease_ms:
+            raise ValueError(f"margin_ms is {margin_ms}; must lie between 1 and half of lease_ms = {lease_ms}")
+        self._calls = Calls(on_elected, on_lost, on_controller)
+        self._health = (health, health_every_s, hung_after_s)
+        self._exits = exits
+        self._process = process
+        self._engine: Engine | None = None
+        self._watch: Watch | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the node; returns once it listens. A node may be started anew after `stop`."""
+        if self._engine is not None:
+            raise RuntimeError("the node runs already")
+        engine = self._make_engine()
+        engine.start()
+        self._engine = engine
+        self._watch = Watch(engine, self._margin_us, self._calls, Health(*self._health), self._exits)
+
+    def _make_engine(self) -> Engine:
+        return ThreadEngine(self.config)
+
+    def ask_to_stop(self) -> None:
+        """Have the node leave: jobs lose their office now, it is handed over once they have ended."""
+        if self._engine is not None:
+            self._engine.office.go()
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Leave in good order and wait for it: until a job in this node's office has ended, however
+        long that takes, or raises TimeoutError after `timeout_s` seconds. Raises `NodeFailed` when the
+        node had ended by itself."""
+        engine, watch = self._engine, self._watch
+        if engine is None or watch is None:
+            return
+        engine.office.go()
+        if not engine.join(timeout_s):
+            raise TimeoutError(f"a job in the office of node {self.config.node.id} has not ended")
+        watch.join()
+        self._engine = self._watch = None
+        if engine.error is not None:
+            raise _failed(engine.error)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except NodeFailed:
+            if error is None:
+                raise
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ask_to_stop()
+        try:
+            await asyncio.to_thread(self.stop)
+        except NodeFailed:
+            if error is None:
+                raise
+
+    # -- questions ----------------------------------------------------------------------------------
+
+    @property
+    def office(self) -> Office | None:
+        """The office that this node holds now."""
+        office = self._watch.office if self._watch is not None else None
+        return None if office is None or office.lost else office
+
+    @property
+    def controller(self) -> Controller:
+        """Who leads, as far as this node knows: hearsay, unless it is this node (then `office` says
+        more). `Observer` knows without a node."""
+        return self._engine.office.controller if self._engine is not None else NOBODY
+
+    def offices(self) -> Offices:
+        """This node's offices, one after the other, for `for` and for `async for`: waits for the next
+        one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
+        if self._watch is None or self._engine is None:
+            raise RuntimeError("the node does not run: use it in a with block, or call start()")
+        return Offices(self._watch, self._engine)
+
+
+class Offices:
+    """The offices of a node. An office whose job returned is not given again: the next one is."""
+
+    def __init__(self, watch: Watch, engine: Engine) -> None:
+        self._watch = watch
+        self._engine = engine
+        self._seen = 0
+
+    def _ready(self) -> Office | None:
+        """The office that has not been given out yet, if it can be worked in."""
+        office = self._watch.office
+        return None if office is None or office.number == self._seen or office.lost else office
+
+    def _next(self) -> Office | None:
+        office = self._ready()
+        if office is not None:
+            self._seen = office.number
+        return office
+
+    def _over(self) -> bool:
+        if not self._engine.office.ended:
+            return self._engine.office.asked_to_go
+        if not self._engine.office.asked_to_go:
+            self._engine.join()
+            raise _failed(self._engine.error)
+        return True
+
+    def __iter__(self) -> Iterator[Office]:
+        while not self._over():
+            office = self._next()
+            if office is not None:
+                yield office
+                continue
+            with self._watch.changed:
+                if self._ready() is None and not self._over():
+                    self._watch.changed.wait(1.0)
+
+    async def __aiter__(self) -> AsyncIterator[Office]:
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def bell() -> None:
+            loop.call_soon_threadsafe(news.set)
+
+        self._watch.subscribe(bell)
+        try:
+            while not self._over():
+                office = self._next()
+                if office is not None:
+                    yield office
+                    continue
+                news.clear()
+                if self._ready() is None and not self._over():
+                    await news.wait()
+        finally:
+            self._watch.unsubscribe(bell)
+
+
+def _failed(cause: BaseException | None) -> NodeFailed:
+    error = NodeFailed(f"the node ended by itself: {cause or 'its process died'}")
+    error.__cause__ = cause
+    return error
