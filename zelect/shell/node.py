@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     standard error."""
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        return Node(config, log).run(Wakeup())
+        return Node(config, log).run()
     except (BallotError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3
@@ -120,7 +120,6 @@ class Node:
         # own; in office nothing is lost by reading them together. They count by their PING's time.
         self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
         self.gather_until_us = 0
-        self.until_us = 0  # how far the newest office reached
         self.due_us: int | None = None
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
@@ -145,9 +144,10 @@ class Node:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def run(self, wake: Wakeup | Bell) -> int:
+    def run(self, wake: Wakeup | Bell | None = None) -> int:
         """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `Bell` where
         the process is not this node's own."""
+        wake = wake or Wakeup()
         self.office.wake_loop = wake.ring
         try:
             self.store.start()
@@ -167,7 +167,7 @@ class Node:
             if self.recorder is not None:
                 self.recorder.close()
             self.teller.tell()
-            self.office.outlast_job(self.until_us, wake.fileno())
+            self.office.outlast_job(wake.fileno())
             wake.close()
             self.close()
         self.log.event("info", "node_ended")
@@ -347,8 +347,6 @@ class Node:
             self.crash_at("after_save", effects)
         self._send(effects)
         self.office.show(tenure, controller_now(self.machine, self.office.controller))
-        if tenure is not None:
-            self.until_us = tenure.lapses_us
         self.crash_at("after_send", effects)
         if effects.witness:
             self.witness.submit(effects.witness)

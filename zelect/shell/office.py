@@ -56,6 +56,7 @@ class Office:
         """Told by the loop of each change, renewals of the lease included. Must not wait."""
         self._bells: tuple[Callable[[], None], ...] = ()
         self._lock = threading.Lock()
+        self._until_us = 0  # how far the newest tenure reached
 
     # -- for everybody ------------------------------------------------------------------------------
 
@@ -132,6 +133,8 @@ class Office:
             return
         with self._lock:
             self.tenure, self.controller = tenure, controller
+        if tenure is not None:
+            self._until_us = tenure.lapses_us
         self.mirror(self)
         begun = tenure is not None and (before is None or before.term != tenure.term)
         if begun or controller != known:
@@ -144,11 +147,11 @@ class Office:
         self.mirror(self)
         self.ring()
 
-    def outlast_job(self, until_us: int, wake_fd: int) -> None:
+    def outlast_job(self, wake_fd: int) -> None:
         """After an end that nobody asked for: wait until the job that acts in the office has ended,
-        or the lease (`until_us`) has. Until then the node's sockets and lock, whose end would prove
+        or the lease has. Until then the node's sockets and lock, whose end would prove
         it dead, must stay."""
-        while self.occupied and (left_us := until_us - now_us()) > 0:
+        while self.occupied and (left_us := self._until_us - now_us()) > 0:
             poll = select.poll()
             poll.register(wake_fd, select.POLLIN)
             if poll.poll(left_us / 1000 + 1):
