@@ -15,7 +15,9 @@ the faults are, and how it is judged, is in docs/chaos.md.
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.benching.common import BenchError, positive
 from tools.breaking.fault import Fault
 from tools.breaking.faults import TABLE, this_host
+from tools.breaking.judge import judge
 from tools.breaking.run import Done, Plan, run
 from tools.breaking.schedule import rounds
 from tools.breaking.telling import progress, tell_faults
@@ -153,12 +156,36 @@ def main(arguments: Sequence[str]) -> int:
     except (_Unusable, ConfigError, BenchError, ClusterError, NoServer, ServerFailed) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
-    return _judge(options, plan, done)
+    return _judge(options, directory, done)
 
 
-def _judge(options: argparse.Namespace, plan: Plan, done: Done) -> int:
-    print(done)
-    return 1 if done.not_settled else 0
+def _judge(options: argparse.Namespace, directory: Path, done: Done) -> int:
+    """Judge the history, tell it, write what was asked for; the exit code."""
+    judgement = judge(directory)
+    print("\n".join(judgement.tell(width=_width())))
+    if options.json:
+        options.json.write_text(json.dumps(judgement.figures(), indent=1) + "\n", encoding="utf-8")
+    if options.report:
+        from tools.breaking.report import write_report
+
+        write_report(directory, judgement, options.report)
+        print(f"report: {options.report}")
+    if done.interrupted:
+        print(f"interrupted after {done.rounds} rounds")
+    if done.broken:
+        print(f"broken: {done.broken}")
+    held = judgement.held and not done.broken
+    if done.failed:
+        print(f"chaos: {done.failed}", file=sys.stderr)
+    if held and not done.failed and not options.dir:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        print(f"logs and history: {directory}")
+    return 1 if not held else 2 if done.failed else 0
+
+
+def _width() -> int:
+    return min(120, shutil.get_terminal_size().columns)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from zelect.shell.scripts import Keys
 __all__ = ["Board", "Watcher", "started_server"]
 
 
-def started_server(directory: Path, *extra: str, bind: str = HOST) -> RedisServer:
+def started_server(directory: Path, bind: str = HOST) -> RedisServer:
     """A server on a free port, in `directory`, that answers. Raises `ServerFailed`."""
     directory.mkdir(parents=True, exist_ok=True)
-    hosts = ("--bind", HOST, *([bind] if bind != HOST else []), "--protected-mode", "no")
+    extra = () if bind == HOST else ("--bind", HOST, bind, "--protected-mode", "no")
     for attempt in range(5):
-        server = RedisServer(directory, find_port(), prefix(), (*hosts, *extra))
+        server = RedisServer(directory, find_port(), prefix(), extra)
         try:
             server.start()
             server.wait_ready()
@@ -41,7 +41,7 @@ class Board:
     def __init__(self, directory: Path, bind: str = HOST) -> None:
         self.directory = directory
         self._bind = bind
-        self.server = started_server(directory / "0", bind=bind)
+        self.server = started_server(directory / "0", bind)
         self._spares = 0
 
     @property
@@ -61,10 +61,10 @@ class Board:
         self.server.start()
         self.server.wait_ready()
 
-    def spare(self, *extra: str) -> RedisServer:
+    def spare(self) -> RedisServer:
         """Another server beside it."""
         self._spares += 1
-        return started_server(self.directory / str(self._spares), *extra, bind=self._bind)
+        return started_server(self.directory / str(self._spares), self._bind)
 
     def forget_dump(self) -> None:
         """Later starts begin empty again."""
@@ -84,7 +84,7 @@ class Watcher(threading.Thread):
         self._keys = Keys.of(cluster)
         self._notes = notes
         self._ended = threading.Event()
-        self._seen: tuple[int | None, int] = (None, 0)
+        self._seen: tuple[int, int] = (0, 0)
 
     def run(self) -> None:
         while not self._ended.is_set():
@@ -109,7 +109,7 @@ class Watcher(threading.Thread):
             wire.close()
 
     def _see(self, change: JsonDict) -> None:
-        now = (change["id"], int(change.get("term") or 0))
+        now = (int(change["id"] or 0), int(change.get("term") or 0))
         if now != self._seen:
             self._seen = now
             self._notes.write("published", id=now[0], term=now[1])

@@ -9,7 +9,11 @@ from typing import ClassVar
 
 from tools.breaking.world import World
 
-__all__ = ["Fault", "Host", "Strike"]
+__all__ = ["Broken", "Fault", "Host", "Strike"]
+
+
+class Broken(Exception):
+    """A node did what it never may; the text says what."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 
-from tools.breaking import cuts, processes
+from tools.breaking import boards, cuts, machines, processes, strangers
 from tools.breaking.fault import Fault, Host
 
 __all__ = ["FAMILIES", "TABLE", "this_host"]
@@ -14,6 +14,9 @@ __all__ = ["FAMILIES", "TABLE", "this_host"]
 FAMILIES: dict[str, tuple[Fault, ...]] = {
     "processes": processes.FAULTS,
     "links": cuts.FAULTS,
+    "machine": machines.FAULTS,
+    "redis": boards.FAULTS,
+    "hostile": strangers.FAULTS,
 }
 TABLE: dict[str, Fault] = {fault.name: fault for family in FAMILIES.values() for fault in family}
 """Every kind of fault by its name."""

@@ -8,8 +8,7 @@ import signal
 import time
 from functools import partial
 
-from tools.benching.common import BenchError
-from tools.breaking.fault import Fault, Strike
+from tools.breaking.fault import Broken, Fault, Strike
 from tools.breaking.world import World
 from zelect.shell.ballot import BALLOT_BYTES
 
@@ -187,7 +186,7 @@ class SupervisorKilled(Fault):
         end = time.monotonic() + 10
         while living := [pid for pid in world.pids.values() if _runs(pid)]:
             if time.monotonic() > end:
-                raise BenchError(f"nodes outlived their supervisor: {living}")
+                raise Broken(f"nodes outlived their supervisor: {living}")
             time.sleep(0.01)
 
     def end(self, world: World, strike: Strike) -> None:
@@ -237,7 +236,7 @@ class BallotDamaged(Fault):
         code = world.await_end(node)
         world.notes.write("refused_to_start", node=node, exit_code=code)
         if code != 3:
-            raise BenchError(f"node {node} started on a damaged ballot (exit code {code}, must be 3)")
+            raise Broken(f"node {node} started on a damaged ballot (exit code {code}, must be 3)")
 
     def end(self, world: World, strike: Strike) -> None:
         for node in world.ids:

@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 import zmq
 
 from tools.benching.common import BenchError, JsonDict
-from tools.breaking.fault import Fault
+from tools.breaking.fault import Broken, Fault
 from tools.breaking.faults import TABLE
 from tools.breaking.notes import Notes
 from tools.breaking.resources import left_over, sample
 from tools.breaking.schedule import Round
 from tools.breaking.world import Scene, World
 from zelect import __version__
+from zelect.cluster.layout import ClusterError
+from zelect.cluster.server import ServerFailed
 from zelect.shell.clock import now_us, unix_ms
 
 __all__ = ["Done", "Plan", "run"]
 
 SETTLED_WITHIN_MS = 30_000
 """A healed cluster that has not settled by then never will."""
+_ITEMS = 500
 _IN_FLIGHT_US = 10_000
 """An answer heard sooner may tell how it was before."""
 
@@ -45,12 +48,14 @@ class Plan:
 
 @dataclass(slots=True)
 class Done:
-    """What came of it. `took_ms`: each round's time from the healing to a settled cluster."""
+    """What came of it. `settled`: whether the last healing led to a controller; `broken`: what a node
+    did that it never may, beside what the history is judged for; `failed`: why the run could not
+    go on."""
 
     rounds: int = 0
-    strikes: dict[str, int] = field(default_factory=dict)
-    not_settled: int = 0
-    took_ms: list[float] = field(default_factory=list)
+    settled: bool = True
+    broken: str = ""
+    failed: str = ""
     interrupted: bool = False
 
 
@@ -65,13 +70,7 @@ def run(plan: Plan, show: Callable[[Round, str], None]) -> Done:
         _begin(plan, world)
         world.open()
         _settle(world, now_us(), done)
-        end = None if plan.duration_s is None else time.monotonic() + plan.duration_s
-        for round_ in plan.rounds:
-            if (plan.most is not None and done.rounds >= plan.most) or (end is not None and time.monotonic() > end):
-                break
-            _round(world, round_, done, show)
-            if done.not_settled:
-                break  # what comes after it would be judged against a cluster that is already broken
+        _rounds(plan, world, done, show)
     except KeyboardInterrupt:
         done.interrupted = True
     finally:
@@ -79,6 +78,24 @@ def run(plan: Plan, show: Callable[[Round, str], None]) -> Done:
             _end(world)
         notes.close()
     return done
+
+
+def _rounds(plan: Plan, world: World, done: Done, show: Callable[[Round, str], None]) -> None:
+    """Round after round, until it is enough or something is broken: what came after that would be
+    judged against a cluster that is broken already."""
+    end = None if plan.duration_s is None else time.monotonic() + plan.duration_s
+    for round_ in plan.rounds:
+        if (plan.most is not None and done.rounds >= plan.most) or (end is not None and time.monotonic() > end):
+            return
+        try:
+            _round(world, round_, done, show)
+        except Broken as error:
+            done.broken = f"round {round_.number}: {error}"
+            world.notes.write("broken", round=round_.number, text=str(error))
+        except (BenchError, ClusterError, ServerFailed) as error:
+            done.failed = f"round {round_.number}: {error}"
+        if done.broken or done.failed or not done.settled:
+            return
 
 
 def _begin(plan: Plan, world: World) -> None:
@@ -119,7 +136,6 @@ def _round(world: World, round_: Round, done: Done, show: Callable[[Round, str],
             world.wait(strike.after_ms)
             struck.append(strike)
             TABLE[strike.fault].begin(world, strike)
-            done.strikes[strike.fault] = done.strikes.get(strike.fault, 0) + 1
         world.wait(max(strike.hold_ms for strike in struck))
     finally:
         for strike in reversed(struck):
@@ -151,21 +167,23 @@ def _settle(world: World, since_us: int, done: Done) -> None:
     world.wait(SETTLED_WITHIN_MS, lambda: world.settled(asked_us) is not None)
     head = world.settled(asked_us)
     if head is None:
-        done.not_settled += 1
+        done.settled = False
         said = {node: f"{r.role} {r.status} {r.term} {r.members}" for node, r in world.look(since_us).items()}
         world.notes.write("not_settled", round=world.notes.round, said=said)
         return
     took_ms = (now_us() - since_us) / 1000
-    done.took_ms.append(took_ms)
     world.notes.write("settled", round=world.notes.round, controller=head.id, term=head.term, took_ms=took_ms)
 
 
 def _end(world: World) -> None:
     """End all processes, and note what is left of them, and what the job's Redis accepted."""
-    with contextlib.suppress(OSError, BenchError):
-        world.write_accepted()
     for pid, words in left_over(world, zombies=True):
         world.notes.write("leftover", pid=pid, what=words)
+    world.bring_down()
+    with contextlib.suppress(OSError, BenchError):
+        items = world.accepted()
+        for at in range(0, len(items), _ITEMS):
+            world.notes.write("accepted", items=items[at : at + _ITEMS])
     world.close()
     for pid, words in left_over(world, zombies=False):
         world.notes.write("leftover", pid=pid, what=words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -143,14 +142,17 @@ class World:
         log = self.layout.supervisor_log.read_text(errors="replace")[-1000:]
         raise BenchError(f"the supervisor did not start the nodes:\n{log}")
 
-    def close(self) -> None:
-        """End everything, in good order where that is possible."""
+    def bring_down(self) -> None:
+        """End the nodes and their supervisor, in good order where that is possible."""
         self.thaw_all()
         with contextlib.suppress(ClusterError):
             bring_down(self.layout, 15)
         if self.supervisor is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.supervisor.wait(5)
+
+    def close(self) -> None:
+        """End everything else."""
         self.watcher.close()
         if self._asker is not None:
             self._asker.close()
@@ -160,19 +162,13 @@ class World:
         self.board.close()
         self.job_server.stop()
 
-    def write_accepted(self) -> None:
-        """Leave what the job's Redis accepted, in its order, in resource.jsonl. Raises OSError,
-        BenchError."""
+    def accepted(self) -> list[str]:
+        """What the job's Redis accepted, in its order, each "KIND TERM NODE". Raises OSError, BenchError."""
         wire = Wire(self.job_server.port)
         try:
-            items = [item.decode().split() for item in wire.call("LRANGE", JobKeys(NAME).accepted, 0, -1)]
+            return [item.decode() for item in wire.call("LRANGE", JobKeys(NAME).accepted, 0, -1)]
         finally:
             wire.close()
-        lines = [
-            {"event": "accepted", "kind": kind, "term": int(term), "node": int(node)} for kind, term, node in items
-        ]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (self.history / "resource.jsonl").write_text(text, encoding="utf-8")
 
     # -- processes ------------------------------------------------------------------------
 
