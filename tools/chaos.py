@@ -32,6 +32,7 @@ from tools.benching.common import BenchError, positive
 from tools.breaking.fault import Fault
 from tools.breaking.faults import TABLE, this_host
 from tools.breaking.judge import judge
+from tools.breaking.report import write_report
 from tools.breaking.run import Done, Plan, run
 from tools.breaking.schedule import rounds
 from tools.breaking.telling import progress, tell_faults
@@ -166,8 +167,6 @@ def _judge(options: argparse.Namespace, directory: Path, done: Done) -> int:
     if options.json:
         options.json.write_text(json.dumps(judgement.figures(), indent=1) + "\n", encoding="utf-8")
     if options.report:
-        from tools.breaking.report import write_report
-
         write_report(directory, judgement, options.report)
         print(f"report: {options.report}")
     if done.interrupted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,4 +64,5 @@ def tell_faults(host: Host, nodes: int) -> None:
         print(f"{family}:")
         for fault in faults:
             missing = fault.missing(host, nodes)
-            print(f"  {fault.name:<18} {fault.text}" + (f" (not here: {missing})" if missing else ""))
+            text = fault.text + (f" (not here: {missing})" if missing else "")
+            print(textwrap.fill(text, 80, initial_indent=f"  {fault.name:<18}", subsequent_indent=" " * 20))

@@ -1,0 +1,135 @@
+"""Chaos breaks real clusters as it says, the same way for the same seed, and tells what came of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tools.breaking.fault import Host
+from tools.breaking.faults import FAMILIES, TABLE
+from tools.breaking.schedule import Round, rounds
+from zelect.cluster.server import NoServer, find_server
+
+ROOT = Path(__file__).resolve().parent.parent
+BARE = Host(root=False, linux=True, tools=frozenset(), links=False)
+
+
+def first(count: int, seed: int, nodes: int = 3, kinds: str = "") -> list[Round]:
+    faults = [TABLE[name] for name in kinds.split(",")] if kinds else list(TABLE.values())
+    return list(islice(rounds(seed, nodes, faults), count))
+
+
+def chaos(*arguments: str | Path, code: int = 0) -> str:
+    try:
+        find_server()
+    except NoServer as error:
+        pytest.skip(str(error))
+    command = [sys.executable, str(ROOT / "tools" / "chaos.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code < 2 else done.stderr
+
+
+def test_the_schedule_is_a_function_of_seed_nodes_and_faults() -> None:
+    assert first(300, 7) == first(300, 7)
+    assert first(300, 7) != first(300, 8)
+    assert first(300, 7) != first(300, 7, nodes=5)
+    assert first(5, 7) == first(300, 7)[:5], "how many rounds are run changes none of them"
+
+
+def test_every_kind_comes_before_any_comes_again() -> None:
+    for seed in range(20):
+        dealt = [one.strikes[0].fault for one in first(len(TABLE), seed)]
+        assert sorted(dealt) == sorted(TABLE)
+
+
+def test_some_rounds_combine_two_kinds_that_may_meet() -> None:
+    made = first(2000, 1)
+    pairs = [one.strikes for one in made if len(one.strikes) == 2]
+    assert len(made) / 8 < len(pairs) < len(made) / 3
+    for one, other in pairs:
+        kinds = TABLE[one.fault], TABLE[other.fault]
+        assert one.fault != other.fault
+        assert not any(kind.alone for kind in kinds)
+        assert not all(kind.forgets for kind in kinds), "two losses of memory may lose the electorate for good"
+    assert max(len(one.strikes) for one in made) == 2
+
+
+def test_freezes_last_from_ten_milliseconds_to_a_minute() -> None:
+    holds = sorted(one.strikes[0].hold_ms for one in first(5000, 3, kinds="freeze"))
+    assert holds[0] < 12
+    assert 55_000 < holds[-1] <= 60_000
+    assert holds[len(holds) * 9 // 10] < 3000, "most are short, or an hour would not hold many"
+
+
+def test_faults_meet_whoever_is_in_office_most_often_and_each_of_the_others() -> None:
+    for nodes in (3, 5):
+        met = Counter(one.strikes[0].ranks[0] for one in first(2000, 5, nodes, kinds="kill"))
+        assert set(met) == set(range(nodes))
+        assert met[0] == max(met.values())
+
+
+def test_what_a_host_cannot_do_is_said_with_its_reason() -> None:
+    reasons = {name: fault.missing(BARE, 3) for name, fault in TABLE.items()}
+    assert reasons["disk_full"] == "mounting a tmpfs needs root"
+    assert reasons["sync_fails"] == "strace is not installed"
+    assert reasons["cut"] == "the links don't go through the proxy"
+    assert not reasons["kill"]
+    assert TABLE["kill_two"].missing(BARE, 2) == "needs three nodes"
+
+
+def test_the_document_lists_every_fault_as_the_tool_does() -> None:
+    document = (ROOT / "docs" / "chaos.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", document, re.MULTILINE))
+    assert listed == {name: fault.text for name, fault in TABLE.items()}
+    assert sum(len(family) for family in FAMILIES.values()) == len(TABLE), "each name once"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--faults", "kil"), "--faults kil: no such fault"),
+        (("--timing", "heartbeat=5"), "--timing heartbeat: unknown key"),
+        (("--timing", "lease_ms=600"), "--timing lease_ms: is 600, but a lease must end before"),
+        (("--nodes", "1", "--faults", "kill_two"), "kill_two: needs three nodes"),
+        (("--conf", "absent.toml"), "absent.toml: cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(arguments: tuple[str, ...], words: str) -> None:
+    assert words in chaos(*arguments, code=2)
+
+
+def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_path: Path) -> None:
+    wanted = "kill,freeze,gil_hog,cut,redis_killed"
+    files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html", "--dir", tmp_path / "run")
+    timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
+    said = chaos("--seed", "11", "--rounds", "6", "--faults", wanted, *timing, *files)
+    assert said.startswith("seed 11, 3 nodes, 5 kinds of faults")
+    assert "every promise held" in said
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["held"]
+    assert figures["rounds"] == 6
+    assert set(figures["faults"]) == set(wanted.split(",")), "six rounds deal each of five kinds"
+    assert figures["effects"]["guarded"] > 0
+    assert figures["effects"]["unguarded"] > 0
+    assert not figures["bad_lines"]
+    assert "<html" in (tmp_path / "report.html").read_text()
+    notes = [json.loads(line) for line in (tmp_path / "run" / "history" / "chaos.jsonl").read_text().splitlines()]
+    assert notes[0]["event"] == "run"
+    assert (notes[0]["seed"], notes[0]["timing"]["lease_ms"]) == (11, 800)
+    struck = [note["fault"] for note in notes if note["event"] == "fault_began"]
+    planned = [strike.fault for one in first(6, 11, kinds=wanted) for strike in one.strikes]
+    assert struck == planned, "the rounds are those of the seed"
+    assert not [note for note in notes if note["event"] in ("leftover", "not_settled")]
+
+
+def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:
+    said = chaos("--seed", "3", "--rounds", "1", "--faults", "signal_storm,ring", "--dir", tmp_path)
+    assert "skipped ring: needs four nodes" in said
