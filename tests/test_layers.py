@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "asking": {"core", "wire", "shell", "asking"},
     "cluster": {"core", "wire", "shell", "config", "log", "asking", "cluster"},
     "api": {"core", "shell", "config", "log", "asking", "api"},
-    "cli": {"core", "wire", "shell", "config", "log", "asking", "cluster", "cli"},
+    "running": {"core", "shell", "config", "log", "api", "running"},
+    "cli": {"api", "running", "core", "wire", "shell", "config", "log", "asking", "cluster", "cli"},
     "__init__": {"core", "config", "api"},
     "__main__": {"cli"},
 }

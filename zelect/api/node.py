@@ -25,6 +25,7 @@ from zelect.api.office import Office
 from zelect.api.watch import Calls, Watch
 from zelect.config import Config, load
 from zelect.shell.office import NOBODY, Controller
+from zelect.shell.office import Office as Post
 
 __all__ = ["Node", "NodeFailed", "Offices"]
 
@@ -139,6 +140,23 @@ class Node:
             if error is None:
                 raise
 
+    @property
+    def watch(self) -> Watch:
+        """What watches the node's office. Raises RuntimeError unless the node was started."""
+        if self._watch is None:
+            raise RuntimeError("the node does not run: use it in a with block, or call start()")
+        return self._watch
+
+    @property
+    def post(self) -> Post:
+        """The office as the node itself sees it. Raises RuntimeError unless the node was started."""
+        return self.watch.post
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node's loop is over."""
+        return self._watch is None or self._watch.post.ended
+
     # -- questions ----------------------------------------------------------------------------------
 
     @property
@@ -156,15 +174,14 @@ class Node:
     def offices(self) -> Offices:
         """This node's offices, one after the other, for `for` and for `async for`: waits for the next
         one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
-        if self._watch is None or self._engine is None:
-            raise RuntimeError("the node does not run: use it in a with block, or call start()")
-        return Offices(self._watch, self._engine)
+        return Offices(self.watch, self._engine)
 
 
 class Offices:
     """The offices of a node. An office whose job returned is not given again: the next one is."""
 
-    def __init__(self, watch: Watch, engine: Engine) -> None:
+    def __init__(self, watch: Watch, engine: Engine | None) -> None:
+        assert engine is not None
         self._watch = watch
         self._engine = engine
         self._seen = 0

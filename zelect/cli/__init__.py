@@ -15,6 +15,7 @@ from zelect import __version__
 from zelect.cli.cluster import cluster
 from zelect.cli.electorate import electorate
 from zelect.cli.node import node
+from zelect.cli.run import run
 from zelect.cli.status import status
 
 __all__ = ["main"]
@@ -30,6 +31,7 @@ def main() -> None:
 
 
 main.add_command(node)
+main.add_command(run)
 main.add_command(status)
 main.add_command(cluster)
 main.add_command(electorate)

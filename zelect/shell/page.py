@@ -17,10 +17,10 @@ import zlib
 from zelect.core.lease import Tenure
 from zelect.shell.office import Controller, Office
 
-__all__ = ["PAGE_BYTES", "Page"]
+__all__ = ["BODY", "PAGE_BYTES", "Page"]
 
 PAGE_BYTES = 128
-_BODY = struct.Struct("<QqqQQQB15s")  # term, entered_us, lapses_us, controller, its term, previous, flags, reason
+BODY = struct.Struct("<QqqQQQB15s")  # term, entered_us, lapses_us, controller, its term, previous, flags, reason
 _SUM = struct.Struct("<I")
 _TRIES = 1000
 _GOING, _ENDED = 1, 2
@@ -50,21 +50,21 @@ class Page:
         """Say what `office` says now."""
         tenure, head = office.tenure or Tenure(0, 0, 0), office.controller
         flags = _GOING * office.asked_to_go | _ENDED * office.ended
-        body = _BODY.pack(
+        body = BODY.pack(
             *(tenure.term, tenure.entered_us, tenure.lapses_us, head.id, head.term, head.previous),
             flags,
             head.reason.encode(),
         )
-        self._memory[: _BODY.size + _SUM.size] = body + _SUM.pack(zlib.crc32(body))
+        self._memory[: BODY.size + _SUM.size] = body + _SUM.pack(zlib.crc32(body))
 
     def read(self) -> tuple[Tenure | None, Controller, bool, bool] | None:
         """Tenure, controller, whether the node is asked to go, and whether it has ended; None when
         the page can't be read."""
         for _ in range(_TRIES):
-            text = self._memory[: _BODY.size + _SUM.size]
-            body = text[: _BODY.size]
-            if _SUM.unpack(text[_BODY.size :])[0] == zlib.crc32(body):
-                term, entered_us, lapses_us, node, node_term, previous, flags, reason = _BODY.unpack(body)
+            text = self._memory[: BODY.size + _SUM.size]
+            body = text[: BODY.size]
+            if _SUM.unpack(text[BODY.size :])[0] == zlib.crc32(body):
+                term, entered_us, lapses_us, node, node_term, previous, flags, reason = BODY.unpack(body)
                 tenure = Tenure(term, entered_us, lapses_us) if term else None
                 head = Controller(node, node_term, previous, reason.rstrip(b"\0").decode())
                 return tenure, head, bool(flags & _GOING), bool(flags & _ENDED)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+from collections.abc import Iterable
 from types import FrameType
+from typing import Self
 
-__all__ = ["Bell", "Wakeup"]
+__all__ = ["Bell", "Signals", "Wakeup"]
 
 
 class Bell:
@@ -44,11 +46,11 @@ class Wakeup:
     Without it a poll that signals interrupt starts over with its whole time-out and returns late.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
-        self._before = {number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {number: signal.signal(number, _noted) for number in numbers}
         signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
@@ -72,6 +74,16 @@ class Wakeup:
             signal.signal(number, handler)
         self._read.close()
         self._write.close()
+
+
+class Signals(Wakeup):
+    """The same for other signals, as a context."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,66 @@
+"""`zelect run`: a command that runs where the office is."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["run"]
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
+@click.option(
+    "--restart",
+    type=click.Choice(["on-failure", "always", "never"]),
+    default="on-failure",
+    show_default=True,
+    help="Whether CMD is started again when it ends by itself in office.",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="How long CMD may take to end after TERM, while the lease lasts.",
+)
+@click.option("--child-exit-code", "pass_code", is_flag=True, help="End with the exit code of CMD once it has ended.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGUMENT]...")
+@click.pass_context
+def run(
+    context: click.Context, path: str, restart: str, grace_s: float, pass_code: bool, command: tuple[str, ...]
+) -> None:
+    """Run a node, and CMD while the node is in office.
+
+    CMD, and all that it started, is dead before the lease ends: TERM, then KILL. It is started again
+    in the next office. TERM or INT: CMD ends, the node says goodbye and hands over. Other signals go
+    on to CMD. CMD finds ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
+    ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.
+    """
+    import shutil
+    from pathlib import Path
+
+    from zelect.api.node import NodeFailed
+    from zelect.cli.errors import Failure
+    from zelect.config import ConfigError, load
+    from zelect.running.keeper import GuardFailed
+    from zelect.running.runner import Plan, Runner
+    from zelect.shell.ballot import BallotError
+    from zelect.shell.datadir import DataDirError
+    from zelect.shell.transport import CannotBind
+
+    if shutil.which(command[0]) is None:
+        raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; name one after --")
+    try:
+        config = load(Path(path))
+        context.exit(Runner(config, Plan(command, restart, int(grace_s * 1000), pass_code)).run())
+    except ConfigError as error:
+        raise Failure(str(error), 2) from error
+    except (BallotError, DataDirError) as error:
+        raise Failure(str(error), 3) from error
+    except CannotBind as error:
+        raise Failure(str(error), 4) from error
+    except (GuardFailed, NodeFailed) as error:
+        code = 3 if isinstance(error.__cause__, BallotError | DataDirError) else 1
+        raise Failure(str(error), code) from error

@@ -1,0 +1,125 @@
+"""The node's side of the guard (`zelect.running.guard`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from zelect.running import guard
+from zelect.shell import node as shell
+from zelect.shell.datadir import HOLD_BYTE
+from zelect.shell.hold import listener_of
+from zelect.shell.page import BODY, Page
+
+__all__ = ["GuardFailed", "Keeper"]
+
+
+class GuardFailed(Exception):
+    """The guard could not be started; the text says why."""
+
+
+class Keeper:
+    """Starts the guard of a node and talks to it. `attach` is for the node's thread, the rest for
+    one other. `term_ms`, `kill_ms`: how long before the lease's end the command gets TERM and KILL."""
+
+    def __init__(self, term_ms: int, kill_ms: int) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.group = 0  # of the command that runs
+        self._margins = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000}
+        self._page = Page.create()
+        self._socket, self._far_end = socket.socketpair()
+        self._half = b""
+
+    def attach(self, node: shell.Node) -> None:
+        """Give the guard what it needs of a node that listens, and wait until it holds it. Raises
+        `GuardFailed`."""
+        node.data_dir.share()
+        listener = listener_of(urlsplit(node.config.node.listen).port or 0)
+        node.office.mirror = self._page.write
+        wishes = {
+            "page": self._page.fd,
+            "body": BODY.format,
+            "lock": str(node.data_dir.path / "lock"),
+            "byte": HOLD_BYTE,
+            "listener": listener,
+            "control": self._far_end.fileno(),
+            **self._margins,
+        }
+        passed = [fd for fd in (self._page.fd, listener, self._far_end.fileno()) if fd >= 0]
+        command = [sys.executable, "-I", "-S", os.path.abspath(guard.__file__), json.dumps(wishes)]
+        try:
+            self.process = subprocess.Popen(command, pass_fds=passed, start_new_session=True)
+        except OSError as error:
+            raise GuardFailed(f"{sys.executable}: {error.strerror}") from error
+        finally:
+            self._far_end.close()
+            if listener >= 0:
+                os.close(listener)
+        self._socket.settimeout(10)
+        words = self.hear()
+        self._socket.setblocking(False)
+        if not any("ready" in word for word in words):
+            raise GuardFailed("the guard of the command did not start; the reason stands above")
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def start(self, command: Sequence[str], env: Mapping[str, str], term: int) -> None:
+        """Start the command in the office of `term`; "started", or "failed", is heard afterwards."""
+        self._say(start=list(command), env=dict(env), term=term)
+
+    def stop(self, grace_ms: int) -> None:
+        """End the command: TERM now, KILL in `grace_ms`, or when the lease is about to end."""
+        self._say(stop=grace_ms * 1000)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's group."""
+        self._say(signal=number)
+
+    def hear(self) -> list[dict[str, Any]]:
+        """What the guard said; {"gone": True} once it has died."""
+        try:
+            text = self._socket.recv(65536)
+        except BlockingIOError:
+            return []
+        except OSError:
+            text = b""
+        if not text:
+            return [{"gone": True}]
+        *lines, self._half = (self._half + text).split(b"\n")
+        words = [json.loads(line) for line in lines]
+        for word in words:
+            if "started" in word:
+                self.group = word["started"]
+            elif "ended" in word:
+                self.group = 0
+        return words
+
+    def kill(self) -> None:
+        """The last resort, when the guard does not do its work: kill it, and the command's group."""
+        for pid in (self.group, self.process.pid if self.process is not None else 0):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if pid:
+                    os.killpg(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the guard end: with the socket closed it kills what still runs and goes."""
+        self._socket.close()
+        if self.process is not None:
+            self.process.wait()
+        self._page.close()
+
+    def _say(self, **words: object) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.setblocking(True)
+            self._socket.sendall(json.dumps(words).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            self._socket.setblocking(False)
