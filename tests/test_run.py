@@ -209,7 +209,7 @@ def test_a_command_that_fails_is_started_again_later_and_later(fleet: Fleet) -> 
     assert gaps_ms[2] >= 400
     assert {row[2] for row in stage.lines()} == {1}, "one term of office"
     stage.cluster.term(1)
-    assert stage.cluster.exit_code(1) == 3
+    assert stage.cluster.exit_code(1) in (3, 7, 143), "by itself, or told to while it began anew"
 
 
 @pytest.mark.parametrize(("restart", "code"), [("never", 3), ("on-failure", 0)])
