@@ -60,7 +60,7 @@ def processes(history: History) -> dict[Process, tuple[int, int, str]]:
     killed = [
         (line.us, frozenset(line.get("nodes") or ()))
         for line in history.of("fault_began")
-        if str(line.get("fault")).startswith(_KILLS)
+        if str(line.get("fault")).startswith(_KILLS) or (line.get("detail") or {}).get("kill")
     ]
     end_us = history.span_us()[1]
     found: dict[Process, tuple[int, int, str]] = {}

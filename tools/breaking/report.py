@@ -27,7 +27,7 @@ __all__ = ["report_of", "write_report"]
 
 _PAGE = Path(__file__).resolve().parent / "page"
 _FROZEN = ("freeze", "stutter", "gil_hog", "cpu")
-_CUT = ("cut", "one_way", "bridge", "ring", "flap", "delay", "reset", "refuse")
+_CUT = ("cut", "one_way", "bridge", "ring", "flap", "delay", "reset", "refuse", "loss", "reorder")
 _REDIS = ("redis", "board", "sentinel")
 _TOLD = {
     "node_started": "started as process {pid}",
