@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tools.breaking.fault import Host
-from tools.breaking.faults import FAMILIES, TABLE
+from tools.breaking.faults import FAMILIES, TABLE, this_host
 from tools.breaking.schedule import Round, rounds
+from tools.breaking.spaces import why_not
 from zelect.cluster.server import NoServer, find_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ def test_some_rounds_combine_two_kinds_that_may_meet() -> None:
         assert one.fault != other.fault
         assert not any(kind.alone for kind in kinds)
         assert not all(kind.forgets for kind in kinds), "two losses of memory may lose the electorate for good"
+        assert not all(kind.board for kind in kinds), "a frozen Redis can't be flushed"
     assert max(len(one.strikes) for one in made) == 2
 
 
@@ -133,3 +135,22 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
 def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:
     said = chaos("--seed", "3", "--rounds", "1", "--faults", "signal_storm,ring", "--dir", tmp_path)
     assert "skipped ring: needs four nodes" in said
+
+
+def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
+    reason = why_not(this_host(links=True).root, this_host(links=True).tools)
+    if reason:
+        pytest.skip(reason)
+    timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
+    kinds = "kill,cut,loss"
+    said = chaos("--namespaces", "--seed", "2", "--rounds", "3", "--faults", kinds, *timing, "--dir", tmp_path)
+    assert "every promise held" in said
+    facts = [json.loads(line) for path in tmp_path.glob("history/node*.jsonl") for line in path.open()]
+    proofs = {fact["evidence"] for fact in facts if fact["event"] == "peer_died"}
+    assert "refused" in proofs, "no node can look at another host's lock"
+    assert "lock" not in proofs
+    spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
+    used = set(re.findall(r"zc\d+-\d", (tmp_path / "places.json").read_text()))
+    assert len(used) == 3
+    assert not [name for name in used if name in spaces or name.split("-")[0] in links], "all are removed"

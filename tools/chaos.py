@@ -3,6 +3,7 @@
     python tools/chaos.py                                    three nodes, 50 rounds, all faults
     python tools/chaos.py --seed 7 --rounds 200 --nodes 5 --report chaos.html
     python tools/chaos.py --faults kill,freeze,cut --duration 600 --json chaos.json
+    python tools/chaos.py --namespaces --faults links        real packets, a namespace a node (root)
     python tools/chaos.py --list                             the faults, and which can't be done here
     python tools/chaos.py --conf conf/n1.toml                your own timing and quorum
     python tools/chaos.py --timing heartbeat_ms=50,election_timeout_ms=250,lease_ms=200
@@ -35,6 +36,7 @@ from tools.breaking.judge import judge
 from tools.breaking.report import write_report
 from tools.breaking.run import Done, Plan, run
 from tools.breaking.schedule import rounds
+from tools.breaking.spaces import why_not
 from tools.breaking.telling import progress, tell_faults
 from tools.breaking.world import Scene
 from zelect.cluster.layout import ClusterError
@@ -56,6 +58,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults", default="all", metavar="A,B", help="kinds, or families of --list; default: all")
     parser.add_argument("--conf", type=Path, metavar="FILE", help="take quorum and timing of this configuration")
     parser.add_argument("--timing", default="", metavar="K=V,…", help="keys of [timing] that differ")
+    parser.add_argument("--namespaces", action="store_true", help="a network namespace for each node (needs root)")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="keep logs and history here; default: removed if all held"
     )
@@ -116,14 +119,16 @@ def _plan(options: argparse.Namespace, directory: Path) -> Plan:
     chosen = _chosen(options.faults)
     timing, quorum = _timing(options)
     links = any(fault.links for fault in chosen)
-    host = this_host(links)
+    host = this_host(links, options.namespaces)
+    if options.namespaces and (reason := why_not(host.root, host.tools)):
+        raise _Unusable(f"--namespaces: {reason}")
     skipped = {fault.name: reason for fault in chosen if (reason := fault.missing(host, options.nodes))}
     faults = [fault for fault in chosen if fault.name not in skipped]
     if not faults:
         raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
-        scene=Scene(options.nodes, directory, timing, quorum, links),
+        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces),
         seed=options.seed,
         faults=faults,
         rounds=rounds(options.seed, options.nodes, faults),
@@ -142,7 +147,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     if options.list:
-        tell_faults(this_host(links=True), options.nodes)
+        tell_faults(this_host(links=True, spaces=options.namespaces), options.nodes)
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

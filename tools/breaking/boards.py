@@ -13,6 +13,7 @@ from tools.breaking.fault import Fault, Strike
 from tools.breaking.links import BOARD
 from tools.breaking.sentinel import Sentinel
 from tools.breaking.world import World
+from zelect.cluster.layout import HOST
 
 __all__ = ["FAULTS"]
 
@@ -22,6 +23,8 @@ _NOBODY = 1
 
 class _Board(Fault):
     """Something happens to Redis for a while."""
+
+    board = True
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         return self.strike(rng, (0,), int(100 * 30 ** rng.random()), kill=rng.randrange(2))
@@ -45,7 +48,7 @@ class _Board(Fault):
 class RedisKilled(_Board):
     name = "redis_killed"
     text = "Redis is killed, and comes back empty"
-    forgets = "board"
+    forgets = True
 
     def trouble(self, world: World, strike: Strike) -> None:
         world.board.server.kill()
@@ -102,7 +105,7 @@ class RedisCut(_Board):
 class RedisFlushed(_Board):
     name = "redis_flushed"
     text = "FLUSHALL: everything in Redis is gone, once or again and again"
-    forgets = "board"
+    forgets = True
 
     def trouble(self, world: World, strike: Strike) -> None:
         for _ in range(1 + strike.hold_ms % 3):
@@ -113,10 +116,10 @@ class RedisFlushed(_Board):
 class RedisReadOnly(_Board):
     name = "redis_read_only"
     text = "Redis becomes a replica of nobody: it refuses all writes"
-    forgets = "board"
+    forgets = True
 
     def trouble(self, world: World, strike: Strike) -> None:
-        world.board.call("REPLICAOF", "127.0.0.1", _NOBODY)
+        world.board.call("REPLICAOF", HOST, _NOBODY)
 
     def end(self, world: World, strike: Strike) -> None:
         world.board.call("REPLICAOF", "NO", "ONE")
@@ -136,7 +139,7 @@ class RedisFull(_Board):
 class RedisRestored(_Board):
     name = "redis_restored"
     text = "Redis is killed and comes back with an older dump"
-    forgets = "board"
+    forgets = True
 
     def prepare(self, world: World) -> None:
         world.board.call("SAVE")
@@ -153,7 +156,8 @@ class RedisRestored(_Board):
 class RedisFailedOver(Fault):
     name = "redis_failed_over"
     text = "Redis is killed and Sentinel promotes a replica that has not heard the last writes"
-    forgets = "board"
+    board = True
+    forgets = True
     links = True
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
@@ -164,7 +168,7 @@ class RedisFailedOver(Fault):
         board = world.board
         board.call("CONFIG", "SET", "repl-diskless-sync-delay", 0)
         replica = board.spare()
-        _call(replica.port, "REPLICAOF", "127.0.0.1", board.port)
+        _call(replica.port, "REPLICAOF", HOST, board.port)
         with Sentinel(board.directory / "sentinel", board.port) as sentinel:
             _until(lambda: b"master_link_status:up" in _info(replica.port), "the replica never synchronized")
             _until(lambda: sentinel.knows(replica.port), "Sentinel never saw the replica")
@@ -178,7 +182,7 @@ class RedisFailedOver(Fault):
             _until(lambda: b"role:master" in _info(replica.port), "the replica was not promoted")
         _call(replica.port, "CONFIG", "SET", "masterauth", "")
         board.server = replica
-        world.links.point("127.0.0.1", replica.port)
+        world.links.point(HOST, replica.port)
 
 
 def _until(condition: Callable[[], bool], complaint: str, within_s: float = 15.0) -> None:

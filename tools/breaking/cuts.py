@@ -1,12 +1,13 @@
-"""Faults of the links between nodes, by the built-in proxy."""
+"""Faults of the links between nodes, by the built-in proxy or in network namespaces."""
 
 from __future__ import annotations
 
 import random
 
-from tools.breaking.fault import Fault, Strike
+from tools.breaking.fault import Fault, Host, Strike
 from tools.breaking.links import between
 from tools.breaking.proxy import Pair
+from tools.breaking.spaces import Spaces
 from tools.breaking.world import World
 
 __all__ = ["FAULTS"]
@@ -41,6 +42,12 @@ class _Links(Fault):
         if strike.detail.get("reset"):
             world.links.reset({(a, b) for a in world.ids for b in world.ids if a != b})
         world.links.release(self.name)
+
+
+def _no_queue(host: Host) -> str:
+    """Why packets can't be queued here; empty when they can, or need not be."""
+    fine = not host.spaces or "iptables-restore" in host.tools
+    return "" if fine else "iptables-restore is not installed"
 
 
 class Cut(_Links):
@@ -80,8 +87,8 @@ class Bridge(_Links):
     name = "bridge"
     text = "two halves are joined by one node alone"
 
-    def missing(self, host: object, nodes: int) -> str:
-        return super().missing(host, nodes) or ("" if nodes > 2 else "needs three nodes")  # type: ignore[arg-type]
+    def missing(self, host: Host, nodes: int) -> str:
+        return super().missing(host, nodes) or ("" if nodes > 2 else "needs three nodes")
 
     def pairs(self, world: World, nodes: list[int]) -> set[Pair]:
         rest = [node for node in world.ids if node not in nodes]
@@ -93,8 +100,8 @@ class Ring(_Links):
     name = "ring"
     text = "a ring of majorities: each node reaches just enough of its neighbours for a majority, and no two the same"
 
-    def missing(self, host: object, nodes: int) -> str:
-        return super().missing(host, nodes) or ("" if nodes > 3 else "needs four nodes")  # type: ignore[arg-type]
+    def missing(self, host: Host, nodes: int) -> str:
+        return super().missing(host, nodes) or ("" if nodes > 3 else "needs four nodes")
 
     def chosen(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
         order = list(range(nodes))
@@ -132,6 +139,9 @@ class Flap(_Links):
 class Delay(_Links):
     name = "delay"
     text = "the links of one node take 5 to 300 ms longer, in one direction or both"
+
+    def missing(self, host: Host, nodes: int) -> str:
+        return super().missing(host, nodes) or _no_queue(host)
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         detail = {"ms": int(5 * 60 ** rng.random()), "way": rng.randrange(3)}
@@ -178,6 +188,52 @@ class RefuseAlive(_Links):
         world.links.refuse(self.name, pairs)
 
 
+class _Packets(_Links):
+    """What only real packets can meet."""
+
+    links = True
+
+    def missing(self, host: Host, nodes: int) -> str:
+        return "" if host.spaces else "needs --namespaces"
+
+    def met(self, world: World, strike: Strike) -> tuple[Spaces, list[int], set[Pair]]:
+        """The namespaces, and the node and the directions that the strike meets."""
+        assert isinstance(world.links, Spaces)
+        nodes = self.nodes(world, strike)
+        return world.links, nodes, between(nodes, set(world.ids) - set(nodes))
+
+
+class Loss(_Packets):
+    name = "loss"
+    text = "5 to 40 of 100 packets from and to one node are lost"
+
+    def plan(self, rng: random.Random, nodes: int) -> Strike:
+        return self.strike(rng, self.chosen(rng, nodes), rng.randint(500, 3000), percent=rng.randint(5, 40))
+
+    def begin(self, world: World, strike: Strike) -> None:
+        spaces, nodes, pairs = self.met(world, strike)
+        percent = strike.detail["percent"]
+        self.tell(world, nodes, hold_ms=strike.hold_ms, percent=percent, pairs=sorted(pairs))
+        spaces.lose(self.name, pairs, percent)
+
+
+class Reorder(_Packets):
+    name = "reorder"
+    text = "packets from and to one node take 0 to 80 ms longer, each its own time, and overtake each other"
+
+    def missing(self, host: Host, nodes: int) -> str:
+        return super().missing(host, nodes) or _no_queue(host)
+
+    def plan(self, rng: random.Random, nodes: int) -> Strike:
+        return self.strike(rng, self.chosen(rng, nodes), rng.randint(500, 3000), ms=rng.randint(5, 80))
+
+    def begin(self, world: World, strike: Strike) -> None:
+        spaces, nodes, pairs = self.met(world, strike)
+        ms = strike.detail["ms"]
+        self.tell(world, nodes, hold_ms=strike.hold_ms, ms=ms, pairs=sorted(pairs))
+        spaces.reorder(self.name, pairs, 0, ms)
+
+
 FAULTS: tuple[Fault, ...] = (
     Cut(),
     OneWay(),
@@ -187,4 +243,6 @@ FAULTS: tuple[Fault, ...] = (
     Delay(),
     Reset(),
     RefuseAlive(),
+    Loss(),
+    Reorder(),
 )

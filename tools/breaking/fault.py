@@ -18,12 +18,14 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What this machine can do. `tools`: commands found on PATH."""
+    """What this machine can do. `tools`: commands found on PATH; `links`: the links go through the
+    proxy, or, as `spaces` says, through network namespaces."""
 
     root: bool
     linux: bool
     tools: frozenset[str]
     links: bool
+    spaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,15 @@ class Fault:
 
     `begin` does it, and says so by `tell` right before, so that the note's time is that of the
     deed; `end` undoes it. What ended because of it is started again by whoever ends the round.
-    `alone`: never combined with another; `forgets`: "node" or "board", where a memory is lost that
-    the electorate rests on: never combined with another that does.
+    `alone`: never combined with another; `board`: breaks Redis, `forgets`: a memory is lost that the
+    electorate rests on: never combined with another of the kind.
     """
 
     name: ClassVar[str]
     text: ClassVar[str]
     alone: ClassVar[bool] = False
-    forgets: ClassVar[str] = ""
+    board: ClassVar[bool] = False
+    forgets: ClassVar[bool] = False
     links: ClassVar[bool] = False
 
     def missing(self, host: Host, nodes: int) -> str:

@@ -21,10 +21,16 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
 TABLE: dict[str, Fault] = {fault.name: fault for family in FAMILIES.values() for fault in family}
 """Every kind of fault by its name."""
 
-_TOOLS = ("strace", "mount", "umount", "ip", "nft")
+_TOOLS = ("strace", "mount", "umount", "ip", "nft", "ss", "iptables-restore")
 
 
-def this_host(links: bool) -> Host:
+def this_host(links: bool, spaces: bool = False) -> Host:
     """What can be done on this machine."""
     tools = frozenset(tool for tool in _TOOLS if shutil.which(tool))
-    return Host(root=os.geteuid() == 0, linux=sys.platform.startswith("linux"), tools=tools, links=links)
+    return Host(
+        root=os.geteuid() == 0,
+        linux=sys.platform.startswith("linux"),
+        tools=tools,
+        links=links or spaces,
+        spaces=spaces,
+    )

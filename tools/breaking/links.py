@@ -26,11 +26,14 @@ def between(some: Iterable[int], others: Iterable[int]) -> set[Pair]:
 
 
 class Links:
-    """A proxy process for the links of `addresses` (node to host and port) and of every node to Redis
-    at `board`. What two faults want is put together; each takes back its own."""
+    """A proxy process for the links of `addresses` (node to host and port; without `peers` only those
+    to Redis) and of every node to Redis at `board`. `host`: where it is to be dialled. What two
+    faults want is put together; each takes back its own."""
 
-    def __init__(self, addresses: Mapping[int, tuple[str, int]], board: tuple[str, int]) -> None:
-        routes = [[a, b, *addresses[b]] for a in addresses for b in addresses if a != b]
+    def __init__(
+        self, addresses: Mapping[int, tuple[str, int]], board: tuple[str, int], host: str = HOST, peers: bool = True
+    ) -> None:
+        routes = [[a, b, *addresses[b]] for a in addresses for b in addresses if a != b and peers]
         routes += [[a, BOARD, *board] for a in addresses]
         self._blocked: dict[str, set[Pair]] = {}
         self._refused: dict[str, set[Pair]] = {}
@@ -42,7 +45,9 @@ class Links:
             env=THIS.environment(),
             start_new_session=True,
         )
-        self._ports: dict[Pair, int] = {(a, b): port for a, b, port in json.loads(self._say({"routes": routes}))}
+        self._ports: dict[Pair, int] = {
+            (a, b): port for a, b, port in json.loads(self._say({"host": host, "routes": routes}))
+        }
 
     @property
     def pid(self) -> int:

@@ -204,7 +204,7 @@ def _runs(pid: int) -> bool:
 class DataLost(Fault):
     name = "data_lost"
     text = "a node is killed and its data_dir is lost"
-    forgets = "node"
+    forgets = True
 
     def begin(self, world: World, strike: Strike) -> None:
         nodes = self.nodes(world, strike)
@@ -218,7 +218,7 @@ class DataLost(Fault):
 class BallotDamaged(Fault):
     name = "ballot_damaged"
     text = "a node is killed and a byte of its ballot goes bad; it must refuse to start until that is moved away"
-    forgets = "node"
+    forgets = True
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         return self.strike(rng, (rng.randrange(nodes),), rng.randint(0, 300), byte=rng.randrange(BALLOT_BYTES))

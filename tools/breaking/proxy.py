@@ -2,11 +2,11 @@
 
     python -m tools.breaking.proxy < orders > answers
 
-The first line of input is a JSON object with `routes`: a list of [a, b, host, port], one for each
-pair: who dials, whom, and where b listens. The answer is the list of the ports to dial. Then come
-orders, each answered by "ok": {"blocked": [[a, b], ...], "delay_ms": [[a, b, ms], ...],
-"refused": [[a, b], ...]}, which replaces what was ordered before, with {"reset": [[a, b], ...]}
-and {"point": [b, host, port]} where wanted. Party 0 is Redis.
+The first line of input is a JSON object with the `host` to listen on and `routes`: a list of
+[a, b, host, port], one for each pair: who dials, whom, and where b listens. The answer is the list
+of the ports to dial. Then come orders, each answered by "ok": {"blocked": [[a, b], ...],
+"delay_ms": [[a, b, ms], ...], "refused": [[a, b], ...]}, which replaces what was ordered before,
+with {"reset": [[a, b], ...]} and {"point": [b, host, port]} where wanted. Party 0 is Redis.
 
 A blocked direction holds its bytes, as a network does whose packets are lost and sent again: what
 was on its way arrives late, or never, if the connection is reset by then. A direction is that of
@@ -28,7 +28,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from zelect.cluster.layout import HOST, find_port
+from zelect.cluster.layout import find_port
 from zelect.shell.clock import now_us
 
 __all__ = ["Pair"]
@@ -67,7 +67,8 @@ class _Connection:
 class _Proxy:
     """All pairs, in one loop."""
 
-    def __init__(self, routes: dict[Pair, tuple[str, int]]) -> None:
+    def __init__(self, host: str, routes: dict[Pair, tuple[str, int]]) -> None:
+        self._host = host
         self._targets = dict(routes)
         self._listeners: dict[Pair, socket.socket] = {}
         self._ports: dict[Pair, int] = {}
@@ -92,7 +93,7 @@ class _Proxy:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((self._host, port))
         except OSError:
             listener.close()
             raise
@@ -295,7 +296,7 @@ def _first_line(descriptor: int) -> bytes:
 
 def main() -> None:
     table = json.loads(_first_line(sys.stdin.fileno()))
-    proxy = _Proxy({(a, b): (host, port) for a, b, host, port in table["routes"]})
+    proxy = _Proxy(table["host"], {(a, b): (host, port) for a, b, host, port in table["routes"]})
     print(json.dumps(proxy.ports), flush=True)
     proxy.run()
 

@@ -92,7 +92,7 @@ def _rounds(plan: Plan, world: World, done: Done, show: Callable[[Round, str], N
         except Broken as error:
             done.broken = f"round {round_.number}: {error}"
             world.notes.write("broken", round=round_.number, text=str(error))
-        except (BenchError, ClusterError, ServerFailed) as error:
+        except (BenchError, ClusterError, ServerFailed, OSError) as error:
             done.failed = f"round {round_.number}: {error}"
         if done.broken or done.failed or not done.settled:
             return
@@ -144,6 +144,10 @@ def _round(world: World, round_: Round, done: Done, show: Callable[[Round, str],
     _heal(world)
     healed_us = notes.write("healed", round=round_.number)
     show(round_, "healing")
+    if world.spaces and any(TABLE[strike.fault].links for strike in struck):
+        # What TCP still repeats, ever more slowly, may be missed for as long again as it was cut off.
+        world.wait(3 * world.timing.election_timeout_ms)
+        healed_us = now_us()
     _settle(world, healed_us, done)
     for line in sample(world):
         notes.write("resources", **line)

@@ -48,8 +48,9 @@ def _draw(rng: random.Random, hand: list[Fault], faults: Sequence[Fault]) -> Fau
 
 
 def _fits(one: Fault, other: Fault) -> bool:
-    """Whether two kinds may meet: not twice the same, and not two losses of memory, which together
-    can lose the electorate for good, as they may."""
+    """Whether two kinds may meet: not twice the same, not two of Redis, where one would keep the other
+    from being done, and not two losses of memory, which together can lose the electorate for good,
+    as they may."""
     if one.name == other.name or one.alone or other.alone:
         return False
-    return not (one.forgets and other.forgets)
+    return not (one.board and other.board) and not (one.forgets and other.forgets)

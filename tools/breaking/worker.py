@@ -9,7 +9,6 @@ history goes. The election's own settings stay those of the configuration file.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tools.breaking.entering import enter_namespace
 from tools.breaking.hog import Hog
 from tools.breaking.job import Job
 from zelect.config import Config, ConfigError, load
@@ -32,7 +32,6 @@ __all__ = ["CHAOS", "Place", "read_places", "write_places"]
 
 CHAOS = "ZELECT_CHAOS"
 """Name of the environment variable."""
-_CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +76,6 @@ def _stood(config: Config, place: Place) -> Config:
     return replace(config, redis=redis, peers=peers, node=replace(config.node, listen=place.listen))
 
 
-def _enter(namespace: str) -> None:
-    """Move this process into a network namespace. Raises OSError; needs root."""
-    descriptor = os.open(namespace, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"setns {namespace}")
-    finally:
-        os.close(descriptor)
-
-
 def _nothing(number: int, frame: FrameType | None) -> None:
     """A handler as a program may have: the storm of signals must interrupt what it can."""
 
@@ -103,7 +91,7 @@ def main(arguments: list[str]) -> int:
         return 2
     place = read_places(Path(os.environ[CHAOS]))[config.node.id]
     if place.namespace:
-        _enter(place.namespace)
+        enter_namespace(place.namespace)
     config = _stood(config, place)
     signal.signal(signal.SIGUSR1, _nothing)
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)

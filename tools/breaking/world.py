@@ -21,6 +21,7 @@ from tools.breaking.board import Board, Watcher, started_server
 from tools.breaking.job import JobKeys
 from tools.breaking.links import Links
 from tools.breaking.notes import Notes
+from tools.breaking.spaces import Spaces
 from tools.breaking.worker import CHAOS, Place, write_places
 from zelect.asking import Asker, NodeReport, controller_of
 from zelect.cluster.control import Processes, bring_down, request
@@ -41,13 +42,14 @@ _ASK_EVERY_US = 15_000
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
-    whether they go through the proxy."""
+    whether they go through the proxy; `spaces`: each node in a network namespace of its own instead."""
 
     nodes: int
     directory: Path
     timing: Mapping[str, int | str] = field(default_factory=dict)
     quorum: str = "dynamic"
     links: bool = True
+    spaces: bool = False
 
     @property
     def ids(self) -> range:
@@ -64,7 +66,7 @@ class World:
         self.layout = Layout(scene.directory)
         self.history = self.layout.directory / "history"
         self.timing = Timing(**scene.timing)  # type: ignore[arg-type]
-        self.links: Links | None = None
+        self.links: Links | Spaces | None = None
         self.pids: dict[int, int] = {}
         self.every_pid: set[int] = set()
         self.leaving: set[int] = set()  # said goodbye, or are about to
@@ -77,8 +79,16 @@ class World:
         # What all processes are started with, and are known by.
         os.environ.update({CHAOS: str(self.places_file), HISTORY: str(self.history)})
         os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
-        self.board = Board(self.layout.directory / "board")
-        self.job_server: RedisServer = started_server(self.layout.directory / "job")
+        ports = {node: self._base_port + node - 1 for node in scene.ids}
+        self.spaces = Spaces(ports) if scene.spaces else None
+        self.host = self.spaces.host if self.spaces else HOST
+        try:
+            self.board = Board(self.layout.directory / "board", self.host)
+            self.job_server: RedisServer = started_server(self.layout.directory / "job", self.host)
+        except BaseException:
+            if self.spaces:
+                self.spaces.close()
+            raise
         self.watcher = Watcher(self.board, NAME, notes)
 
     @property
@@ -88,6 +98,8 @@ class World:
     @property
     def addresses(self) -> dict[int, str]:
         """Where the nodes themselves are reached, past the proxy."""
+        if self.spaces:
+            return {node: self.spaces.endpoint(node) for node in self.ids}
         return {node: f"tcp://{HOST}:{self._base_port + node - 1}" for node in self.ids}
 
     # -- beginning and end ----------------------------------------------------------------
@@ -95,7 +107,10 @@ class World:
     def open(self) -> None:
         """Start everything. Raises BenchError, ClusterError, ServerFailed."""
         endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
-        if self.scene.links:
+        if self.spaces:
+            self.spaces.join_board(self.board.port)
+            self.links = self.spaces
+        elif self.scene.links:
             self.links = Links(endpoints, (HOST, self.board.port))
         write_places(self.places_file, {node: self._place(node) for node in self.ids})
         self.watcher.start()
@@ -115,10 +130,12 @@ class World:
         port = self.links.board_of(node) if self.links else self.board.port
         return Place(
             dial=dial,
-            board=f"redis://{HOST}:{port}/0",
-            job=(HOST, self.job_server.port),
+            board=f"redis://{self.host}:{port}/0",
+            job=(self.host, self.job_server.port),
             history=str(self.history),
             hog=str(self.hog_file(node)),
+            namespace=self.spaces.path(node) if self.spaces else "",
+            listen=self.spaces.endpoint(node) if self.spaces else "",
         )
 
     def raise_supervisor(self) -> None:
