@@ -60,7 +60,6 @@ __all__ = ["run"]
 _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
-_DRAIN_MOST = 20_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 
 
@@ -120,6 +119,8 @@ class Node:
         # own; in office nothing is lost by reading them together. They count by their PING's time.
         self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
         self.gather_until_us = 0
+        # How long to read before judging (R14): every peer has had its turn by then, flood or not.
+        self.drain_us = settings.timing.heartbeat_us // 4
         self.due_us: int | None = None
         self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
@@ -211,11 +212,11 @@ class Node:
                 if {signal.SIGTERM, signal.SIGINT} & set(wake.take()):
                     self.office.go()
                 self._heed()
-            self._take_in(ready, most=_DRAIN_MOST if late else _BATCH, everywhere=late)
+            self._take_in(ready, self.drain_us if late else 0, everywhere=late)
             if now_us() >= self._machine_due_us():
                 # What waits may renew what is about to be judged; after an idle poll nothing does.
                 if (late or ready) and self.transport.backlog():
-                    self._take_in(ready, most=_DRAIN_MOST, everywhere=True)
+                    self._take_in(ready, self.drain_us, everywhere=True)
                 if now_us() >= self._machine_due_us():
                     self._step(Tick(late))
                     if self.machine.in_office(now_us()):
@@ -259,18 +260,18 @@ class Node:
             wait_ms -= gather_ms
         return self.poller.poll(wait_ms)
 
-    def _take_in(self, ready: Mapping[object, int], most: int, everywhere: bool) -> None:
-        """Everything that came in: monitors first, they tell who died; then messages. `ready` is
-        the poller's answer; look `everywhere` when that is older than what may have come."""
+    def _take_in(self, ready: Mapping[object, int], within_us: int, everywhere: bool) -> None:
+        """Everything that came in: monitors first, they tell who died; then messages, one batch, or as
+        many as `within_us` allows. `ready` is the poller's answer; look `everywhere` when that is
+        older than what may have come."""
         for change in self.transport.service(ready):
             self._step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
-        taken = 0
-        while taken < most and (everywhere or self.transport.has_mail(ready)):
+        end_us = now_us() + within_us
+        while everywhere or self.transport.has_mail(ready):
             batch = self.transport.receive(_BATCH)
             for received in batch:
                 self._hear(received)
-            taken += len(batch)
-            if len(batch) < _BATCH:
+            if len(batch) < _BATCH or now_us() >= end_us:
                 break
         for verdict in self.transport.verdicts():
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
