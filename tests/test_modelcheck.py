@@ -61,6 +61,7 @@ def test_every_time_in_a_state_is_known_to_the_checker() -> None:
     assert {name for name in times if name.endswith("_us")} == {
         *("silent_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
         *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
+        *("asked_us", "lost_us"),
         *("until_us", "elected_us", "barrier_us", "waits_until_us", "previous_heard_us", "next_ping_us", "floor_us"),
         *("renewed_us", "lapses_us", "entered_us", "found_again_us", "sent_us", "steady_us", "answered_us"),
     }

@@ -29,10 +29,10 @@ from zelect.core.effects import (
     MarkOffline,
     PublishNode,
     PublishOffice,
-    Vote,
     WithdrawOffice,
 )
 from zelect.core.messages import Trigger
+from zelect.core.story import Round, Story, Vote
 from zelect.shell.clock import now_us, unix_ms
 from zelect.shell.mailbox import Job, Mailbox
 from zelect.shell.store import Hint, Store, StoreState, safe_url
@@ -120,10 +120,15 @@ def own_board(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterat
         yield from _board(context, server)
 
 
+def story(*votes: Vote) -> Story:
+    """Heard last 50 ms before the office; lost, asked and elected in the last three."""
+    return Story(1000, 48_000, 50_500, 51_000, (Round(4, False, 49_000, 50_500, "won", votes),))
+
+
 def office(term: int = 1, valid_us: int = MINUTE_US, **changes: Any) -> PublishOffice:
     now = now_us()
     fields: dict[str, Any] = {"term": term, "entered_us": now, "valid_until_us": now + valid_us, "previous": 0}
-    fields |= {"trigger": Trigger.START, "gap_us": -1, "votes": (Vote(1, True, ""),)}
+    fields |= {"trigger": Trigger.START, "gap_us": -1, "story": story(Vote(1, True, ""))}
     return PublishOffice(**(fields | changes))
 
 
@@ -170,7 +175,7 @@ def test_an_office_is_published_in_full(board: Board) -> None:
     votes = (Vote(1, True, ""), Vote(2, False, "promised"))
     entered_ms = unix_ms()
     with board.changes() as following:
-        settle(board.store(), office(4, previous=2, trigger=Trigger.DEATH, gap_us=1_234_567, votes=votes))
+        settle(board.store(), office(4, previous=2, trigger=Trigger.DEATH, gap_us=1_234_567, story=story(*votes)))
         assert following() == {"id": 1, "term": 4, "reason": "death"}
     record = board.record()
     since_ms = int(record.pop("since_ms"))
@@ -182,6 +187,24 @@ def test_an_office_is_published_in_full(board: Board) -> None:
         {"voter": 1, "granted": True, "reason": ""},
         {"voter": 2, "granted": False, "reason": "promised"},
     ]
+    assert json.loads(entry.pop("story")) == {
+        "heard_ms": 50.0,
+        "lost_ms": 3.0,
+        "elected_ms": 0.5,
+        "rounds": [
+            {
+                "term": 4,
+                "pre": False,
+                "asked_ms": 2.0,
+                "took_ms": 1.5,
+                "outcome": "won",
+                "votes": [
+                    {"voter": 1, "granted": True, "reason": ""},
+                    {"voter": 2, "granted": False, "reason": "promised"},
+                ],
+            }
+        ],
+    }
     assert entry == {"id": "1", "term": "4", "previous": "2", "reason": "death", "gap_ms": "1234.567"}
 
 

@@ -91,6 +91,7 @@ def settle(state: State, now: int) -> dict[int, int]:
         state.promise = replace(state.promise, until_us=until_us) if until_us else None
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting, state.refused = {}, {}
+    state.lost_us, state.rounds = -1, ()
     state.peers = {node: _peer(peer) for node, peer in state.peers.items()}
     if state.record.witness is None:
         state.witness_same = False
@@ -113,7 +114,7 @@ def _peer(peer: Peer) -> Peer:
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
-    campaign.trigger, campaign.began_us, campaign.give_up_us = Trigger.START, NOW, NEVER_US
+    campaign.trigger, campaign.began_us, campaign.asked_us, campaign.give_up_us = Trigger.START, NOW, NOW, NEVER_US
     # Refusals only end a round sooner, and a round may end at any time here.
     campaign.answers = {
         voter: replace(answer, reason=None, until_us=_later(answer.until_us, shift))
@@ -124,7 +125,8 @@ def _settle_campaign(campaign: Campaign, shift: int) -> None:
 
 def _settle_reign(state: State, reign: Reign, shift: int) -> dict[int, int]:
     numbers = {number: sent_us + shift for number, sent_us in reign.sent_us.items()}
-    reign.trigger, reign.previous, reign.previous_heard_us, reign.votes = Trigger.START, None, -1, {}
+    reign.trigger, reign.previous, reign.previous_heard_us = Trigger.START, None, -1
+    reign.lost_us, reign.rounds = -1, ()
     reign.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
     reign.number = max(reign.sent_us)
     # What decides when a reign without a lease is over; with one nobody asks.

@@ -285,7 +285,7 @@ class Cast:
                 elected = (state.term, held)
                 seen.add("elected")
                 assert state.reign is not None
-                if WITNESS in state.reign.votes and state.reign.votes[WITNESS].granted:
+                if any(vote.voter == WITNESS and vote.granted for vote in state.reign.rounds[-1].votes):
                     seen.add("elected with the witness")
             elif fact.name == "office_entered":
                 seen.add("in office")

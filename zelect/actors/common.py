@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zelect.actors.electorate import witness_state
-from zelect.actors.reign import lapse_due_us
+from zelect.actors.reign import lapse_due_us, story_of
 from zelect.core.electorate import failures_survived
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
@@ -72,4 +72,7 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
             for peer, known in sorted(state.peers.items())
         ),
         refused_by_gate=dict(state.refused),
+        now_us=now_us,
+        story=story_of(reign) if reign is not None and in_office else None,
+        rounds=state.rounds,
     )

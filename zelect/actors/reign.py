@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from zelect.core.become import become_follower, set_status
-from zelect.core.effects import MarkOffline, PublishOffice, Vote, WitnessPing
+from zelect.core.effects import MarkOffline, PublishOffice, WitnessPing
 from zelect.core.messages import NodeOffline, Ping
 from zelect.core.quorum import WITNESS, has_quorum
 from zelect.core.rules import require
 from zelect.core.state import Promise, Reign, Status
+from zelect.core.story import Story
 from zelect.core.succession import succession_of
 from zelect.core.turn import Turn
 
@@ -20,6 +21,7 @@ __all__ = [
     "ping_round",
     "publish_office",
     "settle_office",
+    "story_of",
 ]
 
 
@@ -166,10 +168,6 @@ def publish_office(turn: Turn) -> None:
     reign = turn.state.reign
     if reign is None or not reign.holds(turn.now_us):
         return
-    votes = tuple(
-        Vote(voter, answer.granted, "" if answer.reason is None else answer.reason.value)
-        for voter, answer in sorted(reign.votes.items())
-    )
     turn.publish(
         PublishOffice(
             term=reign.term,
@@ -178,6 +176,12 @@ def publish_office(turn: Turn) -> None:
             previous=reign.previous.id if reign.previous else 0,
             trigger=reign.trigger,
             gap_us=reign.entered_us - reign.previous_heard_us if reign.previous is not None else -1,
-            votes=votes,
+            story=story_of(reign),
         )
     )
+
+
+def story_of(reign: Reign) -> Story:
+    """How this reign came about, for people who ask why."""
+    heard_us = reign.previous_heard_us if reign.previous is not None else -1
+    return Story(heard_us, reign.lost_us, reign.elected_us, reign.entered_us, reign.rounds)

@@ -14,6 +14,7 @@ from zelect.core.become import (
     become_elected,
     become_follower,
     become_pre_candidate,
+    end_round,
     lose_controller,
 )
 from zelect.core.effects import WitnessVote
@@ -136,6 +137,7 @@ def round_over(turn: Turn) -> None:
 def _give_up(turn: Turn, campaign: Campaign) -> None:
     state = turn.state
     answers = {voter: "yes" if a.granted else str(a.reason) for voter, a in campaign.answers.items()}
+    end_round(turn, "failed")
     become_follower(turn)
     state.attempts += 1
     rank_us = (1 + rank(turn)) * turn.timing.stagger_us

@@ -12,6 +12,7 @@ from zelect.core.messages import Handover, Trigger
 from zelect.core.quorum import Outcome, Record, tally
 from zelect.core.rules import require
 from zelect.core.state import Answer, Campaign, Leader, Promise, Reign, Stand, Status
+from zelect.core.story import MOST_ROUNDS, Round, Vote
 from zelect.core.succession import jitter_us, rank, succession_of
 from zelect.core.turn import Turn
 
@@ -21,6 +22,7 @@ __all__ = [
     "become_elected",
     "become_follower",
     "become_pre_candidate",
+    "end_round",
     "follow",
     "hand_over",
     "leave_office",
@@ -88,7 +90,7 @@ def become_follower(turn: Turn, term: int | None = None, why: str = "") -> None:
             state.succession = (turn.me, *(n for n in succession_of(turn) if n != turn.me))
             schedule_campaign(turn, Trigger.HANDOVER)
     state.stand = Stand.FOLLOWER
-    state.campaign = None
+    end_round(turn, "overtaken")
     if term is None:
         return
     require(term > state.term, "R1", "only a higher term is adopted")
@@ -116,6 +118,7 @@ def become_candidate(turn: Turn, asked: Campaign) -> None:
     require(turn.now_us >= state.silent_until_us and not state.amnesia, "R4", "no vote in silence or without memory")
     turn.save(term=asked.term_sought, voted_for=turn.me)
     state.stand = Stand.CANDIDATE
+    end_round(turn, "won")
     _open_round(turn, False, asked.term_sought, asked.trigger, asked.began_us)
 
 
@@ -128,9 +131,25 @@ def _open_round(turn: Turn, pre: bool, term_sought: int, trigger: Trigger, began
         term_sought=term_sought,
         trigger=trigger,
         began_us=began_us,
+        asked_us=turn.now_us,
         give_up_us=turn.now_us + turn.timing.vote_wait_us,
         answers={turn.me: Answer(True, None, 0, state.saved.life)},
     )
+
+
+def end_round(turn: Turn, outcome: str) -> None:
+    """Close the round of questions, if there is one; how it ended is kept for people who ask why."""
+    state = turn.state
+    campaign = state.campaign
+    if campaign is None:
+        return
+    votes = (
+        Vote(voter, answer.granted, "" if answer.reason is None else answer.reason.value)
+        for voter, answer in sorted(campaign.answers.items())
+    )
+    ended = Round(campaign.term_sought, campaign.pre, campaign.asked_us, turn.now_us, outcome, tuple(votes))
+    state.rounds = (*state.rounds, ended)[-MOST_ROUNDS:]
+    state.campaign = None
 
 
 def become_elected(turn: Turn, won: Campaign) -> None:
@@ -149,7 +168,7 @@ def become_elected(turn: Turn, won: Campaign) -> None:
     lives |= {voter: answer.life for voter, answer in won.answers.items() if answer.life}
     turn.save(record=state.record.rewritten(state.term, lives), amnesia=False)
     state.stand = Stand.ELECTED
-    state.campaign = None
+    end_round(turn, "won")
     state.campaign_at_us = NEVER_US
     state.leader = None
     state.reign = Reign(
@@ -160,8 +179,10 @@ def become_elected(turn: Turn, won: Campaign) -> None:
         trigger=won.trigger,
         previous=previous,
         previous_heard_us=heard_us,
-        votes=dict(won.answers),
+        lost_us=state.lost_us,
+        rounds=state.rounds,
     )
+    state.rounds = ()
     votes = sum(granted.values())
     turn.note("elected", term=state.term, votes=votes, took_ms=(turn.now_us - won.began_us) / 1000)
 
@@ -170,10 +191,11 @@ def follow(turn: Turn, leader: Leader, succession: tuple[int, ...]) -> None:
     """Accept the controller of the current term: promise it one election timeout (R3)."""
     state, now_us = turn.state, turn.now_us
     require(leader.term == state.term and leader.id != turn.me, "R3", "only the current term's controller is followed")
-    if state.leader != leader:
-        turn.note("controller_followed", controller=leader.id, term=leader.term)
     if state.stand is not Stand.FOLLOWER:
         become_follower(turn)
+    if state.leader != leader:
+        turn.note("controller_followed", controller=leader.id, term=leader.term)
+        state.rounds, state.lost_us = (), -1
     state.leader = state.leader_before = leader
     state.leader_heard_us = state.leader_before_heard_us = now_us
     state.succession = succession
@@ -194,6 +216,7 @@ def lose_controller(turn: Turn, trigger: Trigger) -> None:
         lost = state.leader
         turn.note("controller_lost", controller=lost.id, term=lost.term, why=trigger.value, heard_ms=heard_ms)
         state.leader = None
+        state.lost_us = turn.now_us
     for peer, known in state.peers.items():
         if not known.linked and not known.gone:
             turn.probe(peer)  # it may have died with the controller, and stand before this node in line
@@ -225,7 +248,7 @@ def leave_office(turn: Turn, why: str) -> None:
     elif state.promise is not None and state.promise.to == turn.me:
         state.promise = None  # a promise to oneself ends with the office it protected
     state.leader_before = Leader(turn.me, state.saved.incarnation, reign.term)
-    state.leader_before_heard_us = turn.now_us
+    state.leader_before_heard_us = state.lost_us = turn.now_us
     if reign.entered_us:
         over_ms = max(0, turn.now_us - reign.lapses_us) / 1000  # since when it was over by the lease
         turn.note("office_left", term=reign.term, why=why, over_ms=over_ms)

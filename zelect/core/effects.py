@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from zelect.core.messages import CommonResp, Envelope, Trigger
 from zelect.core.quorum import Record, RecordId, Witness
+from zelect.core.story import Story
 from zelect.core.view import View
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "PublishNode",
     "PublishOffice",
     "Saved",
-    "Vote",
     "WithdrawOffice",
     "WitnessFound",
     "WitnessIntent",
@@ -58,20 +58,11 @@ class AskController:
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
-    """One voter's answer, for the history: `reason` is empty when granted."""
-
-    voter: int
-    granted: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class PublishOffice:
     """Publish, or refresh, this node as controller. Void once `valid_until_us` has passed.
 
     `entered_us`: when it took office. `previous`: the controller before (0: unknown), `gap_us`:
-    time since that controller was last heard (-1: unknown). `votes`: the answers of the election.
+    time since that controller was last heard (-1: unknown). `story`: how the election went.
     """
 
     term: int
@@ -80,7 +71,7 @@ class PublishOffice:
     previous: int
     trigger: Trigger
     gap_us: int
-    votes: tuple[Vote, ...]
+    story: Story
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from zelect.core.effects import Saved
 from zelect.core.lease import NEVER_US, Tenure, renewed_us
 from zelect.core.messages import Envelope, Handover, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
+from zelect.core.story import Round
 
 __all__ = ["Answer", "Campaign", "Leader", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
 
@@ -122,7 +123,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Campaign:
-    """One round of asking for votes. Answers are kept by voter (R2). `witness_asked`: the nodes
+    """One round of asking for votes, of a campaign that `began_us`. Answers are kept by voter (R2).
+    `asked_us`: when this round was asked. `witness_asked`: the nodes
     alone fell short, and the witness has been asked (R12)."""
 
     pre: bool
@@ -130,6 +132,7 @@ class Campaign:
     term_sought: int
     trigger: Trigger
     began_us: int
+    asked_us: int
     give_up_us: int
     witness_asked: bool = False
     answers: dict[int, Answer] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class Reign:
     `entered_us` is 0 until the office is entered. `steady_us` maps a node to the beginning of its
     unbroken run of answers, `taken_out` holds nodes that were taken out only because they forgot.
     `founding` names the witness memory that was asked for, `founded` the one that stands ready to
-    become a voter.
+    become a voter. `lost_us` and `rounds` are for people, see core/story.py.
     """
 
     term: int
@@ -155,7 +158,8 @@ class Reign:
     trigger: Trigger
     previous: Leader | None
     previous_heard_us: int
-    votes: dict[int, Answer]
+    lost_us: int
+    rounds: tuple[Round, ...]
     number: int = 0
     next_ping_us: int = 0
     floor_us: int = 0
@@ -195,8 +199,8 @@ class State:
     promise ends early. `witness_ready` and `witness_same` are what the last look at Redis said.
     `handed` maps a node to the newest term that it has handed over. `owed` is what this node will say
     of the office that it left once the job in it has ended (R6). `healthy`: that job could be done
-    here (R8). `refused` counts what the gate
-    turned away, by reason.
+    here (R8). `refused` counts what the gate turned away, by reason. `lost_us`: when the controller
+    before was noticed to be gone; `rounds`: those asked since (core/story.py).
     """
 
     saved: Saved
@@ -229,6 +233,8 @@ class State:
     healthy: bool = True
     waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    lost_us: int = -1
+    rounds: tuple[Round, ...] = ()
 
     @property
     def term(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zelect.core.quorum import Record
+from zelect.core.story import Round, Story
 
 __all__ = ["PeerView", "View"]
 
@@ -31,6 +32,8 @@ class View:
     long it still runs, `office_us` since when the office is held, both 0 out of office.
     `witness` is member, ready, stranger, unreachable or unused; `survives` how many more members
     may fail one after the other, as far as this node knows (-1: no quorum now).
+    `story`: how this node came into office, in office only; `rounds`: those that it asked since the
+    last controller was lost; their times are on the clock of `now_us`.
     `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
     """
 
@@ -52,3 +55,6 @@ class View:
     succession: tuple[int, ...]
     peers: tuple[PeerView, ...]
     refused_by_gate: Mapping[str, int]
+    now_us: int
+    story: Story | None
+    rounds: tuple[Round, ...]

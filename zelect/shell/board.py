@@ -22,6 +22,7 @@ from zelect.shell import scripts
 from zelect.shell.clock import now_us
 from zelect.shell.mailbox import Job
 from zelect.shell.scripts import Keys, Reply, Script
+from zelect.shell.stories import plain_story
 
 if TYPE_CHECKING:
     import redis
@@ -55,6 +56,8 @@ class Board:
         self._who = who
         self._keys = Keys.of(who.cluster)
         self._client = connect(who.url, who.timeout_ms / 1000)
+        self._office = (0, 0)
+        self._office_words: tuple[str | int, ...] = ()
 
     def close(self) -> None:
         """Drop the connection; the next call makes a new one."""
@@ -80,19 +83,31 @@ class Board:
                 return self._run(scripts.DEPART, self._keys.changes, node, who.incarnation, int(last))
 
     def _publish(self, office: PublishOffice, since_ms: int) -> Reply:
-        who, term, gap_us = self._who, office.term, office.gap_us
+        who, term = self._who, office.term
         # Connected first: what is void is judged after all the waiting that can be foreseen.
         pool = self._client.connection_pool
         pool.release(pool.get_connection())
         return self._run(
             scripts.OFFICE,
             *(self._keys.changes, who.node, term, who.incarnation, who.address, since_ms, who.ttl_ms),
-            json.dumps({"id": who.node, "term": term, "reason": office.trigger.value}),
-            *(office.previous, office.trigger.value),
-            f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
-            json.dumps([asdict(vote) for vote in office.votes]),
+            *self._words(office),
             valid_until_us=office.valid_until_us,
         )
+
+    def _words(self, office: PublishOffice) -> tuple[str | int, ...]:
+        """The news of an office and the entry of its election; the same as long as it lasts."""
+        if self._office != (office.term, office.entered_us):
+            gap_us, reason, story = office.gap_us, office.trigger.value, office.story
+            votes = story.rounds[-1].votes if story.rounds else ()
+            self._office = (office.term, office.entered_us)
+            self._office_words = (
+                json.dumps({"id": self._who.node, "term": office.term, "reason": reason}),
+                *(office.previous, reason),
+                f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
+                json.dumps([asdict(vote) for vote in votes]),
+                json.dumps(plain_story(story)),
+            )
+        return self._office_words
 
     def _mark(self, intent: MarkOffline) -> Reply:
         reply = self._run(scripts.ENTRY, intent.node, "", "")

@@ -12,6 +12,7 @@ from zelect import __version__
 from zelect.core.view import View
 from zelect.shell.clock import now_us, unix_ms
 from zelect.shell.store import safe_url
+from zelect.shell.stories import plain_rounds, plain_story
 
 if TYPE_CHECKING:
     from zelect.shell.node import Node
@@ -71,6 +72,8 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
             "survives": view.survives,
         },
         "succession": list(view.succession),
+        "story": None if view.story is None else plain_story(view.story),
+        "rounds": plain_rounds(view.rounds, view.now_us),
         "peers": [
             {
                 "id": peer.id,

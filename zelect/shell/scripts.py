@@ -93,7 +93,8 @@ local now, last = standing(), last_election()
 
 _LOOK = "return report('done', now, last)"
 
-# ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes
+# ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes,
+# story
 _OFFICE = """
 local me = {id = tonumber(ARGV[2]), term = tonumber(ARGV[3]), incarnation = tonumber(ARGV[4])}
 if now and (now.term > me.term or
@@ -112,7 +113,8 @@ redis.call('PEXPIRE', controller, ARGV[7])
 local more = ''
 if not known and (wrong.elections == '' or wrong.elections == 'ends in garbage') then
   local added = redis.pcall('XADD', elections, 'MAXLEN', '~', 1000, '*', 'id', ARGV[2], 'term', ARGV[3],
-                            'previous', ARGV[9], 'reason', ARGV[10], 'gap_ms', ARGV[11], 'votes', ARGV[12])
+                            'previous', ARGV[9], 'reason', ARGV[10], 'gap_ms', ARGV[11], 'votes', ARGV[12],
+                            'story', ARGV[13])
   if type(added) == 'table' and added.err then more = added.err else last = me end
 end
 if not (stands and known) then

@@ -1,0 +1,47 @@
+"""How an election went, for people who ask why: every round with every answer, and when what
+happened. Kept by the candidate; nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MOST_ROUNDS", "Round", "Story", "Vote"]
+
+MOST_ROUNDS = 20
+"""A candidate remembers its newest rounds only: one that nobody elects for a day has thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One voter's answer: `reason` is empty when granted. Voter 0 is the witness."""
+
+    voter: int
+    granted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of questions, from `asked_us` to `ended_us`. `outcome`: won, failed (refused, or
+    too few answers in time) or overtaken (by a controller or a higher term)."""
+
+    term: int
+    pre: bool
+    asked_us: int
+    ended_us: int
+    outcome: str
+    votes: tuple[Vote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """From the last word of the controller before to the office. `heard_us`: when it was heard
+    last, `lost_us`: when this node noticed that it was gone (both -1: there was none known);
+    `elected_us`: when the vote was won; `entered_us`: when the office was entered."""
+
+    heard_us: int
+    lost_us: int
+    elected_us: int
+    entered_us: int
+    rounds: tuple[Round, ...]
