@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "api": {"core", "shell", "config", "log", "asking", "api"},
     "running": {"core", "shell", "config", "log", "api", "running"},
     "cli": {"api", "running", "core", "wire", "shell", "config", "log", "asking", "cluster", "cli"},
-    "__init__": {"core", "config", "api"},
+    "fencing": {"core", "fencing"},
+    "__init__": {"core", "config", "api", "fencing"},
     "__main__": {"cli"},
 }
 """Each layer of `zelect`, and the layers that it may know."""

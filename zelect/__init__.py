@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zelect.api import Node, NodeFailed, Office, OfficeLost
     from zelect.config import ConfigError
+    from zelect.fencing import FencedOut, FencedRedis
 
-__all__ = ["ConfigError", "Node", "NodeFailed", "Office", "OfficeLost", "__version__"]
+__all__ = ["ConfigError", "FencedOut", "FencedRedis", "Node", "NodeFailed", "Office", "OfficeLost", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ConfigError": "zelect.config",
+    "FencedOut": "zelect.fencing",
+    "FencedRedis": "zelect.fencing",
     "Node": "zelect.api",
     "NodeFailed": "zelect.api",
     "Office": "zelect.api",

@@ -1,0 +1,343 @@
+"""A write of an older term never comes through: Redis, SQLite and files as the documentation shows."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import zelect
+from tests.clusters import ROOT
+from tests.redis_server import running_server
+from tests.waiting import wait_until
+from zelect.cluster.server import RedisServer
+from zelect.fencing import FencedOut, FencedRedis
+
+WRITERS = 1000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with running_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    made = redis.Redis.from_url(server.url, decode_responses=True)
+    made.flushall()
+    yield made
+    made.close()
+
+
+def race(write: Callable[[int], None]) -> int:
+    """A thousand writers of mixed terms, sixteen at once; returns how many were fenced out."""
+    terms = random.Random(7).choices(range(1, 60), k=WRITERS)
+    refused = list[int]()
+
+    def one(term: int) -> None:
+        try:
+            write(term)
+        except Exception as error:
+            if type(error).__name__ != "FencedOut":
+                raise
+            refused.append(term)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, terms))
+    return len(refused)
+
+
+def grows(terms: list[int]) -> bool:
+    return all(one <= other for one, other in pairwise(terms))
+
+
+# -- Redis ------------------------------------------------------------------------------------------
+
+
+def append(fenced: FencedRedis, value: str) -> None:
+    fenced.rpush("log", value)
+
+
+def append_in_a_pipeline(fenced: FencedRedis, value: str) -> None:
+    with fenced.pipeline() as pipe:
+        pipe.incr("count")
+        pipe.rpush("log", value)
+        pipe.execute()
+
+
+def append_by_a_script(fenced: FencedRedis, value: str) -> None:
+    fenced.eval("return redis.call('RPUSH', KEYS[1], ARGV[1])", 1, "log", value)
+
+
+@pytest.mark.parametrize("how", [append, append_in_a_pipeline, append_by_a_script])
+def test_a_thousand_racing_writers_never_let_an_older_term_through(
+    client: redis.Redis, how: Callable[[FencedRedis, str], None]
+) -> None:
+    def write(term: int) -> None:
+        with FencedRedis(client, "log", term) as fenced:
+            how(fenced, str(term))
+
+    refused = race(write)
+    written = [int(term) for term in client.lrange("log", 0, -1)]
+    assert len(written) + refused == WRITERS
+    assert refused > 0
+    assert grows(written)
+    assert client.get("zelect:fence:{log}") == str(max(written))
+    if how is append_in_a_pipeline:
+        assert client.get("count") == str(len(written)), "all of a pipeline or nothing"
+
+
+WRITES = """
+import sys, redis, zelect
+fenced = zelect.FencedRedis(redis.Redis.from_url(sys.argv[1]), "job", 1)
+try:
+    while True:
+        fenced.rpush("log", 1)
+except zelect.FencedOut as error:
+    print(error)
+"""
+
+
+def test_a_frozen_and_thawed_job_cannot_write(client: redis.Redis, server: RedisServer) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WRITES, server.url]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
+        try:
+            wait_until(lambda: client.llen("log") > 10)
+            job.send_signal(signal.SIGSTOP)
+            FencedRedis(client, "job", 2).rpush("log", 2)
+            job.send_signal(signal.SIGCONT)
+            assert job.stdout is not None
+            assert job.stdout.read() == "job: term 1 is out of office, term 2 has written since\n"
+        finally:
+            job.kill()
+    assert client.lindex("log", -1) == "2"
+
+
+def test_answers_are_those_of_an_ordinary_client(client: redis.Redis) -> None:
+    fenced = FencedRedis(client, "data", 3)
+    calls: list[Callable[[Any], Any]] = [
+        lambda one: one.set("a", "1", ex=100),
+        lambda one: one.get("a"),
+        lambda one: one.get("nothing"),
+        lambda one: one.incrby("a", 5),
+        lambda one: one.incrbyfloat("f", 1.5),
+        lambda one: one.hset("h", mapping={"x": "1", "y": "2"}),
+        lambda one: one.hgetall("h"),
+        lambda one: one.zadd("z", {"m": 1.5, "n": 2}),
+        lambda one: one.zrange("z", 0, -1, withscores=True),
+        lambda one: one.sadd("s", "a", "b"),
+        lambda one: one.smembers("s"),
+        lambda one: one.exists("a", "nothing"),
+        lambda one: one.xadd("stream", {"k": "v"}, id="7-7"),
+        lambda one: one.xrange("stream"),
+        lambda one: one.delete("stream"),
+        lambda one: one.mget("a", "nothing"),
+        lambda one: one.eval("return {KEYS[1], ARGV[1], #KEYS, #ARGV}", 1, "k", "v"),
+        lambda one: one.register_script("return ARGV[2]")(args=["a", "b"]),
+        lambda one: one.pipeline().set("p", 1).incr("p").hgetall("h").get("nothing").execute(),
+        lambda one: one.pipeline().execute(),
+        lambda one: one.lpush("z", 1),
+        lambda one: one.pipeline().set("q", 1).lpush("z", 1).execute(),
+        lambda one: one.pipeline().lpush("z", 1).set("q", 2).execute(raise_on_error=False)[1],
+    ]
+    plain = [outcome(call, redis.Redis.from_pool(client.connection_pool)) for call in calls]
+    client.flushall()
+    assert [outcome(call, fenced) for call in calls] == plain
+    assert fenced.eval("#!lua\nreturn redis.call('INCR', KEYS[1])", 1, "n") == 1
+    assert fenced.key("a") == "{data}:a"
+
+
+def outcome(call: Callable[[Any], Any], on: Any) -> object:
+    try:
+        return call(on)
+    except redis.ResponseError as error:
+        return str(error).split()[0].replace("Command", "WRONGTYPE")
+
+
+def test_being_fenced_out_changes_nothing_and_tells_the_newer_term(client: redis.Redis) -> None:
+    old, new = FencedRedis(client, "r", 3), FencedRedis(client, "r", 4)
+    new.set("a", "new")
+    for call in (
+        lambda: old.set("a", "old"),
+        lambda: old.get("a"),
+        lambda: old.eval("redis.call('SET', 'a', 'old')", 0),
+        lambda: old.register_script("redis.call('SET', 'a', 'old')")(),
+        lambda: _set_in_a_pipeline(old),
+    ):
+        with pytest.raises(FencedOut, match="r: term 3 is out of office, term 4 has written since") as caught:
+            call()
+        assert (caught.value.resource, caught.value.term, caught.value.newest) == ("r", 3, 4)
+    assert client.get("a") == "new"
+    FencedRedis(client, "other", 1).set("b", 1)
+    large = 2**53 - 1
+    FencedRedis(client, "r", large).set("a", "last")
+    with pytest.raises(FencedOut):
+        FencedRedis(client, "r", large - 1).set("a", "before")
+
+
+def _set_in_a_pipeline(fenced: FencedRedis) -> None:
+    with fenced.pipeline() as pipe:
+        pipe.set("a", "old")
+        pipe.execute(raise_on_error=False)
+
+
+def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
+    fenced = FencedRedis(client, "r", 3)
+    for call, mend in (
+        (lambda: fenced.evalsha("0" * 40, 0), "use eval, or register_script"),
+        (lambda: fenced.pubsub(), "use an ordinary client"),
+        (lambda: fenced.execute_command("MULTI"), "use pipeline"),
+        (lambda: fenced.pipeline().watch("a"), "a script sees no changes|use eval"),
+        (lambda: fenced.pipeline().multi(), "use pipeline"),
+        (lambda: fenced.pipeline().eval("return 1", 0), "call eval by itself"),
+        (lambda: fenced.fcall("f", 0), "use eval"),
+        (lambda: fenced.rpush("l", *range(8000)), "split it"),
+    ):
+        with pytest.raises(ValueError, match=mend):
+            call()
+    assert client.keys() == []
+    for resource, term in (("", 1), ("a{b}", 1), ("r", 0), ("r", True), ("r", 2**53)):
+        with pytest.raises(ValueError, match=r"give a name without braces|pass a zelect\.Office"):
+            FencedRedis(client, resource, term)
+    client.set("zelect:fence:{r}", "word")
+    with pytest.raises(redis.ResponseError, match="FENCEBROKEN"):
+        fenced.set("a", 1)
+    assert zelect.FencedRedis is FencedRedis
+    assert zelect.FencedOut is FencedOut
+
+
+# -- the recipes of the documentation ---------------------------------------------------------------
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """What the block ```python NAME of docs/fencing.md defines."""
+    text = (ROOT / "docs" / "fencing.md").read_text()
+    (block,) = re.findall(rf"```python {name}\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names
+
+
+def test_the_recipe_for_sqlite(tmp_path: Path) -> None:
+    names, path, local = recipe("sqlite"), tmp_path / "data.db", threading.local()
+
+    def connect() -> sqlite3.Connection:
+        if not hasattr(local, "db"):
+            local.db = sqlite3.connect(path, isolation_level=None, timeout=60)
+        return local.db  # type: ignore[no-any-return]
+
+    db = connect()
+    names["prepare"](db)
+    db.execute("CREATE TABLE log (number INTEGER PRIMARY KEY, term INTEGER)")
+
+    def write(term: int) -> None:
+        names["fenced"](connect(), "log", term, lambda db: db.execute("INSERT INTO log (term) VALUES (?)", (term,)))
+
+    refused = race(write)
+    written = [term for (term,) in db.execute("SELECT term FROM log ORDER BY number")]
+    assert (len(written) + refused, grows(written), refused > 0) == (WRITERS, True, True)
+
+    def fails(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO log (term) VALUES (999)")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        names["fenced"](db, "log", 1000, fails)
+    assert db.execute("SELECT max(term) FROM log").fetchone()[0] < 999
+    names["fenced"](db, "log", 999, lambda db: None)
+
+
+def test_the_recipe_for_files(tmp_path: Path) -> None:
+    names, path, written = recipe("files"), str(tmp_path / "state"), list[int]()
+    lock = threading.Lock()
+
+    def write(term: int) -> None:
+        # The order in which writes come through is noted under the recipe's own lock, by its last step.
+        with lock:
+            before = Path(path).read_bytes() if os.path.exists(path) else b"0"
+            names["fenced_write"](path, term, b"%d" % term)
+            assert int(before) <= int(Path(path).read_bytes())
+            written.append(term)
+
+    refused = race(write)
+    assert (len(written) + refused, grows(written), refused > 0) == (WRITERS, True, True)
+    assert int(Path(path).read_bytes()) == max(written)
+
+
+@pytest.fixture
+def postgres() -> Iterator[Callable[[str], str]]:
+    """A server of its own on a socket; call it with SQL, which psql sends in one connection."""
+    if any(shutil.which(name) is None for name in ("initdb", "pg_ctl", "psql")):
+        pytest.skip("no PostgreSQL server: initdb, pg_ctl and psql must be in PATH")
+    root = os.geteuid() == 0  # as which PostgreSQL refuses to run
+    who: dict[str, Any] = {"user": "nobody", "extra_groups": []} if root else {}
+    with tempfile.TemporaryDirectory(prefix="zelect-pg-") as name:
+        if root:
+            shutil.chown(name, "nobody")
+        data = f"{name}/data"
+
+        def run(*command: str, sql: str = "") -> str:
+            done = subprocess.run(command, input=sql, capture_output=True, text=True, cwd=name, **who)
+            assert done.returncode == 0, done.stderr
+            return str(done.stdout)
+
+        run("initdb", "-D", data, "-A", "trust", "-U", "me", "--no-sync")
+        subprocess.run(
+            [
+                "pg_ctl",
+                "-D",
+                data,
+                "-w",
+                "-o",
+                f"-k {name} -c listen_addresses= -c fsync=off",
+                "-l",
+                f"{name}/log",
+                "start",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=name,
+            **who,
+        )
+        try:
+            yield lambda sql: run("psql", "-h", name, "-U", "me", "-d", "postgres", "-At", sql=sql)
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def test_the_statement_for_postgresql(postgres: Callable[[str], str]) -> None:
+    text = (ROOT / "docs" / "fencing.md").read_text()
+    (block,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    create, insert = re.findall(r"(CREATE TABLE.*?;|INSERT INTO.*?;)", block, re.DOTALL)
+    postgres(f"{create} CREATE TABLE log (number serial, term bigint);")
+
+    def write(term: int) -> str:
+        # Only a statement that changed the row lets the work through; psql says which by its tag.
+        fence = insert.replace("17", str(term)).removesuffix(";")
+        work = f"WITH fence AS ({fence} RETURNING term) INSERT INTO log (term) SELECT term FROM fence;"
+        return postgres(f"BEGIN; {work} COMMIT;")
+
+    terms = random.Random(7).choices(range(1, 30), k=120)
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(write, terms))
+    written = [int(term) for term in postgres("SELECT term FROM log ORDER BY number;").split()]
+    assert grows(written)
+    assert sum("INSERT 0 0" in one for one in said) + len(written) == len(terms)
+    assert written[-1] == max(terms)

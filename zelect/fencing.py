@@ -1,0 +1,235 @@
+"""Writes that an older term cannot do (S3): the fencing token, checked where the data is.
+
+A job that was frozen may wake after its office ended and go on where it was. No clock of its own
+can stop the write it is about to send; the resource can, if it remembers the newest term that wrote
+to it. `FencedRedis` keeps that term beside the data and compares it in the same script that writes.
+docs/fencing.md has the same for SQL and for files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import NoScriptError, ResponseError
+
+from zelect.core.timing import MAX_TERM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FencedOut", "FencedPipeline", "FencedRedis", "FencedScript"]
+
+_MOST_WORDS = 7000
+"""Lua hands no more values than that to one call."""
+
+# KEYS[1]: the token. What stands there is never guessed at.
+_FENCE = """
+local function fence(key, mine)
+  local newest = redis.call('GET', key)
+  if newest and not string.match(newest, '^%d+$') then
+    return redis.error_reply('FENCEBROKEN the token in ' .. key .. ' is no number')
+  end
+  if newest and tonumber(newest) > tonumber(mine) then return redis.error_reply('FENCEDOUT ' .. newest) end
+  if newest ~= mine then redis.call('SET', key, mine) end
+end
+"""
+
+# ARGV: term, then each command as its number of words and the words.
+_COMMANDS = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1])
+if refused then return refused end
+local results, at = {}, 2
+while at <= #ARGV do
+  local words = tonumber(ARGV[at])
+  results[#results + 1] = redis.pcall(unpack(ARGV, at + 1, at + words))
+  at = at + words + 1
+end
+return results
+"""
+)
+
+# The caller's script sees its own KEYS and ARGV.
+_SCRIPT = (
+    _FENCE
+    + """
+local refused = fence(table.remove(KEYS, 1), table.remove(ARGV, 1))
+if refused then return refused end
+"""
+)
+
+_NOT_HERE = {
+    "EVALSHA": "use eval, or register_script",
+    "EVALSHA_RO": "use eval, or register_script",
+    "FCALL": "functions can't be called from a script; use eval",
+    "FCALL_RO": "functions can't be called from a script; use eval",
+    "SCRIPT": "use register_script",
+    "MULTI": "use pipeline: it is atomic",
+    "EXEC": "use pipeline: it is atomic",
+    "WATCH": "use eval: reading and writing in one script needs no WATCH",
+    "SUBSCRIBE": "use an ordinary client: it changes nothing",
+    "PSUBSCRIBE": "use an ordinary client: it changes nothing",
+    "MONITOR": "use an ordinary client: it changes nothing",
+}
+
+
+class FencedOut(Exception):
+    """Refused, and nothing was changed: `newest` is a later term than the writer's `term`. Its office
+    is over; stop working."""
+
+    def __init__(self, resource: str, term: int, newest: int) -> None:
+        super().__init__(f"{resource}: term {term} is out of office, term {newest} has written since")
+        self.resource, self.term, self.newest = resource, term, newest
+
+
+class HasTerm(Protocol):
+    """Such as a `zelect.Office`."""
+
+    @property
+    def term(self) -> int: ...
+
+
+class FencedRedis(redis.Redis):
+    """A client like `client` (same server, connections of its own), every command of which is refused
+    with `FencedOut` when `resource` has heard of a newer term. Check and command are one script.
+
+    `term`: a `zelect.Office`, or its term. The token is the key ``zelect:fence:{resource}``; in a Redis
+    Cluster the keys that are written must carry the same tag, which `key` gives them. Commands that
+    block return at once (a script never waits), those that belong to a connection raise ValueError.
+    """
+
+    def __init__(self, client: redis.Redis, resource: str, term: HasTerm | int) -> None:
+        number = term if isinstance(term, int) else term.term
+        if type(number) is not int or not 0 < number <= MAX_TERM:
+            raise ValueError(f"term is {number!r}; pass a zelect.Office, or its term")
+        if not resource or set(resource) & set("{}"):
+            raise ValueError(f"resource is {resource!r}; give a name without braces")
+        # RESP 2: that is what a script's results are, whatever the connection speaks.
+        options = {**client.connection_pool.connection_kwargs, "protocol": 2}
+        options.pop("maint_notifications_config", None)
+        options.pop("maint_notifications_pool_handler", None)
+        pool = redis.ConnectionPool(connection_class=client.connection_pool.connection_class, **options)
+        super().__init__(connection_pool=pool)
+        self.resource, self.term = resource, number
+        self.token = f"zelect:fence:{{{resource}}}"
+
+    def key(self, name: str) -> str:
+        """`name` with the resource's tag, so that a Redis Cluster keeps it beside the token."""
+        return f"{{{self.resource}}}:{name}"
+
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        """One command, fenced. Raises `FencedOut`, and what redis-py raises."""
+        name = str(words[0]).upper()
+        if name in ("EVAL", "EVAL_RO"):
+            text, keys, rest = words[1], int(words[2]), words[3:]
+            return self._script(_wrapped(str(text)), (self.token, *rest[:keys]), (self.term, *rest[keys:]))
+        (result,) = self.run_all([(words, options)])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def run_all(self, commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+        """Several commands in one script, all or none of them; failures of single ones stand in the
+        list as exceptions."""
+        words: list[Any] = [self.term]
+        for command, _ in commands:
+            name, _, more = str(command[0]).partition(" ")  # redis-py writes "CONFIG GET" in one
+            parts = [name, *more.split(), *command[1:]]
+            if name.upper() in _NOT_HERE:
+                raise ValueError(f"{name.upper()} can't be fenced: {_NOT_HERE[name.upper()]}")
+            if len(parts) > _MOST_WORDS:
+                raise ValueError(f"{name} has {len(parts)} words; a fenced command has at most {_MOST_WORDS}: split it")
+            words += [len(parts), *parts]
+        raw = self._script(_COMMANDS, (self.token,), tuple(words))
+        return [
+            self._meant(command[0], result, options) for (command, options), result in zip(commands, raw, strict=True)
+        ]
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FencedPipeline:
+        """Commands that are sent, and carried out, together: all of them, or none when fenced out."""
+        return FencedPipeline(self)
+
+    def register_script(self, script: str | bytes) -> FencedScript:  # type: ignore[override]
+        """`script`, fenced, to be called with keys and args."""
+        return FencedScript(self, script.decode() if isinstance(script, bytes) else script)
+
+    def pubsub(self, **options: Any) -> Any:
+        """Raises ValueError: subscribing changes nothing and needs no fence."""
+        raise ValueError(f"SUBSCRIBE can't be fenced: {_NOT_HERE['SUBSCRIBE']}")
+
+    def _meant(self, name: Any, result: Any, options: dict[str, Any]) -> Any:
+        """A raw result as redis-py gives it for that command."""
+        if isinstance(result, Exception):
+            return result
+        options = {key: value for key, value in options.items() if key != "keys"}
+        convert: Callable[..., Any] | None = self.response_callbacks.get(name)  # type: ignore[no-untyped-call]
+        return result if convert is None else convert(result, **options)
+
+    def _script(self, text: str, keys: tuple[Any, ...], words: tuple[Any, ...]) -> Any:
+        digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        try:
+            try:
+                return super().execute_command("EVALSHA", digest, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
+            except NoScriptError:
+                return super().execute_command("EVAL", text, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            said, _, newest = str(error).partition("FENCEDOUT ")
+            if not said and newest.isdigit():
+                raise FencedOut(self.resource, self.term, int(newest)) from None
+            raise
+
+
+class FencedScript:
+    """A script of a `FencedRedis`, called like those of redis-py."""
+
+    def __init__(self, client: FencedRedis, text: str) -> None:
+        self._client, self._text = client, text
+
+    def __call__(self, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Any:
+        return self._client.eval(self._text, len(keys), *keys, *args)
+
+
+class FencedPipeline(Pipeline):
+    """Collects commands; `execute` sends them as one script. Always atomic. It can't WATCH."""
+
+    def __init__(self, client: FencedRedis) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, True, None)
+        self._client = client
+
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        if str(words[0]).upper() in _NOT_HERE or str(words[0]).upper() in ("EVAL", "EVAL_RO"):
+            name = str(words[0]).upper()
+            raise ValueError(f"{name} can't be in a fenced pipeline: {_NOT_HERE.get(name, 'call eval by itself')}")
+        return self.pipeline_execute_command(*words, **options)
+
+    def multi(self) -> None:
+        """Raises ValueError: the pipeline is atomic as it is."""
+        raise ValueError(f"MULTI can't be fenced: {_NOT_HERE['MULTI']}")
+
+    def watch(self, *names: Any) -> Any:
+        """Raises ValueError: a script sees no changes in between."""
+        raise ValueError(f"WATCH can't be fenced: {_NOT_HERE['WATCH']}")
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """The results in order. Raises `FencedOut`, and (`raise_on_error`) the first failure."""
+        stack, self.command_stack = self.command_stack, []
+        try:
+            results = self._client.run_all(list(stack)) if stack else []
+        finally:
+            self.reset()
+        if raise_on_error:
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+        return results
+
+
+def _wrapped(text: str) -> str:
+    """The caller's script behind the fence; a first line such as "#!lua" stays the first."""
+    first, newline, rest = text.partition("\n")
+    return first + newline + _SCRIPT + rest if first.startswith("#!") else _SCRIPT + text
