@@ -102,6 +102,7 @@ def test_the_document_lists_every_fault_as_the_tool_does() -> None:
         (("--timing", "lease_ms=600"), "--timing lease_ms: is 600, but a lease must end before"),
         (("--nodes", "1", "--faults", "kill_two"), "kill_two: needs three nodes"),
         (("--conf", "absent.toml"), "absent.toml: cannot be read"),
+        (("--job", "/absent/command"), "--job /absent/command: no such command"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(arguments: tuple[str, ...], words: str) -> None:
@@ -154,3 +155,14 @@ def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     used = set(re.findall(r"zc\d+-\d", (tmp_path / "places.json").read_text()))
     assert len(used) == 3
     assert not [name for name in used if name in spaces or name.split("-")[0] in links], "all are removed"
+
+
+def test_the_job_as_a_command_that_looks_at_no_lease(tmp_path: Path) -> None:
+    timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
+    where = ("--dir", tmp_path, "--json", tmp_path / "figures.json")
+    said = chaos("--job", "counters", "--seed", "3", "--rounds", "4", "--faults", "kill,freeze,cut", *timing, *where)
+    assert "every promise held" in said
+    assert "skipped cut" in said, "a command's node dials the addresses of its configuration"
+    effects = json.loads((tmp_path / "figures.json").read_text())["effects"]
+    assert effects["unguarded"] > 0
+    assert effects["work_began"] > 0

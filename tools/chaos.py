@@ -6,6 +6,7 @@
     python tools/chaos.py --namespaces --faults links        real packets, a namespace a node (root)
     python tools/chaos.py --list                             the faults, and which can't be done here
     python tools/chaos.py --conf conf/n1.toml                your own timing and quorum
+    python tools/chaos.py --job ./nightly.sh                 your own command, as under zelect run
     python tools/chaos.py --timing heartbeat_ms=50,election_timeout_ms=250,lease_ms=200
 
 The seed is printed first; with the same nodes and faults it gives the same rounds. Exit codes: 0 all
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -58,6 +60,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults", default="all", metavar="A,B", help="kinds, or families of --list; default: all")
     parser.add_argument("--conf", type=Path, metavar="FILE", help="take quorum and timing of this configuration")
     parser.add_argument("--timing", default="", metavar="K=V,…", help="keys of [timing] that differ")
+    parser.add_argument(
+        "--job", metavar="CMD", help='run CMD in every office, as `zelect run` does ("counters": the job as a command)'
+    )
     parser.add_argument("--namespaces", action="store_true", help="a network namespace for each node (needs root)")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="keep logs and history here; default: removed if all held"
@@ -115,10 +120,26 @@ def _timing(options: argparse.Namespace) -> tuple[dict[str, int | str], str]:
     return timing, quorum
 
 
+def _command(options: argparse.Namespace) -> tuple[str, ...]:
+    """What runs in every office; nothing for the job in the node's process."""
+    if options.job and options.namespaces:
+        raise _Unusable("--job and --namespaces: a command's node dials the addresses of its configuration")
+    if options.job == "counters":
+        return (sys.executable, "-P", "-m", "tools.breaking.errand")
+    try:
+        command = tuple(shlex.split(options.job or ""))
+    except ValueError as error:
+        raise _Unusable(f"--job: {error}") from error
+    if command and shutil.which(command[0]) is None:
+        raise _Unusable(f"--job {command[0]}: no such command, or it can't be executed")
+    return command
+
+
 def _plan(options: argparse.Namespace, directory: Path) -> Plan:
     chosen = _chosen(options.faults)
     timing, quorum = _timing(options)
-    links = any(fault.links for fault in chosen)
+    command = _command(options)
+    links = any(fault.links for fault in chosen) and not command
     host = this_host(links, options.namespaces)
     if options.namespaces and (reason := why_not(host.root, host.tools)):
         raise _Unusable(f"--namespaces: {reason}")
@@ -128,7 +149,7 @@ def _plan(options: argparse.Namespace, directory: Path) -> Plan:
         raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
-        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces),
+        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command),
         seed=options.seed,
         faults=faults,
         rounds=rounds(options.seed, options.nodes, faults),

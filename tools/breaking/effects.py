@@ -77,13 +77,14 @@ def stale_effects(history: History) -> int:
 
 def check_counters(history: History, deaths: Iterable[Process]) -> Iterator[Violation]:
     """Each value was given once, and none is missing but those whose writer died, or failed, between
-    Redis' answer and its own disk: at most one for each."""
+    Redis' answer and its own disk: at most one for each. A writer is a node's process, or a command
+    that began in its office."""
     allowed: dict[int, int] = {}
     for node, _ in deaths:
         allowed[node] = allowed.get(node, 0) + 1
     for kind in (_GUARDED, _UNGUARDED):
         accepted = history.accepted.get(kind, ())
-        failed = [line for line in history.work if line.event == "work_failed"]
+        failed = [line for line in history.work if line.event in ("work_failed", "work_began")]
         for epoch in _epochs(history, kind):
             yield from _twice(kind, epoch)
             values = {int(line.get("value")): line for line in epoch}

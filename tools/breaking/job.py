@@ -2,9 +2,8 @@
 
 The job has a Redis of its own, which the faults leave alone: a resource that forgets the terms it
 has seen can't refuse older ones (S3 speaks of resources that check the token). Two counters: one
-behind a script that refuses older terms, and one that anybody may raise, which the job does only
-while the lease check says yes right before. The resource itself keeps the order in which it
-accepted them, the processes keep when.
+behind a script that refuses older terms, and one that anybody may raise. The resource itself keeps
+the order in which it accepted them, the processes keep when.
 """
 
 from __future__ import annotations
@@ -17,16 +16,17 @@ from pathlib import Path
 
 from tools.benching.common import BenchError
 from tools.benching.wire import Wire
-from zelect.core.lease import Tenure
 from zelect.shell.clock import now_us
 from zelect.shell.office import Office
 from zelect.shell.recorder import open_history
 
-__all__ = ["Job", "JobKeys"]
+__all__ = ["AGAIN_S", "EVERY_S", "KINDS", "Counters", "Job", "JobKeys"]
 
-_EVERY_S = 0.02
+EVERY_S = 0.02
+"""How often the counters are raised."""
+AGAIN_S = 0.1
+"""How soon Redis is tried again."""
 _LOOK_S = 0.002
-_AGAIN_S = 0.1
 
 _GUARDED = """
 local seen = tonumber(redis.call('HGET', KEYS[1], 'term') or '0')
@@ -39,6 +39,8 @@ _UNGUARDED = """
 redis.call('RPUSH', KEYS[2], 'unguarded ' .. ARGV[1] .. ' ' .. ARGV[2])
 return {1, redis.call('INCR', KEYS[1])}
 """
+KINDS = {"guarded": _GUARDED, "unguarded": _UNGUARDED}
+"""The two effects by their names."""
 
 
 class JobKeys:
@@ -51,15 +53,11 @@ class JobKeys:
         )
 
 
-class Job(threading.Thread):
-    """Works while the office is held. Its Redis is at `address`; what it did goes to
-    DIRECTORY/work<NODE>.jsonl."""
+class Counters:
+    """The two counters as process `incarnation` of `node` raises them. Their Redis is at `address`;
+    what was done goes to DIRECTORY/work<NODE>.jsonl."""
 
-    def __init__(
-        self, office: Office, cluster: str, node: int, incarnation: int, address: tuple[str, int], directory: Path
-    ) -> None:
-        super().__init__(name="job", daemon=True)
-        self._office = office
+    def __init__(self, cluster: str, node: int, incarnation: int, address: tuple[str, int], directory: Path) -> None:
         self._keys = JobKeys(cluster)
         self._node = node
         self._incarnation = incarnation
@@ -67,47 +65,34 @@ class Job(threading.Thread):
         self._wire: Wire | None = None
         self._descriptor = open_history(directory, f"work{node}")
 
-    def run(self) -> None:
-        while True:
-            tenure = self._office.held()
-            if tenure is None:
-                time.sleep(_LOOK_S)
-                continue
-            if self._wire is None and not self._connect():
-                time.sleep(_AGAIN_S)
-                continue
-            # Connecting took its time: look again.
-            self._do("guarded", _GUARDED, self._keys.guarded)
-            self._do("unguarded", _UNGUARDED, self._keys.unguarded)
-            time.sleep(_EVERY_S)
+    def connect(self) -> bool:
+        """Whether Redis is at hand."""
+        if self._wire is None:
+            try:
+                self._wire = Wire(self._address[1], self._address[0])
+            except OSError as error:
+                self.write(now_us(), 0, "work_failed", str(error))
+        return self._wire is not None
 
-    def _connect(self) -> bool:
-        try:
-            self._wire = Wire(self._address[1], self._address[0])
-        except OSError as error:
-            self._write(now_us(), now_us(), 0, "work_failed", str(error))
-            return False
-        return True
-
-    def _do(self, kind: str, script: str, key: str) -> None:
-        """One effect, right after a look at the clock that allows it."""
-        began_us = now_us()
-        tenure: Tenure | None = self._office.held()
-        if tenure is None or self._wire is None:
+    def effect(self, kind: str, began_us: int, term: int) -> None:
+        """Raise one counter in `term`; it was allowed after `began_us`."""
+        if self._wire is None:
             return
+        key = self._keys.guarded if kind == "guarded" else self._keys.unguarded
         try:
-            done, value = self._wire.call("EVAL", script, 2, key, self._keys.accepted, tenure.term, self._node)
+            done, value = self._wire.call("EVAL", KINDS[kind], 2, key, self._keys.accepted, term, self._node)
         except (OSError, BenchError, ValueError) as error:
-            self._write(began_us, now_us(), tenure.term, "work_failed", f"{kind}: {error}")
+            self.write(began_us, term, "work_failed", f"{kind}: {error}")
             self._wire.close()
             self._wire = None
             return
-        self._write(began_us, now_us(), tenure.term, kind if done else f"{kind}_refused", value)
+        self.write(began_us, term, kind if done else f"{kind}_refused", value)
 
-    def _write(self, us: int, after_us: int, term: int, event: str, value: object) -> None:
+    def write(self, us: int, term: int, event: str, value: object) -> None:
+        """Append one line."""
         line = {
             "us": us,
-            "us_after": after_us,
+            "us_after": now_us(),
             "node": self._node,
             "incarnation": self._incarnation,
             "term": term,
@@ -115,3 +100,26 @@ class Job(threading.Thread):
             "value": value,
         }
         os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+
+
+class Job(threading.Thread):
+    """Works in the node's own process, each time right after a look at the lease that allows it."""
+
+    def __init__(self, office: Office, counters: Counters) -> None:
+        super().__init__(name="job", daemon=True)
+        self._office = office
+        self._counters = counters
+
+    def run(self) -> None:
+        while True:
+            if self._office.held() is None:
+                time.sleep(_LOOK_S)
+            elif not self._counters.connect():
+                time.sleep(AGAIN_S)
+            else:
+                for kind in KINDS:
+                    began_us = now_us()
+                    tenure = self._office.held()
+                    if tenure is not None:
+                        self._counters.effect(kind, began_us, tenure.term)
+                time.sleep(EVERY_S)

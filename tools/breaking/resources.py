@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.benching.common import JsonDict
-from tools.breaking.worker import CHAOS
+from tools.breaking.places import CHAOS
 from tools.breaking.world import World
 
 __all__ = ["left_over", "sample"]

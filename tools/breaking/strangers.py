@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 import zmq
 
 from tools.breaking.fault import Fault, Strike
-from tools.breaking.world import NAME, World
+from tools.breaking.places import NAME
+from tools.breaking.world import World
 from zelect.cluster.tether import prefix
 from zelect.core.messages import Envelope, Query
 from zelect.wire import encode

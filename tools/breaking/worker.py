@@ -2,69 +2,35 @@
 
     python -m tools.breaking.worker -c conf/n1.toml
 
-`ZELECT_CHAOS` names a JSON file that says, for each node, where its peers are to be dialled (through
-proxies, or in their own network namespaces), where the board and the job's Redis are, and where the
-history goes. The election's own settings stay those of the configuration file.
+Where it stands (see `tools.breaking.places`) says where its peers are to be dialled: through proxies,
+or in their own network namespaces. The election's own settings stay those of the configuration file.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from tools.breaking.entering import enter_namespace
 from tools.breaking.hog import Hog
-from tools.breaking.job import Job
+from tools.breaking.job import Counters, Job
+from tools.breaking.places import CHAOS, NAME, Place, read_places
+from zelect.api.node import NodeFailed
 from zelect.config import Config, ConfigError, load
 from zelect.log import setup
+from zelect.running.runner import Plan, Runner
 from zelect.shell.ballot import BallotError
 from zelect.shell.datadir import DataDirError
 from zelect.shell.node import Node
 from zelect.shell.transport import CannotBind
 
-__all__ = ["CHAOS", "Place", "read_places", "write_places"]
+__all__: list[str] = []
 
-CHAOS = "ZELECT_CHAOS"
-"""Name of the environment variable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one worker stands. `dial`: peer to address; `board`: URL of the notice board; `job`: host
-    and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a thread
-    hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's
-    address there; the peers then count as other hosts, whose locks can't be looked at."""
-
-    dial: dict[int, str]
-    board: str
-    job: tuple[str, int]
-    history: str
-    hog: str
-    namespace: str = ""
-    listen: str = ""
-
-
-def write_places(path: Path, places: dict[int, Place]) -> None:
-    """Tell the workers where they stand."""
-    table = {node: {key: getattr(place, key) for key in Place.__dataclass_fields__} for node, place in places.items()}
-    path.write_text(json.dumps(table), encoding="utf-8")
-
-
-def read_places(path: Path) -> dict[int, Place]:
-    """What `write_places` wrote."""
-    table: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    places = {}
-    for node, entry in table.items():
-        dial = {int(peer): str(address) for peer, address in entry.pop("dial").items()}
-        host, port = entry.pop("job")
-        places[int(node)] = Place(dial=dial, job=(str(host), int(port)), **entry)
-    return places
+_GRACE_MS = 1000
 
 
 def _stood(config: Config, place: Place) -> Config:
@@ -74,6 +40,26 @@ def _stood(config: Config, place: Place) -> Config:
         return replace(config, redis=redis)
     peers = tuple(peer if peer.id == config.node.id else replace(peer, data_dir=None) for peer in config.peers)
     return replace(config, redis=redis, peers=peers, node=replace(config.node, listen=place.listen))
+
+
+def _work(config: Config, place: Place) -> int:
+    """Run the node and its job."""
+    if place.command:
+        return _run_command(config, place.command)
+    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    node = Node(config, log, place.dial)
+    incarnation = node.machine.state.saved.incarnation
+    Job(node.office, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
+    return node.run()
+
+
+def _run_command(config: Config, command: tuple[str, ...]) -> int:
+    """As `zelect run` does."""
+    try:
+        return Runner(config, Plan(command, "always", _GRACE_MS, False)).run()
+    except NodeFailed as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 3 if isinstance(error.__cause__, BallotError | DataDirError) else 1
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -94,13 +80,9 @@ def main(arguments: list[str]) -> int:
         enter_namespace(place.namespace)
     config = _stood(config, place)
     signal.signal(signal.SIGUSR1, _nothing)
-    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        node = Node(config, log, place.dial)
-        incarnation = node.machine.state.saved.incarnation
-        Job(node.office, config.cluster.name, config.node.id, incarnation, place.job, Path(place.history)).start()
         Hog(Path(place.hog)).start()
-        return node.run()
+        return _work(config, place)
     except (BallotError, DataDirError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 3

@@ -21,8 +21,8 @@ from tools.breaking.board import Board, Watcher, started_server
 from tools.breaking.job import JobKeys
 from tools.breaking.links import Links
 from tools.breaking.notes import Notes
+from tools.breaking.places import CHAOS, NAME, Place, write_places
 from tools.breaking.spaces import Spaces
-from tools.breaking.worker import CHAOS, Place, write_places
 from zelect.asking import Asker, NodeReport, controller_of
 from zelect.cluster.control import Processes, bring_down, request
 from zelect.cluster.layout import HOST, ClusterError, Layout, port_is_free
@@ -32,9 +32,8 @@ from zelect.core.timing import Timing
 from zelect.shell.clock import now_us
 from zelect.shell.recorder import HISTORY
 
-__all__ = ["NAME", "Scene", "World"]
+__all__ = ["Scene", "World"]
 
-NAME = "chaos"
 _UP_WITHIN_S = 30.0
 _ASK_EVERY_US = 15_000
 
@@ -42,7 +41,8 @@ _ASK_EVERY_US = 15_000
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
-    whether they go through the proxy; `spaces`: each node in a network namespace of its own instead."""
+    whether they go through the proxy; `spaces`: each node in a network namespace of its own instead.
+    `command`: what runs in every office in place of the job in the node's process."""
 
     nodes: int
     directory: Path
@@ -50,6 +50,7 @@ class Scene:
     quorum: str = "dynamic"
     links: bool = True
     spaces: bool = False
+    command: tuple[str, ...] = ()
 
     @property
     def ids(self) -> range:
@@ -134,6 +135,7 @@ class World:
             job=(self.host, self.job_server.port),
             history=str(self.history),
             hog=str(self.hog_file(node)),
+            command=self.scene.command,
             namespace=self.spaces.path(node) if self.spaces else "",
             listen=self.spaces.endpoint(node) if self.spaces else "",
         )
