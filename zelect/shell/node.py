@@ -45,6 +45,7 @@ from zelect.shell.birth import be_born
 from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import DataDirError, lock_evidence
+from zelect.shell.lateness import Lateness
 from zelect.shell.office import Office, controller_now
 from zelect.shell.poller import Poller
 from zelect.shell.recorder import Recorder
@@ -60,7 +61,6 @@ __all__ = ["run"]
 _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
-_BREATH_US = 5_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 
 
@@ -202,16 +202,11 @@ class Node:
             self.log.event("warning", "memory_lost", mend=mend)
 
     def _loop(self, wake: Wakeup | Bell) -> None:
-        late_us = self.settings.timing.heartbeat_us // 2
-        late = False
+        lateness = Lateness(self.settings.timing.heartbeat_us // 2)
         while True:
-            due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
-            if late:
-                # What was due is judged in this turn, a moment later: after a freeze the messages
-                # have yet to come in from the kernel.
-                due_us = max(due_us, now_us() + _BREATH_US)
+            due_us = lateness.due_us(min(self._machine_due_us(), self.transport.deadline_us(), self.done_us), now_us())
             ready = self._wait(due_us)
-            late = now_us() > due_us + late_us
+            late = lateness.judge(due_us, now_us())
             if late:
                 self.counters["loop_late"] += 1
             if wake.fileno() in ready:
