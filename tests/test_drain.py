@@ -51,14 +51,17 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], node: Node) -> zmq.Socket[by
     return socket
 
 
+def flood(context: zmq.Context[zmq.Socket[bytes]], node: Node) -> None:
+    question = encode(Envelope("drain", 0, 0, 0, 0, Query("status")))
+    for stranger in [dealer(context, node) for _ in range(STRANGERS)]:
+        for _ in range(EACH):
+            stranger.send(question)
+
+
 def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
     node: Node, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    question = encode(Envelope("drain", 0, 0, 0, 0, Query("status")))
-    strangers = [dealer(context, node) for _ in range(STRANGERS)]
-    for stranger in strangers:
-        for _ in range(EACH):
-            stranger.send(question)
+    flood(context, node)
     settings = node.settings
     hello = NodeOnline(settings.addresses[2], priority=0, life=77)
     peer = dealer(context, node)
@@ -72,3 +75,16 @@ def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
         turns += 1
     assert node.transport.backlog(), "a turn ends although more is waiting"
     assert node.counters["received"] < STRANGERS * EACH
+
+
+def test_r14_a_late_turn_reads_more_than_a_usual_one(node: Node, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    flood(context, node)
+    taken: dict[bool, list[int]] = {False: [], True: []}
+    for turn in range(200):
+        late, before = turn % 2 == 1, node.counters["received"]
+        wait_until(node.transport.backlog, what="more of the flood")
+        node._take_in({}, node.drain_us if late else 0, everywhere=True)
+        taken[late].append(node.counters["received"] - before)
+        if taken[late][-1] > 64:
+            break
+    assert max(taken[False]) <= 64 < max(taken[True])

@@ -381,9 +381,7 @@ class Node:
             self.transport.probe(probe.peer, probe.incarnation, None)
             return
         self.transport.probe(
-            probe.peer,
-            probe.incarnation,
-            lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation),
+            probe.peer, probe.incarnation, lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation)
         )
 
     def _reply(self, route: bytes, message: Report | CommonResp) -> None:
