@@ -25,7 +25,7 @@ from tools.breaking.gaps import Gap, by_kind, false_elections, figures, gaps_of
 from tools.breaking.growth import check_left_over, check_resources
 from tools.breaking.histories import History, Line, read
 from tools.breaking.offices import Office, offices, processes
-from tools.breaking.rounds import Round, behind, rounds_of
+from tools.breaking.rounds import QUIET, Round, behind, kind_of, rounds_of
 from tools.breaking.verdict import Violation
 
 __all__ = ["Judgement", "Overlap", "judge", "judge_history"]
@@ -37,7 +37,8 @@ _BOUND_TIMEOUTS = 12
 @dataclass(frozen=True, slots=True)
 class Overlap:
     """Two were in office at once for `us` microseconds at least, from `began_us`. `effect`: it was
-    an unguarded effect that fell into the other's office. `forged`: refusals were forged then."""
+    an unguarded effect that fell into the other's office. `forged`: refusals were forged then; `kind`:
+    of the faults behind it."""
 
     first: int
     second: int
@@ -46,6 +47,7 @@ class Overlap:
     forged: bool
     lines: tuple[Line, ...]
     effect: bool = False
+    kind: str = QUIET
 
     @property
     def ms(self) -> float:
@@ -105,18 +107,32 @@ class Judgement:
         if self.bad_lines:
             torn = ", ".join(f"{count} in {name}" for name, count in self.bad_lines.items())
             lines.append(f"unreadable lines: {torn}")
-        if self.gaps:
-            lines.append(f"{'nobody in office after':<24} {'times':>6} {'p50 ms':>9} {'p99 ms':>9} {'max ms':>9}")
-            for kind, gaps in by_kind(self.gaps).items():
-                spread = figures(gap.ms for gap in gaps)
-                numbers = f"{spread.count:>6} {spread.p50:>9.1f} {spread.p99:>9.1f} {spread.max:>9.1f}"
-                lines.append(f"{kind:<24} {numbers}")
+        lines += self._table(faults)
         lines = [line[:width] for line in lines]
         lines += [f"skipped {fault}: {reason}" for fault, reason in self.skipped.items()]
         for violation in self.violations:
             lines += ["", *violation.tell(width)]
         held = "every promise held" if self.held else f"{len(self.violations)} violations"
         return [*lines, "", held]
+
+    def _table(self, faults: Mapping[str, int]) -> Iterator[str]:
+        """For each kind: how often it was done, how often and how long nobody was in office after it,
+        and the worst overlap."""
+        kinds = by_kind(self.gaps)
+        overlaps = self.overlaps_ms()
+        yield f"{'':<18} {'done':>5} {'nobody in office':>16} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'overlap':>8}"
+        for kind in sorted({*faults, *kinds, *overlaps}):
+            done = f"{kind:<18} {faults.get(kind, ''):>5} {len(kinds.get(kind, ())):>16}"
+            spread = figures(gap.ms for gap in kinds[kind]) if kind in kinds else None
+            gaps = f"{spread.p50:>8.1f} {spread.p99:>8.1f} {spread.max:>8.1f}" if spread else f"{'':>26}"
+            yield f"{done} {gaps} {overlaps.get(kind, 0.0):>8.3f}"
+
+    def overlaps_ms(self) -> dict[str, float]:
+        """The worst overlap of each kind that had one."""
+        worst: dict[str, float] = {}
+        for one in self.overlaps:
+            worst[one.kind] = max(one.ms, worst.get(one.kind, 0.0))
+        return worst
 
     def figures(self) -> dict[str, Any]:
         """The same for programs."""
@@ -125,6 +141,7 @@ class Judgement:
             "violations": [{"rule": one.rule, "text": one.text, "us": one.us} for one in self.violations],
             "worst_overlap_ms": self.worst_overlap_ms,
             "worst_forged_overlap_ms": self.worst_forged_overlap_ms,
+            "overlaps_ms": self.overlaps_ms(),
             "rounds": len(self.rounds),
             "faults": self.struck(),
             "elections": self.elections,
@@ -202,17 +219,19 @@ def _overlaps(held: Sequence[Office], rounds: Sequence[Round]) -> Iterator[Overl
                 continue
             until_us = min(one.until_us, office.until_us)
             if until_us > office.entered_us:
-                forged = any(fault.forges for fault in behind(rounds, office.entered_us, until_us))
+                faults = behind(rounds, office.entered_us, until_us)
+                forged = any(fault.forges for fault in faults)
                 lines = (*one.lines, *office.lines)
-                us = until_us - office.entered_us
-                yield Overlap(one.node, office.node, office.entered_us, us, forged, lines)
+                us, kind = until_us - office.entered_us, kind_of(faults)
+                yield Overlap(one.node, office.node, office.entered_us, us, forged, lines, kind=kind)
         running.append(office)
 
 
 def _effects(history: History, held: Sequence[Office], rounds: Sequence[Round]) -> Iterator[Overlap]:
     for line, office, us in intrusions(history, held):
-        forged = any(fault.forges for fault in behind(rounds, line.us, line.us))
-        yield Overlap(line.node, office.node, line.us, us, forged, (*office.lines, line), effect=True)
+        faults = behind(rounds, line.us, line.us)
+        forged, lines = any(fault.forges for fault in faults), (*office.lines, line)
+        yield Overlap(line.node, office.node, line.us, us, forged, lines, effect=True, kind=kind_of(faults))
 
 
 def _violation(overlap: Overlap) -> Violation:
