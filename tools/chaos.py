@@ -135,7 +135,7 @@ def _command(options: argparse.Namespace) -> tuple[str, ...]:
     return command
 
 
-def _plan(options: argparse.Namespace, directory: Path) -> Plan:
+def _plan(options: argparse.Namespace) -> Plan:
     chosen = _chosen(options.faults)
     timing, quorum = _timing(options)
     command = _command(options)
@@ -147,6 +147,7 @@ def _plan(options: argparse.Namespace, directory: Path) -> Plan:
     faults = [fault for fault in chosen if fault.name not in skipped]
     if not faults:
         raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
+    directory = options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
         scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command),
@@ -172,16 +173,18 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    directory = options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))
     try:
-        plan = _plan(options, directory)
-        print(
-            f"seed {plan.seed}, {options.nodes} nodes, {len(plan.faults)} kinds of faults, in {directory}", flush=True
-        )
+        plan = _plan(options)
+    except (_Unusable, ConfigError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    directory = plan.scene.directory
+    print(f"seed {plan.seed}, {options.nodes} nodes, {len(plan.faults)} kinds of faults, in {directory}", flush=True)
+    try:
         with progress(plan.most, plan.duration_s) as show:
             done = run(plan, show)
-    except (_Unusable, ConfigError, BenchError, ClusterError, NoServer, ServerFailed) as error:
-        print(f"chaos: {error}", file=sys.stderr)
+    except (BenchError, ClusterError, NoServer, ServerFailed) as error:
+        print(f"chaos: {error}\nlogs: {directory}", file=sys.stderr)
         return 2
     return _judge(options, directory, done)
 
