@@ -109,6 +109,11 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(arguments: tuple[st
     assert words in chaos(*arguments, code=2)
 
 
+def test_a_history_is_not_written_into_another(tmp_path: Path) -> None:
+    (tmp_path / "history").mkdir()
+    assert "holds the history of a run already" in chaos("--dir", tmp_path, code=2)
+
+
 def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_path: Path) -> None:
     wanted = "kill,freeze,gil_hog,cut,redis_killed"
     files = ("--json", tmp_path / "figures.json", "--report", tmp_path / "report.html", "--dir", tmp_path / "run")

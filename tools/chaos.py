@@ -147,7 +147,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     faults = [fault for fault in chosen if fault.name not in skipped]
     if not faults:
         raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
-    directory = options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))
+    if options.dir and (options.dir / "history").exists():
+        raise _Unusable(f"--dir {options.dir}: holds the history of a run already; name another, or remove it")
+    directory = (options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))).absolute()
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
         scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command),
