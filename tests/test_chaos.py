@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -27,12 +28,12 @@ def first(count: int, seed: int, nodes: int = 3, kinds: str = "") -> list[Round]
     return list(islice(rounds(seed, nodes, faults), count))
 
 
-def chaos(*arguments: str | Path, code: int = 0) -> str:
+def chaos(*arguments: str | Path, code: int = 0, root: Path = ROOT) -> str:
     try:
         find_server()
     except NoServer as error:
         pytest.skip(str(error))
-    command = [sys.executable, str(ROOT / "tools" / "chaos.py"), *map(str, arguments)]
+    command = [sys.executable, str(root / "tools" / "chaos.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code < 2 else done.stderr
@@ -136,6 +137,19 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
     planned = [strike.fault for one in first(6, 11, kinds=wanted) for strike in one.strikes]
     assert struck == planned, "the rounds are those of the seed"
     assert not [note for note in notes if note["event"] in ("leftover", "not_settled")]
+
+
+def test_a_build_whose_leases_outlive_the_promises_is_convicted(tmp_path: Path) -> None:
+    for part in ("zelect", "tools"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    timing = tmp_path / "zelect" / "core" / "timing.py"
+    right, wrong = "return self.lease_ms * 1000", "return self.lease_ms * 8000"
+    assert timing.read_text().count(right) == 1
+    timing.write_text(timing.read_text().replace(right, wrong))
+    faults = ("--rounds", "4", "--seed", "4", "--faults", "cut,freeze", "--dir", tmp_path / "run")
+    said = chaos(*faults, code=1, root=tmp_path)
+    assert re.search(r"^S2: nodes \d and \d were in office at once for \d", said, re.MULTILINE)
+    assert re.search(r"^ +0\.000 ms  n\d +\d+  tenure ", said, re.MULTILINE), "the slice of history that shows it"
 
 
 def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:
