@@ -13,15 +13,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zelect.api import Node, NodeFailed, Office, OfficeLost
+    from zelect.api import ChildFailed, Node, NodeFailed, Office, OfficeLost
     from zelect.config import ConfigError
     from zelect.fencing import FencedOut, FencedRedis
 
-__all__ = ["ConfigError", "FencedOut", "FencedRedis", "Node", "NodeFailed", "Office", "OfficeLost", "__version__"]
+__all__ = [
+    "ChildFailed",
+    "ConfigError",
+    "FencedOut",
+    "FencedRedis",
+    "Node",
+    "NodeFailed",
+    "Office",
+    "OfficeLost",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChildFailed": "zelect.api",
     "ConfigError": "zelect.config",
     "FencedOut": "zelect.fencing",
     "FencedRedis": "zelect.fencing",

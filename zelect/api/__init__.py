@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from zelect.api.child import ChildFailed
 from zelect.api.node import Node, NodeFailed
 from zelect.api.office import Office, OfficeLost
 
-__all__ = ["Node", "NodeFailed", "Office", "OfficeLost"]
+__all__ = ["ChildFailed", "Node", "NodeFailed", "Office", "OfficeLost"]

@@ -60,7 +60,7 @@ class ThreadEngine:
         config = self._config
         log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
         try:
-            node = shell.Node(config, log, guarded=True)
+            node = shell.Node(config, log, office=Office())
             self.office = node.office
             try:
                 self._prepare(node)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from zelect.api.child import ChildEngine
 from zelect.api.engine import Engine, ThreadEngine
 from zelect.api.health import Health
 from zelect.api.office import Office
@@ -47,10 +48,11 @@ class Node:
     go last in the succession, and hand its office to one that is well.
     `hung_after_s`: so does a job that did not call `Office.check` for so long (a coroutine: whose event
     loop stood still); 0 turns that off.
-    `exits`: end the process (code 70) when a job outlasts its lease, since nothing else would stop it.
+    `exits`: end the process (code 70; with `process`, by SIGKILL) when a job outlasts its lease, since
+    nothing else would stop it.
 
-    `start` and `with` raise `ConfigError` (the configuration), `BallotError`, `DataDirError` (durable
-    state) and `CannotBind` (the address).
+    Raises `ConfigError`. `start` and `with` raise `BallotError`, `DataDirError` (durable state) and
+    `CannotBind` (the address), with `process` `ChildFailed`.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Node:
         self._watch = Watch(engine, self._margin_us, self._calls, Health(*self._health), self._exits)
 
     def _make_engine(self) -> Engine:
-        return ThreadEngine(self.config)
+        if not self._process:
+            return ThreadEngine(self.config)
+        return ChildEngine(self.config, self._margin_us // 10 if self._exits else 0)
 
     def ask_to_stop(self) -> None:
         """Have the node leave: jobs lose their office now, it is handed over once they have ended."""

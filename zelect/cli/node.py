@@ -9,8 +9,9 @@ __all__ = ["node"]
 
 @click.command()
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
+@click.option("--tie", hidden=True, help="For zelect.Node(process=True): descriptors of the socket and the page.")
 @click.pass_context
-def node(context: click.Context, path: str) -> None:
+def node(context: click.Context, path: str, tie: str | None) -> None:
     """Run one node in the foreground.
 
     SIGTERM or SIGINT: it says goodbye, hands its office over, and ends with 0.
@@ -25,4 +26,8 @@ def node(context: click.Context, path: str) -> None:
         config = load(Path(path))
     except ConfigError as error:
         raise Failure(str(error), 2) from error
+    if tie is not None:
+        from zelect.shell.tie import run_tied
+
+        context.exit(run_tied(config, *map(int, tie.split(","))))
     context.exit(run(config))

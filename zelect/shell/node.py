@@ -81,15 +81,15 @@ def run(config: Config) -> int:
 
 class Node:
     """The world around one machine. `dial`: where to connect to a peer when not at its address, as
-    through a proxy. `guarded`: jobs act in its office, see `Office.occupy`. Raises `BallotError`,
+    through a proxy. `office`: given where jobs act in it, see `Office.occupy`. Raises `BallotError`,
     `DataDirError`, `CannotBind`. Belongs to one thread, but for `office`."""
 
     def __init__(
-        self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, guarded: bool = False
+        self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, office: Office | None = None
     ) -> None:
         self.config = config
         self.log = log
-        self.settings = settings = replace(config.settings(), guarded=guarded)
+        self.settings = settings = replace(config.settings(), guarded=office is not None)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = Transport(
@@ -114,7 +114,7 @@ class Node:
         self.counters: Counter[str] = Counter()
         self.teller = Teller(log)
         self.recorder = Recorder.wanted(settings.node, saved)
-        self.office = Office()
+        self.office = office or Office()
         self.done_us = NEVER_US
         # The answers to a round of heartbeats come within a millisecond, each in a moment of its
         # own; in office nothing is lost by reading them together. They count by their PING's time.
