@@ -86,6 +86,7 @@ def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -
         node.stop()
 
     node.start()  # lock and port are free again
+    wait_until(lambda: node.controller.id, what="its loop runs")
     child_of_this_process().terminate()
     wait_until(lambda: node.ended, what="the node went although nobody here told it to")
     node.stop()

@@ -173,7 +173,7 @@ class Node:
     def controller(self) -> Controller:
         """Who leads, as far as this node knows: hearsay, unless it is this node (then `office` says
         more). `Observer` knows without a node."""
-        return self._engine.office.controller if self._engine is not None else NOBODY
+        return self._watch.controller if self._watch is not None else NOBODY
 
     def offices(self) -> Offices:
         """This node's offices, one after the other, for `for` and for `async for`: waits for the next
