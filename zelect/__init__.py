@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zelect.api import ChildFailed, Node, NodeFailed, Office, OfficeLost
+    from zelect.api import ChildFailed, Node, NodeFailed, Observer, Office, OfficeLost, Seen
     from zelect.config import ConfigError
     from zelect.fencing import FencedOut, FencedRedis
 
@@ -24,8 +24,10 @@ __all__ = [
     "FencedRedis",
     "Node",
     "NodeFailed",
+    "Observer",
     "Office",
     "OfficeLost",
+    "Seen",
     "__version__",
 ]
 
@@ -38,8 +40,10 @@ _HOMES = {
     "FencedRedis": "zelect.fencing",
     "Node": "zelect.api",
     "NodeFailed": "zelect.api",
+    "Observer": "zelect.api",
     "Office": "zelect.api",
     "OfficeLost": "zelect.api",
+    "Seen": "zelect.api",
 }
 
 
