@@ -11,6 +11,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -90,6 +91,19 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """Programs to run when something changes, each as a tuple of words."""
+
+    on_elected: tuple[tuple[str, ...], ...]
+    on_deposed: tuple[tuple[str, ...], ...]
+    on_controller_changed: tuple[tuple[str, ...], ...]
+    timeout_ms: int
+    retries: int
+    retry_code: int
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One node's configuration, checked. `peers`: all members in ascending order of ids."""
 
@@ -101,6 +115,7 @@ class Config:
     timing: Timing
     limits: LimitsConfig
     log: LogConfig
+    hooks: HooksConfig
 
     def settings(self) -> Settings:
         """What the pure core needs of it."""
@@ -121,7 +136,7 @@ class Key:
 
     name: str
     kind: type
-    default: str | int | None
+    default: str | int | list[Any] | None
     check: Callable[[Any], str] = lambda value: ""
     required: bool = False
 
@@ -176,6 +191,26 @@ def _path(value: str) -> str:
     return "" if value and "\0" not in value else "is empty or has a zero byte; write a path"
 
 
+def _commands(value: list[Any]) -> str:
+    for number, command in enumerate(value, 1):
+        words = [command] if isinstance(command, str) else command
+        if not isinstance(words, list) or not words or not all(isinstance(w, str) and "\0" not in w for w in words):
+            return f'command {number} is {command!r:.40}; write "program argument" or ["program", "argument"]'
+        try:
+            if not (shlex.split(command) if isinstance(command, str) else words[0]):
+                return f"command {number} is empty; write a program, or leave it out"
+        except ValueError as error:
+            return f"command {number} can't be split into words: {str(error).lower()}; mend its quotes"
+    return ""
+
+
+def _words_of(value: Any) -> Any:
+    """Commands as tuples of words; other values as they are."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(shlex.split(command) if isinstance(command, str) else command) for command in value)
+
+
 SCHEMA: Mapping[str, tuple[Key, ...]] = {
     "cluster": (
         Key("name", str, None, _name, required=True),
@@ -208,6 +243,15 @@ SCHEMA: Mapping[str, tuple[Key, ...]] = {
         Key("level", str, "info", _one_of("debug", "info", "warning", "error")),
         Key("format", str, "text", _one_of("text", "json")),
         Key("file", str, "", lambda value: value and _path(value)),
+    ),
+    "hooks": (
+        Key("on_elected", list, [], _commands),
+        Key("on_deposed", list, [], _commands),
+        Key("on_controller_changed", list, [], _commands),
+        Key("timeout_ms", int, 10_000, _between(1, 3_600_000, "ms")),
+        Key("retries", int, 3, _between(0, 1000)),
+        Key("retry_code", int, 75, _between(1, 255)),
+        Key("retry_after_ms", int, 500, _between(0, 3_600_000, "ms")),
     ),
 }
 """Section to its keys, in the order of the reference; `peers` is an array of tables."""
@@ -243,6 +287,7 @@ def load(path: Path) -> Config:
         timing=timing,
         limits=LimitsConfig(**tables["limits"]),
         log=LogConfig(**tables["log"]),
+        hooks=HooksConfig(**{name: _words_of(value) for name, value in tables["hooks"].items()}),
     )
 
 

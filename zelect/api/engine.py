@@ -13,6 +13,7 @@ from typing import Protocol
 from zelect.config import Config
 from zelect.log import setup
 from zelect.shell import node as shell
+from zelect.shell.hooks import Hooks
 from zelect.shell.office import Office
 from zelect.shell.wakeup import Bell
 
@@ -68,7 +69,8 @@ class ThreadEngine:
                 node.close()
                 raise
             self._begun.set()
-            node.run(Bell())
+            with Hooks(config, node.office, log):
+                node.run(Bell())
         except BaseException as error:  # told to whoever waits; a thread has nobody else to tell
             self.error = error
             log.event("error", "node_failed", reason=f"{type(error).__name__}: {error}")

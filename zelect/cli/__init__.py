@@ -14,6 +14,7 @@ import click
 from zelect import __version__
 from zelect.cli.cluster import cluster
 from zelect.cli.electorate import electorate
+from zelect.cli.file import file
 from zelect.cli.node import node
 from zelect.cli.run import run
 from zelect.cli.status import status
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 main.add_command(node)
+main.add_command(file)
 main.add_command(run)
 main.add_command(status)
 main.add_command(cluster)

@@ -20,7 +20,7 @@ def node(context: click.Context, path: str, tie: str | None) -> None:
 
     from zelect.cli.errors import Failure
     from zelect.config import ConfigError, load
-    from zelect.shell.node import run
+    from zelect.shell.foreground import run
 
     try:
         config = load(Path(path))

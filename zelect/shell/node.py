@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,13 +37,12 @@ from zelect.core.events import (
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
 from zelect.core.view import View
-from zelect.log import Log, setup
+from zelect.log import Log
 from zelect.machine import Machine
-from zelect.shell.ballot import BallotError
 from zelect.shell.birth import be_born
 from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
-from zelect.shell.datadir import DataDirError, lock_evidence
+from zelect.shell.datadir import lock_evidence
 from zelect.shell.lateness import Lateness
 from zelect.shell.office import Office, controller_now
 from zelect.shell.poller import Poller
@@ -52,31 +50,16 @@ from zelect.shell.recorder import Recorder
 from zelect.shell.report import report_of
 from zelect.shell.store import Hint, Store, StoreState, safe_url
 from zelect.shell.teller import Teller
-from zelect.shell.transport import CannotBind, Received, Transport
+from zelect.shell.transport import Received, Transport
 from zelect.shell.wakeup import Bell, Wakeup
 from zelect.shell.witness import WitnessClient
 
-__all__ = ["run"]
+__all__ = ["Node"]
 
 _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
-
-
-def run(config: Config) -> int:
-    """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
-    3 when durable state cannot be used, 4 when the address cannot be bound. Errors are told on
-    standard error."""
-    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
-    try:
-        return Node(config, log).run()
-    except (BallotError, DataDirError) as error:
-        print(f"zelect: {error}", file=sys.stderr)
-        return 3
-    except CannotBind as error:
-        print(f"zelect: {error}", file=sys.stderr)
-        return 4
 
 
 class Node:

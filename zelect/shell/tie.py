@@ -26,6 +26,7 @@ from zelect.shell.ballot import BallotError
 from zelect.shell.clock import now_us
 from zelect.shell.datadir import DataDirError
 from zelect.shell.hold import listener_of
+from zelect.shell.hooks import Hooks
 from zelect.shell.node import Node
 from zelect.shell.office import Office
 from zelect.shell.page import Page
@@ -110,7 +111,8 @@ def run_tied(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) ->
         threading.Thread(target=_listen, args=(office, lines), name="tie", daemon=True).start()
         if kill_us:
             threading.Thread(target=_execute, args=(office, os.getppid(), kill_us), name="tie-end", daemon=True).start()
-        return node.run()
+        with Hooks(config, office, log):
+            return node.run()
     except (BallotError, DataDirError, CannotBind) as error:
         control.sendall(json.dumps({"failed": str(error)}).encode() + b"\n")
         return 4 if isinstance(error, CannotBind) else 3

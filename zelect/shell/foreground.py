@@ -1,0 +1,32 @@
+"""One node as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from zelect.config import Config
+from zelect.log import setup
+from zelect.shell.ballot import BallotError
+from zelect.shell.datadir import DataDirError
+from zelect.shell.hooks import Hooks
+from zelect.shell.node import Node
+from zelect.shell.transport import CannotBind
+
+__all__ = ["run"]
+
+
+def run(config: Config) -> int:
+    """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
+    3 when durable state cannot be used, 4 when the address cannot be bound. Errors are told on
+    standard error."""
+    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    try:
+        node = Node(config, log)
+        with Hooks(config, node.office, log):
+            return node.run()
+    except (BallotError, DataDirError) as error:
+        print(f"zelect: {error}", file=sys.stderr)
+        return 3
+    except CannotBind as error:
+        print(f"zelect: {error}", file=sys.stderr)
+        return 4
