@@ -64,6 +64,8 @@ class Hooks:
         before = self._elected
         if before is not None and (held is None or held.term != before.term):
             self._elected = None
+            if known.id == self._config.node.id:  # nobody else is known yet
+                known = Controller(0, known.term, known.id, "")
             self._run_all("on_deposed", self._hooks.on_deposed, known, before.term)
         if known != self._controller:
             self._controller = known
