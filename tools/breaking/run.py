@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from tools.benching.common import BenchError, JsonDict
-from tools.breaking.fault import Broken, Fault
+from tools.breaking.fault import Broken, Fault, Strike
 from tools.breaking.faults import TABLE
 from tools.breaking.notes import Notes
 from tools.breaking.resources import left_over, sample
@@ -70,7 +70,8 @@ def run(plan: Plan, show: Callable[[Round, str], None]) -> Done:
         _begin(plan, world)
         world.open()
         _settle(world, now_us(), done)
-        _rounds(plan, world, done, show)
+        if done.settled:
+            _rounds(plan, world, done, show)
     except KeyboardInterrupt:
         done.interrupted = True
     finally:
@@ -129,22 +130,17 @@ def _round(world: World, round_: Round, done: Done, show: Callable[[Round, str],
     notes = world.notes
     notes.round = round_.number
     notes.write("round_began", round=round_.number)
-    struck = []
-    try:
+    show(round_, " + ".join(strike.fault for strike in round_.strikes))
+    with contextlib.ExitStack() as undo:  # each is undone, the last one first, whatever goes wrong
         for strike in round_.strikes:
-            show(round_, " + ".join(one.fault for one in round_.strikes))
             world.wait(strike.after_ms)
-            struck.append(strike)
+            undo.callback(_undo, world, strike)
             TABLE[strike.fault].begin(world, strike)
-        world.wait(max(strike.hold_ms for strike in struck))
-    finally:
-        for strike in reversed(struck):
-            TABLE[strike.fault].end(world, strike)
-            notes.write("fault_ended", round=round_.number, fault=strike.fault)
+        world.wait(max(strike.hold_ms for strike in round_.strikes))
     _heal(world)
     healed_us = notes.write("healed", round=round_.number)
     show(round_, "healing")
-    if world.spaces and any(TABLE[strike.fault].links for strike in struck):
+    if world.spaces and any(TABLE[strike.fault].links for strike in round_.strikes):
         # What TCP still repeats, ever more slowly, may be missed for as long again as it was cut off.
         world.wait(3 * world.timing.election_timeout_ms)
         healed_us = now_us()
@@ -154,6 +150,11 @@ def _round(world: World, round_: Round, done: Done, show: Callable[[Round, str],
     world.wait(round_.quiet_ms)
     notes.write("round_ended", round=round_.number)
     done.rounds += 1
+
+
+def _undo(world: World, strike: Strike) -> None:
+    TABLE[strike.fault].end(world, strike)
+    world.notes.write("fault_ended", round=world.notes.round, fault=strike.fault)
 
 
 def _heal(world: World) -> None:
