@@ -2,7 +2,7 @@
 
     python tools/fuzz.py messages --count 10000000 --seed 1 --jobs 2
     python tools/fuzz.py messages --seed 1 --block 26                one block again, with its frames when it fails
-    python tools/fuzz.py live --port 7101 --cluster demo --connections 100000
+    python tools/fuzz.py live --address tcp://127.0.0.1:7101 --cluster demo --connections 100000
 
 `messages`: mutated messages through wire and machine, without a network. Everything follows from the seed.
 `live`: hostile connections against a node that runs, which is asked for its status all the while. On
@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.fuzzing.live import LiveError, beset
 from tools.fuzzing.machine import BLOCK, Finding, blocks
 
 __all__ = ["main"]
@@ -39,12 +40,24 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     messages.add_argument("--block", type=int, default=None, help="only this block of the seed")
     messages.add_argument("--jobs", type=int, default=1)
     messages.add_argument("--most", type=int, default=5, help="stop after so many findings")
+    live = kinds.add_parser("live", help="hostile connections against a node that runs, on loopback")
+    live.add_argument("--address", required=True, help="tcp://HOST:PORT of the node")
+    live.add_argument("--cluster", required=True, help="the cluster's name")
+    live.add_argument("--connections", type=int, default=2000)
+    live.add_argument("--rate", type=int, default=1000, help="connections begun in a second, at most (%(default)s)")
+    live.add_argument("--most-s", type=float, default=600.0, help="give up after so many seconds (%(default)s)")
+    live.add_argument("--seed", type=int, default=None)
     return parser.parse_args(argv)
 
 
-def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+def _seed(options: argparse.Namespace) -> int:
+    seed: int = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", flush=True)
+    return seed
+
+
+def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    seed = _seed(options)
     first = 0 if options.block is None else options.block
     numbers = range(first, first + (1 if options.block is not None else -(-options.count // BLOCK)))
     began, said, outcomes, findings = time.monotonic(), time.monotonic(), Counter[str](), list[Finding]()
@@ -87,10 +100,50 @@ def _tell(seed: int, finding: Finding, whole: bool) -> None:
         print(f"  {frame}", flush=True)
 
 
+def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    seed = _seed(options)
+    outcome = beset(
+        *(options.address, options.cluster, seed, options.connections, options.rate, options.most_s),
+        say=lambda text: print(text, flush=True),
+    )
+    done, problems = outcome.done, outcome.problems
+    made = sum(done.made.values())
+    print(f"{made} connections in {done.seconds:.1f} s, {made / done.seconds:.0f} a second")
+    print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(done.made.items())))
+    if done.unanswered:
+        print("not heard to the end: " + ", ".join(f"{kind} {count}" for kind, count in done.unanswered.items()))
+    if done.failed:
+        print("not made: " + ", ".join(f"{reason} {count}" for reason, count in done.failed.items()))
+    print(
+        f"{outcome.answers} answers meanwhile; the slowest after {1000 * outcome.slowest_s:.0f} ms, "
+        f"the longest silence {1000 * outcome.silent_s:.0f} ms"
+    )
+    print("counted: " + ", ".join(f"{name} {count}" for name, count in sorted(outcome.grown.items())))
+    print(f"memory of the node: {outcome.memory_kb[0]} KiB before, {outcome.memory_kb[1]} KiB after")
+    for problem in problems:
+        print(problem)
+    return bool(problems), {
+        "seed": seed,
+        "connections": dict(done.made),
+        "seconds": done.seconds,
+        "answers": outcome.answers,
+        "slowest_ms": 1000 * outcome.slowest_s,
+        "silent_ms": 1000 * outcome.silent_s,
+        "counted": dict(outcome.grown),
+        "due": dict(done.due),
+        "unanswered": dict(done.unanswered),
+        "problems": problems,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code 1 when something was found."""
     options = _arguments(argv)
-    found, figures = _messages(options)
+    try:
+        found, figures = (_messages if options.kind == "messages" else _live)(options)
+    except (LiveError, ValueError) as error:
+        print(f"fuzz: {error}", file=sys.stderr)
+        return 2
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
     return 1 if found else 0

@@ -1,0 +1,77 @@
+"""A short share of the hostile connections, against a living cluster, and the client that makes them."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.clusters import CALM, Cluster, fleet_of
+from tests.ports import free_port
+from tools.fuzz import main
+from tools.fuzzing.hostile import KINDS, scripts
+from tools.fuzzing.live import LiveError, beset
+from tools.fuzzing.zmtp import GREETING, MORE, frame, ready
+
+CONNECTIONS = 1500
+
+
+@pytest.fixture
+def living(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    with fleet_of(request, tmp_path) as fleet:
+        cluster = fleet.cluster(timing=CALM)
+        cluster.start()
+        yield cluster
+
+
+@pytest.mark.parametrize("role", ["controller", "follower"])
+def test_hostile_connections_change_nothing(living: Cluster, role: str) -> None:
+    head = living.settled()
+    target = head.id if role == "controller" else head.id % 3 + 1
+    outcome = beset(living.addresses[target], living.name, seed=11, count=CONNECTIONS, rate=1000, most_s=60)
+    assert not outcome.problems
+    assert sum(outcome.done.made.values()) + sum(outcome.done.failed.values()) == CONNECTIONS
+    assert outcome.answers > 10, "it was asked all the while"
+    for name in ("malformed_", "link_too_big", "link_wrong_shape", "refused_wrong_cluster"):
+        assert outcome.done.due[name] > 10, "and what it counted was looked at"
+    after = living.settled()
+    assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
+
+
+def test_nobody_but_loopback_is_beset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LiveError, match="only nodes on loopback"):
+        beset("tcp://192.0.2.1:7101", "demo", seed=1, count=1)
+    assert main(["live", "--address", "tcp://192.0.2.1:7101", "--cluster", "demo"]) == 2
+    assert "only nodes on loopback" in capsys.readouterr().err
+
+
+def test_the_seed_decides_what_is_said_and_every_kind_comes() -> None:
+    one, same, other = scripts(3), scripts(3), scripts(4)
+    begun = [next(one) for _ in range(400)]
+    assert begun == [next(same) for _ in range(400)]
+    assert begun != [next(other) for _ in range(400)]
+    assert len(Counter(script.kind for script in begun)) == len(set(KINDS))
+
+
+def test_the_raw_client_speaks_zmtp() -> None:
+    """libzmq itself understands it: a whole message of three parts arrives."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    port = free_port()
+    router.bind(f"tcp://127.0.0.1:{port}")
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(GREETING + ready())
+            heard = b""
+            while b"READY" not in heard:
+                heard += connection.recv(500)
+            connection.sendall(frame(b"one", MORE) + frame(b"x" * 300, MORE) + frame(b""))
+            assert router.poll(20_000)
+            _, *parts = router.recv_multipart()
+            assert parts == [b"one", b"x" * 300, b""]
+    finally:
+        context.destroy(linger=0)

@@ -1,0 +1,314 @@
+"""Hostile connections, one after the other and many at a time, from a seed.
+
+Each is a script: pieces of bytes with pauses between them, then how it ends. `counts` says what the
+node must count for it: such a script asks for the status last, on the same connection, so that the
+answer proves that all before it has been read.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from tools.fuzzing.mutation import Mutator
+from tools.fuzzing.stands import target_of
+from tools.fuzzing.zmtp import GREETING, MORE, command, frame, greeting, ready
+from zelect.core.messages import Envelope, Query
+from zelect.wire import encode
+
+__all__ = ["KINDS", "Script", "attack", "scripts"]
+
+_PROTOCOLS = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+    b"*1\r\n$4\r\nPING\r\n",
+    b"SSH-2.0-x\r\n",
+    b"",
+)
+_RESET = struct.pack("ii", 1, 0)
+_DRAIN_BYTES = 65_536
+_MOST_OPEN = 256
+_GIVE_UP_S = 4.0
+_ASKS_S = 3.0
+_AGAIN_S = 0.002
+_READY = b"\x05READY"
+_ANSWERED = b'"incarnation":'
+
+
+AFTER_READY = -1.0
+"""The place of seconds to wait: the other end's READY is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """`pieces`: seconds to wait (or `AFTER_READY`), then bytes. `hold_s`: how long it stays afterwards, at
+    most. `counts`: how often the node must count what (by the beginning of the counter's name)."""
+
+    kind: str
+    pieces: tuple[tuple[float, bytes], ...]
+    hold_s: float = 0.0
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+def _greeted(text: bytes) -> tuple[tuple[float, bytes], ...]:
+    """A whole handshake, then `text`. What comes before the other end's READY counts as handshake."""
+    return ((0, GREETING + ready()), (AFTER_READY, text))
+
+
+def _noise(dice: random.Random) -> Script:
+    return Script("noise", ((0, dice.randbytes(dice.randrange(1, 2000))),))
+
+
+def _other_protocol(dice: random.Random) -> Script:
+    return Script("other protocol", ((0, dice.choice(_PROTOCOLS)),), dice.choice((0, 0.05)))
+
+
+def _half_greeting(dice: random.Random) -> Script:
+    cut = dice.randrange(1, 64)
+    rest = dice.choice((b"", dice.randbytes(64 - cut), GREETING))
+    return Script("half greeting", ((0, GREETING[:cut] + rest),), dice.choice((0, 0.02, 1.5)))
+
+
+def _wrong_mechanism(dice: random.Random) -> Script:
+    mechanism = dice.choice((b"PLAIN", b"CURVE", b"GSSAPI", b"", b"null", dice.randbytes(20)))
+    hello = dice.choice((b"", command(b"HELLO", dice.randbytes(192)), command(b"INITIATE", dice.randbytes(300))))
+    opening = greeting(mechanism, as_server=dice.random() < 0.5)
+    return Script("wrong mechanism", ((0, opening), (0.002, hello)), 0.01)
+
+
+def _wrong_version(dice: random.Random) -> Script:
+    version = dice.choice(((0, 0), (1, 0), (2, 0), (2, 1), (4, 0), (255, 255)))
+    return Script("wrong version", ((0, greeting(version=version) + dice.randbytes(dice.randrange(40))),), 0.01)
+
+
+def _wrong_socket(dice: random.Random) -> Script:
+    kind = dice.choice((b"REP", b"PUB", b"SUB", b"PAIR", b"PUSH", b"", b"\xff" * 200, b"dealer"))
+    said = ready(kind, **{"X" * dice.randrange(1, 200): dice.randbytes(dice.randrange(2000))})
+    return Script("wrong socket type", ((0, GREETING + said),), 0.01)
+
+
+def _broken_ready(dice: random.Random) -> Script:
+    whole = ready()
+    at = dice.randrange(len(whole))
+    broken = whole[:at] + dice.randbytes(dice.randrange(1, 9)) + whole[at + dice.randrange(3) :]
+    return Script("broken READY", ((0, GREETING + broken),), 0.01)
+
+
+def _truncated_frame(dice: random.Random) -> Script:
+    claimed = dice.choice((5, 255, 256, 60_000, 131_000))
+    part = frame(dice.randbytes(dice.randrange(5)), size=claimed)
+    return Script("truncated frame", _greeted(part), dice.choice((0, 0.02)))
+
+
+def _huge_frame(dice: random.Random) -> Script:
+    claimed = dice.choice((140_000, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1))
+    part = frame(b"x" * dice.choice((0, 10, 140_000)), size=claimed)
+    return Script("huge frame", _greeted(part), 0.01)
+
+
+def _stray_command(dice: random.Random) -> Script:
+    name = dice.choice((b"PING", b"PONG", b"SUBSCRIBE", b"ERROR", b"READY", b"JOIN", b"", b"X" * 250))
+    said = command(name, dice.randbytes(dice.randrange(20)))
+    return Script("stray command", _greeted(said * dice.randrange(1, 40)), 0.01)
+
+
+def _many_parts(dice: random.Random) -> Script:
+    count = 1_000_000 if dice.random() < 0.004 else dice.randrange(2, 3000)
+    body = frame(b"x", MORE) * count + frame(b"x")
+    return Script("many parts", _greeted(body), _ASKS_S, (("link_wrong_shape", 1),))
+
+
+def _no_message(dice: random.Random) -> Script:
+    count = dice.randrange(1, 8)
+    body = b"".join(frame(dice.choice((b"", b"\xc1" + dice.randbytes(90), b"\x91" * 400))) for _ in range(count))
+    return Script("no message", _greeted(body), _ASKS_S, (("malformed_", count),))
+
+
+def _too_big(dice: random.Random) -> Script:
+    body = frame(b"\0" * dice.choice((65_537, 100_000, 131_072)))
+    return Script("too big", _greeted(body), _ASKS_S, (("link_too_big", 1),))
+
+
+def _strange_message(dice: random.Random) -> Script:
+    other = encode(Envelope("another-" + str(dice.randrange(9)), 1, 1, 1, 1, Query("status")))
+    count = dice.randrange(1, 5)
+    body = frame(other) * count
+    return Script("another cluster", _greeted(body), _ASKS_S, (("refused_wrong_cluster", count),))
+
+
+def _slow(dice: random.Random) -> Script:
+    said = (GREETING + ready())[: dice.randrange(2, 90)]
+    size = dice.choice((1, 1, 4))
+    pieces = tuple((dice.choice((0.02, 0.1)), said[at : at + size]) for at in range(0, len(said), size))
+    return Script("slow", pieces, 0.5)
+
+
+def _nothing(dice: random.Random) -> Script:
+    return Script("silent", (), dice.choice((0, 0, 0.01, 1.2)))
+
+
+@cache
+def _corpus() -> tuple[tuple[bytes, ...], tuple[tuple[int, int], ...]]:
+    target = target_of("follower")
+    return target.corpus, target.voices
+
+
+def _mutated(dice: random.Random) -> Script:
+    """Mutated messages through a whole handshake, but never in the name of a cluster that could be
+    the node's: what members may say is for the machine to bear, and no stranger's business."""
+    mutator = Mutator(dice, *_corpus())
+    frames = (mutator.frame((1, 2, 3)) for _ in range(dice.randrange(1, 20)))
+    body = b"".join(frame(payload.replace(b"demo", b"fuzz")) for payload in frames)
+    return Script("mutated message", _greeted(body), 0.05)
+
+
+KINDS: tuple[Callable[[random.Random], Script], ...] = (
+    *(_noise, _noise, _other_protocol, _other_protocol, _half_greeting, _half_greeting, _nothing, _nothing),
+    *(_wrong_mechanism, _wrong_mechanism, _wrong_version, _wrong_socket, _broken_ready, _broken_ready),
+    *(_truncated_frame, _huge_frame, _stray_command, _many_parts, _no_message, _no_message, _too_big),
+    *(_strange_message, _mutated, _mutated, _slow),
+)
+"""As often as it stands here, a kind comes."""
+
+
+def scripts(seed: int) -> Iterator[Script]:
+    """Hostile scripts without end, a function of the seed."""
+    dice = random.Random(seed)
+    while True:
+        yield dice.choice(KINDS)(dice)
+
+
+@dataclass
+class Done:
+    """What was done: connections by kind, and what the node must have counted for those whose last
+    question it answered. `unanswered`: those that were thrown out, or gave up, before. `failed`:
+    connections that the system refused, by its reason."""
+
+    made: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    due: Counter[str] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Open:
+    connection: socket.socket
+    script: Script
+    piece: int = 0
+    sent: int = 0
+    ready_s: float = 0.0
+    until_s: float = 0.0
+    closing: bool = False
+    answered: bool = False
+    greeted: bool = False
+    tail: bytes = b""
+
+
+def attack(address: tuple[str, int], cluster: str, seed: int, count: int, rate: int, most_s: float) -> Done:
+    """`count` connections to the node of `cluster` at `address`, at most `rate` begun in a second and some
+    hundred open at once, for at most `most_s` seconds."""
+    done, began_s, source = Done(), time.monotonic(), scripts(seed)
+    question = frame(encode(Envelope(cluster, 0, 0, 0, 0, Query("status"))))
+    open_: dict[int, _Open] = {}
+    begun = 0
+    while (begun < count or open_) and time.monotonic() - began_s < most_s:
+        now_s = time.monotonic()
+        while begun < count and len(open_) < _MOST_OPEN and begun < (now_s - began_s) * rate + 1:
+            begun += 1
+            one = _begin(address, _asking(next(source), question), now_s, done)
+            if one is not None:
+                open_[one.connection.fileno()] = one
+        for number in _due(open_, now_s):
+            one = open_[number]
+            if not _go_on(one, time.monotonic()):
+                del open_[number]
+                _end(one, done)
+    for one in open_.values():
+        _end(one, done)
+    done.seconds = time.monotonic() - began_s
+    return done
+
+
+def _asking(script: Script, question: bytes) -> Script:
+    return replace(script, pieces=(*script.pieces, (0.0, question))) if script.counts else script
+
+
+def _begin(address: tuple[str, int], script: Script, now_s: float, done: Done) -> _Open | None:
+    try:
+        connection = socket.create_connection(address, timeout=1.0)
+    except OSError as error:
+        done.failed[type(error).__name__] += 1
+        return None
+    connection.setblocking(False)
+    wait_s = script.pieces[0][0] if script.pieces else 0.0
+    total_s = sum(max(0.0, pause_s) for pause_s, _ in script.pieces) + script.hold_s
+    return _Open(connection, script, ready_s=now_s + wait_s, until_s=now_s + total_s + _GIVE_UP_S)
+
+
+def _due(open_: dict[int, _Open], now_s: float) -> list[int]:
+    """The connections that may go on: those with something to read, with room to write, or whose pause is over."""
+    writers = [number for number, one in open_.items() if not one.closing and one.ready_s <= now_s]
+    readable, writable, _ = select.select(list(open_), writers, [], 0.002)
+    over = [number for number, one in open_.items() if one.closing and one.ready_s <= now_s]
+    return list({*readable, *writable, *over})
+
+
+def _go_on(one: _Open, now_s: float) -> bool:
+    """One step of a script; False when it is over."""
+    try:
+        _listen(one)
+        if one.answered or now_s > one.until_s:
+            return False
+        if now_s < one.ready_s:
+            return True
+        if one.closing:
+            return False
+        if one.piece < len(one.script.pieces):
+            wait_s, text = one.script.pieces[one.piece]
+            if wait_s == AFTER_READY and not one.greeted:
+                one.ready_s = now_s + _AGAIN_S
+                return True
+            one.sent += one.connection.send(text[one.sent :]) if text else 0
+            if one.sent >= len(text):
+                one.piece, one.sent = one.piece + 1, 0
+                if one.piece < len(one.script.pieces):
+                    one.ready_s = now_s + max(0.0, one.script.pieces[one.piece][0])
+            return True
+        one.closing, one.ready_s = True, now_s + one.script.hold_s
+    except BlockingIOError:
+        return True
+    except OSError:  # thrown out, as it deserves
+        return False
+    return True
+
+
+def _listen(one: _Open) -> None:
+    """Read what the node says. Raises OSError once it has hung up."""
+    try:
+        heard = one.connection.recv(_DRAIN_BYTES)
+    except BlockingIOError:
+        return
+    if not heard:
+        raise ConnectionResetError
+    one.tail = (one.tail + heard)[-_DRAIN_BYTES:]
+    one.greeted = one.greeted or _READY in one.tail
+    one.answered = bool(one.script.counts) and _ANSWERED in one.tail
+
+
+def _end(one: _Open, done: Done) -> None:
+    done.made[one.script.kind] += 1
+    if one.answered:
+        done.due.update(dict(one.script.counts))
+    elif one.script.counts:
+        done.unanswered[one.script.kind] += 1
+    # A reset, so that a hundred thousand connections don't use up the ports by TIME_WAIT.
+    one.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    one.connection.close()
