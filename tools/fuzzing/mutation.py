@@ -8,6 +8,7 @@ the limits or near what the target waits for, what an electorate record is made 
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from typing import Any
 
 import msgpack
@@ -90,7 +91,7 @@ class Mutator:
         elif kind < 0.91:
             spot, index = self._spot(frame)
             if spot:
-                spot[index] = dice.choice(_JUNK)
+                spot[index] = deepcopy(dice.choice(_JUNK))  # a later change must not reach the next frame
         elif kind < 0.93:
             self._shape(frame)
         else:
