@@ -22,20 +22,31 @@ def intrusions(history: History, offices: Sequence[Office]) -> Iterator[tuple[Li
     office and for how long at least, in microseconds. Proven when the look came after an office of a newer
     term was entered (then the older one must be over, whoever renewed it), or when look and effect
     both lie within the office of another."""
+    waiting, running = list(reversed(offices)), list[Office]()
+    newest: list[Office] = []  # of two processes at most, by term: one of them is not the line's own
     for line in history.work:
         if line.event != _UNGUARDED:
             continue
-        for office in offices:
-            if office.entered_us > line.us:
-                break
-            if (office.node, office.incarnation) == (line.node, line.incarnation):
-                continue
-            if office.term > line.term:
-                yield line, office, line.us - office.entered_us
-                break
-            if line.get("us_after") < office.until_us and office.term != line.term:
+        while waiting and waiting[-1].entered_us <= line.us:
+            office = waiting.pop()
+            running.append(office)
+            others = [one for one in newest if _process(one) != _process(office) or one.term > office.term]
+            newest = sorted([office, *others], key=lambda one: -one.term)
+            newest = [one for at, one in enumerate(newest) if _process(one) not in map(_process, newest[:at])][:2]
+        running = [office for office in running if office.until_us > line.us]
+        if any(office.term > line.term and _process(office) != _process(line) for office in newest):
+            first = next(one for one in offices if one.term > line.term and _process(one) != _process(line))
+            yield line, first, line.us - first.entered_us
+            continue
+        for office in running:
+            within = line.get("us_after") < office.until_us and office.term != line.term
+            if within and _process(office) != _process(line):
                 yield line, office, office.until_us - line.us
                 break
+
+
+def _process(of: Office | Line) -> Process:
+    return of.node, of.incarnation
 
 
 def check_guarded(history: History) -> Iterator[Violation]:

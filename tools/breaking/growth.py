@@ -29,13 +29,14 @@ _HOGS = ("gil_hog", "hog", "cpu", "starv")
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What one process rose by, from its first sample that counts to its last."""
+    """What one process rose by, from its first sample that counts to its last. `shown`: a few of them."""
 
     node: int
     pid: int
     samples: int
     grown: Mapping[str, float]
     busy: float
+    shown: tuple[Line, ...]
 
 
 def growths(history: History) -> list[Growth]:
@@ -50,7 +51,8 @@ def growths(history: History) -> list[Growth]:
         if len(counted) >= _LEAST:
             span_us = counted[-1].us - counted[0].us
             grown = {name: _slope(counted, name) * span_us for name in MOST}
-        found.append(Growth(node, pid, len(lines), grown, _busy(lines)))
+        shown = (lines[0], lines[len(lines) // 2], lines[-1])
+        found.append(Growth(node, pid, len(lines), grown, _busy(lines), shown))
     return found
 
 
@@ -73,15 +75,13 @@ def check_resources(history: History) -> Iterator[Violation]:
         history.of("fault_began")
     )
     for one in growths(history):
-        lines = [line for line in history.of("resources") if (line.node, line.get("pid")) == (one.node, one.pid)]
-        shown = (lines[0], lines[len(lines) // 2], lines[-1])
         for name, grown in one.grown.items():
             if grown > MOST[name]:
                 text = f"node {one.node} (pid {one.pid}) grew by {grown:.0f} {name} over {one.samples} samples"
-                yield Violation("growth", text, lines[-1].us, shown)
+                yield Violation("growth", text, one.shown[-1].us, one.shown)
         if one.busy > _BUSY and not hogged:
             text = f"node {one.node} (pid {one.pid}) takes {100 * one.busy:.0f} % of a processor"
-            yield Violation("busy", text, lines[-1].us, shown)
+            yield Violation("busy", text, one.shown[-1].us, one.shown)
 
 
 def check_left_over(history: History) -> Iterator[Violation]:

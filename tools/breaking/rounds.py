@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.breaking.histories import History
+from tools.breaking.histories import History, Line
 
 __all__ = ["QUIET", "Round", "Struck", "behind", "kind_of", "rounds_of"]
 
@@ -59,11 +59,12 @@ class Round:
 def rounds_of(history: History) -> list[Round]:
     """The rounds, in their order."""
     end_us = history.span_us()[1]
-    lines = [line for line in history.chaos if type(line.get("round")) is int and line.get("round") >= 0]
-    numbers = list(dict.fromkeys(line.get("round") for line in lines))
+    by_number: dict[int, list[Line]] = {}
+    for line in history.chaos:
+        if type(line.get("round")) is int and line.get("round") >= 0:
+            by_number.setdefault(line.get("round"), []).append(line)
     found = []
-    for number in numbers:
-        of = [line for line in lines if line.get("round") == number]
+    for number, of in by_number.items():
         first = {line.event: line for line in reversed(of)}
         settled = first.get("settled")
         until_us = max((line.us for line in of if line.event in ("settled", "round_ended")), default=end_us)
