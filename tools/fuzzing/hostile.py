@@ -123,7 +123,7 @@ def _stray_command(dice: random.Random) -> Script:
 
 
 def _many_parts(dice: random.Random) -> Script:
-    count = _MOST_PARTS if dice.random() < 0.05 else dice.randrange(2, 3000)
+    count = dice.choices((_MOST_PARTS, 5000, dice.randrange(2, 300)), (1, 20, 979))[0]
     body = frame(b"x", MORE) * count + frame(b"x")
     return Script("many parts", _greeted(body), _ASKS_S, (("link_wrong_shape", 1),))
 
