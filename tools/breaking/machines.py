@@ -68,9 +68,10 @@ class _Strace(Fault):
         inject = self.inject.format(us=strike.detail["ms"] * 1000)
         command = ("strace", "-f", "-qq", "-o", os.devnull, "-p", str(world.pids[node]))
         self.tell(world, [node, *others], inject=inject)
-        self._tracers.append(
-            subprocess.Popen((*prefix(), *command, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:{inject}"))
-        )
+        if world.handles.runs(node):
+            self._tracers.append(
+                subprocess.Popen((*prefix(), *command, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:{inject}"))
+            )
         world.wait(300)
         for other in others:
             world.signal(other, signal.SIGTERM)
@@ -151,7 +152,7 @@ class DescriptorsGone(Fault):
     text = "one node may open no further descriptor (RLIMIT_NOFILE), while another restarts"
 
     def __init__(self) -> None:
-        self._limited: dict[int, tuple[int, int]] = {}
+        self._limited: dict[int, tuple[int, tuple[int, int]]] = {}  # node to pid and limits
 
     def missing(self, host: Host, nodes: int) -> str:
         return "" if host.linux else "prlimit is Linux's alone"
@@ -168,8 +169,9 @@ class DescriptorsGone(Fault):
         with contextlib.suppress(OSError):
             used = len(os.listdir(f"/proc/{pid}/fd"))
             limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            self._limited[pid] = limits
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+            if world.handles.runs(node):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+                self._limited[node] = pid, limits
         for other in others:
             world.signal(other, signal.SIGKILL)
             world.await_end(other)
@@ -177,9 +179,10 @@ class DescriptorsGone(Fault):
 
     def end(self, world: World, strike: Strike) -> None:
         while self._limited:
-            pid, limits = self._limited.popitem()
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            node, (pid, limits) = self._limited.popitem()
+            if world.pids.get(node) == pid and world.handles.runs(node):
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 FAULTS: tuple[Fault, ...] = (CpuStarved(), SyncSlow(), SyncFails(), DiskFull(), DescriptorsGone())

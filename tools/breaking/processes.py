@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -184,21 +183,13 @@ class SupervisorKilled(Fault):
         world.supervisor.kill()
         world.supervisor.wait()
         end = time.monotonic() + 10
-        while living := [pid for pid in world.pids.values() if _runs(pid)]:
+        while living := [node for node in world.ids if world.handles.runs(node)]:
             if time.monotonic() > end:
                 raise Broken(f"nodes outlived their supervisor: {living}")
             time.sleep(0.01)
 
     def end(self, world: World, strike: Strike) -> None:
         world.raise_supervisor()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 class DataLost(Fault):

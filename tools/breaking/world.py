@@ -18,6 +18,7 @@ import zmq
 from tools.benching.common import THIS, BenchError
 from tools.benching.wire import Wire
 from tools.breaking.board import Board, Watcher, started_server
+from tools.breaking.handles import Handles
 from tools.breaking.job import JobKeys
 from tools.breaking.links import Links
 from tools.breaking.notes import Notes
@@ -68,7 +69,7 @@ class World:
         self.history = self.layout.directory / "history"
         self.timing = Timing(**scene.timing)  # type: ignore[arg-type]
         self.links: Links | Spaces | None = None
-        self.pids: dict[int, int] = {}
+        self.handles = Handles()
         self.every_pid: set[int] = set()
         self.leaving: set[int] = set()  # said goodbye, or are about to
         self.started_us = 0  # of the last node that was started alone
@@ -172,6 +173,7 @@ class World:
 
     def close(self) -> None:
         """End everything else."""
+        self.handles.close()
         self.watcher.close()
         if self._asker is not None:
             self._asker.close()
@@ -194,17 +196,23 @@ class World:
     def processes(self) -> Processes:
         """What the supervisor says. Raises ClusterError."""
         processes = request(self.layout, "status")
-        self.pids = {node.id: node.pid for node in processes.nodes}
-        self.every_pid |= set(self.pids.values())
+        for node in processes.nodes:
+            self.every_pid.add(node.pid)
+            if node.state != "ended":
+                self.handles.know(node.id, node.pid)
         return processes
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The newest process of each node, whether it still runs or not."""
+        return self.handles.pids
 
     def signal(self, node: int, number: signal.Signals) -> None:
         """To the process itself: the way through the supervisor would cost milliseconds. Harmless
         for one that has ended."""
         if number in (signal.SIGKILL, signal.SIGTERM):
             self.leaving.add(node)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pids[node], number)
+        self.handles.signal(node, number)
 
     def thaw_all(self) -> None:
         for node in self.pids:
