@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Sequence
 from typing import Self
@@ -99,6 +98,8 @@ class Hooks:
 
     def _run_one(self, command: Sequence[str], environment: dict[str, str]) -> int | str:
         """The exit code, or in words why there is none."""
+        import subprocess  # a node without hooks does without
+
         try:
             process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
