@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar, overload
 
+from zelect.api.steps import Steps
 from zelect.core.lease import Tenure
 from zelect.shell.clock import now_us
 from zelect.shell.office import Controller
@@ -138,8 +139,9 @@ class Office:
             job.close()
             return None
         loop = asyncio.get_running_loop()
-        task = loop.create_task(job)
-        self.when_lost(lambda: loop.call_soon_threadsafe(task.cancel))
+        steps = Steps(job, lambda: self.lost)
+        task = loop.create_task(steps)
+        self.when_lost(lambda: loop.call_soon_threadsafe(lambda: steps.cancelled or task.cancel()))
         beat = loop.create_task(self._beat())
         try:
             await asyncio.wait({task})

@@ -1,0 +1,43 @@
+"""A coroutine that looks at its office before each of its steps.
+
+Cancelling takes effect when the event loop gets to it. After a freeze of the whole process the loop
+may first run what else was due, the next step of the job itself for instance, long after the office
+has ended. So the job's steps are taken through this wrapper: the look at the clock and the step are
+one, and a lost office cancels the job instead of letting it go on. Tasks that the job made for
+itself are not looked after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+__all__ = ["Steps"]
+
+T = TypeVar("T")
+
+
+class Steps(Coroutine[Any, Any, T]):
+    """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it has been told, and is
+    cleaning up; it is told once."""
+
+    def __init__(self, job: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> None:
+        self.cancelled = False
+        self._job = job
+        self._is_lost = is_lost
+
+    def send(self, value: Any) -> Any:
+        if not self.cancelled and self._is_lost():
+            return self.throw(asyncio.CancelledError())
+        return self._job.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self.cancelled = True
+        return self._job.throw(*error)
+
+    def close(self) -> None:
+        self._job.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._job.__await__()
