@@ -279,6 +279,7 @@ def main() -> None:
         busy = error.errno in (errno.EACCES, errno.EAGAIN)
         sys.exit(f"guard: {'the command of an earlier run has not ended' if busy else error}")
     guard.run()
+    os._exit(0)  # an interpreter that tidies up would keep the successor waiting
 
 
 if __name__ == "__main__":
