@@ -261,6 +261,7 @@ def test_what_cannot_be_run_is_said_at_once(fleet: Fleet, tmp_path: Path) -> Non
     done = zelect("run", "-c", tmp_path / "none.toml", "--", "true")
     assert done.returncode == 2
     assert zelect("run", "-c", cluster.conf(1)).returncode == 2
+    assert "No such option '--grade'" in zelect("run", "-c", cluster.conf(1), "--grade", "1", "--", "true").stderr
     with socket.create_server((HOST, cluster.ports[1])):
         assert zelect("run", "-c", cluster.conf(1), "--", "true").returncode == 4
     cluster.data_dirs[1].mkdir(mode=0o700)

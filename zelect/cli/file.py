@@ -24,9 +24,9 @@ _EVERY_S = 0.2
     help="How often to look.",
 )
 def file(target: str, path: str, every_s: float) -> None:
-    """Keep PATH: it holds "ID TERM" while node ID is in office, and is not there otherwise.
+    """Keep a file that names the controller.
 
-    Replaced as a whole, never half written; touched at each look, so that a PATH that is older than a
+    PATH holds "ID TERM" while node ID is in office, and is not there otherwise. Replaced as a whole, never half written; touched at each look, so that a PATH that is older than a
     few looks was left by a `zelect file` that was killed. Asks the nodes themselves. Ends, and takes
     PATH away, at TERM or INT.
     """

@@ -7,7 +7,7 @@ import click
 __all__ = ["run"]
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
 @click.option(
     "--restart",
