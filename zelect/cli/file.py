@@ -26,9 +26,10 @@ _EVERY_S = 0.2
 def file(target: str, path: str, every_s: float) -> None:
     """Keep a file that names the controller.
 
-    PATH holds "ID TERM" while node ID is in office, and is not there otherwise. Replaced as a whole, never half written; touched at each look, so that a PATH that is older than a
-    few looks was left by a `zelect file` that was killed. Asks the nodes themselves. Ends, and takes
-    PATH away, at TERM or INT.
+    PATH holds "ID TERM" while node ID is in office, and is not there otherwise. Replaced as a whole,
+    never half written; touched at each look, so that a PATH that is older than a few looks was left
+    by a `zelect file` that was killed. Asks the nodes themselves. Ends, and takes PATH away, at TERM
+    or INT.
     """
     from pathlib import Path
 
