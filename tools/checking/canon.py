@@ -26,7 +26,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.state import Campaign, Peer, Reign, Stand, State, Status
+from zelect.core.state import Answer, Campaign, Peer, Reign, Stand, State, Status
 from zelect.core.timing import Timing
 
 __all__ = ["NOW", "STALE", "Coarse", "age_answer", "age_envelope", "age_intent", "frozen", "settle", "spoken"]
@@ -116,8 +116,9 @@ def _peer(peer: Peer) -> Peer:
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
     campaign.trigger, campaign.began_us, campaign.asked_us, campaign.give_up_us = Trigger.START, NOW, NOW, NEVER_US
     # Refusals only end a round sooner, and a round may end at any time here.
+    # Of a pre-vote only who would vote is asked.
     campaign.answers = {
-        voter: replace(answer, reason=None, until_us=_later(answer.until_us, shift))
+        voter: Answer(True, None, 0) if campaign.pre else replace(answer, until_us=_later(answer.until_us, shift))
         for voter, answer in campaign.answers.items()
         if answer.granted
     }
@@ -139,11 +140,28 @@ def _settle_reign(state: State, reign: Reign, shift: int) -> dict[int, int]:
     reign.next_ping_us = max(reign.next_ping_us + shift, NOW)
     reign.entered_us = int(reign.entered_us > 0)
     reign.suspended = bool(reign.entered_us) and not reign.holds(NOW)
-    reign.answered_us = {n: max(at_us + shift, _OLD) for n, at_us in reign.answered_us.items()}
     members = state.members
+    reign.answered_us = {
+        n: at_us + shift for n, at_us in reign.answered_us.items() if at_us + shift >= _matters_since(state, n)
+    }
     reign.steady_us = {n: max(at_us + shift, _OLD) for n, at_us in reign.steady_us.items() if n not in members}
     reign.saved_by = {n: saved for n, saved in reign.saved_by.items() if saved == state.record.id}
     return numbers
+
+
+def _matters_since(state: State, node: int) -> int:
+    """Since when an answer counts for anything. A voter's only if it is newer than what the lease
+    rests on already; while there was no lease, even old answers begin one, though it be over.
+    With a witness in the record, two heartbeats long for whether the nodes do without it. A
+    stranger's as long as it may count among three heartbeats."""
+    assert state.reign is not None
+    if node not in state.voters:
+        return _OLD
+    if not state.reign.lapses_us:
+        return NOW - 3
+    peer = state.peers.get(node)
+    asked_last = state.record.witness is not None and peer is not None and not peer.dead and not peer.offline
+    return NOW - 2 if asked_last else state.reign.renewed_us + 1
 
 
 def spoken(message: Message, numbers: dict[int, int]) -> Message | None:

@@ -27,6 +27,10 @@ class Sweeper:
 
     def sweep(self, at: tuple[int, ...], witness: int, letters: int) -> int:
         """The letters without those that can do nothing any more."""
+        return letters & ~self.dead(at, witness)
+
+    def dead(self, at: tuple[int, ...], witness: int) -> int:
+        """The letters that can do nothing any more."""
         kinds = self._kinds
         key = (*[kinds[number] for number in at], witness) if len(kinds) == len(self.cast.locals) else None
         known = self._worthless.get(key) if key is not None else None
@@ -35,7 +39,7 @@ class Sweeper:
                 kinds.append(self._kind(self.cast.locals[len(kinds)]))
             key = (*[kinds[number] for number in at], witness)
             known = self._worthless[key] = (self._find(at, witness), len(self.cast.letters))
-        return letters & ~known[0]
+        return known[0]
 
     def _kind(self, local: Local) -> int:
         state = local.state

@@ -16,9 +16,21 @@ from tools.checking.parts import Ask, Bounds, Letter, Local, Mail, Outcome, Repl
 from zelect.actors.reign import lapse_due_us
 from zelect.actors.vote_response import campaign_due_us
 from zelect.core.effects import Effects, Saved, WitnessFound, WitnessLook, WitnessPing
-from zelect.core.events import Began, Event, Evidence, Heard, Leave, LinkDown, LinkUp, Proven, StoreHint, Tick
+from zelect.core.events import (
+    Began,
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessVoted,
+)
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import NodeOnline, NodeOnlineResp, Ping, VotResp
+from zelect.core.messages import Handover, NodeOnline, NodeOnlineResp, Ping, VotResp
 from zelect.core.quorum import WITNESS, RecordId
 from zelect.core.settings import Settings
 from zelect.core.state import State, clone
@@ -43,6 +55,7 @@ class Cast:
         self.locals: list[Local] = []
         self.letters: list[Letter] = []
         self.to_mask = dict.fromkeys((WITNESS, *self.nodes), 0)
+        self.deeds = 0
         self.committed: list[RecordId] = []
         self.in_office: list[bool] = []
         self._local_ids: dict[Any, int] = {}
@@ -71,6 +84,8 @@ class Cast:
             known = self._letter_ids[letter] = len(self.letters)
             self.letters.append(letter)
             self.to_mask[WITNESS if isinstance(letter, Ask) else letter.to] |= 1 << known
+            if _is_deed(letter):
+                self.deeds |= 1 << known
         return 1 << known
 
     def aged(self, bit: int) -> int:
@@ -182,6 +197,10 @@ class Cast:
         local = self.locals[at]
         return self.number(Local(local.node, local.disk, local.births, None, (), local.founds))
 
+    def husk(self, node: int) -> int:
+        """What is left of a node that never starts again."""
+        return self.number(Local(node, founding(self.settings[node], 1), 1))
+
     def leave(self, at: int) -> Outcome | None:
         """The node is asked to go."""
         return self.happen(self.locals[at], [Leave()])
@@ -243,8 +262,8 @@ class Cast:
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
         if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
             return None
-        if founds > self.first_founds.get(node, 0) + self.bounds.founds:
-            return None
+        if state.reign is not None and founds == self.first_founds.get(node, 0) + self.bounds.founds:
+            state.reign.found_again_us = 0
         after = self.number(Local(node, disk, local.births, state, local.links, founds))
         gone = tuple((self.number(Local(node, d, local.births, None, (), founds)), m) for d, m in inside)
         return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
@@ -266,9 +285,12 @@ class Cast:
             if isinstance(intent, WitnessLook):
                 continue
             if isinstance(intent, WitnessFound):
+                assert state.reign is not None
+                if founds == self.first_founds.get(local.node, 0) + self.bounds.founds:
+                    state.reign.founding = f"{local.node}.{founds}"
+                    continue  # lost, and any further ones
                 founds += 1
                 intent = replace(intent, key=f"{local.node}.{founds}")
-                assert state.reign is not None
                 state.reign.founding = intent.key
             elif isinstance(intent, WitnessPing):
                 intent = replace(intent, number=numbers.get(intent.number, NOW))
@@ -304,6 +326,16 @@ _IDLE_WORDS = frozenset(
 
 def _only_no(message: object) -> bool:
     return isinstance(message, VotResp) and not message.granted and message.record is None
+
+
+def _is_deed(letter: Letter) -> bool:
+    """Whether it tells of what is done once in a term: a vote given, an office handed over."""
+    message = letter.envelope.message if isinstance(letter, Mail) else None
+    if isinstance(message, VotResp):
+        return message.granted and not message.pre
+    event = letter.event if isinstance(letter, Reply) else None
+    voted = isinstance(event, WitnessVoted) and event.reason is None and not event.pre
+    return voted or isinstance(message, Handover)
 
 
 def _linked(local: Local, other: int, births: int) -> Local:

@@ -31,10 +31,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Redis: which run of the server it is, and what it holds."""
+    """Redis: which run of the server it is, what it holds, and the keys of all memories begun in it."""
 
     run: int = 1
     memory: Memory | None = None
+    begun: frozenset[str] = frozenset()
 
 
 def flushed(server: Server) -> Server:
@@ -44,7 +45,7 @@ def flushed(server: Server) -> Server:
 
 def restarted(server: Server, keeps: bool) -> Server:
     """Another run, with its keys from a dump or without."""
-    return Server(server.run + 1, server.memory if keeps else None)
+    return replace(server, run=server.run + 1, memory=server.memory if keeps else None)
 
 
 def same(server: Server, identity: Witness | None, bound: bool = True) -> bool:
@@ -55,10 +56,14 @@ def same(server: Server, identity: Witness | None, bound: bool = True) -> bool:
     return not bound or (memory.run == server.run and identity == Witness(memory.key, f"r{server.run}", "p"))
 
 
-def answer(server: Server, ask: Ask, bound: bool = True) -> tuple[Server, Event | None]:
-    """Run the script for `ask`. Without `bound` nobody's identity is checked (a mutant)."""
+def answer(server: Server, ask: Ask, bound: bool = True, once: bool = False) -> tuple[Server, Event | None]:
+    """Run the script for `ask`. Without `bound` nobody's identity is checked (a mutant). With `once`
+    no founding is carried out a second time after what it began was lost."""
     intent = ask.intent
     if isinstance(intent, WitnessFound):
+        present = server.memory is not None and server.memory.key == intent.key
+        if once and intent.key in server.begun and not present:
+            return server, None
         return _found(server, ask, intent)
     if not bound and server.memory is None:
         empty = Memory("", server.run, 0, (0, 0), (0, 0, 0), (0, 0, 0), (0, 0))
@@ -85,7 +90,7 @@ def _found(server: Server, ask: Ask, intent: WitnessFound) -> tuple[Server, Even
     begun = Memory(
         intent.key, server.run, intent.term, who, (*who, intent.term), intent.record_id, (intent.term, ask.turn)
     )
-    return replace(server, memory=begun), founded
+    return replace(server, memory=begun, begun=server.begun | {intent.key}), founded
 
 
 def _refusal(

@@ -196,7 +196,7 @@ MUTANTS = {
         "a voter takes candidates with older records",
         _OlderRecords,
         "floor",
-        {**_ONE, "candidates": (3,), "crashes": 0},
+        {**_ONE, "candidates": (3,), "crashes": 0, "founds": 0},
     ),
     "uncommitted": Mutant(
         "R10", "changes do not wait for a quorum", Seams, "grow", {"terms": 2, "versions": 3}, _uncommitted
@@ -209,6 +209,6 @@ MUTANTS = {
         "the witness's identity is not checked",
         _AnyWitness,
         "floor",
-        {"crashes": 0, "amnesias": 1, "candidates": (1, 2)},
+        {"crashes": 0, "amnesias": 1, "candidates": (1, 2), "founds": 0},
     ),
 }

@@ -114,10 +114,18 @@ class Bounds:
     inside: bool = True
     late: bool = False
     silence: bool = False
+    refound: bool = False
     beats: bool = True
     clock: bool = True
     candidates: tuple[int, ...] = ()
     victims: tuple[int, ...] = ()
+
+    @property
+    def nameless(self) -> bool:
+        """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
+        come back at once, the lower goes first, but here there are no two."""
+        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.silence)
+        return one_at_most and not self.candidates and not self.victims
 
 
 class Seams:

@@ -11,11 +11,10 @@ from tools.checking.parts import Bounds, Budget, Local, Mail, Move, Seams, World
 from tools.checking.search import greedy
 from tools.checking.worlds import Universe
 from zelect.core.messages import NodeOnline
-from zelect.core.quorum import WITNESS
 from zelect.core.settings import Settings
 from zelect.machine import founding
 
-__all__ = ["SCENARIOS", "Scenario"]
+__all__ = ["LONG", "SCENARIOS", "Scenario"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Scenario:
     settled: str
     bounds: Bounds
     must: frozenset[str]
+
+    @property
+    def alike(self) -> int:
+        """How many nodes differ from the others at the start in more than their names."""
+        return {"": 0, "office": 1}.get(self.settled, self.nodes)
 
     def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
@@ -82,11 +86,11 @@ def _calm(move: Move) -> bool:
 
 
 def _fresh(cast: Cast, world: World) -> bool:
-    """Whether everybody who lives has just answered node 1."""
-    alive = [local for number in world.at if (local := cast.locals[number]).state is not None]
-    state = cast.locals[world.at[0]].state
-    answered_us = state.reign.answered_us if state is not None and state.reign is not None else {}
-    return all(answered_us.get(local.node) == NOW for local in alive)
+    """Whether everybody who lives has just promised node 1, whose lease rests on it."""
+    states = [state for number in world.at if (state := cast.locals[number].state) is not None]
+    reign = states[0].reign
+    promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
+    return promised and reign is not None and reign.renewed_us == NOW
 
 
 def _all_up(cast: Cast) -> Callable[[World], bool]:
@@ -127,7 +131,7 @@ def _lone(cast: Cast) -> Callable[[World], bool]:
         state = cast.locals[world.at[0]].state
         assert state is not None
         alone = state.peers[2].dead and cast.in_office[world.at[0]]
-        return alone and state.reign is not None and state.reign.answered_us.get(WITNESS, 0) == NOW
+        return alone and state.reign is not None and state.reign.renewed_us == NOW
 
     return settled
 
@@ -144,6 +148,9 @@ def _returned(cast: Cast) -> Callable[[World], bool]:
 
 
 _VOTES = frozenset({"elected", "in office"})
+
+_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
+"""Anybody may campaign and die, also between two effects."""
 
 _FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
 
@@ -172,8 +179,24 @@ SCENARIOS = {
         3,
         "dynamic",
         "floor",
-        replace(_FEW, amnesias=1, founds=0),
+        replace(_FEW, amnesias=1, candidates=()),
         _VOTES | {"elected with the witness"},
+    ),
+    "office": Scenario(
+        "three nodes and the witness to be, node 1 in office: anybody may die and campaign (long)",
+        3,
+        "dynamic",
+        "office",
+        _ALL,
+        _VOTES | {"shrunk to the floor", "elected with the witness"},
+    ),
+    "cold": Scenario(
+        "three nodes and the witness to be, all just started: anybody may die and campaign (long)",
+        3,
+        "dynamic",
+        "",
+        _ALL,
+        _VOTES,
     ),
     "lone": Scenario(
         "node 1 in office with the witness alone, nodes 2 and 3 dead",
@@ -200,3 +223,6 @@ SCENARIOS = {
         frozenset({"elected"}),
     ),
 }
+
+LONG = frozenset({"office", "cold"})
+"""What is searched only by its name: it takes an hour, or does not end."""

@@ -18,7 +18,9 @@ __all__ = ["Found", "greedy", "search"]
 @dataclass
 class Found:
     """What a search found. `violation` is empty when every world was fine; `complete`: no world
-    was left unvisited within the bounds; `seen`: the properties "sometimes"."""
+    was left unvisited within the bounds; `seen`: the properties "sometimes"; `trace`: the way to a
+    violation, empty when it was found on a stage and no true history of it is known. `worlds`
+    counts stages where stages were searched."""
 
     worlds: int = 0
     depth: int = 0
@@ -37,8 +39,18 @@ def key_of(world: World) -> int:
     return hash((world.at, world.witness, packed, world.budget, world.elected, world.committed))
 
 
-def search(universe: Universe, start: World, *, most: int, depth: int, seconds: float, progress: bool = False) -> Found:
-    """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached."""
+def search(
+    universe: Universe,
+    start: World,
+    *,
+    most: int,
+    depth: int,
+    seconds: float,
+    progress: bool = False,
+    heed: Callable[[World], object] | None = None,
+) -> Found:
+    """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached. `heed`
+    is told each world."""
     found = Found(seen=universe.seen)
     began = told = time.monotonic()
     visited = {key_of(start)}
@@ -55,6 +67,8 @@ def search(universe: Universe, start: World, *, most: int, depth: int, seconds: 
                         keys.append(key)
                         parents.append(first + offset)
                         following.append(after)
+                        if heed is not None:
+                            heed(after)
             except Violation as violation:
                 found.violation = str(violation)
                 found.trace = _trace(universe, start, _path(keys, parents, first + offset))
@@ -124,16 +138,16 @@ def greedy(universe: Universe, world: World, wanted: Callable[[World], bool], al
     """A good run without misfortune: letters arrive at once, time passes when nothing else happens.
     The worlds of a search may begin there. Raises `LookupError` when it never becomes what is `wanted`."""
     for _ in range(2_000):
-        if wanted(world):
-            return world
-        best: World | None = None
+        best, idle = None, True
         for move, after in universe.moves(world):
             if after == world or not allowed(move):
                 continue
             if move.who >= 0 and "time passes" not in move.words:
-                best = after
+                best, idle = after, False
                 break
             best = best or after
+        if idle and wanted(world):
+            return world
         if best is None:
             break
         world = best

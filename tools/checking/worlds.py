@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from tools.checking.letters import Sweeper
 from tools.checking.locals import Cast
-from tools.checking.memory import Server, answer, flushed, restarted, same
+from tools.checking.memory import Server, flushed, restarted, same
+from tools.checking.memory import answer as script
 from tools.checking.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
 from zelect.core.events import WitnessSeen
 from zelect.core.quorum import WITNESS, RecordId
-from zelect.core.state import State
 
 __all__ = ["Universe"]
 
@@ -34,8 +34,8 @@ class Universe:
     def __post_init__(self) -> None:
         self.servers: list[Server] = [Server()]
         self._server_ids = {Server(): 0}
-        self._sweeper = Sweeper(self.cast, self.servers)
-        self._heard: list[dict[int, Outcome | None]] = []
+        self.sweeper = Sweeper(self.cast, self.servers)
+        self._heard: list[dict[int, Outcome]] = []
         self._idle: list[int] = []
         self._alone: dict[int, list[tuple[str, Outcome]]] = {}
         self._cached: dict[tuple[object, ...], Outcome | None] = {}
@@ -52,44 +52,47 @@ class Universe:
         for index, node in enumerate(cast.nodes):
             at = world.at[index]
             if cast.locals[at].state is None:
-                yield from self._down(world, index, node)
+                yield from self.down(world, index, node)
                 continue
             yield from self._hears(world, index, node, at)
-            for words, outcome in self._by_itself(at):
+            for words, outcome in self.by_itself(at):
                 yield from self._apply(world, index, node, words, outcome)
-            yield from self._suffers(world, index, node, at)
+            yield from self.suffers(world, index, node, at)
         yield from self._witness(world)
-        yield from self._time(world)
+        yield from self.passes(world)
 
-    def _by_itself(self, at: int) -> list[tuple[str, Outcome]]:
+    def by_itself(self, at: int) -> list[tuple[str, Outcome]]:
         known = self._alone.get(at)
         if known is None:
             known = self._alone[at] = self.cast.alone(at)
         return known
 
     def _hears(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        for bit, outcome in self.hears(at, world.letters & self.cast.to_mask[node]):
+            if outcome.after != at or outcome.sends & ~world.letters:
+                yield from self._apply(world, index, node, "hears", outcome, bit)
+
+    def hears(self, at: int, letters: int) -> Iterator[tuple[int, Outcome]]:
+        """What comes of each of the letters, for those of which something comes."""
         while len(self._heard) <= at:
             self._heard.append({})
             self._idle.append(0)
         heard = self._heard[at]
-        rest = world.letters & self.cast.to_mask[node] & ~self._idle[at]
+        rest = letters & ~self._idle[at]
         while rest:
             low = rest & -rest
             rest ^= low
             bit = low.bit_length() - 1
-            if bit in heard:
-                outcome = heard[bit]
-            else:
-                outcome = heard[bit] = self.cast.hear(at, bit)
+            outcome = heard.get(bit)
+            if outcome is None:
+                outcome = self.cast.hear(at, bit)
                 if outcome is None or (outcome.after == at and not outcome.sends and not outcome.broken):
                     self._idle[at] |= low
                     continue
-            assert outcome is not None
-            if outcome.after == at and not outcome.sends & ~world.letters:
-                continue
-            yield from self._apply(world, index, node, "hears", outcome, bit)
+                heard[bit] = outcome
+            yield bit, outcome
 
-    def _suffers(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+    def suffers(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
         cast, budget = self.cast, world.budget
         local = cast.locals[at]
         state = local.state
@@ -98,28 +101,40 @@ class Universe:
         if state.leaving or (budget.crashes and victim):
             spent = budget if state.leaving else budget._replace(crashes=budget.crashes - 1)
             yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
-        if budget.leaves and not state.leaving:
+        yield from self.leaves(world, index, node, at)
+        processes = tuple(process(cast.locals[number]) for number in world.at)
+        for words, outcome in self.finds(at, processes, world.witness):
+            yield from self._apply(world, index, node, words, outcome)
+
+    def leaves(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """A node is asked to go."""
+        cast, budget = self.cast, world.budget
+        state = cast.locals[at].state
+        if budget.leaves and state is not None and not state.leaving:
             spent = budget._replace(leaves=budget.leaves - 1)
             outcome = self._cache(("leave", at), lambda: cast.leave(at))
             yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
-        for other_index, other in enumerate(cast.nodes):
-            if other != node:
-                known = state.peers[other].incarnation
-                gone = known not in (0, _process(cast.locals[world.at[other_index]]))
-                if gone and (local.links[other] or not state.peers[other].dead):
-                    outcome = self._cache(("lose", at, other), lambda other=other: cast.lose(at, other))
-                    yield from self._apply(world, index, node, f"proves node {other} dead", outcome)
-        yield from self._looks(world, index, node, at, state)
 
-    def _looks(self, world: World, index: int, node: int, at: int, state: State) -> Iterator[tuple[Move, World]]:
-        """The witness in the record turns out to be another one."""
+    def finds(self, at: int, processes: tuple[int, ...], witness: int) -> Iterator[tuple[str, Outcome | None]]:
+        """The deaths that a node may prove while these processes run, and the witness in the record
+        that turns out to be another one."""
+        cast = self.cast
+        local = cast.locals[at]
+        state = local.state
+        assert state is not None
+        for other, running in zip(cast.nodes, processes, strict=True):
+            known = state.peers.get(other)
+            gone = known is not None and known.incarnation not in (0, running)
+            if known is not None and gone and (local.links[other] or not known.dead):
+                outcome = self._cache(("lose", at, other), lambda other=other: cast.lose(at, other))
+                yield f"proves node {other} dead", outcome
         identity = state.record.witness
-        if state.witness_same and not same(self.servers[world.witness], identity, self.cast.seams.bound()):
+        if state.witness_same and not same(self.servers[witness], identity, cast.seams.bound()):
             event = WitnessSeen(identity, ready=True, same=False)
-            outcome = self._cache(("see", at, False), lambda: self.cast.see(at, event))
-            yield from self._apply(world, index, node, "finds the witness to be a stranger", outcome)
+            outcome = self._cache(("see", at, False), lambda: cast.see(at, event))
+            yield "finds the witness to be a stranger", outcome
 
-    def _seen(self, at: int, sends: int, witness: int) -> tuple[int, int]:
+    def sight(self, at: int, sends: int, witness: int) -> tuple[int, int]:
         """A node that has not seen the witness as it is looks at once."""
         local = self.cast.locals[at]
         state = local.state
@@ -134,11 +149,11 @@ class Universe:
                 outcome = self.cast.see(at, WitnessSeen(identity, ready=True, same=is_same))
                 known = (at, 0) if outcome is None else (outcome.after, outcome.sends)
                 if outcome is not None:
-                    self._check_step(outcome)
+                    self.check_step(outcome)
             self._sights[at, witness] = known
         return known[0], sends | known[1]
 
-    def _down(self, world: World, index: int, node: int) -> Iterator[tuple[Move, World]]:
+    def down(self, world: World, index: int, node: int) -> Iterator[tuple[Move, World]]:
         cast, at = self.cast, world.at[index]
         births = cast.locals[at].births
         if births and not world.budget.restarts:
@@ -165,7 +180,7 @@ class Universe:
             outcome = self._cache(("link", number, node, births), lambda n=number: self.cast.link(n, node, births))
             if outcome is None:
                 return world, True
-            self._check_step(outcome)
+            self.check_step(outcome)
             at[index], letters = outcome.after, letters | outcome.sends
         return world._replace(at=tuple(at), letters=letters), False
 
@@ -180,18 +195,22 @@ class Universe:
     # -- the witness and time -------------------------------------------------------------------------
 
     def _witness(self, world: World) -> Iterator[tuple[Move, World]]:
-        cast, server = self.cast, self.servers[world.witness]
-        rest = world.letters & cast.to_mask[WITNESS]
+        rest = world.letters & self.cast.to_mask[WITNESS]
         while rest:
             low = rest & -rest
             rest ^= low
-            after, reply = self._answer(world.witness, low.bit_length() - 1)
+            after, reply = self.answer(world.witness, low.bit_length() - 1)
             if after == world.witness and not reply & ~world.letters:
                 continue
             yield (
                 Move(0, "hears", None, low.bit_length() - 1),
                 self._tidy(world._replace(witness=after, letters=world.letters | reply)),
             )
+        yield from self.forgets(world)
+
+    def forgets(self, world: World) -> Iterator[tuple[Move, World]]:
+        """The witness loses its memory or becomes another."""
+        server = self.servers[world.witness]
         if world.budget.amnesias and server.memory is not None:
             spent = world.budget._replace(amnesias=world.budget.amnesias - 1)
             for words, changed in (
@@ -201,12 +220,12 @@ class Universe:
             ):
                 yield Move(0, words), self._tidy(world._replace(witness=self.number(changed), budget=spent))
 
-    def _answer(self, witness: int, bit: int) -> tuple[int, int]:
+    def answer(self, witness: int, bit: int) -> tuple[int, int]:
         known = self._answers.get((witness, bit))
         if known is None:
             ask = self.cast.letters[bit]
             assert isinstance(ask, Ask)
-            server, event = answer(self.servers[witness], ask, self.cast.seams.bound())
+            server, event = script(self.servers[witness], ask, self.cast.seams.bound(), not self.cast.bounds.refound)
             reply = 0 if event is None else self.cast.post(Reply(ask.node, ask.incarnation, event))
             known = self._answers[witness, bit] = (self.number(server), reply)
         return known
@@ -218,7 +237,7 @@ class Universe:
             self.servers.append(server)
         return known
 
-    def _time(self, world: World) -> Iterator[tuple[Move, World]]:
+    def passes(self, world: World) -> Iterator[tuple[Move, World]]:
         """One unit passes for all, or for all but one whose clock falls behind; who must look at
         the clock does so first."""
         cast = self.cast
@@ -241,32 +260,37 @@ class Universe:
 
     def _pass(self, world: World, slow: int, words: str) -> Iterator[tuple[Move, World]]:
         cast = self.cast
-        at = tuple(number if i == slow else self._age(number) for i, number in enumerate(world.at))
-        letters = self._age_letters(world.letters)
+        at = tuple(number if i == slow else self.age(number) for i, number in enumerate(world.at))
+        letters = self.age_letters(world.letters)
         aged = world._replace(at=at, letters=letters)
         facts, ticked = [], aged
         for index, number in enumerate(at):
             if cast.bounds.late or index == slow or not cast.overdue(number):
                 continue
-            outcome = self._cache(("tick", number), lambda number=number: cast.tick(number))
+            outcome = self.tick(number)
             if outcome is None:
                 return  # beyond the bounds
-            self._check_step(outcome)
+            self.check_step(outcome)
+            self.seen |= outcome.seen
             if outcome.facts:
                 facts.append(f"node {cast.nodes[index]}: {outcome.facts}")
             changed = (*ticked.at[:index], outcome.after, *ticked.at[index + 1 :])
             ticked = ticked._replace(at=changed, letters=ticked.letters | outcome.sends)
         if ticked != world:
             note = Outcome(0, 0, None, "; ".join(facts), frozenset(), "", ())
-            yield Move(-1, words, note), self._tidy(self._judge(ticked))
+            self.judge(ticked.at)
+            yield Move(-1, words, note), self._tidy(ticked)
 
-    def _age(self, at: int) -> int:
+    def tick(self, number: int) -> Outcome | None:
+        return self._cache(("tick", number), lambda: self.cast.tick(number))
+
+    def age(self, at: int) -> int:
         known = self._later.get(at)
         if known is None:
             known = self._later[at] = (self.cast.later(at),)
         return known[0]
 
-    def _age_letters(self, letters: int) -> int:
+    def age_letters(self, letters: int) -> int:
         known = self._aged.get(letters)
         if known is None:
             known, rest = 0, letters
@@ -287,7 +311,7 @@ class Universe:
         move = Move(node, words, outcome, letter)
         if self.heed is not None:
             self.heed(move)
-        self._check_step(outcome)
+        self.check_step(outcome)
         victims = self.cast.bounds.victims
         if outcome.inside and world.budget.crashes and (not victims or node in victims):
             spent = world.budget._replace(crashes=world.budget.crashes - 1)
@@ -296,55 +320,59 @@ class Universe:
                 yield self._go(world, index, halted, after, sends, spent)
         elected = world.elected
         if outcome.elected is not None:
-            elected = self._elect(world, node, outcome.elected)
+            elected = self.elect(elected, world.committed, node, outcome.elected)
         if outcome.seen:
             self.seen |= outcome.seen
         changed = world._replace(elected=elected)
         yield self._go(changed, index, move, outcome.after, outcome.sends, world.budget)
 
     def _go(self, world: World, index: int, move: Move, after: int, sends: int, budget: Budget) -> tuple[Move, World]:
-        after, sends = self._seen(after, sends, world.witness)
+        after, sends = self.sight(after, sends, world.witness)
         at = (*world.at[:index], after, *world.at[index + 1 :])
         committed = world.committed
         if self.cast.committed[after] > committed:
             committed = self.cast.committed[after]
-            self._note_record(self.cast.locals[after])
+            self.seen.update(self.kinds_of_record(self.cast.locals[after]))
         changed = World(at, world.witness, world.letters | sends, budget, world.elected, committed)
-        return move, self._tidy(self._judge(changed))
+        self.judge(at)
+        return move, self._tidy(changed)
 
-    def _note_record(self, local: Local) -> None:
+    def kinds_of_record(self, local: Local) -> Iterator[str]:
+        """What there is to say of the record that this elected node knows to be committed."""
         assert local.state is not None
         record, roster = local.state.record, self.cast.nodes
         if len(record.members) == 2 and record.witness is not None:
-            self.seen.add("shrunk to the floor")
+            yield "shrunk to the floor"
         if record.members == roster and record.witness is None and record.version > self.floor > 0:
-            self.seen.add("grown again")
+            yield "grown again"
 
-    def _check_step(self, outcome: Outcome) -> None:
+    def check_step(self, outcome: Outcome) -> None:
         if outcome.broken:
             raise Violation(outcome.broken)
 
-    def _elect(self, world: World, node: int, won: tuple[int, RecordId]) -> tuple[int, ...]:
+    def elect(
+        self, elected: tuple[int, ...], committed: RecordId, node: int, won: tuple[int, RecordId]
+    ) -> tuple[int, ...]:
+        """Who was elected in which term, with `node` that has `won` one. Raises `Violation`."""
         term, held = won
-        elected = world.elected
         if elected[term - 1] not in (0, node):
             raise Violation(f"S1: nodes {elected[term - 1]} and {node} are both elected in term {term}")
-        if term > world.committed[1] and held < world.committed:
-            raise Violation(f"R10: node {node} is elected with record {held}, but {world.committed} is committed")
+        if term > committed[1] and held < committed:
+            raise Violation(f"R10: node {node} is elected with record {held}, but {committed} is committed")
         return (*elected[: term - 1], node, *elected[term:])
 
-    def _judge(self, world: World) -> World:
+    def judge(self, at: tuple[int, ...]) -> None:
+        """Raises `Violation` when two are in office."""
         in_office = self.cast.in_office
-        holders = [node for node, at in zip(self.cast.nodes, world.at, strict=True) if in_office[at]]
+        holders = [node for node, number in zip(self.cast.nodes, at, strict=True) if in_office[number]]
         if len(holders) > 1:
             raise Violation(f"S2: nodes {holders} are in office at the same time")
-        return world
 
     def _tidy(self, world: World) -> World:
-        letters = self._sweeper.sweep(world.at, world.witness, world.letters)
+        letters = self.sweeper.sweep(world.at, world.witness, world.letters)
         return world if letters == world.letters else world._replace(letters=letters)
 
 
-def _process(local: Local) -> int:
+def process(local: Local) -> int:
     """The process that runs, 0 for none."""
     return 0 if local.state is None else local.births
