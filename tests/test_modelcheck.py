@@ -21,7 +21,7 @@ from zelect.cluster.server import RedisServer
 from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
 from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessVoted
 from zelect.core.quorum import Witness
-from zelect.core.state import Campaign, Peer, Promise, Reign, State
+from zelect.core.state import Campaign, Owed, Peer, Promise, Reign, State
 from zelect.shell.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
 
 WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
@@ -45,6 +45,11 @@ def test_every_order_of_events_keeps_the_promises(name: str) -> None:
 
 def test_five_voters_elect_one_in_the_first_stages() -> None:
     found = check("votes5", {"candidates": ()}, most=100_000)
+    assert found.violation == "", "\n".join([found.violation, *found.trace])
+
+
+def test_no_office_is_entered_while_a_job_acts_in_the_first_stages() -> None:
+    found = check("guarded3", most=30_000)
     assert found.violation == "", "\n".join([found.violation, *found.trace])
 
 
@@ -90,7 +95,7 @@ def test_names_may_be_given_in_the_order_of_campaigns() -> None:
 def test_every_time_in_a_state_is_known_to_the_checker() -> None:
     """A new deadline must be brought into its relative form (tools/checking/canon.py), else worlds
     that differ in nothing but the date count as different, or a deadline never moves."""
-    times = {item.name for kind in (State, Reign, Campaign, Peer, Promise) for item in fields(kind)}
+    times = {item.name for kind in (State, Owed, Reign, Campaign, Peer, Promise) for item in fields(kind)}
     assert {name for name in times if name.endswith("_us")} == {
         *("silent_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
         *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),

@@ -168,7 +168,7 @@ class Machine:
     def owes(self) -> int:
         """Term of the office that this guarded node left, and whose job may not have ended; 0: none."""
         owed = self.state.owed
-        return 0 if owed is None else owed.of_term
+        return 0 if owed is None else owed.message.of_term
 
     def _hear(self, turn: Turn, envelope: Envelope) -> None:
         reason = _gate(turn, envelope)

@@ -89,6 +89,9 @@ def settle(state: State, now: int) -> dict[int, int]:
     if state.promise is not None:
         until_us = _later(state.promise.until_us, shift)
         state.promise = replace(state.promise, until_us=until_us) if until_us else None
+    if state.owed is not None:
+        message = replace(state.owed.message, successor=0)
+        state.owed = replace(state.owed, message=message, until_us=_later(state.owed.until_us, shift))
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting, state.refused = {}, {}
     state.lost_us, state.rounds = -1, ()

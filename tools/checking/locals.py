@@ -73,7 +73,9 @@ class Cast:
             known = self._local_ids[key] = len(self.locals)
             self.locals.append(local)
             state = local.state
-            self.in_office.append(state is not None and state.in_office(NOW))
+            # The job in the office of a guarded node acts until it has ended, or the lease has.
+            acts = state is not None and state.owed is not None and state.owed.until_us > NOW
+            self.in_office.append(acts or (state is not None and state.in_office(NOW)))
             self.committed.append(_committed(state))
         return known
 

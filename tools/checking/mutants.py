@@ -13,14 +13,15 @@ from typing import Any
 
 from tools.checking.canon import NOW
 from tools.checking.parts import Seams
-from zelect.actors import electorate, reign
+from zelect.actors import electorate, health, reign
 from zelect.core.effects import Effects, Saved
 from zelect.core.electorate import Change, Health
 from zelect.core.events import Event, Heard, WitnessVoted
-from zelect.core.messages import Pong, Voting, VotResp
+from zelect.core.messages import Handover, Pong, Voting, VotResp
 from zelect.core.quorum import Record, Witness
 from zelect.core.settings import Settings
 from zelect.core.state import State
+from zelect.core.turn import Turn
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -132,6 +133,19 @@ class _WitnessNamesNobody(Seams):
         return replace(event, acked=0) if isinstance(event, WitnessVoted) else event
 
 
+class _JobUnprotected(Seams):
+    def after(self, state: State, effects: Effects) -> None:
+        if state.owed is not None and state.promise is not None and state.promise.to == state.node:
+            state.promise = None
+
+
+def _handed_over_at_once() -> Callable[[], None]:
+    def at_once(turn: Turn, message: Handover) -> None:
+        turn.broadcast(message)
+
+    return _swap(health, "hand_over", at_once)
+
+
 def _heard(event: Event, kind: type) -> bool:
     return isinstance(event, Heard) and isinstance(event.envelope.message, kind)
 
@@ -204,6 +218,10 @@ MUTANTS = {
     "two-at-once": Mutant(
         "R10", "several members go at once", Seams, "shrink", {**_ONE, "victims": (), "terms": 2}, _two_at_once
     ),
+    "handed-over-at-once": Mutant(
+        "R6", "an office is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
+    ),
+    "job-unprotected": Mutant("R6", "the own promise ends before the job", _JobUnprotected, "guarded3"),
     "any-witness": Mutant(
         "R12",
         "the witness's identity is not checked",

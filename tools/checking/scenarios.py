@@ -29,6 +29,7 @@ class Scenario:
     settled: str
     bounds: Bounds
     must: frozenset[str]
+    guarded: bool = False
 
     @property
     def alike(self) -> int:
@@ -38,7 +39,10 @@ class Scenario:
     def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, self.nodes + 1)}
-        settings = {n: Settings("check", n, addresses, quorum=self.quorum, timing=Coarse()) for n in addresses}
+        settings = {
+            n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
+            for n in addresses
+        }
         good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
         universe = Universe(Cast(settings, good))
         cast = universe.cast
@@ -157,6 +161,15 @@ _FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates
 SCENARIOS = {
     "static3": Scenario(
         "three nodes, the roster votes, node 1 in office", 3, "static", "office", _FEW, _VOTES | {"handover done"}
+    ),
+    "guarded3": Scenario(
+        "three nodes, the roster votes, node 1 in office with a job in it that takes a while to end",
+        3,
+        "static",
+        "office",
+        replace(_FEW, crashes=0, versions=1, leaves=1),
+        _VOTES | {"handover done"},
+        guarded=True,
     ),
     "votes3": Scenario(
         "three nodes, the roster votes, all just started; heartbeats are lost",

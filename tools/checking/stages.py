@@ -231,6 +231,8 @@ class Stages:
             for step in self.reactions.found_out(number, processes, witness):
                 self._go(key, mask, place, number, step, rest)
             self._crash(key, mask, place, number, rest)
+            if self.universe.cast.settings[self.nodes[place]].guarded:
+                self._come_to(self.universe.vacates(world, place, self.nodes[place], number), rest.campaigned)
             if rest.budget.leaves:
                 self._come_to(self.universe.leaves(world, place, self.nodes[place], number), rest.campaigned)
         for after, replies in self.reactions.asked(witness, mask)[1]:

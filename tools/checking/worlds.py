@@ -16,7 +16,7 @@ from tools.checking.locals import Cast
 from tools.checking.memory import Server, flushed, restarted, same
 from tools.checking.memory import answer as script
 from tools.checking.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
-from zelect.core.events import WitnessSeen
+from zelect.core.events import HealthChanged, Vacated, WitnessSeen
 from zelect.core.quorum import WITNESS, RecordId
 
 __all__ = ["Universe"]
@@ -102,18 +102,30 @@ class Universe:
             spent = budget if state.leaving else budget._replace(crashes=budget.crashes - 1)
             yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
         yield from self.leaves(world, index, node, at)
+        yield from self.vacates(world, index, node, at)
         processes = tuple(process(cast.locals[number]) for number in world.at)
         for words, outcome in self.finds(at, processes, world.witness):
             yield from self._apply(world, index, node, words, outcome)
 
+    def vacates(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """The job ends in the office that a guarded node has left."""
+        state = self.cast.locals[at].state
+        if state is not None and state.owed is not None:
+            outcome = self._cache(("vacate", at), lambda: self.cast.see(at, Vacated()))
+            yield from self._apply(world, index, node, "ends its job", outcome)
+
     def leaves(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
-        """A node is asked to go."""
+        """A node is asked to go, or the job of a guarded one can't be done any more."""
         cast, budget = self.cast, world.budget
         state = cast.locals[at].state
         if budget.leaves and state is not None and not state.leaving:
             spent = budget._replace(leaves=budget.leaves - 1)
             outcome = self._cache(("leave", at), lambda: cast.leave(at))
             yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
+        if budget.leaves and cast.settings[node].guarded and state is not None and state.reign and state.healthy:
+            spent = budget._replace(leaves=budget.leaves - 1)
+            outcome = self._cache(("unwell", at), lambda: cast.see(at, HealthChanged(False)))
+            yield from self._apply(world._replace(budget=spent), index, node, "is unwell", outcome)
 
     def finds(self, at: int, processes: tuple[int, ...], witness: int) -> Iterator[tuple[str, Outcome | None]]:
         """The deaths that a node may prove while these processes run, and the witness in the record

@@ -51,7 +51,7 @@ def vacated(turn: Turn) -> None:
     if owed is None:
         return
     state.owed = None
-    if promise is not None and (promise.to, promise.term) == (turn.me, owed.of_term):
+    if promise is not None and (promise.to, promise.term) == (turn.me, owed.message.of_term):
         state.promise = None
-    turn.note("office_vacated", term=owed.of_term)
-    turn.broadcast(owed)
+    turn.note("office_vacated", term=owed.message.of_term)
+    turn.broadcast(owed.message)

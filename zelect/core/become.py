@@ -11,7 +11,7 @@ from zelect.core.lease import NEVER_US
 from zelect.core.messages import Handover, Trigger
 from zelect.core.quorum import Outcome, Record, tally
 from zelect.core.rules import require
-from zelect.core.state import Answer, Campaign, Leader, Promise, Reign, Stand, Status
+from zelect.core.state import Answer, Campaign, Leader, Owed, Promise, Reign, Stand, Status
 from zelect.core.story import MOST_ROUNDS, Round, Vote
 from zelect.core.succession import jitter_us, rank, succession_of
 from zelect.core.turn import Turn
@@ -229,8 +229,8 @@ def hand_over(turn: Turn, message: Handover) -> None:
     """End the promises to this node's office, which it has left; while a job still acts in that
     office they go on, this node's own too, and the job is expected to end before they do (R6)."""
     state = turn.state
-    if state.owed is not None and state.owed.of_term == message.of_term:
-        state.owed = message
+    if state.owed is not None and state.owed.message.of_term == message.of_term:
+        state.owed = Owed(message, state.owed.until_us)
     else:
         turn.broadcast(message)
 
@@ -244,7 +244,7 @@ def leave_office(turn: Turn, why: str) -> None:
     state.reign = None
     state.stand = Stand.FOLLOWER
     if turn.settings.guarded and reign.entered_us:
-        state.owed = Handover(reign.term, 0)
+        state.owed = Owed(Handover(reign.term, 0), reign.lapses_us)
     elif state.promise is not None and state.promise.to == turn.me:
         state.promise = None  # a promise to oneself ends with the office it protected
     state.leader_before = Leader(turn.me, state.saved.incarnation, reign.term)

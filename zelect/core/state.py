@@ -30,7 +30,7 @@ from zelect.core.messages import Envelope, Handover, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
 from zelect.core.story import Round
 
-__all__ = ["Answer", "Campaign", "Leader", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
+__all__ = ["Answer", "Campaign", "Leader", "Owed", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
 
 T = TypeVar("T")
 
@@ -70,6 +70,15 @@ class Promise:
     to: int
     incarnation: int
     term: int
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a guarded node will say of the office that it left once the job in it has ended: by the
+    end of the lease, `until_us`, at the latest (R6)."""
+
+    message: Handover
     until_us: int
 
 
@@ -229,7 +238,7 @@ class State:
     next_look_us: int = NEVER_US
     next_publish_us: int = NEVER_US
     handed: dict[int, int] = field(default_factory=dict)
-    owed: Handover | None = None
+    owed: Owed | None = None
     healthy: bool = True
     waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
