@@ -17,6 +17,8 @@ from zelect.shell.node import Node
 from zelect.wire import encode
 
 HOST = "127.0.0.1"
+SLOW = {"heartbeat_ms": 1000, "lease_ms": 4000, "election_timeout_ms": 5000, "down_after_ms": 6000}
+"""So that a quarter of a heartbeat is time for more than one batch on a busy machine too."""
 STRANGERS = 40
 EACH = 200
 """What a connection holds before its sender has to wait: together far more than can be read in time."""
@@ -27,7 +29,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     """Node 1 of two, bound and without its loop."""
     ports = dict(zip((1, 2), free_ports(2), strict=True))
     conf = tmp_path / "n1.toml"
-    conf.write_text(render("drain", 1, HOST, ports, "", {1: str(tmp_path / "data")}))
+    conf.write_text(render("drain", 1, HOST, ports, "", {1: str(tmp_path / "data")}, SLOW))
     config = load(conf)
     made = Node(config, setup("error", "text", str(tmp_path / "log"), 1, "drain"))
     try:
