@@ -41,6 +41,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _AGAIN_US = 5_000
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 def now_us() -> int:
@@ -95,7 +96,7 @@ class Guard:
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)  # its end is the closed socket
         if wishes["lock"]:
             lock = os.open(wishes["lock"], os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -159,9 +160,9 @@ class Guard:
             self.say(failed="the office was lost first")
             return
         told, tell = os.pipe()
-        pid = os.fork()
+        guard, pid = os.getpid(), os.fork()
         if pid == 0:
-            self.become(command, env, tell)
+            self.become(command, env, tell, guard)
         os.close(tell)
         problem = os.read(told, 4096)
         os.close(told)
@@ -172,13 +173,13 @@ class Guard:
         else:
             self.say(started=pid)
 
-    def become(self, command: list[str], env: dict[str, str], tell: int) -> None:
-        """In the new process: become the command, in a group of its own, with signals as they were."""
+    def become(self, command: list[str], env: dict[str, str], tell: int, guard: int) -> None:
+        """In the new process: become the command, in a group of its own, with signals as they were,
+        unless the guard has died in the meantime."""
         try:
-            guard = os.getppid()
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == guard:
