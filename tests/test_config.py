@@ -200,6 +200,42 @@ def test_cluster_names(file: Path, name: str) -> None:
     assert found[0].startswith("cluster.name: is ")
 
 
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ('url = "redis://:hunter2@h/0"\npassword_file = "p"', "redis.password_file: redis.url and redis.password_file"),
+        (
+            'url = "redis://h/0?password=hunter2"\npassword_env = "P"',
+            "redis.password_env: redis.url and redis.password",
+        ),
+        ('password_file = "p"\npassword_env = "P"', "redis.password_env: redis.password_file and redis.password_env"),
+        ('username = "u"', "redis.username: goes with password_file or password_env"),
+        ('url = "redis://v:hunter2@h/0"\nusername = "u"', "redis.username: goes with password_file or password_env"),
+        ('url = "redis://v@h/0"\nusername = "u"\npassword_env = "P"', "redis.username: goes with password_file or"),
+        ('url = "rediss://h/0?ssl_cert_reqs=none"', "redis.url: holds options of TLS; set redis.ca_file"),
+        ('ca_file = "ca.pem"', "redis.ca_file: is for TLS only; write rediss:// in redis.url"),
+        ("tls_verify = false", "redis.tls_verify: is for TLS only; write rediss:// in redis.url"),
+        ('url = "rediss://h/0"\ncert_file = "c.pem"', "redis.cert_file: and redis.key_file go together"),
+        ('url = "rediss://h/0"\nkey_file = "c.key"', "redis.cert_file: and redis.key_file go together"),
+    ],
+)
+def test_keys_of_redis_that_contradict_each_other(file: Path, lines: str, problem: str) -> None:
+    found = refused(file, with_line("redis", lines))
+    assert len(found) == 1
+    assert found[0].startswith(problem)
+    assert "hunter2" not in found[0]
+
+
+def test_files_for_redis_are_relative_to_the_configuration(file: Path) -> None:
+    lines = (
+        'url = "rediss://h/0"\nusername = "u"\npassword_file = "p"\nca_file = "/ca"\ncert_file = "c"\nkey_file = "k"'
+    )
+    redis = read(file, with_line("redis", lines)).redis
+    here = str(file.parent)
+    assert (redis.password_file, redis.ca_file) == (here + "/p", "/ca")
+    assert (redis.cert_file, redis.key_file, redis.tls_verify) == (here + "/c", here + "/k", True)
+
+
 @pytest.mark.parametrize("scheme", ["ftp://u:hunter2@h/", "redis://:hunter2@h:99999/0", "redis://:hunter2@/0", "unix:"])
 def test_a_bad_redis_url_is_not_shown(file: Path, scheme: str) -> None:
     found = refused(file, with_line("redis", f'url = "{scheme}"'))

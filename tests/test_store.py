@@ -312,7 +312,13 @@ def test_a_node_publishes_its_entry(board: Board) -> None:
     entry = board.entry(3)
     assert entry is not None
     assert before <= entry.pop("seen_ms") <= unix_ms()
-    assert entry == {"address": "tcp://127.0.0.1:7103", "role": "candidate", "status": "voting", "term": 9}
+    assert entry == {
+        "address": "tcp://127.0.0.1:7103",
+        "role": "candidate",
+        "status": "voting",
+        "term": 9,
+        "incarnation": 1,
+    }
 
 
 def test_a_node_is_marked_offline_unless_it_came_back_in_a_newer_term(board: Board) -> None:

@@ -20,7 +20,7 @@ import zmq
 from tests.ports import free_ports
 from tests.waiting import wait_until
 from zelect.cluster.control import ProcessState, bring_down
-from zelect.cluster.layout import ClusterError, Layout, Plan, find_port, masked, port_is_free
+from zelect.cluster.layout import ClusterError, Layout, Plan, find_port, port_is_free
 
 TETHER = Path(__file__).parent.parent / "zelect" / "cluster" / "tether.py"
 
@@ -273,11 +273,6 @@ def test_plan_remembers(tmp_path: Path) -> None:
     assert plan.ports == {1: base, 2: base + 1, 3: base + 2}
     assert layout.conf_of(1).stat().st_mode & 0o777 == 0o600
     assert layout.plan_file.stat().st_mode & 0o777 == 0o600
-
-
-def test_secrets_are_masked() -> None:
-    assert masked("redis://user:secret@host:1/0") == "redis://***@host:1/0"
-    assert masked("redis://host:1/0") == "redis://host:1/0"
 
 
 def test_ports_lie_below_the_ephemeral_ones() -> None:

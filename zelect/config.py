@@ -14,13 +14,13 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from zelect.core.settings import Settings
 from zelect.core.timing import MAX_NODE_ID, Proof, Timing
+from zelect.redis_config import RedisConfig, contradictions, redis_url
 
 __all__ = ["MAX_PORT", "SCHEMA", "Config", "ConfigError", "load", "render"]
 
@@ -65,15 +65,6 @@ class PeerConfig:
     id: int
     address: str
     data_dir: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class RedisConfig:
-    """The notice board; an empty `url` means none. It may hold a password."""
-
-    url: str = field(repr=False)
-    ttl_ms: int
-    timeout_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +127,7 @@ class Key:
 
     name: str
     kind: type
-    default: str | int | list[Any] | None
+    default: str | int | bool | list[Any] | None
     check: Callable[[Any], str] = lambda value: ""
     required: bool = False
 
@@ -173,18 +164,6 @@ def _address(wildcard: bool) -> Callable[[str], str]:
         return ""
 
     return check
-
-
-def _redis_url(value: str) -> str:
-    """The text must not show the URL: it may hold a password."""
-    try:
-        parts = urlsplit(value)
-        usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not value or (usable and parts.scheme in ("redis", "rediss", "unix")):
-        return ""
-    return 'is no URL of a Redis; write "redis://host:port/0", "rediss://host:port/0", "unix:///path" or "" for none'
 
 
 def _path(value: str) -> str:
@@ -229,9 +208,16 @@ SCHEMA: Mapping[str, tuple[Key, ...]] = {
         Key("data_dir", str, None, _path),
     ),
     "redis": (
-        Key("url", str, "redis://127.0.0.1:6379/0", _redis_url),
+        Key("url", str, "redis://127.0.0.1:6379/0", redis_url),
         Key("ttl_ms", int, 3000, _between(2000, 86_400_000, "ms")),
         Key("timeout_ms", int, 200, _between(1, 60_000, "ms")),
+        Key("username", str, ""),
+        Key("password_file", str, ""),
+        Key("password_env", str, ""),
+        Key("ca_file", str, ""),
+        Key("cert_file", str, ""),
+        Key("key_file", str, ""),
+        Key("tls_verify", bool, True),
     ),
     # Ranges and inequalities of the durations are those of Timing.problems alone.
     "timing": (
@@ -271,13 +257,15 @@ def load(path: Path) -> Config:
         if table["data_dir"]:
             table["data_dir"] = Path(os.path.abspath(base / table["data_dir"]))
     _check_members(problems, node, peers)
+    problems += [f"redis.{key}: {text}" for key, text in contradictions(tables["redis"])]
     timing = Timing(**{**tables["timing"], "proof": Proof(tables["timing"]["proof"])})
     if not any(problem.startswith("timing.") for problem in problems):
         problems += [f"timing.{key}: {text}" for key, text in timing.problems()]
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    if tables["log"]["file"]:
-        tables["log"]["file"] = os.path.abspath(base / tables["log"]["file"])
+    for section, keys in (("log", ("file",)), ("redis", ("password_file", "ca_file", "cert_file", "key_file"))):
+        for key in keys:
+            tables[section][key] = tables[section][key] and os.path.abspath(base / tables[section][key])
     return Config(
         path=path,
         cluster=ClusterConfig(**tables["cluster"]),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from zelect.asking import ask_all, controller_of
 from zelect.config import Config, load
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.shell.access import Access, AccessError, access_of
 from zelect.shell.clock import now_us
 from zelect.shell.scripts import Keys
 
@@ -54,6 +55,7 @@ class Observer:
     def __init__(self, config: str | Path | Config, *, believe_redis: bool = True) -> None:
         self.config = config if isinstance(config, Config) else load(Path(config))
         self._believe_redis = believe_redis and bool(self.config.redis.url)
+        self._access = access_of(self.config) if self._believe_redis else Access()
         self._addresses = self.config.settings().addresses
         self._key = Keys.of(self.config.cluster.name).controller
         self._client: redis.Redis | None = None
@@ -95,7 +97,7 @@ class Observer:
 
         try:
             if self._client is None:
-                self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000)
+                self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000, self._access)
             asked_us = now_us()
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hgetall(self._key)
@@ -103,7 +105,7 @@ class Observer:
                 record, left_ms = pipe.execute()
             node, term = int(record[b"id"]), int(record[b"term"])
             address = record[b"address"].decode()
-        except (RedisError, OSError, KeyError, ValueError, AttributeError):
+        except (RedisError, AccessError, OSError, KeyError, ValueError, AttributeError):
             return None  # away, or what stands there is no record: the nodes know better
         if not (0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= self.config.redis.ttl_ms):
             return None

@@ -46,7 +46,14 @@ def cluster() -> None:
     metavar="P",
     help="Port of node 1; the others follow.  [default: as before, or 7101]",
 )
-@click.option("--redis", "redis_url", metavar="URL", help="Use this Redis.  [default: run a bundled one]")
+@click.option(
+    "--redis",
+    "redis_url",
+    metavar="URL",
+    envvar="ZELECT_REDIS_URL",
+    show_envvar=True,
+    help="Use this Redis; a URL with a password only by the variable.  [default: run a bundled one]",
+)
 @click.option("--name", metavar="NAME", help="The cluster's name.  [default: as before, or demo]")
 @click.pass_context
 def up(
@@ -62,9 +69,17 @@ def up(
 
     What the nodes saved is kept in DIR: the next start goes on with the terms.
     """
-    from zelect.cli.errors import explained
+    from zelect.cli.errors import Failure, explained
     from zelect.cluster.supervisor import Wish, supervise
+    from zelect.shell.trouble import safe_url
 
+    by_hand = context.get_parameter_source("redis_url") is click.core.ParameterSource.COMMANDLINE
+    if by_hand and redis_url is not None and safe_url(redis_url) != redis_url:
+        raise Failure(
+            "--redis: everybody on this host can read a password on a command line, and may have now: change it, then "
+            "set ZELECT_REDIS_URL to the URL and leave --redis out",
+            2,
+        )
     wish = Wish(nodes, base_port, redis_url, name)
     with explained():
         context.exit(_up_detached(directory, wish) if detach else supervise(directory, wish, live=True))

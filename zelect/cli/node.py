@@ -24,10 +24,10 @@ def node(context: click.Context, path: str, tie: str | None) -> None:
 
     try:
         config = load(Path(path))
+        if tie is not None:
+            from zelect.shell.tie import run_tied
+
+            context.exit(run_tied(config, *map(int, tie.split(","))))
+        context.exit(run(config))
     except ConfigError as error:
         raise Failure(str(error), 2) from error
-    if tie is not None:
-        from zelect.shell.tie import run_tied
-
-        context.exit(run_tied(config, *map(int, tie.split(","))))
-    context.exit(run(config))

@@ -21,12 +21,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from zelect.config import ConfigError, load, render
 from zelect.shell.private import make_directory
 
-__all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "masked", "port_is_free"]
+__all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "port_is_free"]
 
 HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
@@ -93,14 +92,6 @@ def find_port() -> int:
         if port_is_free(port):
             return port
     raise ClusterError(f"found no free port from {_SOUGHT.start} to {_SOUGHT.stop - 1} on {HOST}", 4)
-
-
-def masked(url: str) -> str:
-    """`url` without its secrets."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -28,11 +28,12 @@ import zmq
 
 from zelect.asking import Asker
 from zelect.cluster.control import ControlServer, Processes, ProcessState
-from zelect.cluster.layout import HOST, ClusterError, Layout, Plan, masked
+from zelect.cluster.layout import HOST, ClusterError, Layout, Plan
 from zelect.cluster.server import NoServer, RedisServer, ServerFailed
 from zelect.cluster.tether import prefix
 from zelect.cluster.view import Picture, View, open_view
 from zelect.shell.private import make_directory
+from zelect.shell.trouble import safe_url
 
 __all__ = ["Supervisor", "Wish", "detach", "supervise"]
 
@@ -129,7 +130,7 @@ class Supervisor:
     def _processes(self) -> Processes:
         redis_pid = self._redis.pid if self._redis else None
         states = tuple(child.state(node) for node, child in sorted(self._children.items()))
-        return Processes(os.getpid(), masked(self._plan.url), redis_pid, states)
+        return Processes(os.getpid(), safe_url(self._plan.url), redis_pid, states)
 
     # -- commands -------------------------------------------------------------------------
 

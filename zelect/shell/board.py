@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from zelect.core.effects import (
     AskController,
@@ -19,10 +21,13 @@ from zelect.core.effects import (
     WithdrawOffice,
 )
 from zelect.shell import scripts
+from zelect.shell.access import Access
+from zelect.shell.audit import AUDIT, MOST_ENTRIES, Own, parse_findings
 from zelect.shell.clock import now_us
 from zelect.shell.mailbox import Job
 from zelect.shell.scripts import Keys, Reply, Script
 from zelect.shell.stories import plain_story
+from zelect.shell.trouble import safe_url
 
 if TYPE_CHECKING:
     import redis
@@ -43,6 +48,8 @@ class Who:
     node: int
     address: str
     incarnation: int
+    roster: Mapping[int, str] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
 
 
 class Void(Exception):
@@ -55,7 +62,7 @@ class Board:
     def __init__(self, who: Who) -> None:
         self._who = who
         self._keys = Keys.of(who.cluster)
-        self._client = connect(who.url, who.timeout_ms / 1000)
+        self._client = connect(who.url, who.timeout_ms / 1000, who.access)
         self._office = (0, 0)
         self._office_words: tuple[str | int, ...] = ()
 
@@ -75,12 +82,22 @@ class Board:
                 message = json.dumps({"id": None, "term": term, "reason": reason})
                 return self._run(scripts.WITHDRAW, self._keys.changes, node, term, who.incarnation, message)
             case PublishNode():
-                entry = json.dumps({"address": who.address, **asdict(intent), "seen_ms": job.unix_ms})
+                mine = {"address": who.address, "incarnation": who.incarnation, "seen_ms": job.unix_ms}
+                entry = json.dumps(mine | asdict(intent))
                 return self._run(scripts.SELF, node, entry)
             case MarkOffline():
                 return self._mark(intent)
             case Depart(last):
                 return self._run(scripts.DEPART, self._keys.changes, node, who.incarnation, int(last))
+
+    def audit(self, wrote: bool) -> str:
+        """What else is wrong, for people (see `zelect.shell.audit`). Raises as `carry_out` does."""
+        who, keys = self._who, self._keys
+        names = (keys.controller, keys.nodes, keys.elections, keys.witness)
+        value = self._evaluate(AUDIT, 0, *names, keys.changes, str(MOST_ENTRIES))
+        user = who.access.username or urlsplit(who.url).username or "default"
+        own = Own(who.cluster, who.node, who.incarnation, user, who.roster, wrote)
+        return parse_findings(value).problems(own, safe_url(who.url))
 
     def _publish(self, office: PublishOffice, since_ms: int) -> Reply:
         who, term = self._who, office.term
@@ -127,18 +144,23 @@ class Board:
         keys = (self._keys.controller, self._keys.nodes, self._keys.elections)
         if valid_until_us is not None and now_us() >= valid_until_us:
             raise Void
+        words = [*keys, *map(str, args)]
+        return scripts.parse_reply(self._evaluate(script, len(keys), *words, valid_until_us=valid_until_us))
+
+    def _evaluate(self, script: Script, keys: int, *words: str, valid_until_us: int | None = None) -> object:
         from redis.exceptions import NoScriptError
 
-        words = [*keys, *map(str, args)]
         with contextlib.suppress(NoScriptError):
-            return scripts.parse_reply(self._client.evalsha(script.sha, len(keys), *words))
+            return self._client.evalsha(script.sha, keys, *words)
         # EVAL also loads the script, and needs no permission for SCRIPT LOAD.
         if valid_until_us is not None and now_us() >= valid_until_us:
             raise Void
-        return scripts.parse_reply(self._client.eval(script.text, len(keys), *words))
+        return self._client.eval(script.text, keys, *words)
 
 
-def connect(url: str, timeout_s: float) -> redis.Redis:
+def connect(url: str, timeout_s: float, access: Access) -> redis.Redis:
+    """A client with one connection at a time, made when it is first needed. Raises what redis-py
+    raises for a URL that it can't use."""
     import redis
     from redis.backoff import NoBackoff
     from redis.connection import parse_url
@@ -148,7 +170,7 @@ def connect(url: str, timeout_s: float) -> redis.Redis:
     options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     for name in ("retry_on_error", "timeout", "max_connections"):
         options.pop(name, None)
-    options |= {
+    options |= access.options(tls=url.startswith("rediss://")) | {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),

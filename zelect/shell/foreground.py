@@ -18,7 +18,7 @@ __all__ = ["run"]
 def run(config: Config) -> int:
     """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
     3 when durable state cannot be used, 4 when the address cannot be bound. Errors are told on
-    standard error."""
+    standard error. Raises `ConfigError` for a file that `config` names and that cannot be used."""
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = Node(config, log)

@@ -39,6 +39,7 @@ from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, 
 from zelect.core.view import View
 from zelect.log import Log
 from zelect.machine import Machine
+from zelect.shell.access import access_of
 from zelect.shell.birth import be_born
 from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
@@ -47,12 +48,13 @@ from zelect.shell.lateness import Lateness
 from zelect.shell.office import Office, controller_now
 from zelect.shell.poller import Poller
 from zelect.shell.recorder import Recorder
+from zelect.shell.redis_news import RedisNews, sides_of
 from zelect.shell.report import report_of
-from zelect.shell.store import Hint, Store, StoreState, safe_url
+from zelect.shell.store import Hint
 from zelect.shell.teller import Teller
 from zelect.shell.transport import Received, Transport
+from zelect.shell.trouble import safe_url
 from zelect.shell.wakeup import Bell, Wakeup
-from zelect.shell.witness import WitnessClient
 
 __all__ = ["Node"]
 
@@ -65,7 +67,7 @@ _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 class Node:
     """The world around one machine. `dial`: where to connect to a peer when not at its address, as
     through a proxy. `office`: given where jobs act in it, see `Office.occupy`. Raises `BallotError`,
-    `DataDirError`, `CannotBind`. Belongs to one thread, but for `office`."""
+    `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `office`."""
 
     def __init__(
         self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, office: Office | None = None
@@ -73,6 +75,7 @@ class Node:
         self.config = config
         self.log = log
         self.settings = settings = replace(config.settings(), guarded=office is not None)
+        access = access_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = Transport(
@@ -106,26 +109,9 @@ class Node:
         # How long to read before judging (R14): every peer has had its turn by then, flood or not.
         self.drain_us = settings.timing.heartbeat_us // 4
         self.due_us: int | None = None
-        self.store_state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
+        self.redis = RedisNews(log, config)
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
-        self.store = Store(
-            self.context,
-            url=config.redis.url,
-            ttl_ms=config.redis.ttl_ms,
-            timeout_ms=config.redis.timeout_ms,
-            cluster=settings.cluster,
-            node=settings.node,
-            address=settings.addresses[settings.node],
-            incarnation=saved.incarnation,
-        )
-        self.witness = WitnessClient(
-            self.context,
-            url=config.redis.url if settings.dynamic else "",
-            timeout_ms=config.redis.timeout_ms,
-            cluster=settings.cluster,
-            node=settings.node,
-            incarnation=saved.incarnation,
-        )
+        self.store, self.witness = sides_of(self.context, config, settings, access, saved.incarnation)
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -178,6 +164,7 @@ class Node:
             data_dir=self.config.node.data_dir,
             redis=safe_url(self.config.redis.url),
         )
+        self.redis.tell_start()
         if was_open := self.data_dir.was_open:
             self.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
         if self.ballot.saved.amnesia:
@@ -266,6 +253,7 @@ class Node:
         if everywhere or self.witness.pipe in ready:
             for event in self.witness.receive():
                 self._step(event)
+            self.redis.hear_witness(self.witness.problem)
 
     def _may_end(self) -> bool:
         """After the goodbye: stay until a successor is heard, but not long."""
@@ -304,15 +292,8 @@ class Node:
         for event in self.store.receive():
             if isinstance(event, Hint):
                 self._step(StoreHint(event.controller, event.term))
-            elif event != self.store_state:
-                self._tell_store(event)
-
-    def _tell_store(self, state: StoreState) -> None:
-        before, self.store_state = self.store_state, state
-        if (before.up, before.problem) != (state.up, state.problem):
-            calm = (state.up and not state.problem) or not self.config.redis.url
-            level = "info" if calm else "warning"
-            self.log.event(level, "store_up" if state.up else "store_down", problem=state.problem)
+            else:
+                self.redis.hear_board(event)
 
     # -- out ----------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from zelect import __version__
 from zelect.core.view import View
 from zelect.shell.clock import now_us, unix_ms
-from zelect.shell.store import safe_url
 from zelect.shell.stories import plain_rounds, plain_story
 
 if TYPE_CHECKING:
@@ -28,18 +27,12 @@ def report_of(node: Node, view: View) -> str:
     counters |= {f"store_{name}": count for name, count in node.store.counters.items()}
     counters |= {f"witness_{name}": count for name, count in node.witness.counters.items()}
     counters["log_dropped"] = node.log.dropped
-    state = node.store_state
     shell = {
         "cluster": node.settings.cluster,
         "pid": os.getpid(),
         "version": __version__,
         "address": node.settings.addresses[node.settings.node],
-        "store": {
-            "url": safe_url(node.config.redis.url),
-            "state": "up" if state.up else "down",
-            "published_term": state.published_term or None,
-            "problem": state.problem,
-        },
+        "store": node.redis.report(),
         "counters": counters,
         "uptime_ms": (now_us() - node.began_us) // 1000,
         "rss_kb": _resident_kb(),

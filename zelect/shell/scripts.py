@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
@@ -28,15 +26,12 @@ __all__ = [
     "OFFICE",
     "SELF",
     "WITHDRAW",
-    "Failure",
     "GarbledReply",
     "Keys",
     "Reply",
     "Script",
-    "explain",
     "parse_entry",
     "parse_reply",
-    "safe_url",
 ]
 
 _PRELUDE = """
@@ -212,6 +207,9 @@ ENTRY = Script.of(_ENTRY)
 DEPART = Script.of(_DEPART)
 
 
+_PARTS = ("controller", "nodes", "elections", "changes", "witness")
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The names in Redis of one cluster's notice board."""
@@ -220,10 +218,11 @@ class Keys:
     nodes: str
     elections: str
     changes: str
+    witness: str
 
     @classmethod
     def of(cls, cluster: str) -> Keys:
-        return cls(*(f"zelect:{{{cluster}}}:{part}" for part in ("controller", "nodes", "elections", "changes")))
+        return cls(*(f"zelect:{{{cluster}}}:{part}" for part in _PARTS))
 
 
 class GarbledReply(Exception):
@@ -274,77 +273,3 @@ def parse_entry(text: str) -> dict[str, Any] | None:
         return None
     term = value.get("term")
     return value if type(term) is int and 0 <= term <= MAX_TERM else None
-
-
-def safe_url(url: str) -> str:
-    """`url` without its secrets, for logs and people. Whatever stands before the last "@" goes,
-    because a password with an unescaped "/" or "#" would else pass for a path."""
-    scheme, mark, rest = url.rpartition("://")
-    if "@" in rest:
-        rest = "***@" + rest.rpartition("@")[2]
-    return scheme + mark + re.sub(r"([?&](?!db=)[^=&]*=)[^&]*", r"\1***", rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why nothing was written. `lost`: there is no use in trying the next thing at once."""
-
-    problem: str
-    lost: bool
-
-
-_CODES = {
-    "WRONGPASS": "wrong password: correct user and password in redis.url",
-    "NOAUTH": "a password is needed: put it into redis.url, as in redis://:PASSWORD@host",
-    "NOPERM": "the user lacks permissions: allow it keys ~zelect:*, channels &zelect:* and the commands of the scripts",
-    "READONLY": "the server is a read-only replica: point redis.url at the primary",
-    "LOADING": "the server is loading its data: wait for it",
-    "OOM": "the server's memory is full: raise maxmemory or remove data",
-    "MISCONF": "the server refuses writes as it cannot save to disk: mend its disk, or its save settings",
-    "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
-    "BUSY": "the server is busy with somebody's script: SCRIPT KILL ends it",
-    "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
-    "MOVED": "another node of the Redis Cluster holds the keys: point redis.url at that node",
-    "ASK": "the keys are moving within the Redis Cluster: wait for it",
-    "TRYAGAIN": "the keys are moving within the Redis Cluster: wait for it",
-    "NOSCRIPT": "the server forgot a script just loaded: it is flushed time and again, or a proxy spreads the commands",
-}
-_PATTERNS = (
-    # What a server says instead of its code: redis-py cuts some codes off, old servers lack them.
-    (re.compile(r"invalid (username-)?password|AUTH <password> called|AUTH, but no password", re.I), "WRONGPASS"),
-    (re.compile(r"Authentication required|unauthenticated", re.I), "NOAUTH"),
-    (re.compile(r"ACL failure|can't run this command|has no permissions", re.I), "NOPERM"),
-    *((re.compile(rf"(?<![\w']){code}\b"), code) for code in _CODES),
-)
-
-
-def explain(error: Exception, url: str, timeout_ms: int) -> Failure:
-    """What `error` of redis-py means, with its mend and without secrets."""
-    import redis.exceptions as kinds  # here only: it pulls in asyncio
-
-    place = safe_url(url)
-    code = getattr(error, "status_code", None)
-    if code not in _CODES:
-        code = next((code for pattern, code in _PATTERNS if pattern.search(str(error))), None)
-    if code is not None:
-        return Failure(f"{code}: {_CODES[code]} ({place})", lost=code not in ("NOPERM", "OOM", "READONLY", "MISCONF"))
-    if isinstance(error, kinds.TimeoutError):
-        return Failure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it hung or overloaded?", True)
-    if isinstance(error.__context__, ConnectionRefusedError):
-        return Failure(f"connection refused: nothing listens at {place}; start the server or correct redis.url", True)
-    text = _scrub(str(error), url)
-    if isinstance(error, kinds.ConnectionError):
-        return Failure(f"no connection to {place}: {text}", True)
-    if isinstance(error, kinds.InvalidResponse | GarbledReply):
-        return Failure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
-    return Failure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
-
-
-def _scrub(text: str, url: str) -> str:
-    # Old servers repeat the arguments of a command that they don't know, such as AUTH.
-    text = text.partition(", with args")[0]
-    before = url.rpartition("://")[2].rpartition("@")[0]
-    for secret in {before, *re.findall(r"[?&](?!db=)[^=&]*=([^&]*)", url), *before.split(":", 1)}:
-        for form in {secret, unquote(secret)} - {""}:
-            text = text.replace(form, "***")
-    return text[:200]

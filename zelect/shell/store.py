@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -30,10 +30,12 @@ from zelect.core.effects import (
     PublishOffice,
     WithdrawOffice,
 )
+from zelect.shell.access import Access
 from zelect.shell.board import Board, Void, Who
 from zelect.shell.clock import now_us, unix_ms
 from zelect.shell.mailbox import Job, Mailbox
-from zelect.shell.scripts import Failure, Reply, explain, safe_url
+from zelect.shell.scripts import Reply
+from zelect.shell.trouble import Failure, explain, safe_url
 
 __all__ = ["Hint", "Store", "StoreEvent", "StoreState", "safe_url"]
 
@@ -41,6 +43,7 @@ _READY_WITHIN_MS = 5000
 _PATIENCE = 4
 """A question, and any single write, has this many time-outs."""
 _NEVER = float("inf")
+_AUDIT_EVERY_S = 10.0
 _numbers = count(1)
 
 
@@ -73,7 +76,8 @@ class Store:
 
     `url`: of Redis, "" for none. `ttl_ms`: life of the controller's record unless refreshed.
     `timeout_ms`: for one exchange with Redis. The rest says who publishes: `cluster`, `node`,
-    `address`, `incarnation`. `counters` and `state` (the newest `StoreState` received) may be read
+    `address`, `incarnation`; `roster`: the members' ids and addresses (none: strangers are not
+    looked for); `access`: user, password and TLS. `counters` and `state` (the newest `StoreState` received) may be read
     at any time. Not thread-safe: one thread makes, uses and closes it.
     """
 
@@ -88,8 +92,11 @@ class Store:
         node: int,
         address: str,
         incarnation: int,
+        roster: Mapping[int, str] | None = None,
+        access: Access | None = None,
     ) -> None:
-        self._who = Who(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
+        who = Who(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
+        self._who = replace(who, roster=dict(roster or {}), access=access or Access())
         names = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
         self.counters: dict[str, int] = dict.fromkeys(names, 0)
         self.state = StoreState(False, 0, 0, "not asked yet" if url else "not configured")
@@ -103,6 +110,7 @@ class Store:
         self._patience_s = _PATIENCE * timeout_ms / 1000
         self._done_by: float | None = None
         self._watched = False
+        self._audit_at = 0.0
         self._closed = False
         self._threads: tuple[threading.Thread, ...] = ()
         self.pipe, self._far_end = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -258,9 +266,7 @@ class Store:
         garbage: dict[str, None] = {}
         done = 0
         while (job := self._mailbox.pop()) is not None:
-            self._done_by = time.monotonic() + self._patience_s
-            if not self._watched:
-                self._to_pump.put("writing")
+            self._begin()
             outcome = self._attempt(board, job)
             self._done_by = None
             if isinstance(outcome, Reply):
@@ -275,18 +281,39 @@ class Store:
         for job, _ in failed:
             if not isinstance(job.intent, AskController):
                 self._mailbox.put_back(job)
+        if not any(failure.lost for _, failure in failed):
+            self._audit(board, notes, now=bool(failed))
         if failed:
-            self._say(StoreState(False, *published, failed[0][1].problem))
+            self._say(StoreState(False, *published, _joined(failed[0][1].problem, notes.get("audit"))))
         elif done:
             self.counters["garbage"] += len(garbage)
-            problem = "; ".join([*(f"garbage in Redis: {text}" for text in garbage), *filter(None, notes.values())])
+            problem = _joined(*(f"garbage in Redis: {text}" for text in garbage), *notes.values())
             self._say(StoreState(True, *published, problem))
         return published
+
+    def _begin(self) -> None:
+        """From here on the worker is in Redis' hands."""
+        self._done_by = time.monotonic() + self._patience_s
+        if not self._watched:
+            self._to_pump.put("writing")
 
     def _say(self, state: StoreState) -> None:
         if state != self._said or state != self._told:  # the pump may have told of a hang meanwhile
             self._said = state
             self._to_pump.put(state)
+
+    def _audit(self, board: Board, notes: dict[str, str], now: bool) -> None:
+        """Note from time to time what is amiss beside this node's own business; `now`: at once."""
+        if not now and time.monotonic() < self._audit_at:
+            return
+        self._audit_at = time.monotonic() + _AUDIT_EVERY_S
+        self._begin()
+        try:
+            notes["audit"] = board.audit(self.counters["written"] > 0)
+        except Exception:  # what keeps it from an answer meets the next write too, which reports it
+            board.close()
+            notes.pop("audit", None)
+        self._done_by = None
 
     def _attempt(self, board: Board, job: Job) -> Reply | Failure | None:
         asks = isinstance(job.intent, AskController)
@@ -318,6 +345,10 @@ class Store:
             self.counters["garbage"] += bool(reply.more)
         elif isinstance(intent, PublishNode):
             notes.pop("entry", None)
+
+
+def _joined(*problems: str | None) -> str:
+    return "; ".join(filter(None, problems))
 
 
 def _superseded(term: int, reply: Reply) -> str:

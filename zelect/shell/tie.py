@@ -20,7 +20,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from zelect.config import Config
+from zelect.config import Config, ConfigError
 from zelect.log import setup
 from zelect.shell.ballot import BallotError
 from zelect.shell.clock import now_us
@@ -113,9 +113,9 @@ def run_tied(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) ->
             threading.Thread(target=_execute, args=(office, os.getppid(), kill_us), name="tie-end", daemon=True).start()
         with Hooks(config, office, log):
             return node.run()
-    except (BallotError, DataDirError, CannotBind) as error:
+    except (ConfigError, BallotError, DataDirError, CannotBind) as error:
         control.sendall(json.dumps({"failed": str(error)}).encode() + b"\n")
-        return 4 if isinstance(error, CannotBind) else 3
+        return 2 if isinstance(error, ConfigError) else 4 if isinstance(error, CannotBind) else 3
 
 
 def _execute(office: _TiedOffice, program: int, kill_us: int) -> None:

@@ -24,9 +24,10 @@ from zelect.core.effects import WitnessFound, WitnessIntent, WitnessLook, Witnes
 from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import Witness
+from zelect.shell.access import Access
 from zelect.shell.board import connect
 from zelect.shell.clock import now_us
-from zelect.shell.scripts import explain, safe_url
+from zelect.shell.trouble import explain, safe_url
 from zelect.shell.witness_scripts import WITNESS_SCRIPT, WitnessReply, parse_witness_reply, witness_key, words
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class WitnessClient:
 
     `url`: of Redis, "" for none. `timeout_ms`: after so long a vote is answered as UNREACHABLE and
     a look as not ready, whatever Redis does; a PING and a founding then stay without an answer.
-    `cluster`, `node` and `incarnation` say who asks. `counters` and `problem` may be read at any
-    time. Not thread-safe: one thread makes, uses and closes it.
+    `cluster`, `node` and `incarnation` say who asks; `access`: user, password and TLS.
+    `counters` and `problem` may be read at any time. Not thread-safe: one thread makes, uses and closes it.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class WitnessClient:
         cluster: str,
         node: int,
         incarnation: int,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._url, self._timeout_ms = url, timeout_ms
         self._key, self._node, self._incarnation = witness_key(cluster), node, incarnation
         names = ("submitted", "overtaken", "done", "refused", "failed", "unsent", "unanswered")
@@ -197,7 +200,7 @@ class WitnessClient:
     def _work(self) -> None:
         client: redis.Redis | None = None
         try:
-            client = connect(self._url, self._timeout_ms / 1000)
+            client = connect(self._url, self._timeout_ms / 1000, self._access)
         except Exception as error:  # a witness that can't be had never takes the node down
             # Not the error's text: a URL that can't be parsed stands in it with its password.
             self._problem = f"{type(error).__name__}: redis.url {safe_url(self._url)} can't be used; correct it"
