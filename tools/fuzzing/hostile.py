@@ -260,7 +260,8 @@ def _due(open_: dict[int, _Open], now_s: float) -> list[int]:
     """The connections that may go on: those with something to read, with room to write, or whose pause is over."""
     writers = [number for number, one in open_.items() if not one.closing and one.ready_s <= now_s]
     readable, writable, _ = select.select(list(open_), writers, [], 0.002)
-    over = [number for number, one in open_.items() if one.closing and one.ready_s <= now_s]
+    # One whose bytes the node no longer takes is neither readable nor writable, until its time is up.
+    over = [n for n, one in open_.items() if now_s > one.until_s or (one.closing and one.ready_s <= now_s)]
     return list({*readable, *writable, *over})
 
 
