@@ -277,3 +277,23 @@ def test_a_command_that_leaves_children_behind_leaves_none(fleet: Fleet, tmp_pat
     assert zelect("run", "-c", cluster.conf(1), "--child-exit-code", "--", "sh", "-c", leaves).returncode == 0
     assert time.monotonic() - began < 60
     assert gone(int(pid.read_text()))
+
+
+def test_a_guard_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
+    """The renewals stop, and the guard can't act: the supervisor ends the command itself, in time."""
+    stage = Stage(fleet.cluster(timing=BUSY))
+    stage.start(1, words=("stubborn",))
+    stage.cluster.start(2, 3)
+    first = stage.begun(1)
+    stage.cluster.settled()
+    guard = guard_of(stage, 1)
+    guard.suspend()
+    stage.cluster.freeze(2, 3)
+    frozen_us = now_us()
+    wait_until(lambda: gone(first[3]))
+    assert max(row[0] for row in stage.lines()) < frozen_us + BUSY["lease_ms"] * 1000
+    guard.resume()
+    stage.cluster.thaw(2, 3)
+    wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
+    assert stage.cluster.processes[1].poll() is None, "a guard that was late is no reason to end"
+    stage.check()

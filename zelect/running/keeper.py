@@ -103,9 +103,10 @@ class Keeper:
                 self.group = 0
         return words
 
-    def kill(self) -> None:
-        """The last resort, when the guard does not do its work: kill it, and the command's group."""
-        for pid in (self.group, self.process.pid if self.process is not None else 0):
+    def kill(self, the_guard_too: bool = True) -> None:
+        """The last resort, when the guard does not do its work: kill the command's group, and the guard,
+        with which the command's own process dies."""
+        for pid in (self.group, self.process.pid if self.process is not None and the_guard_too else 0):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if pid:
                     os.killpg(pid, signal.SIGKILL)

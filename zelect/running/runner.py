@@ -29,6 +29,8 @@ FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, sign
 _FIRST_WAIT_US = 100_000
 _LONGEST_WAIT_US = 10_000_000
 _LONG_RUN_US = 10_000_000
+_LATE_US = 5_000_000
+_AGAIN_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Runner:
             if self._office is None and (self._going or self._over):
                 self._node.ask_to_stop()
                 return
-            if self._node.ended:
+            if self._office is None and self._node.ended:
                 return
             poll.poll(self._wait_ms())
             for number in news.take():
@@ -103,7 +105,8 @@ class Runner:
     def _wait_ms(self) -> float | None:
         office = self._office
         if office is not None:
-            return max(1.0, (self._last_us(office) - now_us()) / 1000)
+            left_us = self._last_us(office) - now_us()
+            return left_us / 1000 if left_us > 0 else _AGAIN_MS
         return max(1.0, (self._retry_us - now_us()) / 1000) if self._retry_us else None
 
     def _last_us(self, office: Office) -> int:
@@ -122,7 +125,8 @@ class Runner:
             if tenure is not None and tenure.term == office.term:
                 office.lapses_us = tenure.lapses_us
             if now_us() >= self._last_us(office):
-                self._keeper.kill()
+                # After a freeze of everything the guard is only late: it gets some time to say so.
+                self._keeper.kill(the_guard_too=now_us() >= self._last_us(office) + _LATE_US)
             return
         office = self._node.office
         if office is None or self._going or self._over or office.number == self._done or now_us() < self._retry_us:
