@@ -29,9 +29,12 @@ from zelect.config import Config, load, render
 from zelect.core.effects import Saved
 from zelect.core.messages import Envelope, Query, Report
 from zelect.shell.ballot import newest_slot
+from zelect.shell.keyfiles import DIRECTORY_FILE, Owner, make_keys, secret_file
+from zelect.shell.keys import Keyring, Right, keyring_to_ask, read_key
+from zelect.shell.link import Lock
 from zelect.wire import decode, encode
 
-__all__ = ["CALM", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]
+__all__ = ["CALM", "OPERATOR", "READER", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -44,6 +47,8 @@ CALM: Mapping[str, int | str] = {
 }
 """Timings for tests in which nothing may change although the machine is busy."""
 _TAIL_LINES = 40
+OPERATOR = Owner(operator="steerer")
+READER = Owner(operator="reader", right=Right.READ)
 
 
 def _environment() -> dict[str, str]:
@@ -80,7 +85,9 @@ class Cluster:
         redis_url: str = "",
         timing: Mapping[str, int | str] | None = None,
         quorum: str = "dynamic",
+        secure: bool = False,
     ) -> None:
+        self.secure = secure
         self.directory, self.name, self.redis_url, self.quorum = directory, name, redis_url, quorum
         self.ids = tuple(ids)
         self.ports = dict(zip(self.ids, free_ports(len(self.ids)), strict=True))
@@ -89,6 +96,9 @@ class Cluster:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         directory.mkdir(parents=True, exist_ok=True)
+        self.keys = directory / "keys"
+        if secure:
+            make_keys(self.keys, [*(Owner(node=node) for node in self.ids), OPERATOR, READER])
         for node in self.ids:
             self.write(node, timing)
 
@@ -99,7 +109,21 @@ class Cluster:
 
     def text(self, node: int, timing: Mapping[str, int | str] | None = None) -> str:
         data_dirs = {one: str(path) for one, path in self.data_dirs.items()}
-        return render(self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json", self.quorum)
+        security = None
+        if self.secure:
+            security = {
+                "key_file": str(secret_file(self.keys, Owner(node=node))),
+                "directory_file": str(self.keys / DIRECTORY_FILE),
+                "operator_key_file": str(secret_file(self.keys, OPERATOR)),
+            }
+        return render(
+            self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json", self.quorum, security
+        )
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """What an operator who may steer speaks with; None: plain text."""
+        return keyring_to_ask(self.config(self.ids[0]))
 
     def write(self, node: int, timing: Mapping[str, int | str] | None = None) -> None:
         self.conf(node).write_text(self.text(node, timing))
@@ -184,11 +208,15 @@ class Cluster:
     # -- questions ------------------------------------------------------------------------
 
     def reports(self, within_s: float = 1.0) -> dict[int, NodeReport]:
-        return ask_all(self.name, self.addresses, within_s)
+        return ask_all(self.name, self.addresses, within_s, keyring=self.keyring)
 
     def in_office(self, within_s: float = 0.4) -> NodeReport | None:
         """Who says of itself that it is in office."""
-        some = ask_all(self.name, self.addresses, within_s, lambda reports: controller_of(reports) is not None)
+
+        def enough(reports: Mapping[int, NodeReport]) -> bool:
+            return controller_of(reports) is not None
+
+        some = ask_all(self.name, self.addresses, within_s, enough, self.keyring)
         return controller_of(some)
 
     def controller(self, term_above: int = 0, within_s: float = 40.0) -> NodeReport:
@@ -251,6 +279,11 @@ class Cluster:
         socket = self._context.socket(zmq.DEALER)
         try:
             socket.setsockopt(zmq.LINGER, 0)
+            keyring = self.keyring
+            if keyring is not None:
+                # The key that the node uses now; the other one is not tried here.
+                own = read_key(secret_file(self.keys, Owner(node=node))).public
+                Lock(keyring.pair, (own,)).put_on(socket, 0)
             socket.connect(self.addresses[node])
             socket.send(encode(Envelope(self.name, 0, 0, 0, 0, Query("status"))))
             if not socket.poll(int(within_s * 1000)):
@@ -305,9 +338,10 @@ class Fleet:
         redis_url: str = "",
         timing: Mapping[str, int | str] | None = None,
         quorum: str = "dynamic",
+        secure: bool = False,
     ) -> Cluster:
         name = f"{self._directory.name}-{len(self.clusters)}"[-64:]
-        made = Cluster(self._directory / f"cluster{len(self.clusters)}", name, ids, redis_url, timing, quorum)
+        made = Cluster(self._directory / f"cluster{len(self.clusters)}", name, ids, redis_url, timing, quorum, secure)
         self.clusters.append(made)
         return made
 

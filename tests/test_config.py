@@ -17,10 +17,10 @@ CONF = Path(__file__).parent.parent / "conf"
 MEMBERS = """
 [[peers]]
 id = 1
-address = "tcp://10.0.0.1:7101"
+address = "tcp://127.0.0.1:7101"
 [[peers]]
 id = 2
-address = "tcp://10.0.0.2:7101"
+address = "tcp://127.0.0.2:7101"
 """
 LEAST = '[cluster]\nname = "demo"\n[node]\nid = 1\n' + MEMBERS
 
@@ -55,12 +55,12 @@ def with_line(section: str, line: str) -> str:
 def test_the_least_that_is_needed(file: Path) -> None:
     config = read(file, LEAST)
     assert config.cluster.quorum == "dynamic"
-    assert config.node.listen == config.node.advertise == "tcp://10.0.0.1:7101"
+    assert config.node.listen == config.node.advertise == "tcp://127.0.0.1:7101"
     assert config.node.data_dir == file.parent / "data" / "n1"
     assert config.node.priority == 0
     assert [(peer.id, peer.address) for peer in config.peers] == [
-        (1, "tcp://10.0.0.1:7101"),
-        (2, "tcp://10.0.0.2:7101"),
+        (1, "tcp://127.0.0.1:7101"),
+        (2, "tcp://127.0.0.2:7101"),
     ]
     assert [peer.data_dir for peer in config.peers] == [config.node.data_dir, None]
     assert (config.redis.url, config.redis.ttl_ms, config.redis.timeout_ms) == ("redis://127.0.0.1:6379/0", 3000, 200)
@@ -99,6 +99,8 @@ def test_everything_set(file: Path) -> None:
     proof = "process"
     [limits]
     max_message_bytes = 4096
+    [security]
+    allow_plaintext = true
     [log]
     level = "debug"
     format = "json"
@@ -144,15 +146,15 @@ def test_other_redis_urls(file: Path, url: str) -> None:
         ("node", 'data_dir = ""', "node.data_dir: is empty or has a zero byte; write a path"),
         ("node", 'data_dir = "a\\u0000"', "node.data_dir: is empty or has a zero byte"),
         ("peers", 'data_dir = "elsewhere"', "node.data_dir: is "),
-        ("node", 'advertise = "tcp://10.0.0.9:7101"', "node.advertise: must be this node's [[peers]] address"),
+        ("node", 'advertise = "tcp://127.0.0.9:7101"', "node.advertise: must be this node's [[peers]] address"),
         ("node", 'advertise = "tcp://0.0.0.0:7101"', "node.advertise: names every interface"),
         (
             "node",
-            'listen = "tcp://10.0.0.1:32768"',
+            'listen = "tcp://127.0.0.1:32768"',
             "node.listen: has port 32768; take one from 1 to 32767: above lie the e",
         ),
-        ("node", 'listen = "tcp://10.0.0.1:0"', "node.listen: has port 0; take one from 1 to 32767"),
-        ("node", 'listen = "10.0.0.1:7101"', 'node.listen: is "10.0.0.1:7101"; write "tcp://host:port"'),
+        ("node", 'listen = "tcp://127.0.0.1:0"', "node.listen: has port 0; take one from 1 to 32767"),
+        ("node", 'listen = "127.0.0.1:7101"', 'node.listen: is "127.0.0.1:7101"; write "tcp://host:port"'),
         ("redis", "ttl_ms = 1999", "redis.ttl_ms: is 1999; must lie between 2000 and 86400000 ms"),
         ("redis", "timeout_ms = 0", "redis.timeout_ms: is 0; must lie between 1 and 60000 ms"),
         ("redis", 'url = "http://h:1/0"', "redis.url: is no URL of a Redis; write "),
@@ -182,15 +184,42 @@ def test_one_mistake_is_one_line(file: Path, section: str, line: str, problem: s
     ],
 )
 def test_addresses_that_nobody_can_be_reached_at(file: Path, address: str) -> None:
-    found = refused(file, LEAST.replace("tcp://10.0.0.2:7101", address))
+    found = refused(file, LEAST.replace("tcp://127.0.0.2:7101", address))
     assert len(found) == 1
     assert found[0].startswith("peers[2].address: ")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "[::]", "10.0.0.1", "eth0"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "[::]", "127.0.0.1", "eth0"])
 def test_a_node_may_listen_everywhere(file: Path, host: str) -> None:
     listen = f"tcp://{host}:7101"
-    assert read(file, with_line("node", f'listen = "{listen}"')).node.listen == listen
+    text = with_line("node", f'listen = "{listen}"') + "[security]\nallow_plaintext = true\n"
+    assert read(file, text).node.listen == listen
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "[::]", "10.0.0.1", "eth0", "127.0.0.1.example", "128.0.0.1"])
+def test_plain_text_beyond_this_host_must_be_wanted_in_as_many_words(file: Path, host: str) -> None:
+    text = with_line("node", f'listen = "tcp://{host}:7101"')
+    found = refused(file, text)
+    assert len(found) == 1
+    assert found[0].startswith(f"node.listen: tcp://{host}:7101 can be reached from other hosts")
+    assert "zelect keygen" in found[0]
+    assert "security.allow_plaintext = true" in found[0]
+    assert refused(file, text + "[security]\nallow_plaintext = false\n") == found
+    keys = '[security]\nkey_file = "keys/n1.key"\ndirectory_file = "/k/public.toml"\n'
+    security = read(file, text + keys).security
+    assert (security.key_file, security.directory_file) == (str(file.parent / "keys" / "n1.key"), "/k/public.toml")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.255.0.3", "localhost", "[::1]"])
+def test_plain_text_on_this_host_needs_no_words(file: Path, host: str) -> None:
+    assert not read(file, with_line("node", f'listen = "tcp://{host}:7101"')).security.allow_plaintext
+
+
+@pytest.mark.parametrize(("given", "missing"), [("key_file", "directory_file"), ("directory_file", "key_file")])
+def test_a_key_and_a_directory_go_together(file: Path, given: str, missing: str) -> None:
+    found = refused(file, with_line("security", f'{given} = "x"'))
+    assert len(found) == 1
+    assert found[0].startswith(f"security.{missing}: is missing")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "{x}", "x" * 65, "a\\n"])
@@ -249,8 +278,8 @@ def test_a_bad_redis_url_is_not_shown(file: Path, scheme: str) -> None:
         (LEAST.replace("id = 1\n", "id = 3\n", 1), "node.id: 3 has no [[peers]] entry; list every member there"),
         (LEAST.replace("id = 2", "id = 1"), "node.id: 1, this node's own, has 2 [[peers]] entries; keep one"),
         (
-            LEAST.replace("10.0.0.2", "10.0.0.1"),
-            "peers.address: tcp://10.0.0.1:7101 stands in peers[1], peers[2]; every",
+            LEAST.replace("127.0.0.2", "127.0.0.1"),
+            "peers.address: tcp://127.0.0.1:7101 stands in peers[1], peers[2]; every",
         ),
         (LEAST.split("[[peers]]")[0], "node.id: 1 has no [[peers]] entry"),
         ("peers = 1\n" + LEAST.split("[[peers]]")[0], "peers: is of type integer, must be an array of tables"),
@@ -264,12 +293,12 @@ def test_members_must_fit_together(file: Path, text: str, problem: str) -> None:
 
 
 def test_the_same_member_or_directory_twice(file: Path) -> None:
-    third = '[[peers]]\nid = 2\naddress = "tcp://10.0.0.3:7101"\n'
+    third = '[[peers]]\nid = 2\naddress = "tcp://127.0.0.3:7101"\n'
     assert refused(file, LEAST + third) == ["peers.id: 2 stands in peers[2], peers[3]; every member needs its own"]
     third = '[[peers]]\nid = 3\naddress = "tcp://H:1"\n[[peers]]\nid = 4\naddress = "tcp://h:1"\n'
     assert refused(file, LEAST + third)[0].startswith("peers.address: tcp://h:1 stands in peers[3], peers[4]")
     data_dir = file.parent / "data" / "n1"
-    third = '[[peers]]\nid = 3\naddress = "tcp://10.0.0.3:7101"\ndata_dir = "./data/x/../n1"\n'
+    third = '[[peers]]\nid = 3\naddress = "tcp://127.0.0.3:7101"\ndata_dir = "./data/x/../n1"\n'
     assert refused(file, LEAST + third)[0].startswith(f"peers.data_dir: {data_dir} stands in peers[1], peers[3]")
 
 

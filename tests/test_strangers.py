@@ -248,10 +248,24 @@ def test_what_is_no_zeromq_on_the_port(living: Cluster) -> None:
 
 
 def test_a_flood_of_garbage(living: Cluster) -> None:
-    noise, count = random.Random(3), 3000
+    noise, count = random.Random(3), 900
     with undisturbed(living) as send:
         before = {node: _malformed(living, node) for node in living.ids}
         for _ in range(count):
             send(b"\xc1" + noise.randbytes(40))
         assert living.in_office() is not None
         wait_until(lambda: all(_malformed(living, node) >= before[node] + count for node in living.ids), 30)
+
+
+def test_a_stranger_that_never_says_anything_sensible_is_thrown_out(living: Cluster) -> None:
+    with undisturbed(living, "link_evicted_strange") as send:
+        for _ in range(3000):
+            send(b"\xc1" * 41)
+
+
+def test_a_flood_of_what_is_well_formed(living: Cluster) -> None:
+    """Beyond a thousand a second of one sender they are dropped, and at ten times that it goes."""
+    with undisturbed(living, "link_too_fast", "link_evicted_too_fast") as send:
+        frame = forged(living, 1, Ping(0, False, None, ()), sender=4)
+        for _ in range(30_000):
+            send(frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -21,7 +22,9 @@ import zmq
 from tests.ports import free_ports
 from zelect.core.timing import Proof
 from zelect.shell.clock import now_us
-from zelect.shell.link import Context
+from zelect.shell.guests import Bounds
+from zelect.shell.keys import Caller, Directory, KeyPair, Keyring, Right
+from zelect.shell.link import Context, Lock
 from zelect.shell.poller import Poller
 from zelect.shell.probe import Verdict
 from zelect.shell.transport import LinkChange, Received, Transport
@@ -37,7 +40,14 @@ def at(port: int) -> str:
 class Loop:
     """A transport and its poller, turned as the node turns them. Keeps whatever came."""
 
-    def __init__(self, listen: int, peers: dict[int, str], proof: Proof = Proof.REFUSED) -> None:
+    def __init__(
+        self,
+        listen: int,
+        peers: dict[int, str],
+        proof: Proof = Proof.REFUSED,
+        keyring: Keyring | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.port = listen
         self.context: Context = zmq.Context()
         self.poller = Poller()
@@ -48,6 +58,8 @@ class Loop:
             max_message_bytes=LIMIT_BYTES,
             poller=self.poller,
             proof=proof,
+            keyring=keyring,
+            bounds=bounds,
         )
         self.changes: list[LinkChange] = []
         self.received: list[Received] = []
@@ -84,8 +96,14 @@ class Loop:
 
 
 @contextlib.contextmanager
-def loop(listen: int, peers: dict[int, str], proof: Proof = Proof.REFUSED) -> Iterator[Loop]:
-    made = Loop(listen, peers, proof)
+def loop(
+    listen: int,
+    peers: dict[int, str],
+    proof: Proof = Proof.REFUSED,
+    keyring: Keyring | None = None,
+    bounds: Bounds | None = None,
+) -> Iterator[Loop]:
+    made = Loop(listen, peers, proof, keyring, bounds)
     try:
         yield made.open()
     finally:
@@ -163,14 +181,73 @@ class Pair:
         self.loop.close()
 
 
+class Keys:
+    """Key pairs of nodes 1 and 2 and an operator who may steer, and their directory."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[int, list[KeyPair]] = {node: [KeyPair.new()] for node in (1, 2)}
+        self.operator = KeyPair.new()
+
+    @property
+    def directory(self) -> Directory:
+        nodes = {node: tuple(pair.public for pair in pairs) for node, pairs in self.pairs.items()}
+        owners = {key: Caller(f"node {node}", node, Right.READ) for node, keys in nodes.items() for key in keys}
+        return Directory(nodes, owners | {self.operator.public: Caller("operator", 0, Right.STEER)})
+
+    def of(self, node: int, turn: int = 0) -> Keyring:
+        return Keyring(self.pairs[node][turn], self.directory)
+
+
+class Recorder:
+    """A TCP proxy to `port` for one connection after the other; keeps every byte, by direction."""
+
+    def __init__(self, port: int) -> None:
+        self.there, self.back = bytearray(), bytearray()
+        self._target = port
+        self._stop = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.05)
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._stop:
+            with contextlib.suppress(TimeoutError, OSError):
+                client, _ = self._listener.accept()
+                with client, socket.create_connection(("127.0.0.1", self._target)) as target:
+                    self._carry(client, target)
+
+    def _carry(self, client: socket.socket, target: socket.socket) -> None:
+        other = {client: (target, self.there), target: (client, self.back)}
+        while not self._stop:
+            for source in select.select([client, target], [], [], 0.05)[0]:
+                data = source.recv(65_536)
+                if not data:
+                    return
+                sink, kept = other[source]
+                kept += data
+                sink.sendall(data)
+
+    def close(self) -> None:
+        self._stop = True
+        self._thread.join(20)
+        self._listener.close()
+
+
 class Strangers:
     """DEALERs of somebody who is no peer."""
 
     def __init__(self) -> None:
         self._context: Context = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
 
-    def dealer(self, to: Loop) -> zmq.Socket[bytes]:
+    def dealer(self, to: Loop, lock: Lock | None = None) -> zmq.Socket[bytes]:
         made = self._context.socket(zmq.DEALER)
+        made.setsockopt(zmq.LINGER, 0)
+        self._sockets.append(made)  # one that is forgotten closes, and drops what it has not sent
+        if lock is not None:
+            lock.put_on(made, 0)
         made.connect(at(to.port))
         return made
 

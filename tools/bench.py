@@ -8,7 +8,7 @@
     python tools/bench.py start [--trials N] [--nodes N]
 
 `failover --against DIR` and `idle --against DIR` measure another checkout of zelect in the same
-run. What each of them does is in docs/testing.md.
+run; with `--secure` they compare encrypted links with plain text. What each of them does is in docs/testing.md.
 
 Nodes are child processes on their own configurations, Redis is the bundled server, ports are free
 ones below the ephemeral range. What is waited for is what a user of zelect would wait for: the

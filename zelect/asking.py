@@ -7,126 +7,42 @@ node says of itself with a running lease; what it says of others is hearsay and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
 import zmq
 
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
+from zelect.reports import NodeReport, StoreReport, controller_of, parse
 from zelect.shell.clock import now_us
+from zelect.shell.keys import Keyring
+from zelect.shell.link import Lock
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
 __all__ = ["Asker", "NodeReport", "StoreReport", "ask_all", "controller_of", "summary", "tell_all"]
 
 _REOPEN_AFTER_US = 5_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoreReport:
-    """Redis, as one node sees it. `state` is "up" or "down"; `problem` is empty when up."""
-
-    url: str
-    state: str
-    published_term: int | None
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeReport:
-    """What one node said of itself. `since_ms`: Unix time at which it entered office (None out of
-    office); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
-    the election's clock; `links` of `peers` peers were connected."""
-
-    id: int
-    pid: int
-    term: int
-    role: str
-    status: str
-    address: str
-    in_office: bool
-    lease_left_ms: float
-    since_ms: int | None
-    config_term: int
-    version: int
-    members: tuple[int, ...]
-    foundation: int
-    witness: str
-    survives: int
-    links: int
-    peers: int
-    controller_heard_ms: float | None
-    store: StoreReport
-    rss_kb: int
-    at_us: int
-    counters: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def age_ms(self) -> float:
-        """How long ago this was heard."""
-        return (now_us() - self.at_us) / 1000
-
-
-def _typed(table: Mapping[str, Any], key: str, *kinds: type) -> Any:
-    value = table.get(key)
-    if type(value) not in kinds:  # exact types: True is no number
-        raise MalformedMessage("bad_report", f"{key} is {value!r:.40}")
-    return value
-
-
-def _parse(text: str, at_us: int) -> NodeReport:
-    """Judge a REPORT's text; raises MalformedMessage."""
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise MalformedMessage("bad_report", str(error)) from error
-    if type(table) is not dict:
-        raise MalformedMessage("bad_report", "not an object")
-    none = type(None)
-    electorate = _typed(table, "electorate", dict)
-    members = _typed(electorate, "members", list)
-    peers = _typed(table, "peers", list)
-    if any(type(member) is not int for member in members) or any(type(peer) is not dict for peer in peers):
-        raise MalformedMessage("bad_report", "members or peers")
-    store = _typed(table, "store", dict)
-    return NodeReport(
-        id=_typed(table, "id", int),
-        pid=_typed(table, "pid", int),
-        term=_typed(table, "term", int),
-        role=_typed(table, "role", str),
-        status=_typed(table, "status", str),
-        address=_typed(table, "address", str),
-        in_office=_typed(table, "in_office", bool),
-        lease_left_ms=_typed(table, "lease_left_ms", int, float),
-        since_ms=_typed(table, "since_ms", int, none),
-        config_term=_typed(electorate, "config_term", int),
-        version=_typed(electorate, "version", int),
-        members=tuple(members),
-        foundation=_typed(electorate, "foundation", int),
-        witness=_typed(electorate, "witness", str),
-        survives=_typed(electorate, "survives", int),
-        links=sum(peer.get("linked") is True for peer in peers),
-        peers=len(peers),
-        controller_heard_ms=_typed(table, "controller_heard_ms", int, float, none),
-        store=StoreReport(
-            url=_typed(store, "url", str),
-            state=_typed(store, "state", str),
-            published_term=_typed(store, "published_term", int, none),
-            problem=_typed(store, "problem", str),
-        ),
-        rss_kb=_typed(table, "rss_kb", int),
-        at_us=at_us,
-        counters=_typed(table, "counters", dict),
-    )
+_LOCKED = "takes no such key, or speaks plain text: is --key right, and the directory of keys the newest?"
+_EVENTS = (
+    zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 
 class _Link:
-    """One node's DEALER, with a monitor that tells when a connection attempt failed."""
+    """One node's DEALER, with a monitor that tells when a connection attempt failed. `lock`: None
+    for plain text."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, lock: Lock | None) -> None:
         self._context = context
         self._address = address
+        self._lock = lock
+        self._key_turn = 0
+        self.problem = ""
         self.open()
 
     def open(self) -> None:
@@ -134,6 +50,7 @@ class _Link:
         self.asked_us = 0
         self.unanswered = False
         self.refused = False
+        self.wants_other_key = False
         self.socket = self._context.socket(zmq.DEALER)
         for option, value in (
             (zmq.LINGER, 0),
@@ -145,7 +62,9 @@ class _Link:
             (zmq.CONNECT_TIMEOUT, 1000),
         ):
             self.socket.setsockopt(option, value)
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        if self._lock is not None:
+            self._lock.put_on(self.socket, self._key_turn)
+        self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self.socket.connect(self._address)
 
     def close(self) -> None:
@@ -157,22 +76,48 @@ class _Link:
         """Read the monitor: was the last word of the connection that it failed?"""
         while self.monitor.poll(0):
             event = int.from_bytes(self.monitor.recv_multipart()[0][:2], "little")
-            self.refused = event == zmq.EVENT_CONNECT_RETRIED
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.refused, self.problem = False, ""
+            elif event == zmq.EVENT_CONNECT_RETRIED:
+                self.refused = True
+            else:
+                self._locked_out()
+
+    def _locked_out(self) -> None:
+        """The handshake failed: the node may have its other key, or it will have none of this."""
+        keys = len(self._lock.servers) if self._lock else 1
+        self.wants_other_key = self._key_turn + 1 < keys
+        if not self.wants_other_key:
+            self.refused, self.problem = True, _LOCKED
+
+    def try_other_key(self) -> None:
+        """Connect with the node's next key."""
+        self._key_turn += 1
+        self.close()
+        self.open()
 
 
 class Asker:
     """Asks the nodes at `addresses` (id to address) again and again, without ever blocking.
 
     Call `ask` when news is wanted and `collect` when a socket of `register` is readable;
-    `reports` holds the latest answer of each node. Belongs to one thread.
+    `reports` holds the latest answer of each node, `denials` why one gave none. `keyring`: the key
+    to ask with, None for plain text. Belongs to one thread.
     """
 
-    def __init__(self, cluster: str, addresses: Mapping[int, str], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        addresses: Mapping[int, str],
+        context: zmq.Context[zmq.Socket[bytes]],
+        keyring: Keyring | None = None,
+    ) -> None:
         self._question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
         self._cluster = cluster
-        self._links = {node: _Link(context, address) for node, address in addresses.items()}
+        self._links = {node: _Link(context, address, _lock(keyring, node)) for node, address in addresses.items()}
         self._poller: zmq.Poller | None = None
         self.reports: dict[int, NodeReport] = {}
+        self.denials: dict[int, str] = {}
 
     def register(self, poller: zmq.Poller) -> None:
         """Have `poller` wake up for answers."""
@@ -199,8 +144,11 @@ class Asker:
     def _reopen(self, link: _Link) -> None:
         if self._poller is not None:
             self._poller.unregister(link.socket)
-        link.close()
-        link.open()
+        if link.wants_other_key:
+            link.try_other_key()
+        else:
+            link.close()
+            link.open()
         if self._poller is not None:
             self._poller.register(link.socket, zmq.POLLIN)
 
@@ -208,6 +156,10 @@ class Asker:
         """Take in all answers that have arrived."""
         for node, link in self._links.items():
             link.watch()
+            if link.wants_other_key:
+                self._reopen(link)
+            if link.problem:
+                self.denials[node] = link.problem
             if link.refused:  # the question went down with the old connection
                 link.unanswered = False
             while link.socket.poll(0):
@@ -225,7 +177,10 @@ class Asker:
             envelope = decode(frames[0])
             if envelope.cluster != self._cluster or envelope.sender != node:
                 return None
-            return _parse(envelope.message.text, now_us()) if isinstance(envelope.message, Report) else None
+            if isinstance(envelope.message, CommonResp):
+                self.denials[node] = envelope.message.detail
+                return None
+            return parse(envelope.message.text, now_us()) if isinstance(envelope.message, Report) else None
         except MalformedMessage:
             return None
 
@@ -236,7 +191,8 @@ class Asker:
     @property
     def pending(self) -> set[int]:
         """Nodes that have not answered yet and whose address refused no connection."""
-        return {node for node, link in self._links.items() if node not in self.reports and not link.refused}
+        open_ = {node for node, link in self._links.items() if not link.refused}
+        return open_ - self.reports.keys() - self.denials.keys()
 
     def close(self) -> None:
         """Close all sockets; drops what was not sent."""
@@ -251,13 +207,16 @@ def ask_all(
     addresses: Mapping[int, str],
     within_s: float,
     enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False,
+    keyring: Keyring | None = None,
+    denials: dict[int, str] | None = None,
 ) -> dict[int, NodeReport]:
     """Ask every node once and return the answers of those that gave one within `within_s` seconds.
 
-    Returns sooner when all others refuse connections, or when `enough(reports)`.
+    Returns sooner when all others refuse, or when `enough(reports)`. `keyring`: the key to ask with,
+    None for plain text. `denials` is told why a node that could be reached gave no answer.
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    asker = Asker(cluster, addresses, context)
+    asker = Asker(cluster, addresses, context, keyring)
     poller = zmq.Poller()
     asker.register(poller)
     end_us = now_us() + int(within_s * 1e6)
@@ -266,36 +225,46 @@ def ask_all(
             asker.ask()
             poller.poll(5)
             asker.collect()
+        if denials is not None:
+            denials |= {node: why for node, why in asker.denials.items() if node not in asker.reports}
         return asker.reports
     finally:
         asker.close()
         context.destroy(linger=0)
 
 
-def tell_all(cluster: str, addresses: Mapping[int, str], message: Message, within_s: float) -> dict[int, CommonResp]:
-    """Tell every node at `addresses` something, and return the answers of those that gave one
-    within `within_s` seconds."""
+def tell_all(
+    cluster: str, addresses: Mapping[int, str], message: Message, within_s: float, keyring: Keyring | None = None
+) -> dict[int, CommonResp]:
+    """Tell every node at `addresses` something once, and return the answers of those that gave one
+    within `within_s` seconds. `keyring`: the key to speak with, None for plain text."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    poller = zmq.Poller()
-    sockets: dict[zmq.Socket[bytes], int] = {}
+    links = {node: _Link(context, address, _lock(keyring, node)) for node, address in addresses.items()}
+    question = encode(Envelope(cluster, 0, 0, 0, 0, message))
     answers: dict[int, CommonResp] = {}
+    end_us = now_us() + int(within_s * 1e6)
     try:
-        for node, address in addresses.items():
-            socket = context.socket(zmq.DEALER)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.connect(address)
-            socket.send(encode(Envelope(cluster, 0, 0, 0, 0, message)))
-            sockets[socket] = node
-            poller.register(socket, zmq.POLLIN)
-        end_us = now_us() + int(within_s * 1e6)
-        while len(answers) < len(addresses) and (left_us := end_us - now_us()) > 0:
-            for socket, _ in poller.poll(left_us // 1000 + 1):
-                answer = _common(cluster, sockets[socket], socket.recv_multipart())
-                if answer is not None:
-                    answers[sockets[socket]] = answer
+        while len(answers) < len(links) and now_us() < end_us:
+            for node, link in links.items():
+                link.watch()
+                if link.wants_other_key:
+                    link.try_other_key()
+                if not link.unanswered:
+                    with suppress(zmq.Again):  # not connected yet
+                        link.socket.send(question, zmq.NOBLOCK)
+                        link.unanswered = True
+                if link.socket.poll(5 if len(links) == 1 else 1):
+                    answer = _common(cluster, node, link.socket.recv_multipart())
+                    answers |= {node: answer} if answer is not None else {}
         return answers
     finally:
+        for link in links.values():
+            link.close()
         context.destroy(linger=0)
+
+
+def _lock(keyring: Keyring | None, node: int) -> Lock | None:
+    return None if keyring is None else Lock(keyring.pair, keyring.directory.nodes[node])
 
 
 def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
@@ -306,12 +275,6 @@ def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
     if envelope is None or (envelope.cluster, envelope.sender) != (cluster, node):
         return None
     return envelope.message if isinstance(envelope.message, CommonResp) else None
-
-
-def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
-    """The node that says of itself that it is in office; of several, the one of the newest term."""
-    claims = [report for report in reports.values() if report.in_office]
-    return max(claims, key=lambda report: report.term, default=None)
 
 
 def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:

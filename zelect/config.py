@@ -8,10 +8,7 @@ together, each with the key and the mend, so that nobody mends a file one error 
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import re
-import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -21,16 +18,23 @@ from typing import Any
 from zelect.core.settings import Settings
 from zelect.core.timing import MAX_NODE_ID, Proof, Timing
 from zelect.redis_config import RedisConfig, contradictions, redis_url
+from zelect.values import (
+    ADDRESS,
+    MAX_PORT,
+    address,
+    between,
+    cluster_name,
+    commands,
+    is_loopback,
+    one_of,
+    optional_path,
+    path,
+    quoted,
+    words_of,
+)
 
 __all__ = ["MAX_PORT", "SCHEMA", "Config", "ConfigError", "load", "render"]
 
-MAX_PORT = 32_767
-"""Largest port of a node. Above lie the ephemeral ports: a peer that retries a dead port there
-sooner or later connects to itself and then holds the port."""
-
-_ADDRESS = re.compile(
-    r"tcp://(?P<host>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9_.-]+|\*):(?P<port>0|[1-9][0-9]{0,4})"
-)
 _KINDS = {str: "text", int: "integer", bool: "boolean", float: "float", dict: "table", list: "array"}
 
 
@@ -69,7 +73,23 @@ class PeerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
+    """`max_connections` and `max_unread_bytes`: all together; `max_messages_per_s`: of one sender."""
+
     max_message_bytes: int
+    max_connections: int
+    max_messages_per_s: int
+    max_unread_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityConfig:
+    """Absolute paths, or empty: without `key_file` the node speaks plain text. `operator_key_file`
+    is for commands only, the node never reads it."""
+
+    key_file: str
+    directory_file: str
+    operator_key_file: str
+    allow_plaintext: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +125,7 @@ class Config:
     redis: RedisConfig
     timing: Timing
     limits: LimitsConfig
+    security: SecurityConfig
     log: LogConfig
     hooks: HooksConfig
 
@@ -132,85 +153,27 @@ class Key:
     required: bool = False
 
 
-def _between(least: int, most: int, unit: str = "") -> Callable[[int], str]:
-    return lambda value: (
-        "" if least <= value <= most else f"is {value}; must lie between {least} and {most}{unit and ' ' + unit}"
-    )
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    listed = ", ".join(f'"{choice}"' for choice in choices)
-    return lambda value: "" if value in choices else f"is {_quoted(value)}; set one of {listed}"
-
-
-def _name(value: str) -> str:
-    fine = re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value)
-    return "" if fine else f"is {_quoted(value)}; use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
-
-
-def _address(wildcard: bool) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        match = _ADDRESS.fullmatch(value)
-        if not match:
-            return f'is {_quoted(value)}; write "tcp://host:port", an IPv6 address in brackets'
-        host, port = match["host"], int(match["port"])
-        if not 1 <= port <= MAX_PORT:
-            return (
-                f"has port {port}; take one from 1 to {MAX_PORT}: above lie the ephemeral ports, where a peer that "
-                "retries a dead port can connect to itself and then block it"
-            )
-        if not wildcard and not host.strip("*[0:.]"):
-            return f"names every interface ({host}); write the address that other members reach it at"
-        return ""
-
-    return check
-
-
-def _path(value: str) -> str:
-    return "" if value and "\0" not in value else "is empty or has a zero byte; write a path"
-
-
-def _commands(value: list[Any]) -> str:
-    for number, command in enumerate(value, 1):
-        words = [command] if isinstance(command, str) else command
-        if not isinstance(words, list) or not words or not all(isinstance(w, str) and "\0" not in w for w in words):
-            return f'command {number} is {command!r:.40}; write "program argument" or ["program", "argument"]'
-        try:
-            if not (shlex.split(command) if isinstance(command, str) else words[0]):
-                return f"command {number} is empty; write a program, or leave it out"
-        except ValueError as error:
-            return f"command {number} can't be split into words: {str(error).lower()}; mend its quotes"
-    return ""
-
-
-def _words_of(value: Any) -> Any:
-    """Commands as tuples of words; other values as they are."""
-    if not isinstance(value, list):
-        return value
-    return tuple(tuple(shlex.split(command) if isinstance(command, str) else command) for command in value)
-
-
 SCHEMA: Mapping[str, tuple[Key, ...]] = {
     "cluster": (
-        Key("name", str, None, _name, required=True),
-        Key("quorum", str, "dynamic", _one_of("dynamic", "static")),
+        Key("name", str, None, cluster_name, required=True),
+        Key("quorum", str, "dynamic", one_of("dynamic", "static")),
     ),
     "node": (
-        Key("id", int, None, _between(1, MAX_NODE_ID), required=True),
-        Key("listen", str, None, _address(wildcard=True)),
-        Key("advertise", str, None, _address(wildcard=False)),
-        Key("data_dir", str, None, _path),
-        Key("priority", int, 0, _between(0, 1000)),
+        Key("id", int, None, between(1, MAX_NODE_ID), required=True),
+        Key("listen", str, None, address(wildcard=True)),
+        Key("advertise", str, None, address(wildcard=False)),
+        Key("data_dir", str, None, path),
+        Key("priority", int, 0, between(0, 1000)),
     ),
     "peers": (
-        Key("id", int, None, _between(1, MAX_NODE_ID), required=True),
-        Key("address", str, None, _address(wildcard=False), required=True),
-        Key("data_dir", str, None, _path),
+        Key("id", int, None, between(1, MAX_NODE_ID), required=True),
+        Key("address", str, None, address(wildcard=False), required=True),
+        Key("data_dir", str, None, path),
     ),
     "redis": (
         Key("url", str, "redis://127.0.0.1:6379/0", redis_url),
-        Key("ttl_ms", int, 3000, _between(2000, 86_400_000, "ms")),
-        Key("timeout_ms", int, 200, _between(1, 60_000, "ms")),
+        Key("ttl_ms", int, 3000, between(2000, 86_400_000, "ms")),
+        Key("timeout_ms", int, 200, between(1, 60_000, "ms")),
         Key("username", str, ""),
         Key("password_file", str, ""),
         Key("password_env", str, ""),
@@ -222,22 +185,33 @@ SCHEMA: Mapping[str, tuple[Key, ...]] = {
     # Ranges and inequalities of the durations are those of Timing.problems alone.
     "timing": (
         *(Key(item.name, int, getattr(Timing(), item.name)) for item in fields(Timing) if item.name != "proof"),
-        Key("proof", str, str(Timing().proof), _one_of(*Proof)),
+        Key("proof", str, str(Timing().proof), one_of(*Proof)),
     ),
-    "limits": (Key("max_message_bytes", int, 65_536, _between(4096, 2**24, "bytes")),),
+    "limits": (
+        Key("max_message_bytes", int, 65_536, between(4096, 2**24, "bytes")),
+        Key("max_connections", int, 512, between(16, 60_000)),
+        Key("max_messages_per_s", int, 1000, between(100, 1_000_000)),
+        Key("max_unread_bytes", int, 16_777_216, between(2**20, 2**34, "bytes")),
+    ),
+    "security": (
+        Key("key_file", str, "", optional_path),
+        Key("directory_file", str, "", optional_path),
+        Key("operator_key_file", str, "", optional_path),
+        Key("allow_plaintext", bool, False),
+    ),
     "log": (
-        Key("level", str, "info", _one_of("debug", "info", "warning", "error")),
-        Key("format", str, "text", _one_of("text", "json")),
-        Key("file", str, "", lambda value: value and _path(value)),
+        Key("level", str, "info", one_of("debug", "info", "warning", "error")),
+        Key("format", str, "text", one_of("text", "json")),
+        Key("file", str, "", optional_path),
     ),
     "hooks": (
-        Key("on_elected", list, [], _commands),
-        Key("on_deposed", list, [], _commands),
-        Key("on_controller_changed", list, [], _commands),
-        Key("timeout_ms", int, 10_000, _between(1, 3_600_000, "ms")),
-        Key("retries", int, 3, _between(0, 1000)),
-        Key("retry_code", int, 75, _between(1, 255)),
-        Key("retry_after_ms", int, 500, _between(0, 3_600_000, "ms")),
+        Key("on_elected", list, [], commands),
+        Key("on_deposed", list, [], commands),
+        Key("on_controller_changed", list, [], commands),
+        Key("timeout_ms", int, 10_000, between(1, 3_600_000, "ms")),
+        Key("retries", int, 3, between(0, 1000)),
+        Key("retry_code", int, 75, between(1, 255)),
+        Key("retry_after_ms", int, 500, between(0, 3_600_000, "ms")),
     ),
 }
 """Section to its keys, in the order of the reference; `peers` is an array of tables."""
@@ -258,6 +232,7 @@ def load(path: Path) -> Config:
             table["data_dir"] = Path(os.path.abspath(base / table["data_dir"]))
     _check_members(problems, node, peers)
     problems += [f"redis.{key}: {text}" for key, text in contradictions(tables["redis"])]
+    _check_security(problems, tables["security"], node["listen"], base)
     timing = Timing(**{**tables["timing"], "proof": Proof(tables["timing"]["proof"])})
     if not any(problem.startswith("timing.") for problem in problems):
         problems += [f"timing.{key}: {text}" for key, text in timing.problems()]
@@ -274,8 +249,9 @@ def load(path: Path) -> Config:
         redis=RedisConfig(**tables["redis"]),
         timing=timing,
         limits=LimitsConfig(**tables["limits"]),
+        security=SecurityConfig(**tables["security"]),
         log=LogConfig(**tables["log"]),
-        hooks=HooksConfig(**{name: _words_of(value) for name, value in tables["hooks"].items()}),
+        hooks=HooksConfig(**{name: words_of(value) for name, value in tables["hooks"].items()}),
     )
 
 
@@ -289,18 +265,22 @@ def render(
     timing: Mapping[str, int | str] | None = None,
     log_format: str = "text",
     quorum: str = "dynamic",
+    security: Mapping[str, str] | None = None,
 ) -> str:
     """The text of `node`'s file in a cluster whose members all run on `listen_host`. `ports` and
-    `data_dirs` map member ids; `timing` holds the keys that differ from the defaults."""
-    lines = ["[cluster]", f"name = {_quoted(cluster)}", f"quorum = {_quoted(quorum)}", "", "[node]", f"id = {node}"]
-    lines += [f"data_dir = {_quoted(data_dirs[node])}"] if node in data_dirs else []
+    `data_dirs` map member ids; `timing` holds the keys that differ from the defaults,
+    `security` all of its section."""
+    lines = ["[cluster]", f"name = {quoted(cluster)}", f"quorum = {quoted(quorum)}", "", "[node]", f"id = {node}"]
+    lines += [f"data_dir = {quoted(data_dirs[node])}"] if node in data_dirs else []
     for peer, port in sorted(ports.items()):
-        lines += ["", "[[peers]]", f"id = {peer}", f"address = {_quoted(f'tcp://{listen_host}:{port}')}"]
-        lines += [f"data_dir = {_quoted(data_dirs[peer])}"] if peer in data_dirs else []
-    lines += ["", "[redis]", f"url = {_quoted(redis_url)}"]
+        lines += ["", "[[peers]]", f"id = {peer}", f"address = {quoted(f'tcp://{listen_host}:{port}')}"]
+        lines += [f"data_dir = {quoted(data_dirs[peer])}"] if peer in data_dirs else []
+    lines += ["", "[redis]", f"url = {quoted(redis_url)}"]
     lines += ["", "[timing]"] if timing else []
-    lines += [f"{key} = {_quoted(v) if isinstance(v, str) else v}" for key, v in (timing or {}).items()]
-    lines += ["", "[log]", f"format = {_quoted(log_format)}", ""]
+    lines += [f"{key} = {quoted(v) if isinstance(v, str) else v}" for key, v in (timing or {}).items()]
+    lines += ["", "[security]"] if security else []
+    lines += [f"{key} = {quoted(value)}" for key, value in (security or {}).items()]
+    lines += ["", "[log]", f"format = {quoted(log_format)}", ""]
     return "\n".join(lines)
 
 
@@ -370,14 +350,28 @@ def _check_members(problems: list[str], node: dict[str, Any], peers: list[dict[s
                 problems.append(f"peers.{name}: {value} stands in {', '.join(places)}; every member needs its own")
 
 
+def _check_security(problems: list[str], security: dict[str, Any], listen: str | None, base: Path) -> None:
+    """Keys, or nobody but this host, or somebody who said in as many words that others may listen in."""
+    for name in ("key_file", "directory_file", "operator_key_file"):
+        if security[name]:
+            security[name] = os.path.abspath(base / security[name])
+    secret, directory = security["key_file"], security["directory_file"]
+    if bool(secret) != bool(directory):
+        missing, given = ("directory_file", "key_file") if secret else ("key_file", "directory_file")
+        problems.append(f"security.{missing}: is missing beside {given}; set both, 'zelect keygen' writes both files")
+    match = ADDRESS.fullmatch(listen or "")
+    if secret or directory or security["allow_plaintext"] or match is None or is_loopback(match["host"]):
+        return
+    problems.append(
+        f"node.listen: {listen} can be reached from other hosts, where anybody could read what members say and speak "
+        "in their name; make keys with 'zelect keygen' and name them in [security], or set "
+        "security.allow_plaintext = true if only hosts that you trust can reach it"
+    )
+
+
 def _nearest(name: str, valid: Mapping[str, object]) -> str:
     return difflib.get_close_matches(name, valid, n=1, cutoff=0.0)[0]
 
 
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), "date or time")
-
-
-def _quoted(text: str) -> str:
-    """`text` as a TOML string: JSON's escapes are TOML's, but for DEL."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -86,6 +86,10 @@ class Log:
         self._second = (-1, "")
         self._torn = False
 
+    def set_level(self, level: str) -> None:
+        """Write lines from `level` up from now on."""
+        self._least = _LEVELS[level]
+
     def event(self, level: str, name: str, /, **fields: object) -> None:
         """Write that `name` happened. Never raises and never waits."""
         if _LEVELS.get(level, _LEVELS["error"]) < self._least:

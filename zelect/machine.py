@@ -10,7 +10,7 @@ The gate judges once what is common to all messages: cluster, sender, settings, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zelect.actors import (
@@ -37,6 +37,7 @@ from zelect.core.events import (
     Leave,
     LinkDown,
     LinkUp,
+    PriorityChanged,
     Proven,
     StoreHint,
     Tick,
@@ -47,7 +48,7 @@ from zelect.core.events import (
     WitnessVoted,
 )
 from zelect.core.lease import Tenure
-from zelect.core.messages import MESSAGES, CommonResp, Envelope, Found, Ping, Query, Result, Type, Voting
+from zelect.core.messages import CommonResp, Envelope, Found, Ping, Query, Result, Type, Voting, type_of
 from zelect.core.quorum import Record
 from zelect.core.rules import require
 from zelect.core.settings import Settings
@@ -83,8 +84,6 @@ ACTORS: dict[Type, Actor] = {
     Type.FOUND: Actor(electorate.found, old_term=True, adopts=False),
 }
 
-_CODES = {kind: code for code, kind in MESSAGES.items()}
-
 
 def founding(settings: Settings, incarnation: int) -> Saved:
     """What a node without memory starts from: term 0, the roster as electorate, a new life."""
@@ -113,6 +112,8 @@ class Machine:
         Raises `RuleBroken` when a rule of the election does not hold: a bug, and the node's end.
         """
         state = self.state
+        if isinstance(event, PriorityChanged):  # the next PONG tells the controller
+            self.settings = replace(self.settings, priority=event.priority)
         turn = Turn(self.settings, state, now_us, state.saved, self._digest)
         match event:
             case Heard(envelope):
@@ -135,6 +136,8 @@ class Machine:
                 health.health_changed(turn, healthy)
             case Vacated():
                 health.vacated(turn)
+            case PriorityChanged(priority):
+                turn.note("priority_changed", priority=priority)
             case WitnessVoted():
                 vote_response.witness_voted(turn, event)
             case WitnessAnswered():
@@ -178,7 +181,7 @@ class Machine:
             turn.note("message_refused", sender=envelope.sender, reason=reason)
             return
         message = envelope.message
-        actor = ACTORS[_CODES[type(message)]]
+        actor = ACTORS[type_of(message)]
         state = turn.state
         if actor.adopts and envelope.term > state.term:
             become_follower(turn, envelope.term, why="higher_term")
@@ -200,7 +203,7 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     known = state.peers.get(sender)
     if known is None:
         return "unknown_sender"
-    about = int(_CODES[type(envelope.message)])
+    about = int(type_of(envelope.message))
     if about == Type.COMMON_RESP:
         return ""  # a complaint is for people to read, above all one about other settings
     if envelope.settings != turn.digest:

@@ -14,8 +14,12 @@ SIDES = ("this", "other")
 
 
 def add_against(parser: argparse.ArgumentParser) -> None:
-    """Add the option."""
-    parser.add_argument(
+    """Add the options."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--secure", action="store_true", help="encrypt all links, and compare with plain text in one run"
+    )
+    group.add_argument(
         "--against",
         type=_checkout,
         metavar="DIR",
@@ -24,14 +28,19 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 
 def trees(options: argparse.Namespace) -> list[Tree]:
-    """This checkout, and the other where there is one."""
+    """This checkout, and the other where there is one; with --secure the other is this one in plain
+    text."""
+    if options.secure:
+        return [Tree(THIS.root, secure=True), THIS]
     return [THIS] if options.against is None else [THIS, Tree(options.against)]
 
 
 def tell_against(result: JsonDict) -> None:
     """Print which is which."""
-    print(f"this:  {THIS.root}, zelect {result['versions']['zelect']}")
-    print(f"other: {result['against']['dir']}, zelect {result['against']['version']}\n")
+    other = result["against"]
+    links = (", links encrypted", ", plain text") if other["secure"] is False and result["secure"] else ("", "")
+    print(f"this:  {THIS.root}, zelect {result['versions']['zelect']}{links[0]}")
+    print(f"other: {other['dir']}, zelect {other['version']}{links[1]}\n")
 
 
 def _checkout(text: str) -> Path:

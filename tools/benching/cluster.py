@@ -21,6 +21,9 @@ from zelect.cluster.tether import prefix
 from zelect.config import render
 from zelect.core.messages import Envelope, Query, Report
 from zelect.shell.clock import now_us
+from zelect.shell.keyfiles import DIRECTORY_FILE, Owner, make_keys, secret_file
+from zelect.shell.keys import read_key
+from zelect.shell.link import Lock
 from zelect.wire import decode, encode
 
 __all__ = ["Cluster", "directory", "running"]
@@ -94,12 +97,22 @@ class Cluster:
                 pass
             ports[node] = port
         data_dirs = {node: str(self.directory / f"data{node}") for node in self.ids}
+        secure, keys = self.tree.secure, self.directory / "keys"
+        if secure:
+            make_keys(keys, [Owner(node=node) for node in self.ids])
         for node in self.ids:
-            text = render(NAME, node, HOST, ports, self.redis.url, data_dirs, None, "json", self.quorum)
+            security = None
+            if secure:
+                key_file = str(secret_file(keys, Owner(node=node)))
+                security = {"key_file": key_file, "directory_file": str(keys / DIRECTORY_FILE)}
+            text = render(NAME, node, HOST, ports, self.redis.url, data_dirs, None, "json", self.quorum, security)
             self._file(node, "toml").write_text(text, encoding="utf-8")
             dealer = self._context.socket(zmq.DEALER)
             for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RECONNECT_IVL, 50)):
                 dealer.setsockopt(option, value)
+            if secure:  # any member's key may ask
+                pair = read_key(secret_file(keys, Owner(node=node)))
+                Lock(pair, (pair.public,)).put_on(dealer, 0)
             dealer.connect(f"tcp://{HOST}:{ports[node]}")
             self._dealers[node] = dealer
 

@@ -41,9 +41,11 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A checkout of zelect, which spawned processes import whatever is installed."""
+    """A checkout of zelect, which spawned processes import whatever is installed. `secure`: its
+    clusters encrypt their links."""
 
     root: Path
+    secure: bool = False
 
     def environment(self) -> dict[str, str]:
         """What a process runs in; its command needs `-P`, or its directory would come first."""

@@ -58,6 +58,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
         **header(options, server),
         "fault": options.fault,
         "redis_kill": options.redis_kill,
+        "secure": options.secure,
         **_figures(options.fault, this.trials),
         "floors_ms": floor,
         "sum_of_parts_ms": _sum_of_parts(options.fault, options.redis_kill, floor),
@@ -66,7 +67,13 @@ def measure(options: argparse.Namespace) -> JsonDict:
     }
     for side in sides[1:]:
         figures = _figures(options.fault, side.trials)
-        result["against"] = {"dir": str(side.tree.root), "version": side.version, **figures, "trials": side.trials}
+        result["against"] = {
+            "dir": str(side.tree.root),
+            "secure": side.tree.secure,
+            "version": side.version,
+            **figures,
+            "trials": side.trials,
+        }
         result["ratio_of_medians"] = ratio(gaps(this.trials), gaps(side.trials), options.seed)
     return result
 

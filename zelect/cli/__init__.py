@@ -15,7 +15,9 @@ from zelect import __version__
 from zelect.cli.cluster import cluster
 from zelect.cli.electorate import electorate
 from zelect.cli.file import file
+from zelect.cli.keygen import keygen
 from zelect.cli.node import node
+from zelect.cli.reload import reload
 from zelect.cli.run import run
 from zelect.cli.status import status
 
@@ -37,3 +39,5 @@ main.add_command(run)
 main.add_command(status)
 main.add_command(cluster)
 main.add_command(electorate)
+main.add_command(keygen)
+main.add_command(reload)

@@ -55,6 +55,7 @@ def cluster() -> None:
     help="Use this Redis; a URL with a password only by the variable.  [default: run a bundled one]",
 )
 @click.option("--name", metavar="NAME", help="The cluster's name.  [default: as before, or demo]")
+@click.option("--secure/--plain", default=None, help="Make keys and encrypt all links.  [default: as before, or plain]")
 @click.pass_context
 def up(
     context: click.Context,
@@ -64,6 +65,7 @@ def up(
     base_port: int | None,
     redis_url: str | None,
     name: str | None,
+    secure: bool | None,
 ) -> None:
     """Start Redis and N nodes, and watch them; Ctrl-C stops all.
 
@@ -80,7 +82,7 @@ def up(
             "set ZELECT_REDIS_URL to the URL and leave --redis out",
             2,
         )
-    wish = Wish(nodes, base_port, redis_url, name)
+    wish = Wish(nodes, base_port, redis_url, name, secure=secure)
     with explained():
         context.exit(_up_detached(directory, wish) if detach else supervise(directory, wish, live=True))
 
@@ -137,7 +139,7 @@ def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> 
     from zelect.asking import ask_all
 
     plan = layout.read_plan()
-    return ask_all(plan.name, plan.addresses, 1.0, enough)
+    return ask_all(plan.name, plan.addresses, 1.0, enough, layout.keyring())
 
 
 @cluster.command()

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zelect.cli.status import key_option
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zelect.asking import NodeReport
+    from zelect.shell.keys import Keyring
 
 __all__ = ["electorate"]
 
@@ -30,35 +33,40 @@ _WITNESS = {
 @click.option("-c", "--config", "path", metavar="FILE", help="Configuration of any node: it names all members.")
 @click.option("--dir", "directory", metavar="DIR", help="Directory of a local cluster.  [default: .zelect]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@key_option
 @click.pass_context
-def electorate(context: click.Context, path: str | None, directory: str | None, as_json: bool) -> None:
+def electorate(
+    context: click.Context, path: str | None, directory: str | None, as_json: bool, key_file: str | None
+) -> None:
     """Show whose votes count, and how many more members may fail.
 
     Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
     """
     from zelect.asking import ask_all
-    from zelect.cli.status import exit_code_of
+    from zelect.cli.status import exit_code_of, tell_denials
 
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
-    context.obj = (path, directory)
+    context.obj = (path, directory, key_file)
     if context.invoked_subcommand is not None:
         return  # which may only be asked for its --help
-    cluster, addresses = _named(context)
-    reports = ask_all(cluster, addresses, _ASK_S)
+    cluster, addresses, keyring = _named(context)
+    denials: dict[int, str] = {}
+    reports = ask_all(cluster, addresses, _ASK_S, keyring=keyring, denials=denials)
     table = _table(cluster, addresses, reports)
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
-    context.exit(exit_code_of(reports))
+    tell_denials(denials)
+    context.exit(exit_code_of(reports, denials))
 
 
-def _named(context: click.Context) -> tuple[str, Mapping[int, str]]:
-    """The cluster that -c or --dir names: its name, its members' addresses."""
+def _named(context: click.Context) -> tuple[str, Mapping[int, str], Keyring | None]:
+    """The cluster that -c or --dir names: its name, its members' addresses, what to speak with."""
     from zelect.cli.errors import explained
     from zelect.cli.status import DIRECTORY, members_of
 
-    path, directory = context.obj
+    path, directory, key_file = context.obj
     with explained():
-        return members_of(path, directory or DIRECTORY)
+        return members_of(path, directory or DIRECTORY, key_file)
 
 
 def _table(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
@@ -124,12 +132,12 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     from zelect.asking import ask_all
     from zelect.cli.errors import Failure
 
-    cluster, addresses = _named(context)
+    cluster, addresses, keyring = _named(context)
     unknown = sorted(set(nodes) - set(addresses))
     if not nodes or unknown:
         what = f"node {unknown[0]} is not in the configuration" if unknown else "name the nodes"
         raise click.UsageError(f"{what}; the members are {', '.join(map(str, sorted(addresses)))}")
-    reports = ask_all(cluster, addresses, _ASK_S)
+    reports = ask_all(cluster, addresses, _ASK_S, keyring=keyring)
     silent = sorted(set(nodes) - set(reports))
     if silent:
         raise Failure(f"node {silent[0]} does not answer: start it first, it must hear of this itself", 5)
@@ -143,7 +151,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     newest = max(report.foundation for report in reports.values())
     foundation = join or max(newest + 1, int(time.time()))
     members = _members_of(reports, join) if join else tuple(sorted(set(nodes)))
-    _tell(cluster, {node: addresses[node] for node in nodes}, foundation, members)
+    _tell(cluster, {node: addresses[node] for node in nodes}, foundation, members, keyring)
     names = ", ".join(map(str, sorted(nodes)))
     if join is None:
         click.echo(f"founded anew: foundation {foundation} with {names}. Tell the others when they are back:")
@@ -190,12 +198,14 @@ def _members_of(reports: Mapping[int, NodeReport], foundation: int) -> tuple[int
     return max(known, key=lambda report: (report.config_term, report.version)).members
 
 
-def _tell(cluster: str, addresses: Mapping[int, str], foundation: int, members: tuple[int, ...]) -> None:
+def _tell(
+    cluster: str, addresses: Mapping[int, str], foundation: int, members: tuple[int, ...], keyring: Keyring | None
+) -> None:
     from zelect.asking import tell_all
     from zelect.cli.errors import Failure
     from zelect.core.messages import Found, Result
 
-    answers = tell_all(cluster, addresses, Found(foundation, members), _TELL_S)
+    answers = tell_all(cluster, addresses, Found(foundation, members), _TELL_S, keyring)
     for node in sorted(addresses):
         answer = answers.get(node)
         if answer is None:

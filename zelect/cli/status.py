@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zelect.asking import NodeReport
+    from zelect.shell.keys import Keyring
 
-__all__ = ["DIRECTORY", "exit_code_of", "members_of", "status"]
+__all__ = ["DIRECTORY", "exit_code_of", "key_option", "members_of", "status", "tell_denials"]
 
 DIRECTORY = ".zelect"
 _WATCH_EVERY_S = 1.0
+
+key_option = click.option(
+    "--key",
+    "key_file",
+    envvar="ZELECT_KEY",
+    metavar="FILE",
+    help="Secret key to speak with, where links are encrypted.  [env: ZELECT_KEY; default: as configured]",
+)
 
 
 @click.command()
@@ -33,9 +42,16 @@ _WATCH_EVERY_S = 1.0
     metavar="S",
     help="How long to wait for answers.",
 )
+@key_option
 @click.pass_context
 def status(
-    context: click.Context, path: str | None, directory: str | None, as_json: bool, watch: bool, timeout_s: float
+    context: click.Context,
+    path: str | None,
+    directory: str | None,
+    as_json: bool,
+    watch: bool,
+    timeout_s: float,
+    key_file: str | None,
 ) -> None:
     """Ask every node how it is, and show who is in office.
 
@@ -49,27 +65,39 @@ def status(
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
     with explained():
-        cluster, addresses = members_of(path, directory or DIRECTORY)
+        cluster, addresses, keyring = members_of(path, directory or DIRECTORY, key_file)
     try:
         while True:
-            reports = ask_all(cluster, addresses, timeout_s)
+            denials: dict[int, str] = {}
+            reports = ask_all(cluster, addresses, timeout_s, keyring=keyring, denials=denials)
             _show(cluster, addresses, reports, as_json, watch)
+            tell_denials(denials)
             if not watch:
                 break
             time.sleep(_WATCH_EVERY_S)
     except KeyboardInterrupt:
         context.exit(0)
-    context.exit(exit_code_of(reports))
+    context.exit(exit_code_of(reports, denials))
 
 
-def members_of(path: str | None, directory: str) -> tuple[str, Mapping[int, str]]:
-    """The cluster's name and its members' addresses. Raises ConfigError or ClusterError."""
+def members_of(
+    path: str | None, directory: str, key_file: str | None = None
+) -> tuple[str, Mapping[int, str], Keyring | None]:
+    """The cluster's name, its members' addresses, and what to speak to them with (None: plain
+    text). `key_file`: see `key_option`. Raises ConfigError or ClusterError."""
     from pathlib import Path
 
     from zelect.config import load
+    from zelect.shell.keys import keyring_to_ask
 
     config = load(Path(path) if path is not None else _any_conf(Path(directory)))
-    return config.cluster.name, config.settings().addresses
+    return config.cluster.name, config.settings().addresses, keyring_to_ask(config, key_file or "")
+
+
+def tell_denials(denials: Mapping[int, str]) -> None:
+    """Say on standard error why nodes that could be reached gave no answer."""
+    for node, why in sorted(denials.items()):
+        click.echo(f"node {node}: {why}", err=True)
 
 
 def _any_conf(directory: Path) -> Path:
@@ -99,10 +127,10 @@ def _show(
     click.echo(draw(state, reports))
 
 
-def exit_code_of(reports: Mapping[int, NodeReport]) -> int:
-    """0: somebody is in office; 1: nobody is; 5: nobody answered."""
+def exit_code_of(reports: Mapping[int, NodeReport], denials: Mapping[int, str] | None = None) -> int:
+    """0: somebody is in office; 1: nobody is, or all that answered denied it; 5: nobody answered."""
     from zelect.asking import controller_of
 
     if not reports:
-        return 5
+        return 1 if denials else 5
     return 0 if controller_of(reports) is not None else 1

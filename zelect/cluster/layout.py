@@ -2,6 +2,7 @@
 
 DIR/cluster.json      the plan: name, nodes, ports
 DIR/conf/nK.toml      configurations, written anew at each start
+DIR/keys/             secret keys of nodes and the operator "local", and the directory of public keys
 DIR/data/nK/          what node K must not forget
 DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
 DIR/redis/            files of the bundled Redis
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from zelect.config import ConfigError, load, render
+from zelect.shell.keyfiles import DIRECTORY_FILE, Owner, make_missing_keys, secret_file
+from zelect.shell.keys import Keyring, keyring_to_ask
 from zelect.shell.private import make_directory
 
 __all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "port_is_free"]
@@ -30,6 +33,7 @@ __all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "port_is_free"
 HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
 DEFAULT_BASE_PORT = 7101
+_OPERATOR = "local"
 _SOUGHT = range(16_384, FIRST_EPHEMERAL)
 
 
@@ -44,13 +48,14 @@ class ClusterError(Exception):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A local cluster: `nodes` nodes on neighbouring ports from `base_port` up. `redis_url` is
-    empty when a bundled Redis is to be run on `redis_port`."""
+    empty when a bundled Redis is to be run on `redis_port`. `secure`: links are encrypted."""
 
     name: str
     nodes: int
     base_port: int
     redis_url: str
     redis_port: int
+    secure: bool = False
 
     @property
     def ids(self) -> range:
@@ -121,6 +126,7 @@ class Layout:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).absolute()
         self.conf = self.directory / "conf"
+        self.keys = self.directory / "keys"
         self.data = self.directory / "data"
         self.logs = self.directory / "logs"
         self.redis = self.directory / "redis"
@@ -196,7 +202,14 @@ class Layout:
         except (OSError, ValueError, TypeError) as error:
             raise ClusterError(f"{self.plan_file}: {error}: remove {self.directory} to begin anew") from error
 
-    def plan(self, nodes: int, base_port: int | None, redis_url: str | None, name: str | None) -> Plan:
+    def plan(
+        self,
+        nodes: int,
+        base_port: int | None,
+        redis_url: str | None,
+        name: str | None,
+        secure: bool | None = None,
+    ) -> Plan:
         """The plan for a start; what is None is as it was before, or else the default.
 
         Raises ClusterError: 2 where it does not fit what is here, 4 where a port is taken.
@@ -216,7 +229,9 @@ class Layout:
         redis_port = old.redis_port if old and port_is_free(old.redis_port) else find_port()
         if redis_url is None:
             redis_url = old.redis_url if old else ""
-        plan = Plan(name or (old.name if old else "demo"), nodes, base, redis_url, redis_port)
+        if secure is None:
+            secure = old.secure if old else False
+        plan = Plan(name or (old.name if old else "demo"), nodes, base, redis_url, redis_port, secure)
         self.check_ports(plan)
         return plan
 
@@ -237,11 +252,26 @@ class Layout:
         for directory in (self.conf, self.data, self.logs, self.redis):
             make_directory(directory)
         data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
-        for node in plan.ids:
-            text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum)
-            write_private(self.conf_of(node), text)
         try:
+            if plan.secure:
+                owners = [Owner(node=node) for node in plan.ids]
+                make_missing_keys(self.keys, [*owners, Owner(operator=_OPERATOR)])
+            for node in plan.ids:
+                security = self._security(node) if plan.secure else None
+                text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, security)
+                write_private(self.conf_of(node), text)
             load(self.conf_of(1))
         except ConfigError as error:
             raise ClusterError(str(error)) from error
         write_private(self.plan_file, json.dumps(asdict(plan)))
+
+    def _security(self, node: int) -> dict[str, str]:
+        return {
+            "key_file": str(secret_file(self.keys, Owner(node=node))),
+            "directory_file": str(self.keys / DIRECTORY_FILE),
+            "operator_key_file": str(secret_file(self.keys, Owner(operator=_OPERATOR))),
+        }
+
+    def keyring(self) -> Keyring | None:
+        """What commands speak with to the nodes here; None: plain text. Raises ConfigError."""
+        return keyring_to_ask(load(self.conf_of(1)))

@@ -55,6 +55,7 @@ class Wish:
     program: tuple[str, ...] = ("zelect", "node")
     timing: Mapping[str, int | str] | None = None
     quorum: str = "dynamic"
+    secure: bool | None = None
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._token = secrets.token_hex(16)
         self._control = ControlServer(self._context, self._token)
-        self._asker = Asker(plan.name, plan.addresses, self._context)
+        self._asker = Asker(plan.name, plan.addresses, self._context, layout.keyring())
 
     def run(self) -> int:
         """Run until told to stop; returns the exit code. Raises ClusterError if Redis won't start."""
@@ -263,7 +264,7 @@ def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
     layout = Layout(directory)
     lock = layout.hold()
     try:
-        plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name)
+        plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name, wish.secure)
         layout.prepare(plan, wish.timing, wish.quorum)
         return Supervisor(layout, plan, open_view(live), wish.program).run()
     finally:

@@ -21,6 +21,7 @@ __all__ = [
     "Leave",
     "LinkDown",
     "LinkUp",
+    "PriorityChanged",
     "Proven",
     "StoreHint",
     "Tick",
@@ -110,6 +111,13 @@ class Vacated:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityChanged:
+    """The operator gave this node another priority in the succession (R8)."""
+
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class WitnessVoted:
     """The witness answered a `WitnessVote`. `reason` is None exactly when granted. `term` is the
     witness's; `acked`, `acked_incarnation` and `acked_term` name the controller that it
@@ -164,6 +172,7 @@ Event = (
     | Leave
     | HealthChanged
     | Vacated
+    | PriorityChanged
     | WitnessVoted
     | WitnessAnswered
     | WitnessFounded

@@ -54,6 +54,7 @@ __all__ = [
     "Type",
     "VotResp",
     "Voting",
+    "type_of",
 ]
 
 PROTOCOL_VERSION = 1
@@ -350,6 +351,14 @@ MESSAGES: dict[Type, type[Message]] = {
     Type.HANDOVER: Handover,
     Type.FOUND: Found,
 }
+
+
+_CODES = {kind: code for code, kind in MESSAGES.items()}
+
+
+def type_of(message: Message) -> Type:
+    """The type code of `message`."""
+    return _CODES[type(message)]
 
 
 @dataclass(frozen=True, slots=True)

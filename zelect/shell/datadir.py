@@ -25,7 +25,7 @@ from pathlib import Path
 
 from zelect.shell.private import UnsafeFile, make_directory, open_directory, open_file
 
-__all__ = ["HOLD_BYTE", "DataDir", "DataDirError", "DataDirInUse", "adopted", "lock_evidence"]
+__all__ = ["HOLD_BYTE", "DataDir", "DataDirError", "DataDirInUse", "adopted", "holder", "lock_evidence"]
 
 HOLD_BYTE = 2**40
 """The byte of the lock that another process may hold for the node's job, see `zelect.shell.hold`."""
@@ -183,6 +183,25 @@ def adopted(fd: int) -> Callable[[], None]:
     key = _key(os.fstat(fd))
     _held.add(key)
     return lambda: _held.discard(key)
+
+
+def holder(data_dir: Path, cluster: str, node: int) -> int:
+    """The pid of the process that runs that node in `data_dir` on this host; 0: none does, or the
+    system doesn't tell. Not to be asked of one's own directory."""
+    lock = data_dir / _LOCK
+    fd = -1
+    try:
+        if _is_held(lock):
+            return 0
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        words = os.pread(fd, _LINE_BYTES + 1, 0).decode().split()
+        # The line's pid: the kernel may name another process that holds the lock for the node's job.
+        held = len(words) == 5 and words[:2] == [cluster, str(node)] and _holder(fd) is not None
+        return int(words[3]) if held else 0
+    except (OSError, ValueError, KeyError, struct.error):
+        return 0
+    finally:
+        _close(fd)
 
 
 def _take(path: Path, fd: int) -> None:

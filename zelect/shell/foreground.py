@@ -8,6 +8,8 @@ from zelect.config import Config
 from zelect.log import setup
 from zelect.shell.ballot import BallotError
 from zelect.shell.datadir import DataDirError
+from zelect.shell.descriptors import raise_limit
+from zelect.shell.door import DoorBroken
 from zelect.shell.hooks import Hooks
 from zelect.shell.node import Node
 from zelect.shell.transport import CannotBind
@@ -17,8 +19,10 @@ __all__ = ["run"]
 
 def run(config: Config) -> int:
     """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
-    3 when durable state cannot be used, 4 when the address cannot be bound. Errors are told on
-    standard error. Raises `ConfigError` for a file that `config` names and that cannot be used."""
+    3 when durable state cannot be used, 4 when the address cannot be bound or the door has broken.
+    Errors are told on standard error. Raises `ConfigError` for a file that `config` names and that
+    cannot be used."""
+    raise_limit()
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = Node(config, log)
@@ -27,6 +31,6 @@ def run(config: Config) -> int:
     except (BallotError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3
-    except CannotBind as error:
+    except (CannotBind, DoorBroken) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 4

@@ -11,6 +11,9 @@ says nothing. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does
 - while not up, a healthy socket says something at least every 0.6 s (a retry is at most 90 ms
   away, a connection attempt lasts at most 300 ms, a handshake at most 500 ms); not within 1 s: dead.
 
+With keys, a peer whose key is being changed may have one of two. A connection that ends before its
+handshake does may have tried the wrong one: the next attempt is made with the other.
+
 A port inside the ephemeral range has one more trap: a DEALER that dials it while nobody listens may
 meet itself, and then holds the port. That shows in the connection's two addresses, and mends alike.
 
@@ -30,14 +33,16 @@ import itertools
 import socket
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
 from zelect.core.lease import NEVER_US
+from zelect.shell.keys import KeyPair
 from zelect.shell.poller import Poller, has_mail
 
-__all__ = ["Context", "Counters", "Link", "parse_endpoint"]
+__all__ = ["Context", "Counters", "Link", "Lock", "addresses_of", "parse_endpoint"]
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
@@ -50,6 +55,8 @@ LAST_PAUSE_US = 1_000_000
 SENT_PER_LOOK = 8
 """After so many messages sent, strays are looked for although nothing told of any: sending may have
 swallowed the news. Far fewer than the strays that would stop libzmq from reading (`RCVHWM`)."""
+FIRST_KEY_PAUSE_US = 20_000
+"""From one key of the peer to the other; doubles alike."""
 STRAYS_PER_TURN = 256
 """Most frames thrown away in one go that arrived where nothing should."""
 
@@ -68,6 +75,20 @@ _OPTIONS = {
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _EVENT = struct.Struct("=HI")
 _names = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Own key pair, and the peer's public keys: one, or two while it is being changed."""
+
+    pair: KeyPair
+    servers: tuple[bytes, ...]
+
+    def put_on(self, socket: zmq.Socket[bytes], turn: int) -> None:
+        """Have `socket` speak CURVE, with the peer's key whose turn it is."""
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.pair.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.pair.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.servers[turn % len(self.servers)])
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:
@@ -90,8 +111,10 @@ class Link:
         max_message_bytes: int,
         poller: Poller,
         counters: Counters,
+        lock: Lock | None = None,
     ) -> None:
-        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``."""
+        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `lock`: None
+        for plain text."""
         self.peer = peer
         self.endpoint = endpoint
         self.up = False
@@ -99,6 +122,9 @@ class Link:
         self._max_message_bytes = max_message_bytes
         self._poller = poller
         self._counters = counters
+        self._lock = lock
+        self._key_turn = 0
+        self._key_pause_us = FIRST_KEY_PAUSE_US
         self._host, self._port = parse_endpoint(endpoint)
         self._ip: str | None = self._host if _is_numeric(self._host) else None
         self._dealer: zmq.Socket[bytes] | None = None
@@ -152,8 +178,14 @@ class Link:
             self._sent = 0  # sending may have swallowed the news of a stray (see poller.py)
             self._drain_strays()
         if now_us >= self.deadline_us():
-            self._counters["rebuilt"] += 1
             self.close()
+            if self._rejected_us != NEVER_US:
+                self._counters["other_key_tried"] += 1
+                self._key_turn += 1
+                self._key_pause_us = min(2 * self._key_pause_us, LAST_PAUSE_US)
+                self.open(now_us)
+                return changes
+            self._counters["rebuilt"] += 1
             self._pause_us = min(2 * self._pause_us, LAST_PAUSE_US)
             self.open(now_us)
         return changes
@@ -162,6 +194,8 @@ class Link:
         """When the watchdog wants to look at this link; never while it is up."""
         if self.up:
             return NEVER_US
+        if self._rejected_us != NEVER_US:
+            return self._rejected_us + self._key_pause_us
         patience_us = 0 if self._looped else RETRY_PATIENCE_US if self._left else SILENCE_US
         return max(self._heard_us + patience_us, self._not_before_us)
 
@@ -184,12 +218,15 @@ class Link:
         self._left = False  # DISCONNECTED was the last it said
         self._looped = False  # the DEALER met itself, and is closed
         self._descriptor = -1  # of the connection, by CONNECTED
+        self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
 
     def _make(self) -> None:
         self._dealer = dealer = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS.items():
             dealer.setsockopt(option, value)
         dealer.setsockopt(zmq.MAXMSGSIZE, self._max_message_bytes)
+        if self._lock is not None:
+            self._lock.put_on(dealer, self._key_turn)
         if ":" in self._host:
             dealer.setsockopt(zmq.IPV6, 1)
         # A name never used before: that of the closed monitor may not be free yet.
@@ -214,15 +251,20 @@ class Link:
             if code == zmq.EVENT_CONNECTED:
                 self._descriptor = value
             elif code == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                ends = _addresses(self._descriptor)
+                ends = addresses_of(self._descriptor)
                 if ends is not None and ends[0] == ends[1]:
                     self._let_go(now_us)
                     break
                 learnt = ends[1][0] if ends is not None and ends[1][1] == self._port else None
                 self._up_us = now_us
+                self._rejected_us = NEVER_US
+                self._key_pause_us = FIRST_KEY_PAUSE_US
                 self._turn(True, changes)
             elif code == zmq.EVENT_DISCONNECTED:
                 learnt = None
+                if not self.up and self._descriptor >= 0 and self._lock is not None and len(self._lock.servers) > 1:
+                    self._rejected_us = min(self._rejected_us, now_us)
+                self._descriptor = -1
                 if self.up and now_us - self._up_us >= LAST_PAUSE_US:
                     self._pause_us = FIRST_PAUSE_US
                 self._turn(False, changes)
@@ -286,7 +328,7 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket]:
         connection.detach()
 
 
-def _addresses(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
+def addresses_of(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
     """Own and peer's address of a connection; None when it is gone."""
     with contextlib.suppress(OSError, ValueError), _borrowed(descriptor) as connection:
         own, other = connection.getsockname(), connection.getpeername()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import zmq
 
-from zelect import __version__, wire
+from zelect import wire
 from zelect.config import Config
 from zelect.core.effects import Effects, Probe
 from zelect.core.events import (
@@ -35,25 +35,28 @@ from zelect.core.events import (
     Vacated,
 )
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import CommonResp, Envelope, Found, MalformedMessage, Report, Result, Type
+from zelect.core.messages import MalformedMessage, Report
 from zelect.core.view import View
 from zelect.log import Log
 from zelect.machine import Machine
 from zelect.shell.access import access_of
-from zelect.shell.birth import be_born
+from zelect.shell.answers import deny, reply
+from zelect.shell.birth import be_born, tell_start, transport_of
 from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
 from zelect.shell.datadir import lock_evidence
+from zelect.shell.keys import read_keyring
 from zelect.shell.lateness import Lateness
 from zelect.shell.office import Office, controller_now
 from zelect.shell.poller import Poller
 from zelect.shell.recorder import Recorder
 from zelect.shell.redis_news import RedisNews, sides_of
+from zelect.shell.reload import reload
 from zelect.shell.report import report_of
+from zelect.shell.rights import caller_of, denied
 from zelect.shell.store import Hint
 from zelect.shell.teller import Teller
-from zelect.shell.transport import Received, Transport
-from zelect.shell.trouble import safe_url
+from zelect.shell.transport import Received
 from zelect.shell.wakeup import Bell, Wakeup
 
 __all__ = ["Node"]
@@ -75,17 +78,12 @@ class Node:
         self.config = config
         self.log = log
         self.settings = settings = replace(config.settings(), guarded=office is not None)
+        keyring = read_keyring(config)
+        self.directory = None if keyring is None else keyring.directory
         access = access_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
-        self.transport = Transport(
-            self.context,
-            listen=config.node.listen,
-            peers={peer: (dial or {}).get(peer, settings.addresses[peer]) for peer in settings.peers},
-            max_message_bytes=config.limits.max_message_bytes,
-            poller=self.poller,
-            proof=settings.timing.proof,
-        )
+        self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
         try:
             self.transport.bind()  # before anything on disk is touched: a taken port changes nothing
             self.data_dir, self.ballot = be_born(config.node.data_dir, settings)
@@ -98,6 +96,7 @@ class Node:
         self.began_us = now_us()
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
+        self.reload_problem = ""
         self.teller = Teller(log)
         self.recorder = Recorder.wanted(settings.node, saved)
         self.office = office or Office()
@@ -127,11 +126,11 @@ class Node:
             self.poller.register(self.store.pipe, zmq.POLLIN)
             self.poller.register(self.witness.pipe, zmq.POLLIN)
             self.poller.register(wake.fileno(), zmq.POLLIN)
-            self._tell_start()
+            tell_start(self)
             if isinstance(wake, Wakeup):
                 gc.collect()
                 gc.freeze()  # what lives now lives for ever: later collections need not look at it
-            self._step(Began())
+            self.step(Began())
             self._loop(wake)
         finally:
             self.office.close()
@@ -153,24 +152,6 @@ class Node:
         self.ballot.close()
         self.data_dir.close()
 
-    def _tell_start(self) -> None:
-        self.log.event(
-            "info",
-            "node_started",
-            version=__version__,
-            pid=os.getpid(),
-            listen=self.config.node.listen,
-            advertise=self.config.node.advertise,
-            data_dir=self.config.node.data_dir,
-            redis=safe_url(self.config.redis.url),
-        )
-        self.redis.tell_start()
-        if was_open := self.data_dir.was_open:
-            self.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
-        if self.ballot.saved.amnesia:
-            mend = "this node votes again once a controller has taken it out of the electorate and in again"
-            self.log.event("warning", "memory_lost", mend=mend)
-
     def _loop(self, wake: Wakeup | Bell) -> None:
         lateness = Lateness(self.settings.timing.heartbeat_us // 2)
         while True:
@@ -180,8 +161,11 @@ class Node:
             if late:
                 self.counters["loop_late"] += 1
             if wake.fileno() in ready:
-                if {signal.SIGTERM, signal.SIGINT} & set(wake.take()):
+                signals = set(wake.take())
+                if {signal.SIGTERM, signal.SIGINT} & signals:
                     self.office.go()
+                if signal.SIGHUP in signals:
+                    reload(self)
                 self._heed()
             self._take_in(ready, self.drain_us if late else 0, everywhere=late)
             if now_us() >= self._machine_due_us():
@@ -189,7 +173,7 @@ class Node:
                 if (late or ready) and self.transport.backlog():
                     self._take_in(ready, self.drain_us, everywhere=True)
                 if now_us() >= self._machine_due_us():
-                    self._step(Tick(late))
+                    self.step(Tick(late))
                     if self.machine.in_office(now_us()):
                         self.gather_until_us = now_us() + self.gather_us
             if self._may_end():
@@ -199,11 +183,11 @@ class Node:
         """Do what the process wants: it has news of its job, or wants the node to go (R6, R8)."""
         office, machine = self.office, self.machine
         if office.healthy is not machine.state.healthy:
-            self._step(HealthChanged(office.healthy))
+            self.step(HealthChanged(office.healthy))
         if machine.owes and not office.occupies(machine.owes):
-            self._step(Vacated())
+            self.step(Vacated())
         if office.asked_to_go and not office.occupied:
-            self._step(Leave())
+            self.step(Leave())
 
     def _machine_due_us(self) -> int:
         """The machine's deadline, worked out once after its newest step."""
@@ -236,7 +220,7 @@ class Node:
         many as `within_us` allows. `ready` is the poller's answer; look `everywhere` when that is
         older than what may have come."""
         for change in self.transport.service(ready):
-            self._step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
+            self.step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
         end_us = now_us() + within_us
         while everywhere or self.transport.has_mail(ready):
             batch = self.transport.receive(_BATCH)
@@ -247,12 +231,12 @@ class Node:
         for verdict in self.transport.verdicts():
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
-                self._step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
+                self.step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
         if everywhere or self.store.pipe in ready:
             self._hear_store()
         if everywhere or self.witness.pipe in ready:
             for event in self.witness.receive():
-                self._step(event)
+                self.step(event)
             self.redis.hear_witness(self.witness.problem)
 
     def _may_end(self) -> bool:
@@ -269,6 +253,10 @@ class Node:
     # -- in -----------------------------------------------------------------------------------------
 
     def _hear(self, received: Received) -> None:
+        if self.directory is not None and caller_of(received, self.directory) is None:
+            self.counters["refused_key_gone"] += 1
+            self.transport.throw_out(received, "key_gone")
+            return
         try:
             envelope = wire.decode(received.payload, self.config.limits.max_message_bytes)
         except MalformedMessage as error:
@@ -277,27 +265,28 @@ class Node:
             self.log.limited(error.reason, "warning", "frame_refused", **details)
             return
         self.counters["received"] += 1
-        if isinstance(envelope.message, Found) and not received.is_local:
-            self.counters["steering_forbidden"] += 1
-            refusal = CommonResp(int(Type.FOUND), Result.FORBIDDEN, "steering is allowed from the node's own host only")
-            self._reply(received.route, refusal)
+        no = denied(received, envelope, self.directory)
+        if no is not None:
+            deny(self, received, envelope, no)
             return
-        effects = self._step(Heard(envelope))
+        if envelope.cluster == self.settings.cluster:
+            self.transport.know(received)
+        effects = self.step(Heard(envelope))
         if isinstance(effects.answer, View):
-            self._reply(received.route, Report(report_of(self, effects.answer)))
+            reply(self, received.route, Report(report_of(self, effects.answer)))
         elif effects.answer is not None:
-            self._reply(received.route, effects.answer)
+            reply(self, received.route, effects.answer)
 
     def _hear_store(self) -> None:
         for event in self.store.receive():
             if isinstance(event, Hint):
-                self._step(StoreHint(event.controller, event.term))
+                self.step(StoreHint(event.controller, event.term))
             else:
                 self.redis.hear_board(event)
 
     # -- out ----------------------------------------------------------------------------------------
 
-    def _step(self, event: Event) -> Effects:
+    def step(self, event: Event) -> Effects:
         """One step of the machine, carried out in the order of its fields (R1)."""
         self.due_us = None
         effects = self.machine.step(event, now_us())
@@ -327,7 +316,7 @@ class Node:
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
         if self.machine.owes and not self.office.occupies(self.machine.owes):
-            self._step(Vacated())  # no job ever began in it
+            self.step(Vacated())  # no job ever began in it
         return effects
 
     def _send(self, effects: Effects) -> None:
@@ -347,17 +336,3 @@ class Node:
         self.transport.probe(
             probe.peer, probe.incarnation, lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation)
         )
-
-    def _reply(self, route: bytes, message: Report | CommonResp) -> None:
-        """Answer the command line on the connection that it asked on; peers are never answered so."""
-        saved = self.machine.state.saved
-        envelope = Envelope(
-            cluster=self.settings.cluster,
-            sender=self.settings.node,
-            incarnation=saved.incarnation,
-            settings=self.settings.digest(),
-            foundation=saved.record.foundation,
-            term=saved.term,
-            message=message,
-        )
-        self.transport.reply(route, wire.encode(envelope))

@@ -34,6 +34,7 @@ def report_of(node: Node, view: View) -> str:
         "address": node.settings.addresses[node.settings.node],
         "store": node.redis.report(),
         "counters": counters,
+        "reload_problem": node.reload_problem,
         "uptime_ms": (now_us() - node.began_us) // 1000,
         "rss_kb": _resident_kb(),
     }

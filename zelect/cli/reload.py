@@ -1,0 +1,105 @@
+"""`zelect reload`: a running node reads its configuration and keys anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from zelect.cli.status import DIRECTORY, key_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from zelect.asking import NodeReport
+    from zelect.config import Config
+    from zelect.shell.keys import Keyring
+
+__all__ = ["reload"]
+
+_WITHIN_S = 5.0
+
+
+@click.command()
+@click.argument("nodes", nargs=-1, type=click.IntRange(min=1), metavar="[NODE]...")
+@click.option("-c", "--config", "path", metavar="FILE", help="Configuration of a node on this host.")
+@click.option("--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]")
+@key_option
+def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
+    """Have running nodes on this host read keys, priority and log level anew (SIGHUP).
+
+    With -c FILE the node of that file; else those of the local cluster in DIR, or only NODE... Other
+    changes, and files that can't be used, are refused: then the node goes on as it was.
+    """
+    from pathlib import Path
+
+    from zelect.cli.errors import Failure, explained
+    from zelect.config import load
+
+    if path is not None and (directory is not None or nodes):
+        raise click.UsageError("-c FILE names the node; leave out --dir and NODE")
+    with explained():
+        files = [Path(path)] if path is not None else _files(Path(directory or DIRECTORY), nodes)
+        configs = [load(file) for file in files]
+        failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
+    if failed:
+        raise Failure(f"node {failed[0]} goes on as it was", 1)
+
+
+def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
+    from zelect.cluster.layout import ClusterError, Layout
+
+    layout = Layout(directory)
+    ids = layout.read_plan().ids
+    unknown = sorted(set(nodes) - set(ids))
+    if unknown:
+        raise ClusterError(f"no node {unknown[0]} in this cluster: it has {', '.join(map(str, ids))}")
+    return [layout.conf_of(node) for node in nodes or ids]
+
+
+def _reload(config: Config, key_file: str) -> bool:
+    """Reload the node of `config`, wait for the outcome, and tell it; whether it is a good one."""
+    import os
+    import signal
+    import time
+
+    from zelect.shell.datadir import holder
+    from zelect.shell.keys import keyring_to_ask
+
+    node = config.node.id
+    pid = holder(config.node.data_dir, config.cluster.name, node)
+    if not pid:
+        click.echo(f"node {node}: does not run on this host; it reads the files when it starts")
+        return True
+    keyring = keyring_to_ask(config, key_file)
+    before = _ask(config, keyring)
+    os.kill(pid, signal.SIGHUP)
+    end = time.monotonic() + _WITHIN_S
+    while time.monotonic() < end:
+        after = _ask(config, keyring)
+        if after is None or before is None:
+            time.sleep(0.1)
+            before = before or after
+            continue
+        if _count(after, "reload_refused") > _count(before, "reload_refused"):
+            click.echo(f"node {node}: {after.reload_problem}", err=True)
+            return False
+        if _count(after, "reloaded") > _count(before, "reloaded"):
+            click.echo(f"node {node}: reloaded")
+            return True
+        time.sleep(0.05)
+    click.echo(f"node {node}: told (pid {pid}), but gives no answer that says how it went; see its log", err=True)
+    return False
+
+
+def _count(report: NodeReport, name: str) -> int:
+    return report.counters.get(name, 0)
+
+
+def _ask(config: Config, keyring: Keyring | None) -> NodeReport | None:
+    from zelect.asking import ask_all
+
+    node = config.node.id
+    addresses: Mapping[int, str] = {node: config.settings().addresses[node]}
+    return ask_all(config.cluster.name, addresses, 1.0, bool, keyring).get(node)

@@ -1,0 +1,123 @@
+"""What a node said of itself, judged: its REPORT as a value.
+
+Office is only what a node says of itself with a running lease; what it says of others is hearsay
+and decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zelect.core.messages import MalformedMessage
+from zelect.shell.clock import now_us
+
+__all__ = ["NodeReport", "StoreReport", "controller_of", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """Redis, as one node sees it. `state` is "up" or "down"; `problem` is empty when up."""
+
+    url: str
+    state: str
+    published_term: int | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What one node said of itself. `since_ms`: Unix time at which it entered office (None out of
+    office); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
+    the election's clock; `links` of `peers` peers were connected."""
+
+    id: int
+    pid: int
+    term: int
+    role: str
+    status: str
+    address: str
+    in_office: bool
+    lease_left_ms: float
+    since_ms: int | None
+    config_term: int
+    version: int
+    members: tuple[int, ...]
+    foundation: int
+    witness: str
+    survives: int
+    links: int
+    peers: int
+    controller_heard_ms: float | None
+    store: StoreReport
+    rss_kb: int
+    at_us: int
+    reload_problem: str = ""
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def age_ms(self) -> float:
+        """How long ago this was heard."""
+        return (now_us() - self.at_us) / 1000
+
+
+def _typed(table: Mapping[str, Any], key: str, *kinds: type) -> Any:
+    value = table.get(key)
+    if type(value) not in kinds:  # exact types: True is no number
+        raise MalformedMessage("bad_report", f"{key} is {value!r:.40}")
+    return value
+
+
+def parse(text: str, at_us: int) -> NodeReport:
+    """Judge a REPORT's text; raises MalformedMessage."""
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise MalformedMessage("bad_report", str(error)) from error
+    if type(table) is not dict:
+        raise MalformedMessage("bad_report", "not an object")
+    none = type(None)
+    electorate = _typed(table, "electorate", dict)
+    members = _typed(electorate, "members", list)
+    peers = _typed(table, "peers", list)
+    if any(type(member) is not int for member in members) or any(type(peer) is not dict for peer in peers):
+        raise MalformedMessage("bad_report", "members or peers")
+    store = _typed(table, "store", dict)
+    return NodeReport(
+        id=_typed(table, "id", int),
+        pid=_typed(table, "pid", int),
+        term=_typed(table, "term", int),
+        role=_typed(table, "role", str),
+        status=_typed(table, "status", str),
+        address=_typed(table, "address", str),
+        in_office=_typed(table, "in_office", bool),
+        lease_left_ms=_typed(table, "lease_left_ms", int, float),
+        since_ms=_typed(table, "since_ms", int, none),
+        config_term=_typed(electorate, "config_term", int),
+        version=_typed(electorate, "version", int),
+        members=tuple(members),
+        foundation=_typed(electorate, "foundation", int),
+        witness=_typed(electorate, "witness", str),
+        survives=_typed(electorate, "survives", int),
+        links=sum(peer.get("linked") is True for peer in peers),
+        peers=len(peers),
+        controller_heard_ms=_typed(table, "controller_heard_ms", int, float, none),
+        store=StoreReport(
+            url=_typed(store, "url", str),
+            state=_typed(store, "state", str),
+            published_term=_typed(store, "published_term", int, none),
+            problem=_typed(store, "problem", str),
+        ),
+        rss_kb=_typed(table, "rss_kb", int),
+        at_us=at_us,
+        reload_problem=str(table.get("reload_problem", "")),
+        counters=_typed(table, "counters", dict),
+    )
+
+
+def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
+    """The node that says of itself that it is in office; of several, the one of the newest term."""
+    claims = [report for report in reports.values() if report.in_office]
+    return max(claims, key=lambda report: report.term, default=None)
