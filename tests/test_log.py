@@ -307,3 +307,13 @@ def test_the_log_is_light_to_import() -> None:
     code = "import sys, zelect.log; print({'logging', 'asyncio', 'socket', 'zmq', 'tomllib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_least_level_may_change(file: Path) -> None:
+    log = setup("warning", "text", str(file), 1, "demo")
+    log.event("info", "unseen")
+    log.set_level("debug")
+    log.event("debug", "seen")
+    log.set_level("error")
+    log.event("warning", "unseen")
+    assert [line.split()[-1] for line in file.read_text().splitlines()] == ["seen"]

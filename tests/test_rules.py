@@ -20,7 +20,18 @@ from tests.stands import (
 )
 from tools.world import MS, World, letter, office_of
 from zelect.core.effects import Effects, PublishOffice, Saved, WithdrawOffice
-from zelect.core.events import Event, Evidence, Heard, LinkDown, LinkUp, Proven, StoreHint, Tick, WitnessVoted
+from zelect.core.events import (
+    Event,
+    Evidence,
+    Heard,
+    LinkDown,
+    LinkUp,
+    PriorityChanged,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessVoted,
+)
 from zelect.core.messages import (
     Envelope,
     Handover,
@@ -962,3 +973,18 @@ def test_r1_a_wiped_node_that_sees_first_an_old_record_without_itself_does_not_v
     _join(world, (2, 5), (3, 5))
     world.run(3000)  # the world asserts S2 after every event
     assert not [e for e in world.happened("vote_granted", 3) if e.details["candidate"] == 5 and not e.details["pre"]]
+
+
+def test_r8_a_changed_priority_is_told_with_the_next_answer_and_honoured() -> None:
+    world = World(3)
+    world.start()
+    world.run_until(lambda: world.controller() == 1)
+    world.run(500)
+    assert world.state(2).succession == (2, 3)
+    saved = {node: world.state(node).saved for node in (1, 2, 3)}
+    world.feed(3, PriorityChanged(9))
+    world.run(500)
+    assert world.state(2).succession == (3, 2)
+    assert {node: world.state(node).saved for node in (1, 2, 3)} == saved
+    world.kill(1)
+    world.run_until(lambda: world.controller() == 3)
