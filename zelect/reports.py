@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zelect.core.messages import MalformedMessage
+from zelect.elections import Ballots, Election, parse_rounds, parse_telling
 from zelect.shell.clock import now_us
 
 __all__ = ["NodeReport", "StoreReport", "controller_of", "parse"]
@@ -31,7 +32,8 @@ class StoreReport:
 class NodeReport:
     """What one node said of itself. `since_ms`: Unix time at which it entered office (None out of
     office); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
-    the election's clock; `links` of `peers` peers were connected."""
+    the election's clock; `links` of `peers` peers were connected. `election`: how it came into
+    office (None out of office); `rounds`: what it asked since the last controller was lost."""
 
     id: int
     pid: int
@@ -55,6 +57,8 @@ class NodeReport:
     rss_kb: int
     at_us: int
     reload_problem: str = ""
+    election: Election | None = None
+    rounds: tuple[Ballots, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -113,8 +117,30 @@ def parse(text: str, at_us: int) -> NodeReport:
         rss_kb=_typed(table, "rss_kb", int),
         at_us=at_us,
         reload_problem=str(table.get("reload_problem", "")),
+        election=_election(table),
+        rounds=_rounds(table.get("rounds", [])),
         counters=_typed(table, "counters", dict),
     )
+
+
+def _election(table: Mapping[str, Any]) -> Election | None:
+    told = table.get("election")
+    if told is None:
+        return None
+    try:
+        telling = parse_telling(told["story"])
+        votes = telling.rounds[-1].votes if telling.rounds else {}
+        previous, reason, at_ms = int(told["previous"]), str(told["reason"]), int(told["at_ms"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedMessage("bad_report", f"election: {type(error).__name__}") from None
+    return Election(table["term"], table["id"], previous, reason, telling.heard_ms, at_ms, votes, telling)
+
+
+def _rounds(rows: Any) -> tuple[Ballots, ...]:
+    try:
+        return parse_rounds(rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedMessage("bad_report", f"rounds: {type(error).__name__}") from None
 
 
 def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:

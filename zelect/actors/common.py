@@ -74,5 +74,7 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
         refused_by_gate=dict(state.refused),
         now_us=now_us,
         story=story_of(reign) if reign is not None and in_office else None,
+        previous=reign.previous.id if reign is not None and reign.previous is not None and in_office else 0,
+        trigger=reign.trigger.value if reign is not None and in_office else "",
         rounds=state.rounds,
     )

@@ -20,6 +20,8 @@ from zelect.cli.node import node
 from zelect.cli.reload import reload
 from zelect.cli.run import run
 from zelect.cli.status import status
+from zelect.cli.who import wait, watch, who
+from zelect.cli.why import history, why
 
 __all__ = ["main"]
 
@@ -41,3 +43,8 @@ main.add_command(cluster)
 main.add_command(electorate)
 main.add_command(keygen)
 main.add_command(reload)
+main.add_command(who)
+main.add_command(wait)
+main.add_command(watch)
+main.add_command(history)
+main.add_command(why)

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zelect.asking import NodeReport
+    from zelect.config import Config
     from zelect.shell.keys import Keyring
 
-__all__ = ["DIRECTORY", "exit_code_of", "key_option", "members_of", "status", "tell_denials"]
+__all__ = ["DIRECTORY", "config_of", "exit_code_of", "key_option", "members_of", "status", "tell_denials"]
 
 DIRECTORY = ".zelect"
 _WATCH_EVERY_S = 1.0
@@ -85,13 +86,20 @@ def members_of(
 ) -> tuple[str, Mapping[int, str], Keyring | None]:
     """The cluster's name, its members' addresses, and what to speak to them with (None: plain
     text). `key_file`: see `key_option`. Raises ConfigError or ClusterError."""
+    from zelect.shell.keys import keyring_to_ask
+
+    config = config_of(path, directory)
+    return config.cluster.name, config.settings().addresses, keyring_to_ask(config, key_file or "")
+
+
+def config_of(path: str | None, directory: str) -> Config:
+    """The configuration in `path`, or one of the local cluster in `directory`: any node's names all
+    members. Raises ConfigError or ClusterError."""
     from pathlib import Path
 
     from zelect.config import load
-    from zelect.shell.keys import keyring_to_ask
 
-    config = load(Path(path) if path is not None else _any_conf(Path(directory)))
-    return config.cluster.name, config.settings().addresses, keyring_to_ask(config, key_file or "")
+    return load(Path(path) if path is not None else _any_conf(Path(directory)))
 
 
 def tell_denials(denials: Mapping[int, str]) -> None:

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zelect.asking import NodeReport
 from zelect.cluster.layout import Plan
+from zelect.elections import Election, NotAnElection, parse_election
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["Election", "History"]
+__all__ = ["History"]
 
 _ENTRY_WITHIN_S = 1.0
 _READ = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Election:
-    """How `id` came into office. `previous`: 0 for unknown; `gap_ms`: from when the
-    one before was last heard (so up to a heartbeat before its end), None where that is unknown."""
-
-    term: int
-    id: int
-    previous: int
-    reason: str
-    gap_ms: float | None
-
-
-def _election(entry: Mapping[str, str]) -> Election:
-    """Read one entry of the stream. Raises KeyError or ValueError where it is none."""
-    gap_ms = float(entry["gap_ms"] or -1)
-    known = gap_ms if gap_ms >= 0 else None
-    return Election(int(entry["term"]), int(entry["id"]), int(entry["previous"] or 0), entry["reason"], known)
 
 
 class History:
@@ -75,9 +55,9 @@ class History:
             )
         try:
             newest: Any = self._client.xrevrange(f"zelect:{{{plan.name}}}:elections", count=_READ)
-            for _, entry in reversed(newest):
-                self._add(_election(entry))
-        except (redis.RedisError, KeyError, ValueError):
+            for key, entry in reversed(newest):
+                self._add(parse_election(key, entry))
+        except (redis.RedisError, NotAnElection):
             self._not_before = time.monotonic() + 2
 
     def _add(self, election: Election) -> None:

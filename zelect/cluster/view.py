@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from zelect.asking import NodeReport, controller_of
 from zelect.cluster.control import Processes, ProcessState
-from zelect.cluster.history import Election, History
+from zelect.cluster.history import History
 from zelect.cluster.layout import Plan
 from zelect.core.timing import Timing
+from zelect.elections import Election
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -32,7 +32,8 @@ class View:
     long it still runs, `office_us` since when the office is held, both 0 out of office.
     `witness` is member, ready, stranger, unreachable or unused; `survives` how many more members
     may fail one after the other, as far as this node knows (-1: no quorum now).
-    `story`: how this node came into office, in office only; `rounds`: those that it asked since the
+    `story`, `previous` (the controller before, 0: unknown) and `trigger`: how this node came into
+    office, in office only; `rounds`: those that it asked since the
     last controller was lost; their times are on the clock of `now_us`.
     `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
     """
@@ -57,4 +58,6 @@ class View:
     refused_by_gate: Mapping[str, int]
     now_us: int
     story: Story | None
+    previous: int
+    trigger: str
     rounds: tuple[Round, ...]

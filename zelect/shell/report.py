@@ -66,7 +66,14 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
             "survives": view.survives,
         },
         "succession": list(view.succession),
-        "story": None if view.story is None else plain_story(view.story),
+        "election": None
+        if view.story is None
+        else {
+            "previous": view.previous,
+            "reason": view.trigger,
+            "at_ms": unix_ms - view.office_us // 1000,
+            "story": plain_story(view.story),
+        },
         "rounds": plain_rounds(view.rounds, view.now_us),
         "peers": [
             {

@@ -1,0 +1,180 @@
+"""`zelect who`, `zelect wait`, `zelect watch`: who is in office, for people and scripts.
+
+All three ask the nodes themselves, so Redis may be down; only a node in office with a running lease
+says that it leads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zelect.cli.members import Members, members_option, timeout_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zelect.asking import NodeReport
+
+__all__ = ["wait", "watch", "who"]
+
+_EVERY_MS = 50
+
+
+@click.command()
+@members_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: id, term, address, since_ms (Unix).")
+@timeout_option(1.0, "How long to wait for answers.")
+@click.pass_context
+def who(
+    context: click.Context,
+    path: str | None,
+    directory: str | None,
+    key_file: str | None,
+    as_json: bool,
+    timeout_s: float,
+) -> None:
+    """Print the id of the node in office.
+
+    Exit code 0: somebody is; 1: nodes answered, but nobody is; 5: nobody answered.
+    """
+    from zelect.asking import controller_of
+
+    members = Members.of(path, directory, key_file)
+    reports = members.ask(timeout_s, lambda reports: controller_of(reports) is not None)
+    head = controller_of(reports)
+    if as_json:
+        click.echo(json.dumps(_office(head)))
+    elif head is not None:
+        click.echo(head.id)
+    if head is None:
+        click.echo(_nobody(members, reports), err=True)
+    context.exit(members.exit_code(reports))
+
+
+def _office(head: NodeReport | None) -> dict[str, Any] | None:
+    if head is None:
+        return None
+    return {"id": head.id, "term": head.term, "address": head.address, "since_ms": head.since_ms}
+
+
+def _nobody(members: Members, reports: Mapping[int, NodeReport]) -> str:
+    if not reports:
+        return members.explain_silence()
+    return f"nobody is in office ({len(reports)} of {len(members.addresses)} nodes answered); see 'zelect why'"
+
+
+@click.command()
+@members_option
+@click.option(
+    "--controller", "wanted", flag_value="controller", default=True, help="Until somebody is in office.  [default]"
+)
+@click.option("--quorum", "wanted", flag_value="quorum", help="Until all members are there: one more may fail.")
+@timeout_option(30.0, "Give up after so long.")
+@click.pass_context
+def wait(
+    context: click.Context,
+    path: str | None,
+    directory: str | None,
+    key_file: str | None,
+    wanted: str,
+    timeout_s: float,
+) -> None:
+    """Wait until somebody is in office, or until the cluster can lose a member.
+
+    Exit code 0: it is so; 1: it isn't after --timeout seconds; 5: nobody answered all that time.
+    """
+    import time
+
+    from zelect.asking import controller_of
+
+    members = Members.of(path, directory, key_file)
+    end = time.monotonic() + timeout_s
+    answered = False
+    while (left_s := end - time.monotonic()) > 0:
+        reports = members.ask(min(1.0, left_s), lambda reports: _is_so(reports, wanted))
+        answered = answered or bool(reports)
+        if _is_so(reports, wanted):
+            head = controller_of(reports)
+            assert head is not None
+            click.echo(f"node {head.id} is in office, term {head.term}" + _survives(head.survives, wanted))
+            context.exit(0)
+        time.sleep(min(_EVERY_MS / 1000, max(0.0, end - time.monotonic())))
+    click.echo(
+        f"not so after {timeout_s:g} s: " + (_nobody(members, reports) if answered else members.explain_silence()),
+        err=True,
+    )
+    context.exit(1 if answered else 5)
+
+
+def _is_so(reports: Mapping[int, NodeReport], wanted: str) -> bool:
+    from zelect.asking import controller_of
+
+    head = controller_of(reports)
+    return head is not None and (wanted == "controller" or head.survives >= 1)
+
+
+def _survives(survives: int, wanted: str) -> str:
+    return f"; {survives} more may fail" if wanted == "quorum" else ""
+
+
+@click.command()
+@members_option
+@click.pass_context
+def watch(context: click.Context, path: str | None, directory: str | None, key_file: str | None) -> None:
+    """Print a line of JSON at each change of controller, until Ctrl-C.
+
+    The first line is the state at the start. {"id": null, ...} while nobody is in office; "answered"
+    says how many nodes answered.
+    """
+    import time
+
+    import zmq
+
+    from zelect.asking import controller_of
+
+    members = Members.of(path, directory, key_file)
+    zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    asker = members.asker(zmq_context)
+    poller = zmq.Poller()
+    asker.register(poller)
+    said: tuple[int, int] | None = None
+    began = time.monotonic()
+    try:
+        while True:
+            asker.ask()
+            poller.poll(_EVERY_MS)
+            asker.collect()
+            reports = asker.fresh(4 * _EVERY_MS)
+            head = controller_of(reports)
+            if head is None and said is None and time.monotonic() - began < 1:
+                continue  # give the nodes a moment to answer before saying that nobody leads
+            now = (head.id, head.term) if head is not None else (0, 0)
+            if now != said:
+                _say(head, said, len(reports))
+                said = now
+            time.sleep(_EVERY_MS / 1000)
+    except (KeyboardInterrupt, BrokenPipeError):
+        context.exit(0)
+    finally:
+        asker.close()
+        zmq_context.destroy(linger=0)
+
+
+def _say(head: NodeReport | None, said: tuple[int, int] | None, answered: int) -> None:
+    import sys
+
+    from zelect.shell.clock import unix_ms
+
+    line = {
+        "at_ms": unix_ms(),
+        "id": head.id if head else None,
+        "term": head.term if head else None,
+        "address": head.address if head else None,
+        "previous": said[0] or None if said else None,
+        "answered": answered,
+    }
+    click.echo(json.dumps(line))
+    sys.stdout.flush()

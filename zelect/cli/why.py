@@ -1,0 +1,139 @@
+"""`zelect history` and `zelect why`: what happened, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zelect.cli.members import Members, members_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zelect.elections import Election
+
+__all__ = ["history", "why"]
+
+_ASK_S = 1.0
+
+
+@click.command()
+@members_option
+@click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an election.")
+@click.pass_context
+def history(
+    context: click.Context, path: str | None, directory: str | None, key_file: str | None, most: int, as_json: bool
+) -> None:
+    """List the last elections, newest first, from Redis.
+
+    With Redis away: the one that the node in office remembers. Exit code 0; 1: there was none;
+    5: neither Redis nor a node answered.
+    """
+    from zelect.cli.stories import history_table
+
+    members = Members.of(path, directory, key_file)
+    elections = _elections(members, most)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in elections], indent=2))
+    elif elections:
+        click.echo("\n".join(history_table(elections)))
+    else:
+        click.echo(f"nobody was ever elected in {members.cluster}", err=True)
+    context.exit(0 if elections else 1)
+
+
+@click.command()
+@members_option
+@click.argument("term", type=click.IntRange(min=1), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def why(
+    context: click.Context,
+    path: str | None,
+    directory: str | None,
+    key_file: str | None,
+    term: int | None,
+    as_json: bool,
+) -> None:
+    """Explain the election of TERM, by default the last: what caused it, every vote with its reason,
+    rounds that failed, and what took how long.
+
+    While nobody is in office: what each node asked, and who refused. Exit code 0; 1: nothing is known
+    of that term; 5: neither Redis nor a node answered.
+    """
+    from zelect.cli.stories import explain_election
+
+    members = Members.of(path, directory, key_file)
+    failing = {} if term is not None else _failing(members)
+    if failing:
+        _tell_failing(failing, as_json)
+        context.exit(0)
+    elections = _elections(members, 1, (lambda one: one.term == term) if term is not None else lambda one: True)
+    if not elections:
+        what = f"of an election of term {term}; 'zelect history' lists those that are" if term else "of any election"
+        click.echo(f"nothing is known {what}", err=True)
+        context.exit(1)
+    click.echo(json.dumps(asdict(elections[0]), indent=2) if as_json else "\n".join(explain_election(elections[0])))
+
+
+def _elections(
+    members: Members, most: int, wanted: Callable[[Election], bool] = lambda one: True
+) -> Sequence[Election]:
+    """From Redis; where it does not answer, what the node in office says of its own election."""
+    from zelect.cli.errors import Failure
+
+    found, problem = _from_redis(members, most, wanted)
+    if found or not problem:
+        return found
+    reports = members.ask(_ASK_S)
+    if not reports:
+        raise Failure(f"Redis: {problem}\n{members.explain_silence()}", 5)
+    click.echo(f"Redis: {problem}; this is what the nodes remember", err=True)
+    own = [report.election for report in reports.values() if report.election is not None]
+    return [one for one in own if wanted(one)]
+
+
+def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool]) -> tuple[Sequence[Election], str]:
+    """What the stream has, and what is wrong with Redis ("": nothing)."""
+    from zelect.elections import read_elections
+    from zelect.shell.board import connect
+    from zelect.shell.trouble import explain
+
+    config = members.config.redis
+    if not config.url:
+        return [], "not configured (redis.url is empty)"
+    try:
+        client = connect(config.url, max(0.5, config.timeout_ms / 1000), config.access)
+        found, garbage = read_elections(client, members.cluster, most, wanted)
+    except Exception as error:  # whatever Redis or its URL does: it is told, and the nodes are asked
+        return [], explain(error, config.url, config.timeout_ms).problem
+    if garbage:
+        click.echo(f"{garbage} entries of zelect:{{{members.cluster}}}:elections are no elections; left out", err=True)
+    return found, ""
+
+
+def _failing(members: Members) -> dict[int, Any]:
+    """What each node asked in vain, while nobody is in office; empty when somebody is."""
+    from zelect.asking import controller_of
+
+    reports = members.ask(_ASK_S, lambda reports: controller_of(reports) is not None)
+    if controller_of(reports) is not None:
+        return {}
+    return {node: report.rounds for node, report in sorted(reports.items()) if report.rounds}
+
+
+def _tell_failing(failing: dict[int, Any], as_json: bool) -> None:
+    from zelect.cli.stories import explain_rounds
+
+    if as_json:
+        rounds = {node: [asdict(one) for one in rounds] for node, rounds in failing.items()}
+        click.echo(json.dumps({"controller": None, "failing": rounds}, indent=2))
+        return
+    click.echo("nobody is in office. What was asked since the last controller was lost:")
+    for node, rounds in failing.items():
+        click.echo(f"\nnode {node} asked ({len(rounds)} rounds, the last 3 here)")
+        click.echo("\n".join(explain_rounds(rounds[-3:])))
