@@ -21,15 +21,15 @@ REASONS = {
 
 REFUSALS = {
     "old_term": "it knows a newer term",
-    "voted": "it gave its vote of this term to another",
-    "promised": "its promise to a controller still ran",
-    "silent": "it had just restarted, and keeps silent for one election timeout",
-    "amnesia": "it lost its memory, and has no voice until it is admitted again",
+    "voted": "it voted for another",
+    "promised": "still bound to a controller",
+    "silent": "just restarted, silent for now",
+    "amnesia": "lost its memory, no voice yet",
     "leaving": "it was leaving",
-    "not_member": "the candidate was no member of its electorate",
-    "stranger": "Redis forgot the witness, or is another server",
-    "unreachable": "Redis did not answer in time",
-    "stale_electorate": "the candidate's electorate was older than its own",
+    "not_member": "candidate not in its electorate",
+    "stranger": "not the witness in the record",
+    "unreachable": "no answer from Redis in time",
+    "stale_electorate": "candidate's electorate is older",
 }
 """What a refusal means, by its typed reason (docs/protocol.md)."""
 
