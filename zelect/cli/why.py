@@ -100,6 +100,7 @@ def _elections(
 def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool]) -> tuple[Sequence[Election], str]:
     """What the stream has, and what is wrong with Redis ("": nothing)."""
     from zelect.elections import read_elections
+    from zelect.shell.access import access_of
     from zelect.shell.board import connect
     from zelect.shell.trouble import explain
 
@@ -107,7 +108,7 @@ def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool])
     if not config.url:
         return [], "not configured (redis.url is empty)"
     try:
-        client = connect(config.url, max(0.5, config.timeout_ms / 1000), config.access)
+        client = connect(config.url, max(0.5, config.timeout_ms / 1000), access_of(members.config))
         found, garbage = read_elections(client, members.cluster, most, wanted)
     except Exception as error:  # whatever Redis or its URL does: it is told, and the nodes are asked
         return [], explain(error, config.url, config.timeout_ms).problem
