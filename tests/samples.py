@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from zelect.core.checks import MAX_NUMBER
 from zelect.core.messages import (
+    MAX_FOR_MS,
     CommonResp,
     Envelope,
     Found,
@@ -20,6 +21,8 @@ from zelect.core.messages import (
     Refusal,
     Report,
     Result,
+    Steer,
+    Steering,
     Trigger,
     Voting,
     VotResp,
@@ -43,8 +46,9 @@ EXAMPLES: tuple[Message, ...] = (
     NodeOnlineResp(1, 3, RECORD),
     Query("status"),
     Report('{"id": 1}'),
-    Handover(3, 2),
+    Handover(3, 2, "ops@host1: a new kernel"),
     Found(2, (1, 2)),
+    Steer(Steering.TRANSFER, 2, 0, "a new kernel", "ops@host1"),
 )
 
 numbers = st.integers(0, MAX_NUMBER)
@@ -86,6 +90,15 @@ def _vote_responses(draw: st.DrawFn) -> VotResp:
     return VotResp(draw(st.booleans()), draw(numbers), reason is None, reason, *rest)
 
 
+@st.composite
+def _steers(draw: st.DrawFn) -> Steer:
+    what = draw(st.sampled_from(Steering))
+    to = draw(node_or_nobody) if what is Steering.TRANSFER else 0
+    for_ms = draw(st.integers(1, MAX_FOR_MS)) if what in (Steering.STEPDOWN, Steering.PAUSE) else 0
+    words = st.text(st.characters(categories=["L", "N", "P"]), max_size=40)
+    return Steer(what, to, for_ms, draw(words), draw(words))
+
+
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(CommonResp, st.integers(0, 255), st.sampled_from(Result), texts(512)),
     _pings(),
@@ -106,7 +119,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(NodeOnlineResp, node_or_nobody, terms, records),
     st.builds(Query, texts(32)),
     st.builds(Report, texts(60_000)),
-    st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody),
+    st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody, texts(256)),
+    _steers(),
     st.builds(
         Found,
         st.integers(1, MAX_NUMBER),

@@ -197,6 +197,7 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
         "controller": {"id": 2, "term": 4, "address": address, "since_ms": 1_770_000_000_000},
         "electorate": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
         "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
+        "pause": None,
         "nodes": [
             {
                 "id": node,

@@ -23,6 +23,7 @@ from zelect.core.messages import (
     Pong,
     Query,
     Result,
+    Steer,
     Trigger,
     Type,
     Voting,
@@ -121,7 +122,7 @@ REASONS = (
 )
 """In the order in which the gate looks."""
 
-FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, CommonResp | Query | Found)]
+FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, CommonResp | Query | Found | Steer)]
 
 
 @pytest.mark.parametrize("reason", REASONS)

@@ -41,6 +41,8 @@ from zelect.core.messages import (
     Refusal,
     Report,
     Result,
+    Steer,
+    Steering,
     Trigger,
     Voting,
     VotResp,
@@ -68,6 +70,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | lost, freed              | +term, lost, freed
 FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
+STEER              | shows             | shows                    | shows
 
 following, from another | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -86,6 +89,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, lost
 FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
+STEER              | shows             | shows                    | shows
 
 leaderless         | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -104,6 +108,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
 
 pre-candidate      | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -122,6 +127,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
 FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
+STEER              | shows             | shows                    | shows
 
 candidate          | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -140,6 +146,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
 FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
+STEER              | shows             | shows                    | shows
 
 elected, not in office | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -158,6 +165,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls, freed, hands over
 FOUND              | record, falls, freed, shows | record, falls, freed, shows | record, falls, freed, shows
+STEER              | shows             | shows                    | shows
 
 in office          | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -176,6 +184,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, leaves, freed, hands over
 FOUND              | record, leaves, freed, shows | record, leaves, freed, shows | record, leaves, freed, shows
+STEER  | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
 
 leaving            | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -194,6 +203,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
 
 silent             | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -212,6 +222,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
 
 without voice      | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -230,6 +241,7 @@ QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
 """
 
 
@@ -305,6 +317,7 @@ MESSAGES = (
     "REPORT",
     "HANDOVER",
     "FOUND",
+    "STEER",
 )
 
 
@@ -333,6 +346,7 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
         "REPORT": lambda: Report("{}"),
         "HANDOVER": lambda: Handover(term, me),
         "FOUND": lambda: Found(1, (1, 2)),
+        "STEER": lambda: Steer(Steering.TRANSFER, 0, 0, "", "ops"),
     }
     return made[kind]()
 
@@ -367,7 +381,7 @@ def _change(stand: str, kind: str, offset: int) -> str:
     machine = world.lives[me].machine
     before, was_in_office, refused = clone(state), machine.in_office(world.now_us), dict(state.refused)
     heard = letter(world, sender, _message(kind, world, me, sender, term + offset), term + offset)
-    if kind == "QUERY":
+    if kind in ("QUERY", "STEER"):
         heard = Heard(replace(heard.envelope, sender=0, incarnation=0))
     effects = machine.step(heard, world.now_us)
     words = [f"x {reason}" for reason, count in state.refused.items() if count > refused.get(reason, 0)]

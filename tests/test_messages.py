@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from tests.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
 from zelect.core.checks import MAX_NUMBER
 from zelect.core.messages import (
-    UNWELL,
+    RESTING,
     Envelope,
     Found,
     Handover,
@@ -40,6 +40,7 @@ ODD: dict[str, tuple[Any, ...]] = {
     "Trigger": ("death", Refusal.VOTED, None, 1, True),
     "Refusal | None": ("voted", Trigger.DEATH, 1, True),
     "Result": ("ok", Refusal.VOTED, None, 1, True),
+    "Steering": ("pause", Refusal.VOTED, None, 1, True),
 }
 """For each type of a field what is not of it, or out of any range."""
 
@@ -48,7 +49,7 @@ ODD: dict[str, tuple[Any, ...]] = {
 def test_no_field_takes_what_is_not_of_its_type(message: Message) -> None:
     for item in fields(message):
         for odd in ODD[str(item.type)]:
-            if (item.name, odd) == ("priority", UNWELL):
+            if (item.name, odd) == ("priority", RESTING):
                 continue
             with pytest.raises(MalformedMessage) as caught:
                 replace(message, **{item.name: odd})

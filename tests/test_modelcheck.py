@@ -21,7 +21,7 @@ from zelect.cluster.server import RedisServer
 from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
 from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessVoted
 from zelect.core.quorum import Witness
-from zelect.core.state import Campaign, Owed, Peer, Promise, Reign, State
+from zelect.core.state import Campaign, Owed, Pause, Peer, Promise, Reign, State
 from zelect.shell.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
 
 WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
@@ -95,11 +95,11 @@ def test_names_may_be_given_in_the_order_of_campaigns() -> None:
 def test_every_time_in_a_state_is_known_to_the_checker() -> None:
     """A new deadline must be brought into its relative form (tools/checking/canon.py), else worlds
     that differ in nothing but the date count as different, or a deadline never moves."""
-    times = {item.name for kind in (State, Owed, Reign, Campaign, Peer, Promise) for item in fields(kind)}
+    times = {item.name for kind in (State, Owed, Reign, Campaign, Peer, Promise, Pause) for item in fields(kind)}
     assert {name for name in times if name.endswith("_us")} == {
         *("silent_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
         *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
-        *("asked_us", "lost_us"),
+        *("asked_us", "lost_us", "rest_until_us"),
         *("until_us", "elected_us", "barrier_us", "waits_until_us", "previous_heard_us", "next_ping_us", "floor_us"),
         *("renewed_us", "lapses_us", "entered_us", "found_again_us", "sent_us", "steady_us", "answered_us"),
     }

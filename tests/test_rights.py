@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tests.samples import EXAMPLES
-from zelect.core.messages import MESSAGES, Envelope, Found, Message, Query
+from zelect.core.messages import MESSAGES, Envelope, Found, Message, Query, Steer, Steering
 from zelect.shell.keys import Caller, Directory, Right
-from zelect.shell.rights import NEEDS, denied, right_of
+from zelect.shell.rights import NEEDS, denied, right_of, signed
 
 ONE, TWO, READER, STEERER = (name * 40 for name in (b"1", b"2", b"r", b"s"))
 DIRECTORY = Directory(
@@ -35,6 +35,18 @@ def said(message: Message, sender: int) -> Envelope:
 
 MEMBERS = [message for message in EXAMPLES if type(message) not in NEEDS]
 """One of each type that only members say."""
+
+
+def test_an_order_names_the_owner_of_its_key() -> None:
+    order = Steer(Steering.RESUME, 0, 0, "", "root@host9")
+    for key, directory, asker in (
+        (STEERER, DIRECTORY, "operator s (root@host9)"),
+        (b"", None, "root@host9"),
+    ):
+        assert signed(Origin(key), said(order, 0), directory).message == replace(order, asker=asker)
+    assert signed(Origin(STEERER), said(Query("status"), 0), DIRECTORY) == said(Query("status"), 0)
+    long = replace(order, asker="x" * 64)
+    assert len(signed(Origin(STEERER), said(long, 0), DIRECTORY).message.asker) == 64  # type: ignore[union-attr]
 
 
 def test_there_is_a_sample_of_every_type() -> None:

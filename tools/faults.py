@@ -14,7 +14,8 @@ from functools import partial
 
 from tools.simworld import SimWorld
 from tools.world import MS
-from zelect.core.events import Evidence, HealthChanged, Proven
+from zelect.core.events import Evidence, HealthChanged, Heard, Proven
+from zelect.core.messages import Envelope, Steer, Steering
 from zelect.core.timing import Proof
 
 __all__ = ["FAULTS", "Fault", "apply", "heal_all", "make_plan"]
@@ -114,6 +115,18 @@ def _unwell(world: SimWorld, fault: Fault, n: int) -> None:
     well = HealthChanged(True)
     if fault.pick % 3:
         world.later(_span_us(fault, 50, 4000), lambda: world.feed(n, well) if world.lives.get(n) is life else None)
+
+
+def _steer(world: SimWorld, fault: Fault, n: int) -> None:
+    """An operator asks for something, of the right node or another."""
+    what = list(Steering)[fault.pick % 4]
+    to = _other(world, fault, n) if what is Steering.TRANSFER and fault.pick // 4 % 2 else 0
+    for_ms = _span_us(fault, 50, 2000) // MS if what in (Steering.STEPDOWN, Steering.PAUSE) else 0
+    _tell(world, n, Steer(what, to, for_ms, "", "fault"))
+
+
+def _tell(world: SimWorld, n: int, order: Steer) -> None:
+    world.feed(n, Heard(Envelope("demo", 0, 0, 0, 0, order)))
 
 
 def _freeze(world: SimWorld, fault: Fault, n: int) -> None:
@@ -292,6 +305,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "leave": (2, _leave),
     "freeze": (5, _freeze),
     "unwell": (2, _unwell),
+    "steer": (3, _steer),
     "cut": (3, _cut_pair),
     "oneway": (4, _one_way),
     "isolate": (3, _isolate),
@@ -358,6 +372,7 @@ def heal_all(world: SimWorld) -> None:
     for n in sorted(world.lives):
         world.thaw(n)
         world.feed(n, HealthChanged(True))
+        _tell(world, n, Steer(Steering.RESUME, 0, 0, "", "fault"))
     for n in world.settings:
         if n not in world.lives:
             world.start(n)

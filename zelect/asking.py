@@ -301,6 +301,7 @@ def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, No
             "published_term": teller.store.published_term,
             "problem": teller.store.problem,
         },
+        "pause": head and head.pause and {"left_ms": head.pause.left_ms, "asked": head.pause.asked},
         "nodes": [_row(node, addresses[node], reports.get(node)) for node in sorted(addresses)],
     }
 

@@ -43,12 +43,14 @@ class Ballots:
 class Telling:
     """When what happened, in milliseconds before the office was entered (None: unknown), and every
     round. `heard_ms`: the controller before was heard last; `lost_ms`: it was noticed to be gone;
-    `elected_ms`: the vote was won."""
+    `elected_ms`: the vote was won. `asked`: who asked the controller before to hand over, and why;
+    empty where nobody did."""
 
     heard_ms: float | None
     lost_ms: float | None
     elected_ms: float | None
     rounds: tuple[Ballots, ...]
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def parse_telling(table: Any) -> Telling:
     heard, lost, elected = (
         None if table[name] is None else float(table[name]) for name in ("heard_ms", "lost_ms", "elected_ms")
     )
-    return Telling(heard, lost, elected, parse_rounds(table["rounds"]))
+    return Telling(heard, lost, elected, parse_rounds(table["rounds"]), str(table.get("asked") or ""))
 
 
 def parse_rounds(rows: Any) -> tuple[Ballots, ...]:

@@ -21,6 +21,7 @@ from zelect.actors import (
     links,
     membership,
     reign,
+    steering,
     timers,
     vote,
     vote_response,
@@ -48,7 +49,7 @@ from zelect.core.events import (
     WitnessVoted,
 )
 from zelect.core.lease import Tenure
-from zelect.core.messages import CommonResp, Envelope, Found, Ping, Query, Result, Type, Voting, type_of
+from zelect.core.messages import CommonResp, Envelope, Found, Ping, Query, Result, Steer, Type, Voting, type_of
 from zelect.core.quorum import Record
 from zelect.core.rules import require
 from zelect.core.settings import Settings
@@ -82,6 +83,7 @@ ACTORS: dict[Type, Actor] = {
     Type.REPORT: Actor(common.unhandled, old_term=True, adopts=False),
     Type.HANDOVER: Actor(membership.handover, old_term=True, adopts=True),
     Type.FOUND: Actor(electorate.found, old_term=True, adopts=False),
+    Type.STEER: Actor(steering.steer, old_term=True, adopts=False),
 }
 
 
@@ -196,7 +198,7 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     state, settings, sender = turn.state, turn.settings, envelope.sender
     if envelope.cluster != settings.cluster:
         return "wrong_cluster"
-    if isinstance(envelope.message, Query | Found):
+    if isinstance(envelope.message, Query | Found | Steer):
         return ""  # the command line is no member; who may steer is the shell's to judge
     if sender == settings.node:
         return "own_id"

@@ -15,7 +15,7 @@ from zelect.core.messages import MalformedMessage
 from zelect.elections import Ballots, Election, parse_rounds, parse_telling
 from zelect.shell.clock import now_us
 
-__all__ = ["NodeReport", "StoreReport", "controller_of", "parse"]
+__all__ = ["NodeReport", "PauseReport", "PeerReport", "StoreReport", "controller_of", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,32 @@ class StoreReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerReport:
+    """A peer as the node that reports sees it. `unfit`: why that node, in office, would not hand over
+    to it; empty where it would."""
+
+    id: int
+    priority: int
+    linked: bool
+    unfit: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReport:
+    """No elections of choice for `left_ms` more. `asked`: who asked for it and why."""
+
+    left_ms: float
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """What one node said of itself. `since_ms`: Unix time at which it entered office (None out of
     office); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
     the election's clock; `links` of `peers` peers were connected. `election`: how it came into
-    office (None out of office); `rounds`: what it asked since the last controller was lost."""
+    office (None out of office); `rounds`: what it asked since the last controller was lost. `voices`:
+    members whose votes could be counted, as far as it knows; `rest_left_ms`: how long it stays out of
+    office yet because it was asked to."""
 
     id: int
     pid: int
@@ -60,6 +81,12 @@ class NodeReport:
     election: Election | None = None
     rounds: tuple[Ballots, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+    voices: tuple[int, ...] = ()
+    witness_votes: bool = False
+    priority: int = 0
+    pause: PauseReport | None = None
+    rest_left_ms: float = 0.0
+    others: tuple[PeerReport, ...] = ()
 
     @property
     def age_ms(self) -> float:
@@ -74,6 +101,26 @@ def _typed(table: Mapping[str, Any], key: str, *kinds: type) -> Any:
     return value
 
 
+_LATER: dict[str, Any] = {"priority": 0, "pause": None, "rest_left_ms": 0}
+"""What nodes of earlier versions do not say."""
+
+
+def _ids(table: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    value = _typed(table, key, list)
+    if any(type(node) is not int for node in value):
+        raise MalformedMessage("bad_report", key)
+    return tuple(value)
+
+
+def _peer(table: Mapping[str, Any]) -> PeerReport:
+    return PeerReport(
+        id=_typed(table, "id", int),
+        priority=_typed({"priority": 0, **table}, "priority", int),
+        linked=_typed(table, "linked", bool),
+        unfit=_typed({"unfit": "", **table}, "unfit", str),
+    )
+
+
 def parse(text: str, at_us: int) -> NodeReport:
     """Judge a REPORT's text; raises MalformedMessage."""
     try:
@@ -83,11 +130,12 @@ def parse(text: str, at_us: int) -> NodeReport:
     if type(table) is not dict:
         raise MalformedMessage("bad_report", "not an object")
     none = type(None)
-    electorate = _typed(table, "electorate", dict)
-    members = _typed(electorate, "members", list)
+    table = _LATER | table
+    electorate = {"voices": [], "witness_votes": False} | _typed(table, "electorate", dict)
     peers = _typed(table, "peers", list)
-    if any(type(member) is not int for member in members) or any(type(peer) is not dict for peer in peers):
-        raise MalformedMessage("bad_report", "members or peers")
+    if any(type(peer) is not dict for peer in peers):
+        raise MalformedMessage("bad_report", "peers")
+    pause = _typed(table, "pause", dict, none)
     store = _typed(table, "store", dict)
     return NodeReport(
         id=_typed(table, "id", int),
@@ -101,12 +149,18 @@ def parse(text: str, at_us: int) -> NodeReport:
         since_ms=_typed(table, "since_ms", int, none),
         config_term=_typed(electorate, "config_term", int),
         version=_typed(electorate, "version", int),
-        members=tuple(members),
+        members=_ids(electorate, "members"),
         foundation=_typed(electorate, "foundation", int),
         witness=_typed(electorate, "witness", str),
         survives=_typed(electorate, "survives", int),
         links=sum(peer.get("linked") is True for peer in peers),
         peers=len(peers),
+        voices=_ids(electorate, "voices"),
+        witness_votes=_typed(electorate, "witness_votes", bool),
+        priority=_typed(table, "priority", int),
+        pause=None if pause is None else PauseReport(_typed(pause, "left_ms", int, float), _typed(pause, "asked", str)),
+        rest_left_ms=_typed(table, "rest_left_ms", int, float),
+        others=tuple(_peer(peer) for peer in peers),
         controller_heard_ms=_typed(table, "controller_heard_ms", int, float, none),
         store=StoreReport(
             url=_typed(store, "url", str),

@@ -23,6 +23,7 @@ from zelect.core.messages import (
     Message,
     Refusal,
     Result,
+    Steering,
     Trigger,
     Type,
 )
@@ -113,7 +114,7 @@ def _record(value: Any) -> Any:
         raise MalformedMessage("bad_field", str(error)) from None
 
 
-def _one_of(kind: type[Trigger] | type[Refusal] | type[Result]) -> _Reader:
+def _one_of(kind: type[Trigger] | type[Refusal] | type[Result] | type[Steering]) -> _Reader:
     def read(value: Any) -> Any:
         try:
             return kind(value) if type(value) is str else value
@@ -135,6 +136,7 @@ _BY_ANNOTATION: dict[str, _Reader] = {
     "Trigger": _one_of(Trigger),
     "Refusal | None": _one_of(Refusal),
     "Result": _one_of(Result),
+    "Steering": _one_of(Steering),
 }
 
 _TYPES = {int(code) for code in MESSAGES}

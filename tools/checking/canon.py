@@ -90,11 +90,16 @@ def settle(state: State, now: int) -> dict[int, int]:
         until_us = _later(state.promise.until_us, shift)
         state.promise = replace(state.promise, until_us=until_us) if until_us else None
     if state.owed is not None:
-        message = replace(state.owed.message, successor=0)
+        message = replace(state.owed.message, successor=0, asked="")
         state.owed = replace(state.owed, message=message, until_us=_later(state.owed.until_us, shift))
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting, state.refused = {}, {}
-    state.lost_us, state.rounds = -1, ()
+    state.lost_us, state.rounds, state.asked = -1, (), ""
+    state.rest_until_us = 0  # whether it stays behind the others is luck
+    if state.pause is not None and not state.paused(now):
+        state.pause = None
+    if state.pause is not None:
+        state.pause = replace(state.pause, until_us=state.pause.until_us + shift)
     state.peers = {node: _peer(peer) for node, peer in state.peers.items()}
     if state.record.witness is None:
         state.witness_same = False
@@ -130,7 +135,7 @@ def _settle_campaign(campaign: Campaign, shift: int) -> None:
 def _settle_reign(state: State, reign: Reign, shift: int) -> dict[int, int]:
     numbers = {number: sent_us + shift for number, sent_us in reign.sent_us.items()}
     reign.trigger, reign.previous, reign.previous_heard_us = Trigger.START, None, -1
-    reign.lost_us, reign.rounds = -1, ()
+    reign.lost_us, reign.rounds, reign.asked = -1, (), ""
     reign.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
     reign.number = max(reign.sent_us)
     # What decides when a reign without a lease is over; with one nobody asks.
@@ -182,7 +187,7 @@ def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
         case NodeOffline():
             return message if message.reason == "goodbye" else None
         case Handover():
-            return replace(message, successor=0)
+            return replace(message, successor=0, asked="")
         case CommonResp():
             return None
     return message

@@ -26,6 +26,8 @@ from zelect.core.messages import (
     Refusal,
     Report,
     Result,
+    Steer,
+    Steering,
     Trigger,
     Voting,
     VotResp,
@@ -183,3 +185,5 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
     yield term, Query("status")
     yield term, Report('{"id": 1}')
     yield term, Found(record.foundation + 1, record.members)
+    yield term, Steer(Steering.TRANSFER, 0, 0, "a new kernel", "ops@host1")
+    yield term, Steer(Steering.PAUSE, 0, 60_000, "release day", "ops@host1")

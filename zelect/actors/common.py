@@ -8,6 +8,7 @@ from zelect.core.electorate import failures_survived
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
 from zelect.core.state import State
+from zelect.core.steering import unfit
 from zelect.core.turn import Turn
 from zelect.core.view import PeerView, View
 
@@ -41,6 +42,7 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
     witness = witness_state(state, settings.dynamic)
     reign, leader = state.reign, state.leader
     in_office = state.in_office(now_us)
+    pause = state.pause if state.paused(now_us) else None
     controller = node if in_office else leader.id if leader is not None else 0
     return View(
         id=node,
@@ -68,6 +70,7 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
                 offline=known.offline,
                 heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else -1,
                 priority=known.priority,
+                unfit=(unfit(state, settings.timing, now_us, peer) or "") if in_office else "",
             )
             for peer, known in sorted(state.peers.items())
         ),
@@ -77,4 +80,9 @@ def view_of(settings: Settings, state: State, now_us: int) -> View:
         previous=reign.previous.id if reign is not None and reign.previous is not None and in_office else 0,
         trigger=reign.trigger.value if reign is not None and in_office else "",
         rounds=state.rounds,
+        voices=tuple(sorted(alive)),
+        priority=state.priority(settings.priority, now_us),
+        pause_left_us=pause.until_us - now_us if pause is not None else 0,
+        pause_asked=pause.asked if pause is not None else "",
+        rest_left_us=max(0, state.rest_until_us - now_us),
     )

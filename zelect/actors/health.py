@@ -1,8 +1,9 @@
 """The job that is done in office: whether it can be done here, and when it has ended (R6, R8).
 
-A node whose job can't be done tells so by its priority and goes last in the succession. In office
-it hands over, but only to somebody who is better off: a controller whose job fails is still better
-than none (L1), so where all are unwell the first in line stays.
+A node whose job can't be done tells so by its priority and goes last in the succession, after one
+that was only asked to rest. In office it hands over, but only to somebody who is better off: a
+controller whose job fails is still better than none (L1), so where all are unwell the first in line
+stays. While elections of choice are paused it stays too.
 
 A *guarded* node has a job that acts in its office: an embedding program, or a command. Such a job
 takes some time to end, and nobody else may act meanwhile. Until the shell says that it has ended,
@@ -14,7 +15,7 @@ end within the lease.
 from __future__ import annotations
 
 from zelect.core.become import hand_over, leave_office
-from zelect.core.messages import UNWELL, Handover
+from zelect.core.messages import Handover
 from zelect.core.succession import succession_of
 from zelect.core.turn import Turn
 
@@ -30,17 +31,17 @@ def health_changed(turn: Turn, healthy: bool) -> None:
 
 
 def yield_office(turn: Turn) -> None:
-    """Hand the office to the first in line if this node is unwell and that one is not. One that
-    comes unwell into office gives the others an election timeout to show how they are."""
+    """Hand the office to the first in line if this node is unwell, or rests, and that one is better
+    off. One that comes so into office gives the others an election timeout to show how they are."""
     state = turn.state
     reign = state.reign
-    if state.healthy or reign is None or not reign.entered_us:
+    if turn.priority >= 0 or reign is None or not reign.entered_us or state.paused(turn.now_us):
         return
     order = succession_of(turn)
     settled = turn.now_us - reign.entered_us >= turn.timing.promise_us
-    if settled and order and turn.peer(order[0]).priority > UNWELL:
+    if settled and order and turn.peer(order[0]).priority > turn.priority:
         term = reign.term
-        leave_office(turn, "unwell")
+        leave_office(turn, "resting" if state.healthy else "unwell")
         hand_over(turn, Handover(term, order[0]))
 
 

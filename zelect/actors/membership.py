@@ -92,7 +92,7 @@ def handover(turn: Turn, envelope: Envelope, message: Handover) -> None:
     state.handed[sender] = max(state.handed.get(sender, 0), message.of_term)
     if promise is None or promise.to != sender or promise.term > message.of_term:
         return  # bound to term: an old handover must not end a newer promise
-    state.promise = None
+    state.promise, state.asked = None, message.asked
     others = [node for node in state.succession if node != message.successor]
     state.succession = (*([message.successor] if message.successor in state.members else []), *others)
     turn.note("office_handed_over", controller=sender, term=message.of_term, successor=message.successor)

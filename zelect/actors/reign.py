@@ -155,6 +155,7 @@ def _enter_office(turn: Turn, reign: Reign) -> None:
         previous=reign.previous.id if reign.previous else 0,
         gap_ms=gap_us / 1000 if gap_us >= 0 else None,
         elected_to_office_ms=(now_us - reign.elected_us) / 1000,
+        **({"asked": reign.asked} if reign.asked else {}),
     )
     publish_office(turn)
     for peer, known in state.peers.items():
@@ -184,4 +185,4 @@ def publish_office(turn: Turn) -> None:
 def story_of(reign: Reign) -> Story:
     """How this reign came about, for people who ask why."""
     heard_us = reign.previous_heard_us if reign.previous is not None else -1
-    return Story(heard_us, reign.lost_us, reign.elected_us, reign.entered_us, reign.rounds)
+    return Story(heard_us, reign.lost_us, reign.elected_us, reign.entered_us, reign.rounds, reign.asked)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import click
 
 from zelect import __version__
+from zelect.cli.check import check
 from zelect.cli.cluster import cluster
+from zelect.cli.doctor import doctor
 from zelect.cli.electorate import electorate
 from zelect.cli.file import file
 from zelect.cli.keygen import keygen
@@ -20,6 +22,7 @@ from zelect.cli.node import node
 from zelect.cli.reload import reload
 from zelect.cli.run import run
 from zelect.cli.status import status
+from zelect.cli.steering import pause, resume, stepdown, transfer
 from zelect.cli.who import wait, watch, who
 from zelect.cli.why import history, why
 
@@ -48,3 +51,9 @@ main.add_command(wait)
 main.add_command(watch)
 main.add_command(history)
 main.add_command(why)
+main.add_command(transfer)
+main.add_command(stepdown)
+main.add_command(pause)
+main.add_command(check)
+main.add_command(doctor)
+main.add_command(resume)

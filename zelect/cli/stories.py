@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
-from zelect.cli.table import columns
+from zelect.cli.table import WIDTH, columns
 from zelect.elections import Ballots, Election, Telling
 
 __all__ = ["REASONS", "REFUSALS", "explain_election", "explain_rounds", "history_table"]
@@ -74,6 +75,8 @@ def explain_election(one: Election) -> list[str]:
             *_votes(one.votes or {}),
         ]
         return lines
+    if one.telling.asked:
+        lines += textwrap.wrap(f"  asked by  {one.telling.asked}", WIDTH, subsequent_indent=" " * 12)
     lines += _phases(one, one.telling)
     lines.append("")
     return lines + explain_rounds(one.telling.rounds)

@@ -82,6 +82,9 @@ def draw(
         members = ", ".join(map(str, electorate["members"]))
         witness = electorate["witness"]
         lines.append(f"electorate {electorate['config_term']}.{electorate['version']}: {members}; witness {witness}")
+    if state["pause"] is not None:
+        left = _span(state["pause"]["left_ms"] / 1000)
+        lines += textwrap.wrap(f"no elections of choice for {left}: {state['pause']['asked']}", WIDTH)
     if store is not None and store["problem"]:
         lines += textwrap.wrap(f"Redis: {store['problem']}", WIDTH)
     rows = []

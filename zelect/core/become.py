@@ -13,7 +13,7 @@ from zelect.core.quorum import Outcome, Record, tally
 from zelect.core.rules import require
 from zelect.core.state import Answer, Campaign, Leader, Owed, Promise, Reign, Stand, Status
 from zelect.core.story import MOST_ROUNDS, Round, Vote
-from zelect.core.succession import jitter_us, rank, succession_of
+from zelect.core.succession import jitter_us, succession_of, wait_us
 from zelect.core.turn import Turn
 
 __all__ = [
@@ -56,7 +56,7 @@ def set_status(turn: Turn, status: Status) -> None:
 def schedule_campaign(turn: Turn, trigger: Trigger) -> None:
     """Campaign when this node's turn in the succession comes (R8)."""
     turn.state.trigger = trigger
-    turn.state.campaign_at_us = turn.now_us + rank(turn) * turn.timing.stagger_us
+    turn.state.campaign_at_us = turn.now_us + wait_us(turn)
 
 
 def adopt_record(turn: Turn, record: Record) -> None:
@@ -181,8 +181,9 @@ def become_elected(turn: Turn, won: Campaign) -> None:
         previous_heard_us=heard_us,
         lost_us=state.lost_us,
         rounds=state.rounds,
+        asked=state.asked,
     )
-    state.rounds = ()
+    state.rounds, state.asked = (), ""
     votes = sum(granted.values())
     turn.note("elected", term=state.term, votes=votes, took_ms=(turn.now_us - won.began_us) / 1000)
 
@@ -195,7 +196,7 @@ def follow(turn: Turn, leader: Leader, succession: tuple[int, ...]) -> None:
         become_follower(turn)
     if state.leader != leader:
         turn.note("controller_followed", controller=leader.id, term=leader.term)
-        state.rounds, state.lost_us = (), -1
+        state.rounds, state.lost_us, state.asked = (), -1, ""
     state.leader = state.leader_before = leader
     state.leader_heard_us = state.leader_before_heard_us = now_us
     state.succession = succession
@@ -204,7 +205,7 @@ def follow(turn: Turn, leader: Leader, succession: tuple[int, ...]) -> None:
     until_us = now_us + turn.timing.promise_us
     state.promise = Promise(leader.id, leader.incarnation, leader.term, until_us)
     state.trigger = Trigger.TIMEOUT
-    state.campaign_at_us = until_us + rank(turn) * turn.timing.stagger_us
+    state.campaign_at_us = until_us + wait_us(turn)
     set_status(turn, Status.RUNNING)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
-__all__ = ["Change", "Health", "failures_survived", "next_change"]
+__all__ = ["Change", "Health", "failures_survived", "next_change", "outlook"]
 
 FLOOR = 2
 """Members are not taken out below this number."""
@@ -113,6 +113,27 @@ def failures_survived(
         survived += 1
         living.discard(min(living))
     return survived
+
+
+def outlook(
+    record: Record,
+    alive: Collection[int],
+    down: Collection[int],
+    witness_up: bool,
+    dynamic: bool,
+    witness_lost: bool = False,
+) -> tuple[int, int]:
+    """How many more failures are survived, as `failures_survived` counts them, once `down` have failed:
+    all at once, and one after the other in their order, with time to adapt before each."""
+    lost = record.witness if witness_lost else None
+    at_once = failures_survived(record, set(alive) - set(down), witness_up, dynamic, witness_lost)
+    living, adapted = set(alive) & set(record.members), record
+    for node in down:
+        adapted = _settled(adapted, living, witness_up, dynamic, lost)
+        living.discard(node)
+        if not has_quorum(adapted.voters, _voices(adapted, living, witness_up, lost)):
+            return at_once, -1
+    return at_once, failures_survived(adapted, living, witness_up, dynamic, witness_lost)
 
 
 def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic: bool, lost: Witness | None) -> Record:

@@ -27,13 +27,16 @@ from zelect.core.checks import (
     check_record_id,
     check_text,
 )
+from zelect.core.orders import MAX_FOR_MS, Found, Query, Report, Steer, Steering
 from zelect.core.quorum import Record
 from zelect.core.timing import MAX_TERM
 
 __all__ = [
     "FOR_NOW",
+    "MAX_FOR_MS",
     "MESSAGES",
     "PROTOCOL_VERSION",
+    "RESTING",
     "UNWELL",
     "CommonResp",
     "Envelope",
@@ -50,6 +53,8 @@ __all__ = [
     "Refusal",
     "Report",
     "Result",
+    "Steer",
+    "Steering",
     "Trigger",
     "Type",
     "VotResp",
@@ -58,8 +63,10 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
-UNWELL = -1
-"""The priority that a member tells while its job can't be done there: it goes last (R8)."""
+RESTING = -1
+"""The priority that a member tells while it was asked to stay out of office: it goes last (R8)."""
+UNWELL = -2
+"""The priority that a member tells while its job can't be done there: it goes after the last."""
 
 
 class Type(IntEnum):
@@ -77,6 +84,7 @@ class Type(IntEnum):
     REPORT = 0x09
     HANDOVER = 0x0A
     FOUND = 0x0B
+    STEER = 0x0C
 
 
 class Refusal(StrEnum):
@@ -120,6 +128,9 @@ class Result(StrEnum):
     OTHER_FOUNDATION = "other_foundation"
     OLD_INCARNATION = "old_incarnation"
     FORBIDDEN = "forbidden"
+    NOT_CONTROLLER = "not_controller"
+    PAUSED = "paused"
+    UNFIT = "unfit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,51 +286,19 @@ class NodeOnlineResp:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """0x08. A question from the command line, which is no member and has no id (sender 0)."""
-
-    what: str
-
-    def __post_init__(self) -> None:
-        check_text("what", self.what, 32)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """0x09. The answer to a QUERY: a JSON text."""
-
-    text: str
-
-    def __post_init__(self) -> None:
-        check_text("text", self.text, 60_000)
-
-
-@dataclass(frozen=True, slots=True)
 class Handover:
     """0x0A. The sender, elected in `term`, has left office of its own will and will not act in
-    that term again: promises to it end. `successor` (0: none) campaigns first."""
+    that term again: promises to it end. `successor` (0: none) campaigns first. `asked`: who asked for
+    it and why, empty where nobody did."""
 
     of_term: int
     successor: int
+    asked: str = ""
 
     def __post_init__(self) -> None:
         check_int("of_term", self.of_term, 1, MAX_TERM)
         check_node("successor", self.successor, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """0x0B. An operator founds a lost electorate anew (R11), or tells a node of the old foundation
-    to join the new one: from `foundation` on, `members` vote."""
-
-    foundation: int
-    members: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        check_int("foundation", self.foundation, 1, MAX_NUMBER)
-        check_nodes("members", self.members)
-        if not self.members or list(self.members) != sorted(set(self.members)):
-            raise MalformedMessage("bad_field", "members must be distinct and in ascending order")
+        check_text("asked", self.asked, 256)
 
 
 Message = (
@@ -335,6 +314,7 @@ Message = (
     | Report
     | Handover
     | Found
+    | Steer
 )
 
 MESSAGES: dict[Type, type[Message]] = {
@@ -350,6 +330,7 @@ MESSAGES: dict[Type, type[Message]] = {
     Type.REPORT: Report,
     Type.HANDOVER: Handover,
     Type.FOUND: Found,
+    Type.STEER: Steer,
 }
 
 

@@ -26,11 +26,24 @@ from typing import TypeVar
 
 from zelect.core.effects import Saved
 from zelect.core.lease import NEVER_US, Tenure, renewed_us
-from zelect.core.messages import Envelope, Handover, Refusal, Trigger
+from zelect.core.messages import RESTING, UNWELL, Envelope, Handover, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
 from zelect.core.story import Round
 
-__all__ = ["Answer", "Campaign", "Leader", "Owed", "Peer", "Promise", "Reign", "Stand", "State", "Status", "clone"]
+__all__ = [
+    "Answer",
+    "Campaign",
+    "Leader",
+    "Owed",
+    "Pause",
+    "Peer",
+    "Promise",
+    "Reign",
+    "Stand",
+    "State",
+    "Status",
+    "clone",
+]
 
 T = TypeVar("T")
 
@@ -80,6 +93,14 @@ class Owed:
 
     message: Handover
     until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """No elections of choice before `until_us`. `asked`: who asked for it and why."""
+
+    until_us: int
+    asked: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +178,8 @@ class Reign:
     `entered_us` is 0 until the office is entered. `steady_us` maps a node to the beginning of its
     unbroken run of answers, `taken_out` holds nodes that were taken out only because they forgot.
     `founding` names the witness memory that was asked for, `founded` the one that stands ready to
-    become a voter. `lost_us` and `rounds` are for people, see core/story.py.
+    become a voter. `lost_us`, `rounds` and `asked` are for people, see
+    core/story.py.
     """
 
     term: int
@@ -169,6 +191,7 @@ class Reign:
     previous_heard_us: int
     lost_us: int
     rounds: tuple[Round, ...]
+    asked: str = ""
     number: int = 0
     next_ping_us: int = 0
     floor_us: int = 0
@@ -209,7 +232,9 @@ class State:
     `handed` maps a node to the newest term that it has handed over. `owed` is what this node will say
     of the office that it left once the job in it has ended (R6). `healthy`: that job could be done
     here (R8). `refused` counts what the gate turned away, by reason. `lost_us`: when the controller
-    before was noticed to be gone; `rounds`: those asked since (core/story.py).
+    before was noticed to be gone; `rounds`: those asked since; `asked`: who asked the one before to hand
+    over, and why (core/story.py). `rest_until_us`: this node was asked to stay out of office until
+    then (R8). `pause`: no elections of choice meanwhile.
     """
 
     saved: Saved
@@ -244,6 +269,9 @@ class State:
     refused: dict[str, int] = field(default_factory=dict)
     lost_us: int = -1
     rounds: tuple[Round, ...] = ()
+    asked: str = ""
+    rest_until_us: int = 0
+    pause: Pause | None = None
 
     @property
     def term(self) -> int:
@@ -284,6 +312,16 @@ class State:
         if self.promise is None or self.promise.to == candidate:
             return 0
         return max(0, self.promise.until_us - now_us)
+
+    def priority(self, configured: int, now_us: int) -> int:
+        """This node's priority in the succession as it is now; `configured` where nothing stands against it."""
+        if not self.healthy:
+            return UNWELL
+        return RESTING if now_us < self.rest_until_us else configured
+
+    def paused(self, now_us: int) -> bool:
+        """Whether elections of choice are to wait; it ends by itself."""
+        return self.pause is not None and now_us < self.pause.until_us
 
     def links_quorum(self, node: int) -> bool:
         """Whether connections to a quorum, `node` (this node) included, are up. Asked after every

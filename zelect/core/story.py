@@ -38,10 +38,12 @@ class Round:
 class Story:
     """From the last word of the controller before to the office. `heard_us`: when it was heard
     last, `lost_us`: when this node noticed that it was gone (both -1: there was none known);
-    `elected_us`: when the vote was won; `entered_us`: when the office was entered."""
+    `elected_us`: when the vote was won; `entered_us`: when the office was entered. `asked`: who asked the
+    controller before to hand over, and why; empty where nobody did."""
 
     heard_us: int
     lost_us: int
     elected_us: int
     entered_us: int
     rounds: tuple[Round, ...]
+    asked: str = ""

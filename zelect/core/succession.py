@@ -8,9 +8,10 @@ failures, and is a hash of what the node knows, so that a run can be replayed.
 
 from __future__ import annotations
 
+from zelect.core.messages import RESTING
 from zelect.core.turn import Turn
 
-__all__ = ["jitter_us", "rank", "ranked", "succession_of"]
+__all__ = ["jitter_us", "rank", "ranked", "succession_of", "wait_us"]
 
 
 def ranked(turn: Turn, nodes: tuple[int, ...]) -> tuple[int, ...]:
@@ -42,6 +43,14 @@ def rank(turn: Turn) -> int:
         order = (*order, turn.me)
     ahead = order[: order.index(turn.me)]
     return sum(1 for node in ahead if not state.peers[node].gone)
+
+
+def wait_us(turn: Turn) -> int:
+    """How long this node lets those go first that stand before it in line. One that was asked to stay
+    out of office gives them an election timeout: it leads where nobody else can, and only there."""
+    place = rank(turn)
+    resting_us = turn.timing.promise_us if place and turn.priority == RESTING else 0
+    return place * turn.timing.stagger_us + resting_us
 
 
 def jitter_us(turn: Turn) -> int:

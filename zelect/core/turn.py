@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from zelect.core.effects import Effects, Fact, Intent, Probe, Saved, WitnessIntent
-from zelect.core.messages import UNWELL, CommonResp, Envelope, Message
+from zelect.core.messages import CommonResp, Envelope, Message
 from zelect.core.rules import require
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
@@ -49,7 +49,7 @@ class Turn:
     @property
     def priority(self) -> int:
         """This node's priority in the succession as it is now."""
-        return self.settings.priority if self.state.healthy else UNWELL
+        return self.state.priority(self.settings.priority, self.now_us)
 
     def send(self, to: int, message: Message) -> None:
         """Send `message` to one peer."""

@@ -13,7 +13,8 @@ __all__ = ["PeerView", "View"]
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A peer as this node sees it. `heard_ago_us` is -1 when it was never heard."""
+    """A peer as this node sees it. `heard_ago_us` is -1 when it was never heard. `unfit`: why this
+    node, in office, would not hand over to it; empty when it would."""
 
     id: int
     incarnation: int
@@ -22,6 +23,7 @@ class PeerView:
     offline: bool
     heard_ago_us: int
     priority: int
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class View:
     `story`, `previous` (the controller before, 0: unknown) and `trigger`: how this node came into
     office, in office only; `rounds`: those that it asked since the
     last controller was lost; their times are on the clock of `now_us`.
+    `voices`: members whose votes could be counted now, as far as this node knows. `pause_left_us` and
+    `pause_asked`: for how long no elections of choice are held yet, and who asked for it and why;
+    `rest_left_us`: how long this node stays out of office yet; 0 where that is not so.
     `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
     """
 
@@ -61,3 +66,8 @@ class View:
     previous: int
     trigger: str
     rounds: tuple[Round, ...]
+    voices: tuple[int, ...] = ()
+    priority: int = 0
+    pause_left_us: int = 0
+    pause_asked: str = ""
+    rest_left_us: int = 0

@@ -53,7 +53,7 @@ from zelect.shell.recorder import Recorder
 from zelect.shell.redis_news import RedisNews, sides_of
 from zelect.shell.reload import reload
 from zelect.shell.report import report_of
-from zelect.shell.rights import caller_of, denied
+from zelect.shell.rights import caller_of, denied, signed
 from zelect.shell.store import Hint
 from zelect.shell.teller import Teller
 from zelect.shell.transport import Received
@@ -271,7 +271,7 @@ class Node:
             return
         if envelope.cluster == self.settings.cluster:
             self.transport.know(received)
-        effects = self.step(Heard(envelope))
+        effects = self.step(Heard(signed(received, envelope, self.directory)))
         if isinstance(effects.answer, View):
             reply(self, received.route, Report(report_of(self, effects.answer)))
         elif effects.answer is not None:

@@ -64,8 +64,13 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
             "members": list(view.record.members),
             "witness": view.witness,
             "survives": view.survives,
+            "voices": list(view.voices),
+            "witness_votes": view.record.witness is not None,
         },
         "succession": list(view.succession),
+        "priority": view.priority,
+        "pause": {"left_ms": _ms(view.pause_left_us), "asked": view.pause_asked} if view.pause_left_us else None,
+        "rest_left_ms": _ms(view.rest_left_us),
         "election": None
         if view.story is None
         else {
@@ -82,6 +87,9 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
                 "dead": peer.dead,
                 "offline": peer.offline,
                 "heard_ms": _ms_or_none(peer.heard_ago_us),
+                # In large clusters a report must stay within one message.
+                **({"priority": peer.priority} if peer.priority else {}),
+                **({"unfit": peer.unfit} if peer.unfit else {}),
             }
             for peer in view.peers
         ],

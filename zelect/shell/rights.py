@@ -11,15 +11,15 @@ in `NEEDS`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zelect.core.messages import Envelope, Found, Message, Query
+from zelect.core.messages import Envelope, Found, Message, Query, Steer
 from zelect.shell.keys import Caller, Directory, Right
 
-__all__ = ["NEEDS", "Denied", "Origin", "Right", "caller_of", "denied", "right_of"]
+__all__ = ["NEEDS", "Denied", "Origin", "Right", "caller_of", "denied", "right_of", "signed"]
 
-NEEDS: dict[type[Message], Right] = {Query: Right.READ, Found: Right.STEER}
+NEEDS: dict[type[Message], Right] = {Query: Right.READ, Found: Right.STEER, Steer: Right.STEER}
 """What it takes to say something that no member says. All other messages are members' own."""
 
 _WORDS = {Right.READ: "asking", Right.STEER: "steering"}
@@ -56,6 +56,14 @@ def right_of(origin: Origin, directory: Directory | None) -> Right:
         return Right.STEER if origin.is_local else Right.NONE
     caller = caller_of(origin, directory)
     return Right.NONE if caller is None else caller.right
+
+
+def signed(origin: Origin, envelope: Envelope, directory: Directory | None) -> Envelope:
+    """`envelope`; with keys, an order in it says whose key gave it, whatever it says of itself."""
+    order, caller = envelope.message, caller_of(origin, directory)
+    if caller is None or not isinstance(order, Steer):
+        return envelope
+    return replace(envelope, message=replace(order, asker=f"{caller.name} ({order.asker})"[:64]))
 
 
 def denied(origin: Origin, envelope: Envelope, directory: Directory | None) -> Denied | None:

@@ -19,6 +19,7 @@ def plain_story(story: Story) -> dict[str, Any]:
         "lost_ms": _ms(entered_us, story.lost_us),
         "elected_ms": _ms(entered_us, story.elected_us),
         "rounds": plain_rounds(story.rounds, entered_us),
+        "asked": story.asked or None,
     }
 
 
