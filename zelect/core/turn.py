@@ -17,7 +17,10 @@ from zelect.core.state import Peer, State
 from zelect.core.timing import MAX_TERM, Proof, Timing
 from zelect.core.view import View
 
-__all__ = ["Turn"]
+__all__ = ["NOTHING", "Turn"]
+
+NOTHING = Effects()
+"""What a step that asks for nothing asks for."""
 
 
 @dataclass(slots=True)
@@ -92,6 +95,9 @@ class Turn:
     def finish(self) -> Effects:
         """The effects of this step, in the order in which they must be carried out."""
         saved = self.state.saved
+        asked = self.outbox or self.witness or self.intents or self.probes or self.facts or self.answer or self.leave
+        if saved is self.before and not asked:
+            return NOTHING  # as after most answers to a heartbeat
         self._check_saved(saved)
         envelopes: dict[int, Envelope] = {}  # one envelope for all recipients of a broadcast
         send = []

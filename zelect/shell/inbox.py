@@ -84,12 +84,13 @@ class CannotBind(Exception):
 class Received:
     """One message. `route` leads back over the ROUTER to whoever sent it, see `Inbox.reply`;
     `frame` is what libzmq gave; `key`: the public key that the connection has proved to own,
-    empty in plain text."""
+    empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known."""
 
     route: bytes
     payload: bytes
     frame: zmq.Frame | None = None
     key: bytes = b""
+    descriptor: int = -1
 
     @property
     def origin(self) -> str:
@@ -99,11 +100,6 @@ class Received:
             return "" if self.frame is None else str(self.frame.get("Peer-Address"))
         except zmq.ZMQError:
             return ""
-
-    @property
-    def descriptor(self) -> int:
-        """Of its connection, which may be gone since; -1 when not known."""
-        return _descriptor(self.frame)
 
     @property
     def is_local(self) -> bool:
@@ -296,12 +292,13 @@ class Inbox:
             self._route = frame.bytes
             return None
         key = b"" if self._keyring is None else _key_of(frame)
-        if not self._guests.takes(_descriptor(frame), key, len(frame), last, now):
+        descriptor = _descriptor(frame)
+        if not self._guests.takes(descriptor, key, len(frame), last, now):
             return None
         if part == 1 and last:
             if len(frame) <= self._max_message_bytes:
                 self.counters["received"] += 1
-                return Received(self._route, frame.bytes, frame, key)
+                return Received(self._route, frame.bytes, frame, key, descriptor)
             self.counters["too_big"] += 1
         elif last:
             self.counters["wrong_shape"] += 1
@@ -323,9 +320,9 @@ def _key_of(frame: zmq.Frame) -> bytes:
         return b""
 
 
-def _descriptor(frame: zmq.Frame | None) -> int:
+def _descriptor(frame: zmq.Frame) -> int:
     try:
-        return -1 if frame is None else int(frame.get(zmq.SRCFD))
+        return int(frame.get(zmq.SRCFD))
     except zmq.ZMQError:
         return -1
 

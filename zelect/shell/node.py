@@ -210,7 +210,7 @@ class Node:
         gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
         if gather_ms > 0:
             ready = self.poller.poll(gather_ms, but=self.transport.inbox)
-            if ready:
+            if ready or self.transport.backlog():
                 return ready
             wait_ms -= gather_ms
         return self.poller.poll(wait_ms)

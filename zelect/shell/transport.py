@@ -150,7 +150,7 @@ class Transport:
         now = now_us()
         self._inbox.service(ready, now)
         changes = [LinkChange(peer, up) for peer, link in self._links.items() for up in link.service(ready, now)]
-        for peer, link in list(self._coming.items()):
+        for peer, link in list(self._coming.items()) if self._coming else ():
             link.service(ready, now)
             if link.up:
                 before, self._links[peer] = self._links[peer], link
@@ -158,7 +158,7 @@ class Transport:
                 if not before.up:
                     changes.append(LinkChange(peer, True))
                 before.close()
-        for key, probe in list(self._probes.items()):
+        for key, probe in list(self._probes.items()) if self._probes else ():
             self._step(key, probe, now)
         return changes
 
