@@ -188,6 +188,27 @@ def test_stopping_waits_for_the_command_hands_over_and_tells_its_code(fleet: Fle
     stage.check()
 
 
+@pytest.mark.parametrize("words", [(), ("stubborn",)], ids=["obedient", "stubborn"])
+def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str, ...]) -> None:
+    stage = Stage(fleet.cluster(timing=BUSY))
+    stage.start(1, 2, 3, words=words)
+    head = stage.cluster.settled()
+    before = stage.begun(head.id)
+    to = 3 if head.id != 3 else 2
+
+    def fit() -> bool:
+        peers = {peer.id: peer.unfit for peer in stage.cluster.controller().others}
+        return not peers[to]
+
+    wait_until(fit)
+    done = zelect("transfer", "-c", stage.cluster.conf(1), "--to", to)
+    assert done.returncode == 0, done.stderr
+    stage.begun(to, term_above=head.term)
+    assert [row[3] for row in stage.lines("SIGTERM")] == [before[3]]
+    assert gone(before[3])
+    stage.check()
+
+
 def test_a_killed_guard_ends_the_command_and_the_run(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster((1,), timing=BUSY))
     stage.start(1)
