@@ -132,7 +132,7 @@ def advised(timing: Timing, trip_ms: float, lag_ms: float, sync_ms: float, remot
     other hosts. They keep the proportions of the defaults, lease 4 and election timeout 5 heartbeats."""
     vote_ms = trip_ms + 2 * sync_ms
     floors = {
-        f"2 rounds of votes of {vote_ms:.2f} ms, saved twice": 2 * vote_ms,
+        f"2 rounds of votes of {vote_ms:.2f} ms": 2 * vote_ms,
         f"4 round trips of {trip_ms:.2f} ms": 4 * trip_ms,
         f"twice the loop lag of {lag_ms:.2f} ms": 2 * lag_ms,
         "25 ms, below which nothing is gained": 25.0,
