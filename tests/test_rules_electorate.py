@@ -25,6 +25,7 @@ from zelect.core.messages import (
     CommonResp,
     Found,
     NodeOffline,
+    NodeOnline,
     NodeOnlineResp,
     Ping,
     Pong,
@@ -322,6 +323,19 @@ def test_r10_the_newer_of_two_records_says_who_votes_for_whom(members: tuple[int
     newer = Record(3, 8, members, lives=tuple(world.lives[n].incarnation for n in members))
     effects = step(world, 2, letter(world, 3, Voting(True, 1, 9, newer, Trigger.TIMEOUT, 0, 0), 9))
     assert [answer.reason for answer in sent_by(effects, VotResp)] == [Refusal.NOT_MEMBER]
+
+
+def test_r10_who_hears_of_a_newer_record_asks_for_it() -> None:
+    """Node 3, no voter itself, is the only one that the last record of a dead controller reached."""
+    world = deaf(3)
+    world.run(5)
+    mine = world.state(2).record
+    newer = Record(4, 9, (1, 2), lives=(0, 0))
+    for record_id, asks in ((mine.id, False), (newer.id, True)):
+        effects = step(world, 2, letter(world, 3, Pong(0, 0, record_id, 0, 1), 4))
+        assert [to for to, e in effects.send if isinstance(e.message, NodeOnline)] == [3] * asks
+    step(world, 2, letter(world, 3, NodeOnlineResp(0, 0, newer), 4))
+    assert world.state(2).record == newer
 
 
 def test_r10_a_record_that_is_replaced_by_an_older_one_ends_the_node() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zelect.actors.links import introduce
 from zelect.core.become import adopt_record, follow
 from zelect.core.messages import Envelope, Ping, Pong
 from zelect.core.state import Leader, Stand, State
@@ -53,6 +54,10 @@ def pong(turn: Turn, envelope: Envelope, message: Pong) -> None:
     if news:
         turn.know(sender, priority=message.priority, life=message.life)
     reign = state.reign
+    if reign is None and message.record_id > state.record.id:
+        # A controller may have died before its last record reached a voter; without that record
+        # the voter may be asking for votes that nobody has any more (R10, L1).
+        introduce(turn, sender)
     if reign is None or not message.number:
         return
     sent_us = reign.sent_us.get(message.number)

@@ -6,7 +6,7 @@ from zelect.actors.reign import ping_one
 from zelect.core.messages import NodeOnline
 from zelect.core.turn import Turn
 
-__all__ = ["link_down", "link_up"]
+__all__ = ["introduce", "link_down", "link_up"]
 
 
 def link_up(turn: Turn, peer: int) -> None:
@@ -16,9 +16,13 @@ def link_up(turn: Turn, peer: int) -> None:
         return
     turn.know(peer, linked=True, linked_us=turn.now_us)
     turn.note("link_opened", peer=peer)
-    address = turn.settings.addresses[turn.me]
-    turn.send(peer, NodeOnline(address, turn.priority, state.saved.life))
+    introduce(turn, peer)
     ping_one(turn, peer)
+
+
+def introduce(turn: Turn, peer: int) -> None:
+    """Say who this node is; the answer says who leads, and brings the peer's electorate record."""
+    turn.send(peer, NodeOnline(turn.settings.addresses[turn.me], turn.priority, turn.state.saved.life))
 
 
 def link_down(turn: Turn, peer: int) -> None:
