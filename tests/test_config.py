@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from itertools import pairwise
@@ -338,6 +339,15 @@ def test_files_that_cannot_be_read(file: Path) -> None:
         load(file)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(file.parent)
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="is no file; name an existing file"):
+        load(file)
+    file.unlink()
+    with pytest.raises(ConfigError, match="is no file"):
+        load(Path("/dev/zero"))
+    file.write_bytes(b"#" * (2 << 20))
+    with pytest.raises(ConfigError, match="is longer than 1048576 bytes"):
+        load(file)
     file.write_bytes(b"[cluster]\nname = '\xff'\n")
     with pytest.raises(ConfigError, match="not UTF-8 at byte 18"):
         load(file)

@@ -191,6 +191,7 @@ def test_an_office_is_published_in_full(board: Board) -> None:
         "heard_ms": 50.0,
         "lost_ms": 3.0,
         "elected_ms": 0.5,
+        "asked": None,
         "rounds": [
             {
                 "term": 4,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -37,6 +38,7 @@ from zelect.values import (
 
 __all__ = ["MAX_PORT", "SCHEMA", "Config", "ConfigError", "load", "render"]
 
+_MOST_BYTES = 1 << 20
 _KINDS = {str: "text", int: "integer", bool: "boolean", float: "float", dict: "table", list: "array"}
 
 
@@ -292,7 +294,7 @@ def render(
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path).decode("utf-8")
         return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}; name an existing file") from error
@@ -301,6 +303,21 @@ def _parse(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         what = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end")
         raise ConfigError(f"{path}: is no valid TOML: {what}; correct that line") from error
+
+
+def _read(path: Path) -> bytes:
+    """What a plain file has: a pipe would make a node that reads it anew wait. Raises OSError, ConfigError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a directory says of itself that it can't be read
+            raise ConfigError(f"{path}: is no file; name an existing file")
+        data = os.read(descriptor, _MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{path}: is longer than {_MOST_BYTES} bytes; is it a configuration?")
+    return data
 
 
 def _table(problems: list[str], section: str, label: str, table: object) -> dict[str, Any]:

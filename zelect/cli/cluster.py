@@ -105,7 +105,8 @@ def _up_detached(directory: str, wish: Wish) -> int:
         said = _relay(layout, said)
         if process.poll() is not None:
             return process.returncode or 1
-        if layout.supervisor_pid() == process.pid and layout.read_control() is not None:
+        # What a killed predecessor left says how to reach that one.
+        if layout.supervisor_pid() == process.pid and (layout.read_control() or {}).get("pid") == process.pid:
             reports = _ask(layout, lambda reports: controller_of(reports) is not None)
             if controller_of(reports) is not None:
                 _relay(layout, said)
