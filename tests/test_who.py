@@ -56,6 +56,7 @@ def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: Redi
         change = watched.line()
         while change["id"] is None:  # seen in between
             change = watched.line()
+        assert change["previous"] == first.id
     second = cluster.controller(term_above=first.term)
     assert change["id"] == second.id
     assert change["term"] == second.term
@@ -94,7 +95,8 @@ def test_where_nobody_can_be_elected_why_shows_who_refused(fleet: Fleet) -> None
     # One that restarts keeps silent, and the other cannot be elected without it (R4).
     cluster.kill(head.id, others[0])
     cluster.start(others[0])
-    lonely = wait_until(lambda: json.loads(_failing(here)), 30, what="rounds that failed")
+    lonely = wait_until(lambda: _failing(here), 30, what="rounds that failed")
+    assert lonely is not None
     assert lonely["controller"] is None
     refusals = {
         reason for rounds in lonely["failing"].values() for one in rounds for reason in one["votes"].values() if reason
@@ -103,9 +105,24 @@ def test_where_nobody_can_be_elected_why_shows_who_refused(fleet: Fleet) -> None
     assert zelect("who", *here).returncode in (0, 1)  # it is settled as soon as the silence is over
 
 
-def _failing(here: tuple[str, str]) -> str:
-    told = zelect("why", *here, "--json")
-    return told.stdout if '"failing"' in told.stdout else "null"
+def _failing(here: tuple[str, str]) -> dict[str, Any] | None:
+    told: dict[str, Any] = json.loads(zelect("why", *here, "--json").stdout or "{}")
+    return told if any(told.get("failing", {}).values()) else None
+
+
+def test_why_says_that_nobody_leads_before_it_tells_of_the_last_election(fleet: Fleet, server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=server.url, quorum="static")
+    here = conf(cluster)
+    cluster.start()
+    head = cluster.settled()
+    wait_until(lambda: _history(here, head.term), 10, what="the history has the election")
+    cluster.kill(*(node for node in cluster.ids if node != head.id))
+    wait_until(lambda: zelect("who", *here).returncode == 1, 10, what="nobody is in office")
+    told = zelect("why", *here).stdout
+    assert told.startswith("Nobody is in office.")
+    assert f"node {head.id} has asked nobody" in told
+    assert f"The last election:\n\nterm {head.term}:" in told
+    assert "no answer from node" in told
 
 
 class _Watching:

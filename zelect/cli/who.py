@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["wait", "watch", "who"]
 
 _EVERY_MS = 50
+_SILENCE_S = 1.0
+"""After so long without any answer nobody is said to lead."""
 
 
 @click.command()
@@ -126,8 +128,8 @@ def _survives(survives: int, wanted: str) -> str:
 def watch(context: click.Context, path: str | None, directory: str | None, key_file: str | None) -> None:
     """Print a line of JSON at each change of controller, until Ctrl-C.
 
-    The first line is the state at the start. {"id": null, ...} while nobody is in office; "answered"
-    says how many nodes answered.
+    The first line is the state at the start. {"id": null, ...} while nobody is in office; "previous" is
+    who was before; "answered" says how many nodes answered.
     """
     import time
 
@@ -141,7 +143,7 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
     poller = zmq.Poller()
     asker.register(poller)
     said: tuple[int, int] | None = None
-    began = time.monotonic()
+    last, answered_s = 0, time.monotonic()
     try:
         while True:
             asker.ask()
@@ -149,12 +151,14 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
             asker.collect()
             reports = asker.fresh(4 * _EVERY_MS)
             head = controller_of(reports)
-            if head is None and said is None and time.monotonic() - began < 1:
-                continue  # give the nodes a moment to answer before saying that nobody leads
+            if reports:
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s < _SILENCE_S:
+                continue  # on a busy machine all may be late once; that says nothing of the office
             now = (head.id, head.term) if head is not None else (0, 0)
             if now != said:
-                _say(head, said, len(reports))
-                said = now
+                _say(head, last, len(reports))
+                said, last = now, head.id if head is not None else last
             time.sleep(_EVERY_MS / 1000)
     except (KeyboardInterrupt, BrokenPipeError):
         context.exit(0)
@@ -163,7 +167,7 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
         zmq_context.destroy(linger=0)
 
 
-def _say(head: NodeReport | None, said: tuple[int, int] | None, answered: int) -> None:
+def _say(head: NodeReport | None, previous: int, answered: int) -> None:
     import sys
 
     from zelect.shell.clock import unix_ms
@@ -173,7 +177,7 @@ def _say(head: NodeReport | None, said: tuple[int, int] | None, answered: int) -
         "id": head.id if head else None,
         "term": head.term if head else None,
         "address": head.address if head else None,
-        "previous": said[0] or None if said else None,
+        "previous": previous or None,
         "answered": answered,
     }
     click.echo(json.dumps(line))

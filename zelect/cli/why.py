@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from zelect.cli.members import Members, members_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from zelect.elections import Election
+    from zelect.elections import Ballots, Election
 
 __all__ = ["history", "why"]
 
@@ -68,10 +68,12 @@ def why(
     from zelect.cli.stories import explain_election
 
     members = Members.of(path, directory, key_file)
-    failing = {} if term is not None else _failing(members)
-    if failing:
-        _tell_failing(failing, as_json)
-        context.exit(0)
+    failing = None if term is not None else _failing(members)
+    if failing is not None:
+        _tell_failing(members, failing, as_json)
+        if as_json:
+            context.exit(0)
+        click.echo("\nThe last election:\n")
     elections = _elections(members, 1, (lambda one: one.term == term) if term is not None else lambda one: True)
     if not elections:
         what = f"of an election of term {term}; 'zelect history' lists those that are" if term else "of any election"
@@ -117,24 +119,31 @@ def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool])
     return found, ""
 
 
-def _failing(members: Members) -> dict[int, Any]:
-    """What each node asked in vain, while nobody is in office; empty when somebody is."""
+def _failing(members: Members) -> dict[int, tuple[Ballots, ...]] | None:
+    """What each node that answers has asked in vain, while nobody is in office; None when somebody
+    is, or nobody answers."""
     from zelect.asking import controller_of
 
     reports = members.ask(_ASK_S, lambda reports: controller_of(reports) is not None)
-    if controller_of(reports) is not None:
-        return {}
-    return {node: report.rounds for node, report in sorted(reports.items()) if report.rounds}
+    if not reports or controller_of(reports) is not None:
+        return None
+    return {node: report.rounds for node, report in sorted(reports.items())}
 
 
-def _tell_failing(failing: dict[int, Any], as_json: bool) -> None:
+def _tell_failing(members: Members, failing: Mapping[int, Sequence[Ballots]], as_json: bool) -> None:
     from zelect.cli.stories import explain_rounds
 
     if as_json:
-        rounds = {node: [asdict(one) for one in rounds] for node, rounds in failing.items()}
-        click.echo(json.dumps({"controller": None, "failing": rounds}, indent=2))
+        table = {node: [asdict(one) for one in rounds] for node, rounds in failing.items()}
+        click.echo(json.dumps({"controller": None, "failing": table}, indent=2))
         return
-    click.echo("nobody is in office. What was asked since the last controller was lost:")
+    click.echo("Nobody is in office. What was asked since the last controller was lost:")
     for node, rounds in failing.items():
-        click.echo(f"\nnode {node} asked ({len(rounds)} rounds, the last 3 here)")
-        click.echo("\n".join(explain_rounds(rounds[-3:])))
+        if rounds:
+            click.echo(f"\nnode {node} asked ({len(rounds)} rounds, the last 3 here)")
+            click.echo("\n".join(explain_rounds(rounds[-3:])))
+        else:
+            click.echo(f"\nnode {node} has asked nobody: too few of the electorate are connected, or it waits")
+    silent = sorted(set(members.addresses) - set(failing))
+    if silent:
+        click.echo(f"\nno answer from node {', '.join(map(str, silent))}; who votes: 'zelect electorate'")
