@@ -244,6 +244,14 @@ def test_a_newer_term_overwrites_an_older_one_and_never_the_reverse(board: Board
     assert settle(one, office(7)) == StoreState(True, 7, 1, "")
 
 
+def test_where_the_history_was_deleted_the_record_is_the_floor(board: Board) -> None:
+    settle(board.store(2), office(6))
+    board.client.delete(ELECTIONS)
+    state = settle(board.store(1), office(5))
+    assert state.problem.startswith("superseded: Redis names node 2 for term 6")
+    assert (board.record()["id"], board.record()["term"]) == ("2", "6")
+
+
 def test_after_expiry_the_last_election_is_the_floor(board: Board) -> None:
     settle(board.store(2, ttl_ms=1), office(6))
     wait_until(lambda: not board.client.exists(CONTROLLER))

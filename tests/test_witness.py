@@ -462,7 +462,7 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         lambda r: r.rename(MEMORY, "elsewhere"),
         lambda r: r.move(MEMORY, 1),
         lambda r: r.swapdb(0, 1),
-        lambda r: r.hset(MEMORY, "key", "other"),
+        *(lambda r, name=name: r.hset(MEMORY, name, "other") for name in ("key", "run_id", "replid")),
         *(
             lambda r, name=name, value=value: r.hset(MEMORY, name, value)
             for name in ("term", "voted_for", "voted_incarnation", "acked", "acked_incarnation", "acked_term")

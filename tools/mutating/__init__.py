@@ -1,0 +1,1 @@
+"""Rules broken on purpose in the text of the code, and the tests that must notice."""
