@@ -19,7 +19,7 @@ from tests.stands import (
     step,
 )
 from tools.world import MS, World, letter, office_of
-from zelect.core.effects import Effects, PublishOffice, Saved, WithdrawOffice
+from zelect.core.effects import Effects, PublishOffice, Saved, WithdrawOffice, WitnessPing
 from zelect.core.events import (
     Event,
     Evidence,
@@ -53,6 +53,7 @@ from zelect.core.turn import Turn
 
 PROMISE_US = Timing().promise_us
 LEASE_US = Timing().lease_us
+HEARTBEAT_US = Timing().heartbeat_us
 STAGGER_US = Timing().stagger_us
 
 
@@ -688,6 +689,20 @@ def test_r7_the_controller_that_the_witness_acknowledged_is_waited_out_unless_pr
     world.feed(1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4))
     assert world.state(1).stand is Stand.ELECTED
     assert world.state(1).reign.barrier_us == (0 if known_dead else world.now_us + PROMISE_US)
+
+
+def test_r7_a_winner_that_waits_leaves_the_witness_its_memory_of_whom_it_waits_for() -> None:
+    """Should this winner die meanwhile, the next one must hear of that controller, too."""
+    world = _asks_the_witness()
+    born = world.lives[2].incarnation
+    asked = step(world, 1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4)).witness
+    barrier_us = world.state(1).reign.barrier_us - world.now_us
+    assert barrier_us == PROMISE_US
+    for after_us in range(HEARTBEAT_US, barrier_us, HEARTBEAT_US):
+        asked += step(world, 1, Tick(), after_us).witness
+    assert not [ask for ask in asked if isinstance(ask, WitnessPing)]
+    asked = step(world, 1, Tick(), barrier_us).witness
+    assert [ask for ask in asked if isinstance(ask, WitnessPing)], "then it needs the acknowledgement itself"
 
 
 # -- R8: candidates in order ---------------------------------------------------------------------------
