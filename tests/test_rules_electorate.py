@@ -280,6 +280,19 @@ def test_r10_who_is_elected_but_not_in_office_changes_nothing() -> None:
     assert world.state(1).record.members == (1, 2, 3, 4, 5)
 
 
+def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_record() -> None:
+    world = elected_of(4, wait_us=300 * MS)
+    world.feed(1, letter(world, 4, Ping(0, False, None, ())))
+    for peer in (2, 3):
+        world.feed(1, pong(world, peer))
+    state = world.state(1)
+    assert {node for node, saved in state.reign.saved_by.items() if saved == state.record.id} == {1, 2, 3}
+    step(world, 1, LinkDown(4))
+    step(world, 1, Proven(4, world.lives[4].incarnation, Evidence.LOCK))
+    assert state.peers[4].dead
+    assert state.record.members == (1, 2, 3, 4)
+
+
 @pytest.mark.parametrize("pre", [True, False])
 def test_r10_a_candidate_with_an_older_record_is_refused_and_sent_the_newer(pre: bool) -> None:
     world = deaf(3)
