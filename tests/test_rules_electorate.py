@@ -20,7 +20,18 @@ from zelect.core.effects import (
     WitnessPing,
     WitnessVote,
 )
-from zelect.core.events import Evidence, Heard, LinkDown, LinkUp, Proven, StoreHint, Tick, WitnessAnswered, WitnessVoted
+from zelect.core.events import (
+    Evidence,
+    Heard,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessAnswered,
+    WitnessFounded,
+    WitnessVoted,
+)
 from zelect.core.messages import (
     CommonResp,
     Found,
@@ -35,7 +46,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, Witness
 from zelect.core.rules import RuleBroken
 from zelect.core.state import Stand
 from zelect.core.timing import MAX_TERM_JUMP, Proof, Timing
@@ -730,6 +741,15 @@ def test_r12_a_witness_is_founded_only_by_who_is_in_office(eventful: Watched) ->
         left = [e.at_us for e in eventful.happened("office_left", node) if e.at_us <= at_us]
         assert entered
         assert not left or max(left) < max(entered)
+
+
+def test_r12_a_memory_that_was_asked_for_in_an_earlier_reign_is_not_put_in() -> None:
+    """Who asked may have been replaced since, and somebody's vote may be in it."""
+    world = _settled()
+    world.feed(1, WitnessFounded(Witness("1-1-1-2-3", "run", "history")))
+    world.kill(3)
+    world.run_until(lambda: world.state(1).record.witness is not None)
+    assert world.state(1).record.witness.run_id != "run"
 
 
 # -- R13: a notice board --------------------------------------------------------------------------------------
