@@ -49,7 +49,7 @@ from zelect.core.messages import (
 from zelect.core.quorum import Record, Witness
 from zelect.core.rules import RuleBroken
 from zelect.core.state import Stand
-from zelect.core.timing import MAX_TERM_JUMP, Proof, Timing
+from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP, Proof, Timing
 from zelect.core.turn import Turn
 
 PROMISE_US = Timing().promise_us
@@ -871,6 +871,15 @@ def test_r14_a_term_too_far_ahead_is_refused(ahead: int, passes: bool) -> None:
     term = world.state(2).term
     effects = step(world, 2, letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term + ahead))
     assert (world.state(2).term == term + ahead) is passes
+    assert ([m.result for m in sent_by(effects, CommonResp)] == [Result.TERM_JUMP]) is not passes
+
+
+@pytest.mark.parametrize(("term", "passes"), [(MAX_TERM_HEARD, True), (MAX_TERM_HEARD + 1, False), (MAX_TERM, False)])
+def test_r14_a_term_that_leaves_no_room_for_elections_is_refused_even_by_a_fresh_node(term: int, passes: bool) -> None:
+    world = deaf(3)
+    world.run(5)
+    effects = step(world, 2, letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term))
+    assert (world.state(2).term == term) is passes
     assert ([m.result for m in sent_by(effects, CommonResp)] == [Result.TERM_JUMP]) is not passes
 
 
