@@ -116,8 +116,8 @@ class World:
             self.links = Links(endpoints, (HOST, self.board.port))
         write_places(self.places_file, {node: self._place(node) for node in self.ids})
         self.watcher.start()
-        self._asker = Asker(NAME, self.addresses, self._context)
         self.raise_supervisor()
+        self._asker = Asker(NAME, self.addresses, self._context, self.layout.keyring())
 
     @property
     def places_file(self) -> Path:
@@ -151,6 +151,8 @@ class World:
             ("tools.breaking.worker",),
             dict(self.scene.timing) or None,
             self.scene.quorum,
+            # In plain text a node answers nobody from another host, and this one is no node's.
+            secure=self.scene.spaces,
         )
         self.supervisor, _ = detach(self.layout, wish)
         end = time.monotonic() + _UP_WITHIN_S
