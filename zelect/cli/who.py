@@ -144,6 +144,7 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
     asker.register(poller)
     said: tuple[int, int] | None = None
     last, answered_s = 0, time.monotonic()
+    begun_s = answered_s
     try:
         while True:
             asker.ask()
@@ -155,6 +156,9 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
                 answered_s = time.monotonic()
             elif time.monotonic() - answered_s < _SILENCE_S:
                 continue  # on a busy machine all may be late once; that says nothing of the office
+            starting = said is None and head is None and len(reports) < len(members.addresses)
+            if starting and time.monotonic() - begun_s < _SILENCE_S:
+                continue  # who leads may be the one that has not answered yet
             now = (head.id, head.term) if head is not None else (0, 0)
             if now != said:
                 _say(head, last, len(reports))

@@ -265,4 +265,4 @@ window.addEventListener("resize", () => look(...view));
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function recolour() { readColours(); draw(); document.documentElement.dataset.drawn = dark.matches ? "dark" : "light"; }
 dark.addEventListener("change", recolour);
-recolour(); byAddress();
+byAddress(); recolour();  // in this order the first picture shows the round that was asked for
