@@ -67,20 +67,37 @@ def test_waits_for_descriptors_too(poller: Poller, pair: tuple[Socket, Socket]) 
     assert list(poller) == [pair[0]]
 
 
-def test_one_socket_can_be_left_aside(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+def test_an_eager_socket_can_be_left_aside(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     read, write = os.pipe()
-    poller.register(near)
+    poller.register(near, eager=True)
     poller.register(read)
     far.send(b"x")
-    assert not poller.poll(1, but=near)
+    assert not poller.poll(1, eager=False)
     os.write(write, b"x")
-    assert poller.poll(20_000, but=near) == {read: zmq.POLLIN}
+    assert poller.poll(20_000, eager=False) == {read: zmq.POLLIN}
     assert set(poller.poll(20_000)) == {near, read}
-    assert poller.poll(0, but=near) == {read: zmq.POLLIN}  # also one that was told before
+    assert poller.poll(0, eager=False) == {read: zmq.POLLIN}  # also one that was told before
     assert near in poller.poll(0)
     os.close(read)
     os.close(write)
+    poller.unregister(near)
+    assert near not in poller
+
+
+def test_an_eager_socket_is_told_of_until_its_news_is_taken(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+    near, far = pair
+    poller.register(near, eager=True)
+    assert not poller.poll(0)
+    far.send(b"x")
+    assert near in poller.poll(20_000)
+    assert near in poller.poll(0)  # not asked yet: its descriptor still speaks
+    assert near.recv() == b"x"
+    while has_mail(near):  # whoever asks has taken the news
+        near.recv()
+    assert not poller.poll(0)
+    far.send(b"y")
+    assert near in poller.poll(20_000)
 
 
 def test_what_is_watched_no_more_is_not_told(poller: Poller, pair: tuple[Socket, Socket]) -> None:

@@ -81,16 +81,16 @@ def test_down_and_up_in_one_turn_are_both_told(pair: Pair) -> None:
     other: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     asking = other.socket(zmq.DEALER)
     asking.connect(at(pair.there))
-    asking.send(b"nudge")
     received: list[bytes] = []
 
     def heard() -> bool:
+        asking.send(b"nudge")  # again and again: it may be answered only once its link to us is up
         received.extend(message.payload for message in pair.loop.transport.receive(10))
         return bool(received)
 
     wait_until(heard)
     other.destroy(0)
-    assert received == [b"echo nudge"]
+    assert set(received) == {b"echo nudge"}
     pair.loop.until(lambda: len(pair.loop.changes) >= 3)
     assert [change.up for change in pair.loop.changes] == [True, False, True]
 

@@ -49,7 +49,7 @@ from zelect.core.events import (
     WitnessVoted,
 )
 from zelect.core.lease import Tenure
-from zelect.core.messages import CommonResp, Envelope, Found, Ping, Query, Result, Steer, Type, Voting, type_of
+from zelect.core.messages import CommonResp, Envelope, Found, Ping, Pong, Query, Result, Steer, Type, Voting, type_of
 from zelect.core.quorum import Record
 from zelect.core.rules import require
 from zelect.core.settings import Settings
@@ -193,12 +193,15 @@ class Machine:
         actor.handle(turn, envelope, message)
 
 
+_FROM_PEOPLE = (Query, Found, Steer)
+
+
 def _gate(turn: Turn, envelope: Envelope) -> str:
     """Why a message is refused whatever its type; "" when it may pass."""
     state, settings, sender = turn.state, turn.settings, envelope.sender
     if envelope.cluster != settings.cluster:
         return "wrong_cluster"
-    if isinstance(envelope.message, Query | Found | Steer):
+    if isinstance(envelope.message, _FROM_PEOPLE):
         return ""  # the command line is no member; who may steer is the shell's to judge
     if sender == settings.node:
         return "own_id"
@@ -267,6 +270,8 @@ def _foreign(turn: Turn, envelope: Envelope) -> bool:
     nobody in it, nodes outside the roster, written in a term that its sender has not reached, or of a
     version too far ahead to be true."""
     message, roster = envelope.message, turn.settings.addresses.keys()
+    if isinstance(message, Pong):
+        return False  # it names a record, and carries none
     record = getattr(message, "record", None)
     if record is not None and not (record.members and roster >= set(record.members)):
         return True

@@ -25,7 +25,6 @@ from zelect.core.messages import (
     Result,
     Steering,
     Trigger,
-    Type,
 )
 from zelect.core.quorum import Record, Witness
 
@@ -36,14 +35,15 @@ _HEADER = 9
 
 _Reader = Callable[[Any], Any]
 
-_CODES = {kind: code for code, kind in MESSAGES.items()}
+_CODES = {kind: int(code) for code, kind in MESSAGES.items()}
+_NAMES = {kind: tuple(item.name for item in fields(kind)) for kind in MESSAGES.values()}
 
 
 def encode(envelope: Envelope) -> bytes:
     """The frame for `envelope`."""
     message = envelope.message
-    body = [_plain(getattr(message, item.name)) for item in fields(message)]
-    header = (PROTOCOL_VERSION, envelope.cluster, int(_CODES[type(message)]), envelope.sender)
+    body = [_plain(getattr(message, name)) for name in _NAMES[type(message)]]
+    header = (PROTOCOL_VERSION, envelope.cluster, _CODES[type(message)], envelope.sender)
     rest = (envelope.incarnation, envelope.settings, envelope.foundation, envelope.term, body)
     packed: bytes = msgpack.packb((*header, *rest))
     return packed
@@ -74,11 +74,10 @@ def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
 def _message(code: object, body: object) -> Message:
     if type(code) is not int or code not in _TYPES:
         raise MalformedMessage("unknown_type")
-    kind = MESSAGES[Type(code)]
-    readers = _READERS[kind]
+    kind, readers = _TYPES[code]
     if type(body) is not list or len(body) != len(readers):
         raise MalformedMessage("bad_field", f"{kind.__name__} has {len(readers)} fields")
-    return kind(*(read(value) for read, value in zip(readers, body, strict=True)))
+    return kind(*[value if read is _as_is else read(value) for read, value in zip(readers, body, strict=True)])
 
 
 def _plain(value: object) -> object:
@@ -139,7 +138,6 @@ _BY_ANNOTATION: dict[str, _Reader] = {
     "Steering": _one_of(Steering),
 }
 
-_TYPES = {int(code) for code in MESSAGES}
-_READERS: dict[type[Message], tuple[_Reader, ...]] = {
-    kind: tuple(_BY_ANNOTATION[str(item.type)] for item in fields(kind)) for kind in MESSAGES.values()
+_TYPES: dict[int, tuple[Callable[..., Message], tuple[_Reader, ...]]] = {
+    int(code): (kind, tuple(_BY_ANNOTATION[str(item.type)] for item in fields(kind))) for code, kind in MESSAGES.items()
 }

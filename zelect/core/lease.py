@@ -36,6 +36,9 @@ def renewed_us(voters: Collection[int], answered_us: Mapping[int, int]) -> int |
     `answered_us` maps a voter to the send time of the newest PING that it answered (the
     controller itself answers its own). None when no PING has been answered by a quorum.
     """
-    times = sorted((answered_us[m] for m in voters if m in answered_us), reverse=True)
+    times = [answered_us[m] for m in voters if m in answered_us]
     needed = quorum_size(voters)
-    return times[needed - 1] if len(times) >= needed else None
+    if len(times) < needed:
+        return None
+    times.sort()
+    return times[-needed]

@@ -16,7 +16,7 @@ a quorum would refuse them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 __all__ = ["WITNESS", "Outcome", "Record", "RecordId", "Witness", "has_quorum", "quorum_size", "tally"]
@@ -55,6 +55,8 @@ class Record:
     witness: Witness | None = None
     foundation: int = 0
     lives: tuple[int, ...] = ()
+    voters: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    """The members, and `WITNESS` where there is one."""
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
@@ -63,16 +65,12 @@ class Record:
             object.__setattr__(self, "lives", (0,) * len(self.members))
         if len(self.lives) != len(self.members):
             raise ValueError("each member has one life")
+        object.__setattr__(self, "voters", self.members if self.witness is None else (WITNESS, *self.members))
 
     @property
     def id(self) -> RecordId:
         """What orders this record among others."""
         return (self.foundation, self.config_term, self.version)
-
-    @property
-    def voters(self) -> tuple[int, ...]:
-        """The members, and `WITNESS` where there is one."""
-        return self.members if self.witness is None else (WITNESS, *self.members)
 
     def life_of(self, node: int) -> int:
         """Which life of `node` votes; 0: not known, -1: none, it is no member."""

@@ -21,7 +21,7 @@ def ranked(turn: Turn, nodes: tuple[int, ...]) -> tuple[int, ...]:
     def priority(node: int) -> int:
         return turn.priority if node == me else state.peers[node].priority
 
-    return tuple(sorted(nodes, key=lambda node: (-priority(node), node)))
+    return tuple([node for _, node in sorted([(-priority(node), node) for node in nodes])])
 
 
 def succession_of(turn: Turn) -> tuple[int, ...]:

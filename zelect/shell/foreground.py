@@ -13,6 +13,7 @@ from zelect.shell.door import DoorBroken
 from zelect.shell.hooks import Hooks
 from zelect.shell.node import Node
 from zelect.shell.transport import CannotBind
+from zelect.shell.wakeup import Wakeup
 
 __all__ = ["run"]
 
@@ -27,7 +28,7 @@ def run(config: Config) -> int:
     try:
         node = Node(config, log)
         with Hooks(config, node.office, log):
-            return node.run()
+            return node.run(Wakeup(last=True))
     except (BallotError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3

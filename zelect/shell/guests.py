@@ -47,9 +47,9 @@ _FAILED = {
 _EVENT = struct.Struct("=HI")
 _EVENTS_PER_TURN = 1024
 _AUDIT_US = 100_000
-_AUDITS_OF_ALL = 10
-"""Who has said something sensible is looked at every so many audits: asking the kernel about each
-peer ten times a second would be a tenth of what an idle node does."""
+_AUDIT_OF_ALL_US = 1_000_000
+"""Who has said something sensible is looked at less often: asking the kernel about each peer ten
+times a second would be a tenth of what an idle node does."""
 _SECOND_US = 1_000_000
 _PATIENCE = 10
 """At so many times the rate a connection is closed."""
@@ -105,8 +105,9 @@ class Guests:
         self._guests: dict[int, _Guest] = {}  # by descriptor, in the order in which they came
         self._gone: set[int] = set()  # shut down, but libzmq has not closed them yet
         self._rates: dict[bytes, _Rate] = {}  # by key; at most as many as the directory has
-        self._audit_us = 0
-        self._audits = 0
+        self.due_us = 0
+        """When `service` is to be called again although nothing is ready."""
+        self._audit_of_all_us = 0
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -144,9 +145,9 @@ class Guests:
         """Take in who came and went, and look after the bounds."""
         if self._monitor in ready:
             self._drain()
-        if now_us >= self._audit_us:
-            self._audit_us = now_us + _AUDIT_US
-            self._audit()
+            self.due_us = min(self.due_us, now_us + _AUDIT_US)
+        if now_us >= self.due_us:
+            self._audit(now_us)
 
     def takes(self, descriptor: int, key: bytes, size: int, last: bool, now_us: int) -> bool:
         """Account for a frame of `size` bytes; whether the message that ends with it may be read.
@@ -221,10 +222,13 @@ class Guests:
             oldest = next(strangers, None)
             self.evict(next(reversed(self._guests)) if oldest is None else oldest, "crowd")
 
-    def _audit(self) -> None:
-        self._audits += 1
-        everybody = self._audits % _AUDITS_OF_ALL == 0
+    def _audit(self, now_us: int) -> None:
+        everybody = now_us >= self._audit_of_all_us
+        if everybody:
+            self._audit_of_all_us = now_us + _AUDIT_OF_ALL_US
         looked_at = [(one, guest) for one, guest in self._guests.items() if everybody or guest.key is None]
+        strangers = any(guest.key is None for _, guest in looked_at)
+        self.due_us = now_us + _AUDIT_US if strangers else self._audit_of_all_us
         unread = {one: self._unread(one, guest) for one, guest in looked_at}
         total = sum(unread.values())
         for one, size in sorted(unread.items(), key=lambda item: -item[1]):

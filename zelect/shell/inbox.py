@@ -30,6 +30,9 @@ __all__ = ["INBOX_COUNTERS", "CannotBind", "Inbox", "Received"]
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
 
+_FEW = 4
+"""After so many messages at once more are taken for granted."""
+
 _OPTIONS = {
     zmq.LINGER: 0,  # closing must not wait for anybody
     zmq.RCVHWM: 256,  # per connection; a flood waits in its own sender's buffers
@@ -188,7 +191,7 @@ class Inbox:
             guests.close()
             router.close(0)
             raise CannotBind(self._listen, error.errno or 0) from error
-        self._poller.register(router, zmq.POLLIN)
+        self._poller.register(router, zmq.POLLIN, eager=True)
         self.router, self._guests = router, guests
 
     def rekey(self, keyring: Keyring) -> None:
@@ -222,6 +225,12 @@ class Inbox:
         if self._door is not None:
             self._door.close()
             self._door = None
+
+    def rests(self, ready: Mapping[Any, int], now: int) -> bool:
+        """Whether `ready` says nothing but that messages have come, and nothing is due."""
+        if now >= self._guests.due_us or (self._door is not None and self._door.waits):
+            return False
+        return not ready or (len(ready) == 1 and self.router in ready)
 
     def service(self, ready: Mapping[Any, int], now: int) -> None:
         """Answer at the door, look after the bounds. Raises `DoorBroken`: then nobody new gets in."""
@@ -258,6 +267,10 @@ class Inbox:
             message = self._take(frame, now)
             if message is not None:
                 messages.append(message)
+                if len(messages) <= _FEW and not has_mail(router):  # a read in vain costs more
+                    self._left = False
+                    self._poller.emptied(router)
+                    break
         return messages
 
     def backlog(self) -> bool:

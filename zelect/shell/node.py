@@ -37,6 +37,7 @@ from zelect.core.events import (
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import MalformedMessage, Report
+from zelect.core.turn import NOTHING
 from zelect.core.view import View
 from zelect.log import Log
 from zelect.machine import Machine
@@ -168,7 +169,7 @@ class Node:
         self.data_dir.close()
 
     def _loop(self, wake: Wakeup | Bell) -> None:
-        lateness = Lateness(self.settings.timing.heartbeat_us // 2)
+        lateness, bell = Lateness(self.settings.timing.heartbeat_us // 2), wake.fileno()
         while True:
             due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
             if self.window is not None:
@@ -179,7 +180,7 @@ class Node:
             late = lateness.judge(due_us, now_us())
             if late:
                 self.counters["loop_late"] += 1
-            if wake.fileno() in ready:
+            if bell in ready:
                 signals = set(wake.take())
                 if {signal.SIGTERM, signal.SIGINT} & signals:
                     self.office.go()
@@ -220,16 +221,17 @@ class Node:
         # Round up: waking a fraction of a millisecond early would only spin.
         now = now_us()
         wait_ms = max(0, min(60_000, -((now - due_us) // 1000)))
-        if self.teller.waits and wait_ms and not self.teller.is_full:
-            ready = self.poller.poll(0)
-            if ready:
-                return ready
-        if wait_ms or self.teller.is_full:
-            self.teller.tell()
+        if self.teller.waits:
+            if wait_ms and not self.teller.is_full:
+                ready = self.poller.poll(0)
+                if ready:
+                    return ready
+            if wait_ms or self.teller.is_full:
+                self.teller.tell()
         gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
         if gather_ms > 0:
-            ready = self.poller.poll(gather_ms, but=self.transport.inbox)
-            if ready or self.transport.backlog():
+            ready = self.poller.poll(gather_ms, eager=False)
+            if ready:
                 return ready
             wait_ms -= gather_ms
         return self.poller.poll(wait_ms)
@@ -317,12 +319,29 @@ class Node:
             self.office.withdraw()
         if self.recorder is not None:
             self.recorder.before(tenure, self.machine.state.term)
+        if effects is not NOTHING:
+            self._carry_out(effects)
+        self.office.show(tenure, controller_now(self.machine, self.office.controller))
+        if effects is not NOTHING:
+            self._pass_on(effects)
+        if self.recorder is not None:
+            self.recorder.after(tenure, effects)
+        if effects.leave:
+            self.done_us = now_us() + _LINGER_US
+        if self.machine.owes and not self.office.occupies(self.machine.owes):
+            self.step(Vacated())  # no job ever began in it
+        return effects
+
+    def _carry_out(self, effects: Effects) -> None:
+        """What must be done before anybody may know of it (R1)."""
         if effects.save is not None:
             self.crash_at("before_save", effects)
             self.ballot.save(effects.save)
             self.crash_at("after_save", effects)
         self._send(effects)
-        self.office.show(tenure, controller_now(self.machine, self.office.controller))
+
+    def _pass_on(self, effects: Effects) -> None:
+        """The rest, for which nobody waits."""
         self.crash_at("after_send", effects)
         if effects.witness:
             self.witness.submit(effects.witness)
@@ -334,13 +353,6 @@ class Node:
         self.teller.keep(effects.facts)
         if self.window is not None:
             self.window.note(effects.facts)
-        if self.recorder is not None:
-            self.recorder.after(tenure, effects)
-        if effects.leave:
-            self.done_us = now_us() + _LINGER_US
-        if self.machine.owes and not self.office.occupies(self.machine.owes):
-            self.step(Vacated())  # no job ever began in it
-        return effects
 
     def _send(self, effects: Effects) -> None:
         encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once

@@ -34,19 +34,28 @@ class Poller:
 
     def __init__(self) -> None:
         self._kernel = select.poll()
+        self._others = select.poll()
+        """All but those that are `eager`."""
+        self._eager: set[Any] = set()
         self._things: dict[int, tuple[Any, bool, int]] = {}
         self._descriptors: dict[Any, int] = {}
         self._doubtful: set[Any] = set()
         """Sockets that may hold a message of which their descriptor tells no more."""
 
-    def register(self, thing: Any, flags: int = zmq.POLLIN) -> None:
-        """Watch `thing`, a ZeroMQ socket or a descriptor. Raises ValueError when it is watched
-        already, or for other flags than one of zmq.POLLIN and zmq.POLLOUT (sockets: POLLIN)."""
+    def register(self, thing: Any, flags: int = zmq.POLLIN, *, eager: bool = False) -> None:
+        """Watch `thing`, a ZeroMQ socket or a descriptor. An `eager` socket is told of whenever its
+        descriptor speaks: its reader finds out whether there is a message, and keeps in mind what
+        it left. Raises ValueError when it is watched already, or for other flags than one of
+        zmq.POLLIN and zmq.POLLOUT (sockets: POLLIN)."""
         is_socket = isinstance(thing, zmq.Socket)
         if thing in self._descriptors or flags not in _MASKS or (is_socket and flags != zmq.POLLIN):
             raise ValueError(f"{thing!r} can't be watched for {flags}")
         descriptor = thing.getsockopt(zmq.FD) if is_socket else thing
         self._kernel.register(descriptor, _MASKS[flags])
+        if eager:
+            self._eager.add(thing)
+        else:
+            self._others.register(descriptor, _MASKS[flags])
         self._descriptors[thing] = descriptor
         self._things[descriptor] = (thing, is_socket, flags)
         if is_socket:
@@ -58,6 +67,10 @@ class Poller:
         descriptor = self._descriptors.pop(thing)
         del self._things[descriptor]
         self._kernel.unregister(descriptor)
+        if thing in self._eager:
+            self._eager.discard(thing)
+        else:
+            self._others.unregister(descriptor)
         self._doubtful.discard(thing)
 
     def emptied(self, thing: Any) -> None:
@@ -75,31 +88,25 @@ class Poller:
     def __len__(self) -> int:
         return len(self._descriptors)
 
-    def poll(self, timeout_ms: int, but: Any = None) -> dict[Any, int]:
+    def poll(self, timeout_ms: int, *, eager: bool = True) -> dict[Any, int]:
         """What is ready, with its flag; nothing after `timeout_ms` milliseconds at the latest.
 
-        What comes for the socket `but` neither ends the wait nor is told. May return nothing
-        early: a descriptor spoke, but it was no message.
+        Without `eager` what comes for eager sockets neither ends the wait nor is told. May return
+        nothing early: a descriptor spoke, but it was no message.
         """
         ready: dict[Any, int] = {}
         for thing in list(self._doubtful) if self._doubtful else ():
-            if thing is not but:
+            if eager or thing not in self._eager:
                 if has_mail(thing):
                     ready[thing] = zmq.POLLIN
                 else:
                     self._doubtful.discard(thing)
-        if but is None:
-            spoke = self._kernel.poll(0 if ready else timeout_ms)
-        else:
-            descriptor = self._descriptors[but]
-            self._kernel.modify(descriptor, 0)
-            try:
-                spoke = self._kernel.poll(0 if ready else timeout_ms)
-            finally:
-                self._kernel.modify(descriptor, select.POLLIN)
-        for descriptor, _ in spoke:
+        kernel = self._kernel if eager else self._others
+        for descriptor, _ in kernel.poll(0 if ready else timeout_ms):
             thing, is_socket, flags = self._things[descriptor]
-            if thing not in ready and (not is_socket or has_mail(thing)):
+            if thing in self._eager:
+                ready[thing] = flags
+            elif thing not in ready and (not is_socket or has_mail(thing)):
                 ready[thing] = flags
                 if is_socket:
                     self._doubtful.add(thing)

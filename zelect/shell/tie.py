@@ -31,6 +31,7 @@ from zelect.shell.node import Node
 from zelect.shell.office import Office
 from zelect.shell.page import Page
 from zelect.shell.transport import CannotBind
+from zelect.shell.wakeup import Wakeup
 
 __all__ = ["run_tied"]
 
@@ -112,7 +113,7 @@ def run_tied(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) ->
         if kill_us:
             threading.Thread(target=_execute, args=(office, os.getppid(), kill_us), name="tie-end", daemon=True).start()
         with Hooks(config, office, log):
-            return node.run()
+            return node.run(Wakeup(last=True))
     except (ConfigError, BallotError, DataDirError, CannotBind) as error:
         control.sendall(json.dumps({"failed": str(error)}).encode() + b"\n")
         return 2 if isinstance(error, ConfigError) else 4 if isinstance(error, CannotBind) else 3

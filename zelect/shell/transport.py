@@ -92,6 +92,7 @@ class Transport:
         self._links = {peer: self._link(peer) for peer in peers}
         self._coming: dict[int, Link] = {}
         """Links with new keys, until they stand."""
+        self._links_due_us = NEVER_US  # the earliest watchdog of a link, as of the last look at all of them
         self.bind = self._inbox.bind
         self.receive = self._inbox.receive
         self.backlog = self._inbox.backlog
@@ -116,6 +117,7 @@ class Transport:
         now = now_us()
         for link in self._links.values():
             link.open(now)
+        self._links_due_us = self._watchdogs_us()
 
     def rekey(self, keyring: Keyring) -> None:
         """Use the keys of `keyring` from now on, without letting go of a connection that stands
@@ -130,6 +132,7 @@ class Transport:
                     self._coming[peer].close()
                 self._coming[peer] = link = self._link(peer)
                 link.open(now)
+        self._links_due_us = self._watchdogs_us()
 
     def close(self) -> None:
         """Close all sockets at once, sending nothing more. Harmless when repeated."""
@@ -148,6 +151,8 @@ class Transport:
         turn is reported twice. Raises `DoorBroken`: nobody new can come in any more.
         """
         now = now_us()
+        if not self._probes and now < self._links_due_us and self._inbox.rests(ready, now):
+            return []  # as nearly always
         self._inbox.service(ready, now)
         changes = [LinkChange(peer, up) for peer, link in self._links.items() for up in link.service(ready, now)]
         for peer, link in list(self._coming.items()) if self._coming else ():
@@ -160,12 +165,12 @@ class Transport:
                 before.close()
         for key, probe in list(self._probes.items()) if self._probes else ():
             self._step(key, probe, now)
+        self._links_due_us = self._watchdogs_us()
         return changes
 
-    @property
-    def inbox(self) -> object:
-        """What the poller names when messages have arrived."""
-        return self._inbox.router
+    def _watchdogs_us(self) -> int:
+        links = (*self._links.values(), *self._coming.values())
+        return min((link.deadline_us() for link in links), default=NEVER_US)
 
     def has_mail(self, ready: Mapping[Any, int]) -> bool:
         """Whether the poller's answer says that messages have arrived, or some were left."""
@@ -212,9 +217,7 @@ class Transport:
         Now, while messages or verdicts wait to be fetched: some verdicts are reached the moment a
         probe begins.
         """
-        due_us = now_us() if self._verdicts or self._inbox.waits else NEVER_US
-        for link in (*self._links.values(), *self._coming.values()):
-            due_us = min(due_us, link.deadline_us())
+        due_us = now_us() if self._verdicts or self._inbox.waits else self._links_due_us
         for probe in self._probes.values():
             due_us = min(due_us, probe.deadline_us())
         return due_us

@@ -44,9 +44,16 @@ class Wakeup:
     """Signals as bytes on a socket that the poller can wait for.
 
     Without it a poll that signals interrupt starts over with its whole time-out and returns late.
+    `last`: the process ends after it, and no second signal shall make an ill end of a good one.
     """
 
-    def __init__(self, numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)) -> None:
+    def __init__(
+        self,
+        numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+        *,
+        last: bool = False,
+    ) -> None:
+        self._last = last
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
@@ -69,9 +76,9 @@ class Wakeup:
             return b""
 
     def close(self) -> None:
-        signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._last else handler)
+        signal.set_wakeup_fd(-1)
         self._read.close()
         self._write.close()
 
