@@ -8,13 +8,15 @@ failures, and is a hash of what the node knows, so that a run can be replayed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zelect.core.messages import RESTING
 from zelect.core.turn import Turn
 
 __all__ = ["jitter_us", "rank", "ranked", "succession_of", "wait_us"]
 
 
-def ranked(turn: Turn, nodes: tuple[int, ...]) -> tuple[int, ...]:
+def ranked(turn: Turn, nodes: Sequence[int]) -> tuple[int, ...]:
     """`nodes` with the highest priority first, then the lowest id."""
     state, me = turn.state, turn.me
 
@@ -26,13 +28,13 @@ def ranked(turn: Turn, nodes: tuple[int, ...]) -> tuple[int, ...]:
 
 def succession_of(turn: Turn) -> tuple[int, ...]:
     """The order that a controller announces: members that it heard within an election timeout."""
-    since_us = turn.now_us - turn.timing.promise_us
-    alive = (
+    since_us, me, peers = turn.now_us - turn.timing.promise_us, turn.me, turn.state.peers
+    alive = [
         node
         for node in turn.state.members
-        if node != turn.me and (peer := turn.state.peers[node]).linked and not peer.gone and peer.heard_us >= since_us
-    )
-    return ranked(turn, tuple(alive))
+        if node != me and (peer := peers[node]).linked and not peer.gone and peer.heard_us >= since_us
+    ]
+    return ranked(turn, alive)
 
 
 def rank(turn: Turn) -> int:
