@@ -20,7 +20,7 @@ from tests.clusters import HOST, ROOT, Cluster, Fleet, fleet_of, zelect
 from tests.waiting import wait_until
 from zelect.shell.clock import now_us
 
-BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
+BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 300, "down_after_ms": 4000}
 """Timings at which a busy machine costs no office."""
 
 WORKS = """
@@ -173,7 +173,7 @@ def _newer(cluster: Cluster, term: int) -> bool:
 
 def test_stopping_waits_for_the_command_hands_over_and_tells_its_code(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
-    stage.start(1, 2, 3, options=("--child-exit-code",))
+    stage.start(1, 2, 3, options=("--child-exit-code", "--forward-hup"))
     first = stage.begun(1)
     stage.cluster.settled()
     for number in (signal.SIGUSR1, signal.SIGHUP):

@@ -38,7 +38,8 @@ class _RemoteOffice(Office):
 
     def __init__(self, page: Page, control: socket.socket) -> None:
         super().__init__()
-        self.wake_loop = self.tell
+        # By a thread: a signal's handler may say this, and what it interrupted may hold the locks.
+        self.wake_loop = lambda: threading.Thread(target=self.tell, name="zelect-tell", daemon=True).start()
         self._page = page
         self._control = control
         self._sending = threading.Lock()
@@ -73,11 +74,13 @@ class _RemoteOffice(Office):
 
     def tell(self) -> None:
         """Tell the node what is the case here."""
-        with self._lock:
-            acting, seen = sorted(self._jobs), self._seen
-        words = {"acting": acting, "seen": seen, "go": self.asked_to_go or self.ended, "healthy": self.healthy}
-        with self._sending, contextlib.suppress(OSError):
-            self._control.sendall(json.dumps(words).encode() + b"\n")
+        with self._sending:  # the newest words must be those that are sent last
+            with self._lock:
+                acting, seen = sorted(self._jobs), self._seen
+            words = {"acting": acting, "seen": seen, "go": self.asked_to_go or self.ended, "healthy": self.healthy}
+            words["reloads"] = self.reloads
+            with contextlib.suppress(OSError):
+                self._control.sendall(json.dumps(words).encode() + b"\n")
 
 
 class ChildEngine:

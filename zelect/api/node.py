@@ -102,6 +102,13 @@ class Node:
         if self._engine is not None:
             self._engine.office.go()
 
+    def reload(self) -> None:
+        """Have the node read keys, priority and log level anew, as SIGHUP does for `zelect node`; its log
+        and `zelect status` say how it went. Raises RuntimeError unless the node was started."""
+        if self._engine is None:
+            raise RuntimeError("the node does not run: use it in a with block, or call start()")
+        self._engine.office.reload()
+
     def stop(self, timeout_s: float | None = None) -> None:
         """Leave in good order and wait for it: until a job in this node's office has ended, however
         long that takes, or raises TimeoutError after `timeout_s` seconds. Raises `NodeFailed` when the

@@ -73,6 +73,9 @@ def _reload(config: Config, key_file: str) -> bool:
         click.echo(f"node {node}: does not run on this host; it reads the files when it starts")
         return True
     keyring = keyring_to_ask(config, key_file)
+    if not _catches(pid, signal.SIGHUP):
+        click.echo(f"node {node}: {_deaf(pid)}", err=True)
+        return False
     before = _ask(config, keyring)
     os.kill(pid, signal.SIGHUP)
     end = time.monotonic() + _WITHIN_S
@@ -91,6 +94,27 @@ def _reload(config: Config, key_file: str) -> bool:
         time.sleep(0.05)
     click.echo(f"node {node}: told (pid {pid}), but gives no answer that says how it went; see its log", err=True)
     return False
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether process `pid` has a handler for a signal that would end it otherwise; True where the
+    system doesn't tell."""
+    from pathlib import Path
+
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return True
+    return bool(caught >> (number - 1) & 1)
+
+
+def _deaf(pid: int) -> str:
+    return (
+        f"SIGHUP would end its process {pid}, which has no handler for it, so it was not sent. If it is only just "
+        "starting, try again; if it is a program that embeds the node, have it call reload() of its zelect.Node, "
+        "as by signal.signal(signal.SIGHUP, lambda *_: node.reload())"
+    )
 
 
 def _count(report: NodeReport, name: str) -> int:

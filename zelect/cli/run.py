@@ -25,17 +25,26 @@ __all__ = ["run"]
     metavar="S",
     help="How long CMD may take to end after TERM, while the lease lasts.",
 )
+@click.option("--forward-hup", is_flag=True, help="HUP goes on to CMD as well; it ends one that doesn't handle it.")
 @click.option("--child-exit-code", "pass_code", is_flag=True, help="End with the exit code of CMD once it has ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGUMENT]...")
 @click.pass_context
 def run(
-    context: click.Context, path: str, restart: str, grace_s: float, pass_code: bool, command: tuple[str, ...]
+    context: click.Context,
+    path: str,
+    restart: str,
+    grace_s: float,
+    forward_hup: bool,
+    pass_code: bool,
+    command: tuple[str, ...],
 ) -> None:
     """Run a node, and CMD while the node is in office.
 
     CMD, and all that it started, is dead before the lease ends: TERM, then KILL. It is started again
-    in the next office. TERM or INT: CMD ends, the node says goodbye and hands over. Other signals go
-    on to CMD. CMD finds ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
+    in the next office. TERM or INT: CMD ends, the node says goodbye and hands over. HUP: the node reads
+    its files anew, as by 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH go on to CMD.
+
+    CMD finds ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
     ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.
     """
     import shutil
@@ -54,7 +63,8 @@ def run(
         raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; name one after --")
     try:
         config = load(Path(path))
-        context.exit(Runner(config, Plan(command, restart, int(grace_s * 1000), pass_code)).run())
+        plan = Plan(command, restart, int(grace_s * 1000), pass_code, forward_hup)
+        context.exit(Runner(config, plan).run())
     except ConfigError as error:
         raise Failure(str(error), 2) from error
     except (BallotError, DataDirError) as error:

@@ -24,8 +24,9 @@ from zelect.shell.wakeup import Signals
 
 __all__ = ["FORWARDED", "Plan", "Runner", "environment"]
 
-FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
-"""Signals that go on to the command; TERM and INT end it, and the node."""
+FORWARDED = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
+"""Signals that go on to the command; TERM and INT end it, and the node. HUP has the node read its files
+anew, and goes on only where the plan says so: a command that doesn't handle it would end."""
 _FIRST_WAIT_US = 100_000
 _LONGEST_WAIT_US = 10_000_000
 _LONG_RUN_US = 10_000_000
@@ -37,12 +38,13 @@ _AGAIN_MS = 10.0
 class Plan:
     """What to run. `restart`: "on-failure", "always" or "never", within one office. `grace_ms`: how
     long the command may take to end after TERM while the lease lasts. `pass_code`: end with the
-    command's exit code when it has ended by itself for good."""
+    command's exit code when it has ended by itself for good. `forward_hup`: the command gets HUP too."""
 
     command: Sequence[str]
     restart: str
     grace_ms: int
     pass_code: bool
+    forward_hup: bool = False
 
 
 class _Node(Node):
@@ -75,7 +77,7 @@ class Runner:
     def run(self) -> int:
         """Until TERM or INT, or until the command has ended for good; returns the exit code. Raises
         what `Node.start` raises, `GuardFailed`, and `NodeFailed`."""
-        with Signals((signal.SIGTERM, signal.SIGINT, *FORWARDED)) as news:
+        with Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *FORWARDED)) as news:
             try:
                 self._node.start()
                 self._node.watch.subscribe(news.ring)
@@ -142,7 +144,12 @@ class Runner:
             self._node.ask_to_stop()
             if self._going > 1 and self._office is not None:
                 self._keeper.stop(0)
-        elif number in FORWARDED and self._office is not None:
+            return
+        if number == signal.SIGHUP:
+            self._node.reload()
+            if not self._plan.forward_hup:
+                return
+        if self._office is not None and number in (signal.SIGHUP, *FORWARDED):
             self._keeper.signal(number)
 
     def _hear(self, words: dict[str, object]) -> None:

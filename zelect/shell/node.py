@@ -109,6 +109,7 @@ class Node:
         self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
         self.counters: Counter[str] = Counter()
         self.reload_problem = ""
+        self.reloads = 0  # of those that the office asked for
         self.teller = Teller(log)
         self.recorder = Recorder.wanted(settings.node, saved)
         self.office = office or Office()
@@ -185,7 +186,7 @@ class Node:
                 if {signal.SIGTERM, signal.SIGINT} & signals:
                     self.office.go()
                 if signal.SIGHUP in signals:
-                    reload(self)
+                    self.office.reload()
                 self._heed()
             self._take_in(ready, self.drain_us if late else 0, everywhere=late)
             if now_us() >= self._machine_due_us():
@@ -200,8 +201,12 @@ class Node:
                 return
 
     def _heed(self) -> None:
-        """Do what the process wants: it has news of its job, or wants the node to go (R6, R8)."""
+        """Do what the process wants: it has news of its job, wants the files read anew, or the node to
+        go (R6, R8)."""
         office, machine = self.office, self.machine
+        if office.reloads != self.reloads:
+            self.reloads = office.reloads
+            reload(self)
         if office.healthy is not machine.state.healthy:
             self.step(HealthChanged(office.healthy))
         if machine.owes and not office.occupies(machine.owes):

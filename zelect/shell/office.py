@@ -11,6 +11,7 @@ here guards a few assignments.
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import threading
@@ -48,6 +49,9 @@ class Office:
         self.tenure: Tenure | None = None
         self.controller = NOBODY
         self.asked_to_go = False
+        self.reloads = 0
+        """Changes whenever the node is asked to read its files anew."""
+        self._asking = itertools.count(1)
         self.healthy = True
         self.ended = False
         self._jobs: dict[int, int] = {}  # term to the number of jobs that act in it
@@ -89,9 +93,10 @@ class Office:
     def vacate(self, term: int) -> None:
         """A job that `occupy` let act in `term` has ended, and nothing of it acts any more."""
         with self._lock:
-            left = self._jobs.pop(term) - 1
-            if left:
-                self._jobs[term] = left
+            if self._jobs[term] > 1:
+                self._jobs[term] -= 1
+            else:
+                del self._jobs[term]
         self.wake_loop()
 
     @property
@@ -110,6 +115,11 @@ class Office:
         self.asked_to_go = True
         self.wake_loop()
         self.ring()
+
+    def reload(self) -> None:
+        """Ask the node to read its configuration and keys anew, as SIGHUP does."""
+        self.reloads = next(self._asking)  # no lock: a signal's handler may call this
+        self.wake_loop()
 
     def tell_health(self, healthy: bool) -> None:
         """Say whether the job could be done here (R8)."""

@@ -50,6 +50,7 @@ class _TiedOffice(Office):
         self._sending = threading.Lock()
         self.acting: frozenset[int] = frozenset()
         self._seen = 0  # the program knows that offices up to this term are over
+        self._asked = 0  # the program's newest wish for a reload
         self._knows = False  # ... that the node is going, or has ended
 
     def say(self, **words: object) -> None:
@@ -69,12 +70,15 @@ class _TiedOffice(Office):
         self._seen = max(self._seen, words["seen"])
         self._knows = bool(words["go"])
         self.healthy = bool(words["healthy"])
+        if words["reloads"] != self._asked:
+            self._asked = words["reloads"]
+            self.reload()
         self.asked_to_go = self.asked_to_go or self._knows
         self.wake_loop()
 
     def abandon(self) -> None:
         """The program has died, and with it what acted in its name."""
-        self.hear({"acting": (), "seen": _EVER, "go": True, "healthy": True})
+        self.hear({"acting": (), "seen": _EVER, "go": True, "healthy": True, "reloads": self._asked})
 
     @property
     def occupied(self) -> bool:
