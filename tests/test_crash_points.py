@@ -3,6 +3,8 @@ falls, and the cluster finds a controller."""
 
 from __future__ import annotations
 
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,13 +104,35 @@ def test_a_controller_that_dies_while_the_electorate_changes(fleet: Fleet, point
     ballots.stop()
 
 
+def test_a_controller_whose_door_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:
+    """A new priority is what its door does not survive, since that can be brought about at any time."""
+    cluster = fleet.cluster(secure=True)
+    cluster.start(crash_at="door:priority_changed")
+    head = cluster.settled()
+    conf = cluster.conf(head.id).read_text()
+    cluster.conf(head.id).write_text(conf.replace("[node]", "[node]\npriority = 7"))
+    cluster.signal(signal.SIGHUP, head.id)
+    assert cluster.exit_code(head.id) == 4, "nobody can be let in any more"
+    last = cluster.log_of(head.id).read_text().splitlines()[-1]
+    assert last.startswith("zelect: the handler that checks keys has failed (its socket is closed); the door is closed")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", cluster.ports[head.id]), timeout=5)
+    after = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
+    cluster.start(head.id)
+    assert cluster.settled().term == after.term
+
+
 def test_only_the_named_point_and_fact_kill() -> None:
     harmless = Effects(facts=(Fact("elected", ()),))
     for point in CRASH_POINTS:
+        CrashPoint("door:elected")(point, harmless)
         CrashPoint("")(point, harmless)
         CrashPoint(f"{point}:office_entered")(point, harmless)
         for other in set(CRASH_POINTS) - {point}:
             CrashPoint(f"{other}:elected")(point, harmless)
+        assert not CrashPoint(f"{point}:elected").breaks_door(harmless)
+    assert not CrashPoint("door:office_entered").breaks_door(harmless)
+    assert CrashPoint("door:elected").breaks_door(harmless)
 
 
 @pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected"])

@@ -3,6 +3,9 @@
 `ZELECT_CRASH_AT=after_save:elected` in the environment ends the process with SIGKILL, as if the
 power had gone, in the step that carries the fact `elected`, after its save and before anything is
 sent. Points: before_save, after_save, after_send, after_publish.
+
+`door:elected` kills nothing: after that step nobody answers any more whose keys may come in, as if
+what checks them had failed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from zelect.core.effects import Effects
 __all__ = ["CRASH_POINTS", "CrashPoint"]
 
 CRASH_POINTS = ("before_save", "after_save", "after_send", "after_publish")
+_DOOR = "door"
 
 
 class CrashPoint:
@@ -23,10 +27,18 @@ class CrashPoint:
 
     def __init__(self, text: str) -> None:
         self._point, _, self._fact = text.partition(":")
-        if text and (self._point not in CRASH_POINTS or not self._fact):
-            raise ValueError(f"ZELECT_CRASH_AT is {text!r}; write POINT:FACT with a POINT of {', '.join(CRASH_POINTS)}")
+        points = (*CRASH_POINTS, _DOOR)
+        if text and (self._point not in points or not self._fact):
+            raise ValueError(f"ZELECT_CRASH_AT is {text!r}; write POINT:FACT with a POINT of {', '.join(points)}")
 
     def __call__(self, point: str, effects: Effects) -> None:
         """Die here if this is the point."""
-        if point == self._point and any(fact.name == self._fact for fact in effects.facts):
+        if point == self._point and self._has_come(effects):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def breaks_door(self, effects: Effects) -> bool:
+        """Whether the door is to fail after this step."""
+        return self._point == _DOOR and self._has_come(effects)
+
+    def _has_come(self, effects: Effects) -> bool:
+        return any(fact.name == self._fact for fact in effects.facts)

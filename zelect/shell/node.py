@@ -348,6 +348,8 @@ class Node:
     def _pass_on(self, effects: Effects) -> None:
         """The rest, for which nobody waits."""
         self.crash_at("after_send", effects)
+        if self.crash_at.breaks_door(effects):
+            self.transport.break_door()
         if effects.witness:
             self.witness.submit(effects.witness)
         if effects.publish:

@@ -99,6 +99,7 @@ class Transport:
         self.reply = self._inbox.reply
         self.know = self._inbox.know
         self.throw_out = self._inbox.throw_out
+        self.break_door = self._inbox.break_door
 
     def _link(self, peer: int) -> Link:
         keyring = self._keyring
