@@ -48,6 +48,7 @@ def test_a_crowd_makes_room_and_who_spoke_sensibly_stays(alone: Loop, strangers:
     crowd = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(100)]
     alone.until(lambda: alone.transport.counters["evicted_crowd"] >= 81, what="the oldest strangers go")
     assert len(guests(alone)) <= BOUNDS.connections
+    assert guests(alone)._guests[alone.received[0].descriptor].key == b"", "on the connection that it had"
     known.send(b"still here")
     strangers.dealer(alone).send(b"and a new one gets in")
     alone.until(lambda: len(alone.received) == 3)

@@ -16,7 +16,7 @@ from tools.mutating.parts import MUTANTS, ROOT, Mutant, NotOnce, copy_tree, muta
 from tools.mutating.suites import SUITES, Broken, Suite, paths_of, suites_for
 from tools.mutating.trial import Case, Court, Verdict, cases
 
-RULES = [f"R{number}" for number in range(1, 15)]
+RULES = [*(f"R{number}" for number in range(1, 15)), *(f"K{number}" for number in range(1, 5))]
 BY_NAME = {case.name: case for case in cases()}
 
 
@@ -48,7 +48,7 @@ def test_the_suites_are_there() -> None:
 
 
 def test_the_documents_show_each_mutant_and_no_other() -> None:
-    rows = re.findall(r"^\| (R\d+) \| `([\w-]+)` \| (.+?) \| \w+: `", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([RK]\d+) \| `([\w-]+)` \| (.+?) \| \w+: `", DOCUMENT.read_text(), re.MULTILINE)
     assert rows == [(case.rule, case.name, case.about) for case in cases()]
 
 

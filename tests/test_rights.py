@@ -86,10 +86,11 @@ def test_rights_follow_the_key_wherever_it_speaks_from(key: bytes, right: Right,
     origin = Origin(key, local)
     assert right_of(origin, DIRECTORY) is right
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
-    steered = denied(origin, said(Found(3, (1,)), 0), DIRECTORY)
+    steered = denied(origin, said(Steer(Steering.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
+    founded = denied(origin, said(Found(3, (1,)), 0), DIRECTORY)
     assert (asked is None) is (right >= Right.READ)
-    assert (steered is None) is (right >= Right.STEER)
-    for no, name in ((asked, "read"), (steered, "steer")):
+    assert (steered is None) is (founded is None) is (right >= Right.STEER)
+    for no, name in ((asked, "read"), (steered, "steer"), (founded, "steer")):
         assert no is None or (no.reason == "forbidden" and f"the right to {name}" in no.detail)
 
 

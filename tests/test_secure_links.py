@@ -152,6 +152,22 @@ def test_while_the_door_is_broken_nobody_gets_in(keys: Keys, strangers: Stranger
     assert alone.transport.counters["let_in"] == 0
 
 
+def test_a_door_that_cannot_answer_is_broken(alone: Loop) -> None:
+    """Somebody else has taken a question away from it, and it owes the answer first."""
+    door = alone.transport._inbox._door
+    assert door is not None
+    asker = alone.context.socket(zmq.DEALER)
+    try:
+        asker.connect("inproc://zeromq.zap.01")
+        asker.send_multipart([b"", b"1.0", b"1", DOMAIN, b"127.0.0.1", b"", b"CURVE", bytes(32)])
+        assert door._socket.poll(20_000)
+        door._socket.recv_multipart()
+        with pytest.raises(DoorBroken, match="cannot be accomplished in current state"):
+            door.service({door._socket: zmq.POLLIN})
+    finally:
+        asker.close(0)
+
+
 # -- what a wire shows ------------------------------------------------------------------------------
 
 

@@ -39,6 +39,8 @@ class Suite:
 
 
 _PURE = ("zelect/core/", "zelect/actors/", "zelect/machine.py")
+_SOCKETS = tuple(f"zelect/shell/{name}.py" for name in ("door", "inbox", "transport", "link"))
+_HEARING = tuple(f"zelect/shell/{name}.py" for name in ("node", "reload", "answers", "inbox"))
 
 SUITES = (
     Suite("units", ("quorum", "timing", "lease", "electorate", "gate", "office"), _PURE),
@@ -53,6 +55,15 @@ SUITES = (
     Suite("links", ("link",), ("zelect/shell/link.py",)),
     Suite("board", ("store",), ("zelect/shell/scripts.py", "zelect/shell/board.py", "zelect/shell/store.py")),
     Suite("witness", ("witness",), ("zelect/shell/witness",)),
+    Suite("rights", ("rights",), ("zelect/shell/rights.py",)),
+    Suite("keys", ("keys",), ("zelect/shell/key",)),
+    Suite("configuration", ("config",), ("zelect/config.py",)),
+    Suite("heard", ("heard",), _HEARING),
+    Suite(
+        "secure", ("secure_links",), tuple(f"zelect/shell/{name}.py" for name in ("door", "inbox", "transport", "link"))
+    ),
+    Suite("shape", ("transport_faults",), ("zelect/shell/inbox.py",)),
+    Suite("guests", ("guests",), ("zelect/shell/guests.py",)),
     Suite("node", ("node", "drain"), ("zelect/shell/node.py",)),
     Suite("checker", ("modelcheck",), _PURE, costly=True),
     Suite("simulator", ("simulated",), _PURE, costly=True),

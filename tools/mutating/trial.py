@@ -26,8 +26,9 @@ class Case:
     mutant: Mutant | None
 
     @property
-    def order(self) -> int:
-        return int(self.rule[1:])
+    def order(self) -> tuple[bool, int]:
+        """Rules of the election first."""
+        return self.rule[0] != "R", int(self.rule[1:])
 
 
 @dataclass(frozen=True)
