@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,22 +11,30 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.clusters import CALM, Cluster, fleet_of
+from tests.clusters import CALM, Cluster, Fleet, fleet_of
 from tests.ports import free_port
+from tests.wires import Keys, loop
 from tools.fuzz import main
-from tools.fuzzing.hostile import KINDS, scripts
+from tools.fuzzing.curve import CURVE_KINDS, Tape, curve_scripts, record
+from tools.fuzzing.hostile import EITHER_WAY, KINDS, scripts
 from tools.fuzzing.live import LiveError, beset
 from tools.fuzzing.zmtp import GREETING, MORE, frame, ready
+from zelect.shell.link import Lock
 
 CONNECTIONS = 1500
 
 
 @pytest.fixture
-def living(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    with fleet_of(request, tmp_path) as fleet:
-        cluster = fleet.cluster(timing=CALM)
-        cluster.start()
-        yield cluster
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def living(fleet: Fleet) -> Cluster:
+    cluster = fleet.cluster(timing=CALM)
+    cluster.start()
+    return cluster
 
 
 @pytest.mark.parametrize("role", ["controller", "follower"])
@@ -43,6 +52,56 @@ def test_hostile_connections_change_nothing(living: Cluster, role: str) -> None:
         assert outcome.done.due[name] > 10, "and what it counted was looked at"
     after = living.settled()
     assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
+
+
+def test_hostile_connections_to_a_node_with_keys_change_nothing(fleet: Fleet) -> None:
+    """Recorded handshakes among them, in pieces and whole: nobody gets in, and failures are counted."""
+    cluster = fleet.cluster(timing=CALM, secure=True)
+    cluster.start()
+    head = cluster.settled()
+    ring = cluster.keyring
+    assert ring is not None
+    lock = Lock(ring.pair, ring.directory.nodes[head.id])
+    outcome = beset(cluster.addresses[head.id], cluster.name, seed=11, count=1000, most_s=60, lock=lock)
+    assert not outcome.missing
+    assert outcome.let_in == 1, "the recorded session, while it was recorded"
+    assert outcome.pid[0] == outcome.pid[1] == cluster.processes[head.id].pid
+    assert outcome.silent_s < int(CALM["lease_ms"]) / 1000
+    assert sum(outcome.done.made.values()) + sum(outcome.done.failed.values()) == 1000
+    assert outcome.done.due["link_handshake_"] > 100, "and what it counted was looked at"
+    after = cluster.settled()
+    assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
+
+
+def test_a_session_is_recorded_frame_by_frame() -> None:
+    keys = Keys()
+    lock = Lock(keys.pairs[2][0], (keys.pairs[1][0].public,))
+    with loop(free_port(), {}, keyring=keys.of(1)) as alone:
+        tapes: list[Tape | None] = []
+        thread = threading.Thread(target=lambda: tapes.append(record(("127.0.0.1", alone.port), lock, b"hello")))
+        thread.start()
+        alone.until(lambda: alone.received)
+        assert alone.transport.reply(alone.received[0].route, b"hello yourself")
+        alone.until(lambda: tapes)
+        thread.join(20)
+        (tape,) = tapes
+    assert tape is not None
+    for side, names in (
+        (tape.there, (b"HELLO", b"INITIATE", b"MESSAGE")),
+        (tape.back, (b"WELCOME", b"READY", b"MESSAGE")),
+    ):
+        for said, name in zip(side, names, strict=True):
+            head = 9 if said[0] & 2 else 2
+            assert said[head:].startswith(bytes([len(name)]) + name)
+    one, same = curve_scripts(3, tape), curve_scripts(3, tape)
+    begun = [next(one) for _ in range(600)]
+    assert begun == [next(same) for _ in range(600)]
+    assert len({script.kind for script in begun}) == len({kind.__name__ for kind in (*CURVE_KINDS, *EITHER_WAY)})
+
+
+def test_a_node_is_named_one_way_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["live", "--cluster", "demo"]) == 2
+    assert "name the node: -c FILE, or --address and --cluster" in capsys.readouterr().err
 
 
 def test_nobody_but_loopback_is_beset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
     python tools/fuzz.py messages --count 10000000 --seed 1 --jobs 2
     python tools/fuzz.py messages --seed 1 --block 26                one block again, with its frames when it fails
     python tools/fuzz.py live --address tcp://127.0.0.1:7101 --cluster demo --connections 100000
+    python tools/fuzz.py live -c keys/n1.toml --connections 100000   a node by its configuration, with its keys
 
 `messages`: mutated messages through wire and machine, without a network. Everything follows from the seed.
 `live`: hostile connections against a node that runs, which is asked for its status all the while. On
@@ -24,6 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.fuzzing.live import LiveError, beset
 from tools.fuzzing.machine import BLOCK, Finding, blocks
+from zelect.config import ConfigError, load
+from zelect.shell.keys import keyring_to_ask
+from zelect.shell.link import Lock
 
 __all__ = ["main"]
 
@@ -41,8 +45,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     messages.add_argument("--jobs", type=int, default=1)
     messages.add_argument("--most", type=int, default=5, help="stop after so many findings")
     live = kinds.add_parser("live", help="hostile connections against a node that runs, on loopback")
-    live.add_argument("--address", required=True, help="tcp://HOST:PORT of the node")
-    live.add_argument("--cluster", required=True, help="the cluster's name")
+    live.add_argument("--address", help="tcp://HOST:PORT of the node, which speaks plain text")
+    live.add_argument("--cluster", help="the cluster's name")
+    live.add_argument("-c", "--config", metavar="FILE", help="instead: the node's configuration, with keys or without")
     live.add_argument("--connections", type=int, default=2000)
     live.add_argument("--rate", type=int, default=1000, help="connections begun in a second, at most (%(default)s)")
     live.add_argument("--most-s", type=float, default=600.0, help="give up after so many seconds (%(default)s)")
@@ -100,16 +105,32 @@ def _tell(seed: int, finding: Finding, whole: bool) -> None:
         print(f"  {frame}", flush=True)
 
 
+def _target(options: argparse.Namespace) -> tuple[str, str, Lock | None]:
+    """The address, the cluster, and how to speak there. Raises `LiveError`."""
+    if options.config is None:
+        if not options.address or not options.cluster:
+            raise LiveError("name the node: -c FILE, or --address and --cluster")
+        return options.address, options.cluster, None
+    config = load(Path(options.config))
+    node, keyring = config.node.id, keyring_to_ask(config)
+    lock = None if keyring is None else Lock(keyring.pair, keyring.directory.nodes[node])
+    return config.settings().addresses[node], config.cluster.name, lock
+
+
 def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    address, cluster, lock = _target(options)
     seed = _seed(options)
     outcome = beset(
-        *(options.address, options.cluster, seed, options.connections, options.rate, options.most_s),
+        *(address, cluster, seed, options.connections, options.rate, options.most_s),
         say=lambda text: print(text, flush=True),
+        lock=lock,
     )
     done, problems = outcome.done, outcome.problems
     made = sum(done.made.values())
-    print(f"{made} connections in {done.seconds:.1f} s, {made / done.seconds:.0f} a second")
+    how = "in plain text" if lock is None else "to a node that speaks CURVE"
+    print(f"{made} connections {how} in {done.seconds:.1f} s, {made / done.seconds:.0f} a second")
     print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(done.made.items())))
+    print("hung up on: " + ", ".join(f"{kind} {count}" for kind, count in sorted((+done.hung_up).items())))
     if done.unanswered:
         print("not heard to the end: " + ", ".join(f"{kind} {count}" for kind, count in done.unanswered.items()))
     if done.failed:
@@ -118,13 +139,17 @@ def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         f"{outcome.answers} answers meanwhile; the slowest after {1000 * outcome.slowest_s:.0f} ms, "
         f"the longest silence {1000 * outcome.silent_s:.0f} ms"
     )
+    failed = {name: count for name, count in outcome.grown.items() if name.startswith("link_handshake_")}
+    print(f"handshakes that failed: {sum(failed.values())} ({failed})")
     print("counted: " + ", ".join(f"{name} {count}" for name, count in sorted(outcome.grown.items())))
     print(f"memory of the node: {outcome.memory_kb[0]} KiB before, {outcome.memory_kb[1]} KiB after")
     for problem in problems:
         print(problem)
     return bool(problems), {
         "seed": seed,
+        "mechanism": "NULL" if lock is None else "CURVE",
         "connections": dict(done.made),
+        "hung_up": dict(done.hung_up),
         "seconds": done.seconds,
         "answers": outcome.answers,
         "slowest_ms": 1000 * outcome.slowest_s,
@@ -141,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _arguments(argv)
     try:
         found, figures = (_messages if options.kind == "messages" else _live)(options)
-    except (LiveError, ValueError) as error:
+    except (LiveError, ConfigError, ValueError) as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
     if options.json:

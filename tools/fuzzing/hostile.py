@@ -1,20 +1,16 @@
-"""Hostile connections, one after the other and many at a time, from a seed.
+"""Hostile connections to a node that speaks plain text, as scripts from a seed.
 
-Each is a script: pieces of bytes with pauses between them, then how it ends. `counts` says what the
+Each is pieces of bytes with pauses between them, then how it ends. `counts` says what the
 node must count for it: such a script asks for the status last, on the same connection, so that the
-answer proves that all before it has been read.
+answer proves that all before it has been read. What makes the connections is attack.py; what is said
+to a node that speaks CURVE, curve.py.
 """
 
 from __future__ import annotations
 
 import random
-import select
-import socket
-import struct
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 
 from tools.fuzzing.mutation import Mutator
@@ -23,7 +19,7 @@ from tools.fuzzing.zmtp import GREETING, MORE, command, frame, greeting, ready
 from zelect.core.messages import Envelope, Query
 from zelect.wire import encode
 
-__all__ = ["KINDS", "Script", "attack", "scripts"]
+__all__ = ["AFTER_READY", "EITHER_WAY", "KINDS", "Script", "hello_like", "scripts"]
 
 _PROTOCOLS = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -32,32 +28,28 @@ _PROTOCOLS = (
     b"SSH-2.0-x\r\n",
     b"",
 )
-_RESET = struct.pack("ii", 1, 0)
-_DRAIN_BYTES = 65_536
-_MOST_OPEN = 256
-_GIVE_UP_S = 4.0
 _ASKS_S = 3.0
 _MOST_PARTS = 50_000
 """libzmq hands a message over once it is whole, and reads nothing else before its last part: each part is some
 microseconds of deafness, whoever sent it, and nothing limits their number (docs/testing.md)."""
-_AGAIN_S = 0.002
-_READY = b"\x05READY"
-_ANSWERED = b'"incarnation":'
 
 
 AFTER_READY = -1.0
-"""The place of seconds to wait: the other end's READY is waited for."""
+"""The place of seconds to wait: what the script awaits of the other end is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
     """`pieces`: seconds to wait (or `AFTER_READY`), then bytes. `hold_s`: how long it stays afterwards, at
-    most. `counts`: how often the node must count what (by the beginning of the counter's name)."""
+    most. `awaits`: what the other end says at `AFTER_READY`. `counts`: how often the node must count what
+    (by the beginning of the counter's name); `thrown_out`: it must count a failed handshake if it hangs up."""
 
     kind: str
     pieces: tuple[tuple[float, bytes], ...]
     hold_s: float = 0.0
     counts: tuple[tuple[str, int], ...] = ()
+    awaits: bytes = b"\x05READY"
+    thrown_out: bool = False
 
 
 def _greeted(text: bytes) -> tuple[tuple[float, bytes], ...]:
@@ -102,6 +94,20 @@ def _broken_ready(dice: random.Random) -> Script:
     at = dice.randrange(len(whole))
     broken = whole[:at] + dice.randbytes(dice.randrange(1, 9)) + whole[at + dice.randrange(3) :]
     return Script("broken READY", ((0, GREETING + broken),), 0.01)
+
+
+def hello_like(dice: random.Random, name: bytes) -> bytes:
+    """A command of a handshake, of a length that it may or may not have; now and then it claims another."""
+    size = dice.choice((0, 1, 8, 40, 193, 194, 195, 257, 300, 1000, 9000))
+    said = command(name, dice.randbytes(size))
+    cut = dice.choice((0, 0, 0, 1, dice.randrange(len(said))))
+    return said[: len(said) - cut]
+
+
+def _handshake_command(dice: random.Random) -> Script:
+    name = dice.choice((b"HELLO", b"WELCOME", b"INITIATE", b"READY", b"ERROR", b"MESSAGE", b"PING"))
+    said = hello_like(dice, name) * dice.choice((1, 1, 2, 50))
+    return Script("handshake command", ((0, GREETING + said),), 0.01)
 
 
 def _truncated_frame(dice: random.Random) -> Script:
@@ -172,9 +178,15 @@ def _mutated(dice: random.Random) -> Script:
     return Script("mutated message", _greeted(body), 0.05)
 
 
+EITHER_WAY: tuple[Callable[[random.Random], Script], ...] = (
+    *(_noise, _other_protocol, _half_greeting, _nothing, _wrong_version),
+)
+"""Those that never get as far as a mechanism."""
+
 KINDS: tuple[Callable[[random.Random], Script], ...] = (
     *(_noise, _noise, _other_protocol, _other_protocol, _half_greeting, _half_greeting, _nothing, _nothing),
     *(_wrong_mechanism, _wrong_mechanism, _wrong_version, _wrong_socket, _broken_ready, _broken_ready),
+    *(_handshake_command, _handshake_command),
     *(_truncated_frame, _huge_frame, _stray_command, _many_parts, _no_message, _no_message, _too_big),
     *(_strange_message, _mutated, _mutated, _slow),
 )
@@ -186,133 +198,3 @@ def scripts(seed: int) -> Iterator[Script]:
     dice = random.Random(seed)
     while True:
         yield dice.choice(KINDS)(dice)
-
-
-@dataclass
-class Done:
-    """What was done: connections by kind, and what the node must have counted for those whose last
-    question it answered. `unanswered`: those that were thrown out, or gave up, before. `failed`:
-    connections that the system refused, by its reason."""
-
-    made: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    due: Counter[str] = field(default_factory=Counter)
-    unanswered: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class _Open:
-    connection: socket.socket
-    script: Script
-    piece: int = 0
-    sent: int = 0
-    ready_s: float = 0.0
-    until_s: float = 0.0
-    closing: bool = False
-    answered: bool = False
-    greeted: bool = False
-    tail: bytes = b""
-
-
-def attack(address: tuple[str, int], cluster: str, seed: int, count: int, rate: int, most_s: float) -> Done:
-    """`count` connections to the node of `cluster` at `address`, at most `rate` begun in a second and some
-    hundred open at once, for at most `most_s` seconds."""
-    done, began_s, source = Done(), time.monotonic(), scripts(seed)
-    question = frame(encode(Envelope(cluster, 0, 0, 0, 0, Query("status"))))
-    open_: dict[int, _Open] = {}
-    begun = 0
-    while (begun < count or open_) and time.monotonic() - began_s < most_s:
-        now_s = time.monotonic()
-        while begun < count and len(open_) < _MOST_OPEN and begun < (now_s - began_s) * rate + 1:
-            begun += 1
-            one = _begin(address, _asking(next(source), question), now_s, done)
-            if one is not None:
-                open_[one.connection.fileno()] = one
-        for number in _due(open_, now_s):
-            one = open_[number]
-            if not _go_on(one, time.monotonic()):
-                del open_[number]
-                _end(one, done)
-    for one in open_.values():
-        _end(one, done)
-    done.seconds = time.monotonic() - began_s
-    return done
-
-
-def _asking(script: Script, question: bytes) -> Script:
-    return replace(script, pieces=(*script.pieces, (0.0, question))) if script.counts else script
-
-
-def _begin(address: tuple[str, int], script: Script, now_s: float, done: Done) -> _Open | None:
-    try:
-        connection = socket.create_connection(address, timeout=1.0)
-    except OSError as error:
-        done.failed[type(error).__name__] += 1
-        return None
-    connection.setblocking(False)
-    wait_s = script.pieces[0][0] if script.pieces else 0.0
-    total_s = sum(max(0.0, pause_s) for pause_s, _ in script.pieces) + script.hold_s
-    return _Open(connection, script, ready_s=now_s + wait_s, until_s=now_s + total_s + _GIVE_UP_S)
-
-
-def _due(open_: dict[int, _Open], now_s: float) -> list[int]:
-    """The connections that may go on: those with something to read, with room to write, or whose pause is over."""
-    writers = [number for number, one in open_.items() if not one.closing and one.ready_s <= now_s]
-    readable, writable, _ = select.select(list(open_), writers, [], 0.002)
-    # One whose bytes the node no longer takes is neither readable nor writable, until its time is up.
-    over = [n for n, one in open_.items() if now_s > one.until_s or (one.closing and one.ready_s <= now_s)]
-    return list({*readable, *writable, *over})
-
-
-def _go_on(one: _Open, now_s: float) -> bool:
-    """One step of a script; False when it is over."""
-    try:
-        _listen(one)
-        if one.answered or now_s > one.until_s:
-            return False
-        if now_s < one.ready_s:
-            return True
-        if one.closing:
-            return False
-        if one.piece < len(one.script.pieces):
-            wait_s, text = one.script.pieces[one.piece]
-            if wait_s == AFTER_READY and not one.greeted:
-                one.ready_s = now_s + _AGAIN_S
-                return True
-            one.sent += one.connection.send(text[one.sent :]) if text else 0
-            if one.sent >= len(text):
-                one.piece, one.sent = one.piece + 1, 0
-                if one.piece < len(one.script.pieces):
-                    one.ready_s = now_s + max(0.0, one.script.pieces[one.piece][0])
-            return True
-        one.closing, one.ready_s = True, now_s + one.script.hold_s
-    except BlockingIOError:
-        return True
-    except OSError:  # thrown out, as it deserves
-        return False
-    return True
-
-
-def _listen(one: _Open) -> None:
-    """Read what the node says. Raises OSError once it has hung up."""
-    try:
-        heard = one.connection.recv(_DRAIN_BYTES)
-    except BlockingIOError:
-        return
-    if not heard:
-        raise ConnectionResetError
-    one.tail = (one.tail + heard)[-_DRAIN_BYTES:]
-    one.greeted = one.greeted or _READY in one.tail
-    one.answered = bool(one.script.counts) and _ANSWERED in one.tail
-
-
-def _end(one: _Open, done: Done) -> None:
-    done.made[one.script.kind] += 1
-    if one.answered:
-        done.due.update(dict(one.script.counts))
-    elif one.script.counts:
-        done.unanswered[one.script.kind] += 1
-    # A reset, so that a hundred thousand connections don't use up the ports by TIME_WAIT.
-    one.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    one.connection.close()

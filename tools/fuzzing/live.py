@@ -17,9 +17,10 @@ from typing import Any
 
 import zmq
 
-from tools.fuzzing.hostile import Done, attack
+from tools.fuzzing.attack import Done, attack
+from tools.fuzzing.curve import Tape, record
 from zelect.core.messages import Envelope, Query, Report
-from zelect.shell.link import parse_endpoint
+from zelect.shell.link import Lock, parse_endpoint
 from zelect.wire import decode, encode
 
 __all__ = ["DEAF_S", "LiveError", "Outcome", "beset"]
@@ -39,7 +40,8 @@ class LiveError(Exception):
 class Outcome:
     """What was done and seen. `answers`: how many, with the slowest and the longest silence between
     two of them, in seconds; `grown`: what the node counted meanwhile; `missing`: what it should have
-    counted and did not."""
+    counted and did not; `let_in`: how often somebody had the right key (None: there are none), which is once, for
+    the session that is recorded."""
 
     done: Done
     pid: tuple[int, int]
@@ -48,6 +50,7 @@ class Outcome:
     silent_s: float
     grown: Counter[str]
     memory_kb: tuple[int, int]
+    let_in: int | None = None
     missing: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -58,6 +61,8 @@ class Outcome:
             found.append(f"process {self.pid[0]} ended; {self.pid[1] or 'nobody'} answers now")
         if self.silent_s > DEAF_S:
             found.append(f"deaf for {self.silent_s:.2f} s")
+        if self.let_in is not None and self.let_in > 1:
+            found.append(f"let {self.let_in - 1} in that have no key")
         found += [f"{name}: counted {got} of {due}" for name, (got, due) in self.missing.items()]
         return found
 
@@ -65,12 +70,14 @@ class Outcome:
 class _Asker:
     """Asks one node for its status over a connection of its own, anew when the answer is overdue."""
 
-    def __init__(self, address: str, cluster: str) -> None:
+    def __init__(self, address: str, cluster: str, lock: Lock | None) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        if lock is not None:
+            lock.put_on(self._socket, 0)
         self._socket.connect(address)
-        self._question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
+        self._question = _question(cluster)
 
     def ask(self, within_s: float = _PATIENCE_S) -> dict[str, Any] | None:
         """Its report; None when there is none in time."""
@@ -87,6 +94,10 @@ class _Asker:
         self._context.destroy(linger=0)
 
 
+def _question(cluster: str) -> bytes:
+    return encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
+
+
 def beset(
     address: str,
     cluster: str,
@@ -95,25 +106,38 @@ def beset(
     rate: int = 1000,
     most_s: float = 600.0,
     say: Callable[[str], None] = lambda text: None,
+    lock: Lock | None = None,
 ) -> Outcome:
     """`count` hostile connections to the node at `address` (tcp://HOST:PORT, on loopback), at most `rate`
-    a second, for at most `most_s` seconds. Raises `LiveError`."""
+    a second, for at most `most_s` seconds. `lock`: how somebody who may ask speaks to it, where it
+    speaks CURVE. Raises `LiveError`."""
     host, port = parse_endpoint(address)
     if host != "localhost" and not ipaddress.ip_address(host.strip("[]")).is_loopback:
         raise LiveError(f"{address}: only nodes on loopback are beset; name 127.0.0.1 or [::1]")
-    asker = _Asker(address, cluster)
+    asker = _Asker(address, cluster, lock)
     try:
         before = asker.ask()
         if before is None:
             raise LiveError(f"{address}: nobody answers as a node of cluster {cluster}; start one there first")
+        target = (host.strip("[]"), port)
+        tape = None if lock is None else _recorded(target, cluster, lock)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            attacking = pool.apply_async(attack, ((host.strip("[]"), port), cluster, seed, count, rate, most_s))
+            attacking = pool.apply_async(attack, (target, cluster, seed, count, rate, most_s, tape))
             answers, slowest_s, silent_s = _watch(asker, attacking.ready, say)
             done = attacking.get()
         after, silent_after_s = _settled(asker, before, done)
-        return _outcome(done, before, after, answers, slowest_s, max(silent_s, silent_after_s))
+        outcome = _outcome(done, before, after, answers, slowest_s, max(silent_s, silent_after_s))
+        outcome.let_in = None if lock is None else outcome.grown["link_let_in"]
+        return outcome
     finally:
         asker.close()
+
+
+def _recorded(address: tuple[str, int], cluster: str, lock: Lock) -> Tape:
+    tape = record(address, lock, _question(cluster))
+    if tape is None:
+        raise LiveError(f"{address[0]}:{address[1]}: gave no answer over a proxy; try again")
+    return tape
 
 
 def _watch(asker: _Asker, over: Callable[[], bool], say: Callable[[str], None]) -> tuple[int, float, float]:
