@@ -137,6 +137,26 @@ def test_idle_against_another_checkout(other: Path, capsys: pytest.CaptureFixtur
     assert "ratio of medians" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["failover", "idle"])
+def test_encrypted_links_are_compared_with_plain_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    effort = ("--trials", "1") if name == "failover" else ("--seconds", "1")
+    result = json.loads(bench(name, *effort, "--secure", "--json"))
+    check_header(result, name)
+    assert (result["secure"], result["against"]["secure"]) == (True, False)
+    assert result["versions"]["zelect"] == result["against"]["version"], "the same code"
+    compared = result["ratio_of_medians"]
+    assert compared["low"] <= compared["ratio"] <= compared["high"]
+    for side in (result, result["against"]):
+        if name == "failover":
+            assert (len(side["trials"]), side["without_successor"]) == (1, 0)
+        else:
+            assert len(side["processes"]) == 4
+    {"failover": failover, "idle": idle}[name].tell(result)
+    text = capsys.readouterr().out
+    assert "links encrypted" in text
+    assert "plain text" in text
+
+
 def test_against_needs_a_checkout(tmp_path: Path) -> None:
     assert "name a checkout of zelect" in bench("idle", "--against", str(tmp_path), code=2)
 
