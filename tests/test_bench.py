@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tools.benching import failover, idle, lone, majority, recover
+from tools.benching import failover, flood, idle, lone, majority, recover
 from zelect.cluster.server import NoServer, find_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,6 +198,22 @@ def test_majority_tells_of_both_kinds_of_quorum(capsys: pytest.CaptureFixture[st
 
 def test_an_even_number_has_another_majority() -> None:
     assert "give an odd one" in bench("majority", "--nodes", "4", code=2)
+
+
+@pytest.mark.parametrize("words", [(), ("--secure",)], ids=["plain", "secure"])
+def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--trials", "1", "--connections", "300", "--frames", "20000", *words)
+    result = json.loads(bench("flood", *asked, "--json"))
+    check_header(result, "flood")
+    assert result["secure"] is bool(words)
+    assert result["connections"] >= 300
+    assert result["frames"] >= 20_000
+    assert result["without_successor"] == 0
+    assert [len(samples) for samples in result["samples"].values()] == [1, 1]
+    assert result["counted"]["link_accepted"] > 0
+    reason = "link_handshake_wrong" if words else "malformed_not_msgpack"
+    assert result["counted"][reason] > 0
+    assert "hostile connections" in check_width(flood.tell, result, capsys)
 
 
 def test_lone_shrinks_the_electorate_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,38 @@ def test_a_crowd_makes_room_and_who_spoke_sensibly_stays(alone: Loop, strangers:
     alone.until(lambda: len(guests(alone)) == 2, what="what is closed is forgotten")
 
 
+def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, strangers: Strangers) -> None:
+    """libzmq closes no connection before what it read of it has been read here: while too many wait for
+    that, a newcomer goes before it could say anything."""
+    known = strangers.dealer(alone)
+    known.send(b"sensible")
+    alone.until(lambda: alone.received)
+    alone.transport.know(alone.received[0])
+    talk = (b"\0\x01x" * 200) + b"\0\x01y"
+    for _ in range(10):
+        crowd = []
+        for _ in range(2 * BOUNDS.connections):
+            one = socket.create_connection(("127.0.0.1", alone.port))
+            one.settimeout(5)
+            with contextlib.suppress(OSError):  # thrown out already
+                one.sendall(GREETING + READY)
+                while READY[2:7] not in one.recv(200):
+                    pass
+                one.sendall(talk)
+            crowd.append(one)
+        alone.turn()
+        for one in crowd:
+            one.close()
+    assert len(guests(alone)._gone) >= 2 * BOUNDS.connections
+    before, count = set(guests(alone)._guests), alone.transport.counters["evicted_crowd"]
+    with socket.create_connection(("127.0.0.1", alone.port)):
+        alone.until(lambda: alone.transport.counters["evicted_crowd"] > count)
+        assert set(guests(alone)._guests) <= before, "nobody older made room for it"
+    alone.until(lambda: len(guests(alone)) == 1 and not guests(alone)._gone, what="all are forgotten")
+    known.send(b"still here")
+    alone.until(lambda: b"still here" in alone.payloads())
+
+
 def test_among_the_sensible_the_newest_goes(alone: Loop, strangers: Strangers) -> None:
     dealers = []
     for number in range(BOUNDS.connections):

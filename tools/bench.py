@@ -1,6 +1,7 @@
 """Measures zelect as it runs: a real cluster on this host, with real faults.
 
     python tools/bench.py failover [--fault kill|freeze|term] [--trials N] [--nodes 3] [--redis-kill]
+    python tools/bench.py flood [--trials N] [--secure] [--connections N] [--frames N]
     python tools/bench.py lone [--trials N]
     python tools/bench.py majority [--trials N] [--quorum static|dynamic|both]
     python tools/bench.py recover [--trials N]
@@ -36,7 +37,7 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benching import failover, idle, lone, majority, recover, start
+from tools.benching import failover, flood, idle, lone, majority, recover, start
 from tools.benching.common import BenchError, JsonDict, positive
 from tools.benching.figures import tell_header, tell_seed
 from zelect.cluster.server import NoServer, ServerFailed
@@ -61,6 +62,14 @@ _BENCHES = {
         failover.measure,
         failover.tell,
         30,
+        "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
+    ),
+    "flood": _Bench(
+        "an election among hostile connections",
+        flood.add_options,
+        flood.measure,
+        flood.tell,
+        20,
         "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
     ),
     "lone": _Bench(

@@ -22,12 +22,13 @@ def sample(world: World) -> Iterator[JsonDict]:
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-        except (OSError, ValueError):
+            rss_kb = int(status["VmRSS"].split()[0])
+        except (OSError, ValueError, KeyError):  # it is ending, and holds no memory any more
             continue
         yield {
             "node": node,
             "pid": pid,
-            "rss_kb": int(status["VmRSS"].split()[0]),
+            "rss_kb": rss_kb,
             "fds": descriptors,
             "threads": int(status["Threads"]),
             "cpu_ms": (int(times[11]) + int(times[12])) * _TICK_MS,

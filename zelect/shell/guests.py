@@ -5,6 +5,8 @@ connection has an entry, by its descriptor, from the ROUTER's monitor and the me
 one that takes too much is shut down, and libzmq cleans up behind it:
 
 - too many connections: the oldest that has said nothing sensible yet goes, then the newest;
+- too many that are shut down and not closed yet, since libzmq closes none before what it read of it
+  has been read here: whoever comes now goes at once, before it could say anything;
 - too many of one key: the oldest of them goes;
 - too fast: messages are dropped, and at ten times the rate the connection goes;
 - strangers that talk and talk and say nothing sensible go;
@@ -27,6 +29,7 @@ from typing import Any
 import zmq
 
 from zelect.shell.link import Counters
+from zelect.shell.memory import give_back
 from zelect.shell.poller import Poller
 
 __all__ = ["Bounds", "Guests"]
@@ -56,6 +59,8 @@ _PATIENCE = 10
 _STRANGE_MOST = 1000
 """Messages of one connection before the first sensible one."""
 _PER_KEY = 16
+_GONE = 2
+"""So many times the connections may be waiting for libzmq to close them."""
 _HANDSHAKE_BYTES = 4096
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
 
@@ -108,6 +113,7 @@ class Guests:
         self.due_us = 0
         """When `service` is to be called again although nothing is ready."""
         self._audit_of_all_us = 0
+        self._crowded = False  # since memory was given back
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -188,6 +194,7 @@ class Guests:
         if self._guests.pop(descriptor, None) is None:
             return
         self._gone.add(descriptor)
+        self._crowded = True
         self._counters[f"evicted_{reason}"] += 1
         with contextlib.suppress(OSError, ValueError):
             connection = socket.socket(fileno=descriptor)
@@ -209,6 +216,8 @@ class Guests:
                     self._guests.pop(value, None)
                     self._gone.discard(value)
                     self._guests[value] = _Guest()
+                    if len(self._gone) >= _GONE * self._bounds.connections:
+                        self.evict(value, "crowd")
                 elif code == zmq.EVENT_DISCONNECTED:
                     self._guests.pop(value, None)
                     self._gone.discard(value)
@@ -229,6 +238,9 @@ class Guests:
         looked_at = [(one, guest) for one, guest in self._guests.items() if everybody or guest.key is None]
         strangers = any(guest.key is None for _, guest in looked_at)
         self.due_us = now_us + _AUDIT_US if strangers else self._audit_of_all_us
+        if everybody and self._crowded and not strangers and not self._gone:
+            self._crowded = False
+            give_back()
         unread = {one: self._unread(one, guest) for one, guest in looked_at}
         total = sum(unread.values())
         for one, size in sorted(unread.items(), key=lambda item: -item[1]):

@@ -35,7 +35,9 @@ _FEW = 4
 
 _OPTIONS = {
     zmq.LINGER: 0,  # closing must not wait for anybody
-    zmq.RCVHWM: 256,  # per connection; a flood waits in its own sender's buffers
+    # Per connection; a flood waits in its own sender's buffers. What a connection leaves here when it
+    # closes stays until it is read, and every message of it takes its time.
+    zmq.RCVHWM: 16,
     zmq.SNDHWM: 64,  # answers to the command line only
     zmq.ROUTER_MANDATORY: 1,  # an answer to somebody who has gone fails visibly
     zmq.BACKLOG: 1024,  # a whole cluster, its probes and strangers may connect at once

@@ -120,6 +120,8 @@ class Node:
         self.gather_until_us = 0
         # How long to read before judging (R14): every peer has had its turn by then, flood or not.
         self.drain_us = settings.timing.heartbeat_us // 4
+        # After a usual turn nobody has much waiting, and a campaign should not wait for a flood.
+        self.glance_us = settings.timing.heartbeat_us // 20
         self.due_us: int | None = None
         self.redis = RedisNews(log, config)
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
@@ -192,7 +194,7 @@ class Node:
             if now_us() >= self._machine_due_us():
                 # What waits may renew what is about to be judged; after an idle poll nothing does.
                 if (late or ready) and self.transport.backlog():
-                    self._take_in(ready, self.drain_us, everywhere=True)
+                    self._take_in(ready, self.drain_us if late else self.glance_us, everywhere=True)
                 if now_us() >= self._machine_due_us():
                     self.step(Tick(late))
                     if self.machine.in_office(now_us()):
