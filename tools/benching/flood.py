@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--secure", action="store_true", help="encrypt all links; the crowd knocks at the door")
     parser.add_argument("--connections", type=positive, default=10_000, help="at least (default: %(default)s)")
     parser.add_argument("--frames", type=positive, default=1_000_000, help="at least (default: %(default)s)")
-    parser.add_argument("--rate", type=positive, default=1000, help="connections a second (default: %(default)s)")
+    parser.add_argument("--rate", type=positive, default=500, help="connections a second (default: %(default)s)")
 
 
 class _Flood:
