@@ -92,10 +92,14 @@ class Log:
 
     def event(self, level: str, name: str, /, **fields: object) -> None:
         """Write that `name` happened. Never raises and never waits."""
+        self.event_at(clock.unix_ms(), level, name, fields)
+
+    def event_at(self, at_ms: int, level: str, name: str, fields: Mapping[str, object]) -> None:
+        """Write that `name` happened at `at_ms` (Unix, in milliseconds). Never raises and never waits."""
         if _LEVELS.get(level, _LEVELS["error"]) < self._least:
             return
         try:
-            written = self._write(self._line(level, name, fields))
+            written = self._write(self._line(at_ms, level, name, fields))
         except Exception:  # a value whose text cannot be made must not end the node either
             written = False
         self.dropped += not written
@@ -117,8 +121,8 @@ class Log:
             fields["suppressed"] = suppressed
         self.event(level, name, **fields)
 
-    def _line(self, level: str, name: str, fields: Mapping[str, object]) -> bytes:
-        stamp = self._stamp(clock.unix_ms())
+    def _line(self, at_ms: int, level: str, name: str, fields: Mapping[str, object]) -> bytes:
+        stamp = self._stamp(at_ms)
         for values in (fields, {"cut": True}):  # a line too long keeps its name and loses its fields
             if self._json:
                 head = {"time": stamp, "level": level, "node": self._node, "cluster": self._cluster, "event": name}

@@ -319,7 +319,8 @@ class Node:
     def step(self, event: Event) -> Effects:
         """One step of the machine, carried out in the order of its fields (R1)."""
         self.due_us = None
-        effects = self.machine.step(event, now_us())
+        at_us = now_us()
+        effects = self.machine.step(event, at_us)
         # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
         tenure = self.machine.tenure
         if tenure is None:
@@ -330,7 +331,7 @@ class Node:
             self._carry_out(effects)
         self.office.show(tenure, controller_now(self.machine, self.office.controller))
         if effects is not NOTHING:
-            self._pass_on(effects)
+            self._pass_on(effects, at_us)
         if self.recorder is not None:
             self.recorder.after(tenure, effects)
         if effects.leave:
@@ -347,7 +348,7 @@ class Node:
             self.crash_at("after_save", effects)
         self._send(effects)
 
-    def _pass_on(self, effects: Effects) -> None:
+    def _pass_on(self, effects: Effects, at_us: int) -> None:
         """The rest, for which nobody waits."""
         self.crash_at("after_send", effects)
         if self.crash_at.breaks_door(effects):
@@ -359,7 +360,7 @@ class Node:
             self.crash_at("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)
-        self.teller.keep(effects.facts)
+        self.teller.keep(effects.facts, at_us)
         if self.window is not None:
             self.window.note(effects.facts)
 

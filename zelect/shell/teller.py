@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from zelect.core.effects import Fact
 from zelect.log import Log
+from zelect.shell.clock import now_us, unix_ms
 
 __all__ = ["Teller"]
 
@@ -19,11 +20,14 @@ class Teller:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._untold: list[Fact] = []
+        self._untold: list[tuple[int, Fact]] = []
 
-    def keep(self, facts: Iterable[Fact]) -> None:
-        """Have `facts` logged at the next `tell`."""
-        self._untold.extend(facts)
+    def keep(self, facts: Sequence[Fact], at_us: int) -> None:
+        """Have `facts`, of the step at `at_us` (`now_us`), logged at the next `tell`. What came of that step,
+        here and elsewhere, must not seem to be older than the step."""
+        if facts:
+            at_ms = unix_ms() - (now_us() - at_us) // 1000
+            self._untold.extend((at_ms, fact) for fact in facts)
 
     @property
     def waits(self) -> bool:
@@ -38,14 +42,14 @@ class Teller:
     def tell(self) -> None:
         """Log all that is untold."""
         untold, self._untold = self._untold, []
-        for fact in untold:
-            self._tell(fact)
+        for at_ms, fact in untold:
+            self._tell(at_ms, fact)
 
-    def _tell(self, fact: Fact) -> None:
+    def _tell(self, at_ms: int, fact: Fact) -> None:
         fields = dict(fact.fields)
         if fact.name in ("message_refused", "witness_refused"):
             self._log.limited(f"{fact.name} {fields['reason']}", "warning", fact.name, **fields)
         elif fact.name in _LOUD:
             self._log.limited(fact.name, "error", fact.name, **fields)
         else:
-            self._log.event("debug" if fact.name in _QUIET else "info", fact.name, **fields)
+            self._log.event_at(at_ms, "debug" if fact.name in _QUIET else "info", fact.name, fields)
