@@ -318,3 +318,65 @@ def test_a_guard_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
     wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
     assert stage.cluster.processes[1].poll() is None, "a guard that was late is no reason to end"
     stage.check()
+
+
+def test_a_frozen_guard_with_plenty_of_mail_stops_nobody_from_killing(fleet: Fleet) -> None:
+    """Forwarded signals that it does not read, a child in a session of its own, and the office lost."""
+    stage = Stage(fleet.cluster(timing=BUSY))
+    stage.start(1, words=("family",))
+    stage.cluster.start(2, 3)
+    first = stage.begun(1)
+    stage.cluster.settled()
+    (grandchild,) = [row[3] for row in stage.lines("grandchild")]
+    guard = guard_of(stage, 1)
+    guard.suspend()
+    for _ in range(3000):
+        stage.cluster.signal(signal.SIGUSR2, 1)
+    stage.cluster.freeze(2, 3)
+    frozen_us = now_us()
+    wait_until(lambda: gone(first[3]) and gone(grandchild), 20)
+    assert max(row[0] for row in stage.lines()) < frozen_us + BUSY["lease_ms"] * 1000
+    guard.resume()
+    stage.cluster.thaw(2, 3)
+    wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
+    stage.check()
+
+
+def test_a_frozen_guard_wakes_when_the_supervisor_is_killed(fleet: Fleet) -> None:
+    stage = Stage(fleet.cluster(timing=BUSY))
+    stage.start(1, 2, 3, words=("family",))
+    first = stage.begun(1)
+    stage.cluster.settled()
+    (grandchild,) = [row[3] for row in stage.lines("grandchild")]
+    guard = guard_of(stage, 1)
+    guard.suspend()
+    stage.cluster.kill(1)
+    stage.begun(2, term_above=first[2])
+    assert gone(first[3])
+    assert gone(grandchild)
+    wait_until(lambda: not guard.is_running())
+    stage.check()
+
+
+def test_a_killed_guard_leaves_no_child_behind(fleet: Fleet) -> None:
+    stage = Stage(fleet.cluster(timing=BUSY, ids=(1,), quorum="static"))
+    stage.start(1, words=("family",))
+    first = stage.begun(1)
+    (grandchild,) = [row[3] for row in stage.lines("grandchild")]
+    guard_of(stage, 1).kill()
+    assert stage.cluster.exit_code(1) == 1
+    assert gone(first[3])
+    assert gone(grandchild)
+
+
+def test_grace_and_a_second_term_hold_though_the_guard_is_frozen(fleet: Fleet) -> None:
+    stage = Stage(
+        fleet.cluster(timing={**BUSY, "lease_ms": 8000, "election_timeout_ms": 9000, "down_after_ms": 20_000})
+    )
+    stage.start(1, 2, options=("--grace", "30"), words=("stubborn",))
+    stage.cluster.start(3)
+    first = stage.begun(1)
+    guard_of(stage, 1).suspend()
+    stage.cluster.term(1)
+    stage.cluster.signal(signal.SIGINT, 1)
+    wait_until(lambda: gone(first[3]), 20, what="the second signal does not wait for the grace")

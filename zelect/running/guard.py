@@ -105,6 +105,9 @@ class Guard:
             if fd >= 0:
                 os.set_inheritable(fd, False)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        # Somebody may have stopped this process when the node's is killed: the kernel wakes it then, and
+        # it finds the socket closed.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
     def run(self) -> None:
         """Until the control socket is closed and everything is dead."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from zelect.running import guard
+from zelect.running import family, guard
 from zelect.shell import node as shell
 from zelect.shell.datadir import HOLD_BYTE
 from zelect.shell.hold import listener_of
@@ -37,10 +37,12 @@ class Keeper:
         self._page = Page.create()
         self._socket, self._far_end = socket.socketpair()
         self._half = b""
+        self._unsent = b""
 
     def attach(self, node: shell.Node) -> None:
         """Give the guard what it needs of a node that listens, and wait until it holds it. Raises
         `GuardFailed`."""
+        family.adopt_orphans()  # what a guard that is killed leaves behind
         node.data_dir.share()
         listener = listener_of(urlsplit(node.config.node.listen).port or 0)
         node.office.mirror = self._page.write
@@ -74,18 +76,21 @@ class Keeper:
 
     def start(self, command: Sequence[str], env: Mapping[str, str], term: int) -> None:
         """Start the command in the office of `term`; "started", or "failed", is heard afterwards."""
-        self._say(start=list(command), env=dict(env), term=term)
+        assert self.process is not None
+        self._say(start=list(command), env={**env, family.MARK: str(self.process.pid)}, term=term)
 
     def stop(self, grace_ms: int) -> None:
         """End the command: TERM now, KILL in `grace_ms`, or when the lease is about to end."""
         self._say(stop=grace_ms * 1000)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the command's group."""
-        self._say(signal=number)
+        """Send a signal to the command's group; it is lost when the guard takes no words."""
+        if not self._unsent:
+            self._say(signal=number)
 
     def hear(self) -> list[dict[str, Any]]:
         """What the guard said; {"gone": True} once it has died."""
+        self._send()
         try:
             text = self._socket.recv(65536)
         except BlockingIOError:
@@ -104,12 +109,20 @@ class Keeper:
         return words
 
     def kill(self, the_guard_too: bool = True) -> None:
-        """The last resort, when the guard does not do its work: kill the command's group, and the guard,
-        with which the command's own process dies."""
-        for pid in (self.group, self.process.pid if self.process is not None and the_guard_too else 0):
+        """The last resort, when the guard does not do its work: kill the command and all that it started,
+        whatever session they made for themselves; and the guard. Takes some milliseconds."""
+        guard_pid = self.process.pid if self.process is not None and self.process.returncode is None else 0
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.group:
+                os.killpg(self.group, signal.SIGKILL)
+        family.kill_below(guard_pid)
+        if the_guard_too and guard_pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if pid:
-                    os.killpg(pid, signal.SIGKILL)
+                os.kill(guard_pid, signal.SIGKILL)
+            assert self.process is not None
+            self.process.wait()
+        if self.process is not None and self.process.poll() is not None:
+            family.kill_orphans(self.process.pid)
 
     def close(self) -> None:
         """Let the guard end: with the socket closed it kills what still runs and goes."""
@@ -119,8 +132,11 @@ class Keeper:
         self._page.close()
 
     def _say(self, **words: object) -> None:
+        self._unsent += json.dumps(words).encode() + b"\n"
+        self._send()
+
+    def _send(self) -> None:
+        """Never waits: a guard that takes no words is ended when it is time, not waited for."""
         with contextlib.suppress(OSError):
-            self._socket.setblocking(True)
-            self._socket.sendall(json.dumps(words).encode() + b"\n")
-        with contextlib.suppress(OSError):
-            self._socket.setblocking(False)
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]

@@ -18,6 +18,7 @@ from zelect.api.engine import Engine, ThreadEngine
 from zelect.api.node import Node, NodeFailed
 from zelect.api.office import Office
 from zelect.config import Config
+from zelect.core.lease import NEVER_US
 from zelect.running.keeper import Keeper
 from zelect.shell.clock import now_us
 from zelect.shell.wakeup import Signals
@@ -31,6 +32,8 @@ _FIRST_WAIT_US = 100_000
 _LONGEST_WAIT_US = 10_000_000
 _LONG_RUN_US = 10_000_000
 _LATE_US = 5_000_000
+_SLACK_US = 200_000
+"""How much longer than told the guard may take to end the command."""
 _AGAIN_MS = 10.0
 
 
@@ -68,6 +71,7 @@ class Runner:
         self._node = _Node(config, self._keeper)
         self._office: Office | None = None  # in which the command runs, or is being started
         self._stopping = False
+        self._end_by_us = NEVER_US  # when it was told to be dead
         self._going = 0  # how often it was told to end
         self._over = False
         self._code = 0
@@ -113,7 +117,12 @@ class Runner:
 
     def _last_us(self, office: Office) -> int:
         """When a command that the guard has not ended must be ended from here."""
-        return office.lapses_us - 1000 * self._config.timing.lease_ms // 20
+        return min(office.lapses_us - 1000 * self._config.timing.lease_ms // 14, self._end_by_us + _SLACK_US)
+
+    def _end(self, grace_ms: int) -> None:
+        """Have the command ended."""
+        self._end_by_us = min(self._end_by_us, now_us() + 1000 * grace_ms)
+        self._keeper.stop(grace_ms)
 
     # -- what to do -----------------------------------------------------------------------------------
 
@@ -122,7 +131,7 @@ class Runner:
         if office is not None:
             if office.lost and not self._stopping:
                 self._stopping = True
-                self._keeper.stop(self._plan.grace_ms)
+                self._end(self._plan.grace_ms)
             tenure = self._node.post.held()
             if tenure is not None and tenure.term == office.term:
                 office.lapses_us = tenure.lapses_us
@@ -134,7 +143,7 @@ class Runner:
         if office is None or self._going or self._over or office.number == self._done or now_us() < self._retry_us:
             return
         if self._node.post.occupy(office.term):
-            self._office, self._stopping = office, False
+            self._office, self._stopping, self._end_by_us = office, False, NEVER_US
             self._began_us, self._retry_us = now_us(), 0
             self._keeper.start(self._plan.command, environment(self._config, office), office.term)
 
@@ -143,7 +152,7 @@ class Runner:
             self._going += 1
             self._node.ask_to_stop()
             if self._going > 1 and self._office is not None:
-                self._keeper.stop(0)
+                self._end(0)
             return
         if number == signal.SIGHUP:
             self._node.reload()
