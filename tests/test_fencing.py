@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 import re
@@ -20,6 +22,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 import zelect
 from tests.clusters import ROOT
@@ -27,6 +30,7 @@ from tests.redis_server import running_server
 from tests.waiting import wait_until
 from zelect.cluster.server import RedisServer
 from zelect.fencing import FencedOut, FencedRedis
+from zelect.fencing_async import AsyncFencedRedis
 
 WRITERS = 1000
 
@@ -151,6 +155,8 @@ def test_answers_are_those_of_an_ordinary_client(client: redis.Redis) -> None:
         lambda one: one.mget("a", "nothing"),
         lambda one: one.eval("return {KEYS[1], ARGV[1], #KEYS, #ARGV}", 1, "k", "v"),
         lambda one: one.register_script("return ARGV[2]")(args=["a", "b"]),
+        lambda one: one.execute_command(b"SET", "b", "1"),
+        lambda one: one.eval(b"return ARGV[1]", 0, "v"),
         lambda one: one.pipeline().set("p", 1).incr("p").hgetall("h").get("nothing").execute(),
         lambda one: one.pipeline().execute(),
         lambda one: one.lpush("z", 1),
@@ -209,18 +215,84 @@ def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
         (lambda: fenced.pipeline().eval("return 1", 0), "call eval by itself"),
         (lambda: fenced.fcall("f", 0), "use eval"),
         (lambda: fenced.rpush("l", *range(8000)), "split it"),
+        (lambda: fenced.monitor(), "use an ordinary client"),
+        (lambda: fenced.client(), "use an ordinary one"),
+        (lambda: fenced.execute_command(b"multi"), "use pipeline"),
+        (lambda: fenced.pipeline().execute_command(b"EVALSHA", "0" * 40, 0), "use eval"),
+        (lambda: fenced.pipeline().immediate_execute_command("SET", "a", 1), "call it on the FencedRedis itself"),
     ):
         with pytest.raises(ValueError, match=mend):
             call()
     assert client.keys() == []
-    for resource, term in (("", 1), ("a{b}", 1), ("r", 0), ("r", True), ("r", 2**53)):
+    wrong: Any
+    for resource, wrong in (("", 1), ("a{b}", 1), ("r", 0), ("r", True), ("r", 2**53), ("r", "7"), ("r", None), (7, 1)):
         with pytest.raises(ValueError, match=r"give a name without braces|pass a zelect\.Office"):
-            FencedRedis(client, resource, term)
+            FencedRedis(client, resource, wrong)  # type: ignore[arg-type]
     client.set("zelect:fence:{r}", "word")
     with pytest.raises(redis.ResponseError, match="FENCEBROKEN"):
         fenced.set("a", 1)
     assert zelect.FencedRedis is FencedRedis
     assert zelect.FencedOut is FencedOut
+
+
+# -- the same for coroutines ------------------------------------------------------------------------
+
+
+def test_coroutines_are_fenced_as_threads_are(server: RedisServer, client: redis.Redis) -> None:
+    asyncio.run(_coroutines(server.url))
+    assert client.get("a") == "new"
+    assert zelect.AsyncFencedRedis is AsyncFencedRedis
+
+
+async def _coroutines(url: str) -> None:
+    async with redis.asyncio.Redis.from_url(url, decode_responses=True) as ordinary:
+        old: Any = AsyncFencedRedis(ordinary, "r", 3)
+        new: Any = AsyncFencedRedis(ordinary, "r", 4)
+        assert await old.hset(old.key("h"), mapping={"x": "1"}) == 1
+        assert await old.hgetall(old.key("h")) == {"x": "1"}
+        assert await old.pipeline().set("p", 1).incr("p").get("nothing").execute() == [True, 2, None]
+        await new.set("a", "new")
+        calls: list[Callable[[], Any]] = [
+            lambda: old.set("a", "old"),
+            lambda: old.get("a"),
+            lambda: old.eval("redis.call('SET', 'a', 'old')", 0),
+            lambda: old.register_script("redis.call('SET', 'a', 'old')")(),
+            lambda: old.pipeline().set("a", "old").execute(),
+        ]
+        for call in calls:
+            with pytest.raises(FencedOut, match="r: term 3 is out of office, term 4 has written since"):
+                await call()
+        assert await new.register_script("return ARGV[1]")(args=["v"]) == "v"
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            await new.pipeline().lpush("a", 1).execute()
+        with pytest.raises(ValueError, match="use pipeline"):
+            await new.execute_command("MULTI")
+        for said in (new.pubsub, new.monitor, new.client, new.pipeline().multi):
+            with pytest.raises(ValueError, match="can't be fenced"):
+                said()
+        with pytest.raises(ValueError, match="can't be fenced"):
+            await new.pipeline().watch("a")
+        for one in (old, new):
+            await one.aclose()
+
+
+def test_racing_coroutines_never_let_an_older_term_through(server: RedisServer, client: redis.Redis) -> None:
+    asyncio.run(_race(server.url))
+    terms = [int(one) for one in client.lrange("terms", 0, -1)]
+    assert terms == sorted(terms)
+    assert len(terms) > 1
+
+
+async def _race(url: str) -> None:
+    async with redis.asyncio.Redis.from_url(url) as ordinary:
+
+        async def one(term: int) -> None:
+            fenced = AsyncFencedRedis(ordinary, "race", term)
+            with contextlib.suppress(FencedOut):
+                await fenced.rpush("terms", term)
+            await fenced.aclose()
+
+        await asyncio.gather(*(one(term) for term in random.Random(7).choices(range(1, 60), k=200)))
 
 
 # -- the recipes of the documentation ---------------------------------------------------------------

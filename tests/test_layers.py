@@ -47,7 +47,8 @@ MAY_IMPORT = {
         "cli",
     },
     "fencing": {"core", "fencing"},
-    "__init__": {"core", "config", "api", "fencing"},
+    "fencing_async": {"fencing"},
+    "__init__": {"core", "config", "api", "fencing", "fencing_async"},
     "__main__": {"cli"},
 }
 """Each layer of `zelect`, and the layers that it may know."""

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from zelect.api import ChildFailed, Node, NodeFailed, Observer, Office, OfficeLost, Seen
     from zelect.config import ConfigError
     from zelect.fencing import FencedOut, FencedRedis
+    from zelect.fencing_async import AsyncFencedRedis
 
 __all__ = [
+    "AsyncFencedRedis",
     "ChildFailed",
     "ConfigError",
     "FencedOut",
@@ -34,6 +36,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncFencedRedis": "zelect.fencing_async",
     "ChildFailed": "zelect.api",
     "ConfigError": "zelect.config",
     "FencedOut": "zelect.fencing",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import redis
 from redis.client import Pipeline
@@ -21,7 +21,7 @@ from zelect.core.timing import MAX_TERM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FencedOut", "FencedPipeline", "FencedRedis", "FencedScript"]
+__all__ = ["Fence", "FencedOut", "FencedPipeline", "FencedRedis", "FencedScript", "refuse"]
 
 _MOST_WORDS = 7000
 """Lua hands no more values than that to one call."""
@@ -75,6 +75,7 @@ _NOT_HERE = {
     "SUBSCRIBE": "use an ordinary client: it changes nothing",
     "PSUBSCRIBE": "use an ordinary client: it changes nothing",
     "MONITOR": "use an ordinary client: it changes nothing",
+    "CLIENT": "a fenced client has no connection of its own to speak of; use an ordinary one",
 }
 
 
@@ -94,6 +95,73 @@ class HasTerm(Protocol):
     def term(self) -> int: ...
 
 
+class Fence:
+    """What is sent for commands of `term` on `resource`, and what is made of the answers. `term`: as in
+    `FencedRedis`. Raises ValueError for a term or a name that can't be one."""
+
+    def __init__(self, resource: str, term: HasTerm | int) -> None:
+        number = getattr(term, "term", term)
+        if type(number) is not int or not 0 < number <= MAX_TERM:
+            raise ValueError(f"term is {number!r}; pass a zelect.Office, or its term")
+        if not isinstance(resource, str) or not resource or set(resource) & set("{}"):
+            raise ValueError(f"resource is {resource!r}; give a name without braces")
+        self.resource, self.term = resource, number
+        self.token = f"zelect:fence:{{{resource}}}"
+
+    def script(self, text: Any, count: Any, words: Sequence[Any]) -> tuple[str, tuple[Any, ...], tuple[Any, ...]]:
+        """The caller's script, with `count` keys among `words`, behind the fence: text, keys, arguments."""
+        keys = int(count)
+        return _wrapped(plain(text)), (self.token, *words[:keys]), (self.term, *words[keys:])
+
+    def commands(
+        self, commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+    ) -> tuple[str, tuple[Any, ...], tuple[Any, ...]]:
+        """Several commands in one script. Raises ValueError for those that can't be in one."""
+        words: list[Any] = [self.term]
+        for command, _ in commands:
+            name, _, more = plain(command[0]).partition(" ")  # redis-py writes "CONFIG GET" in one
+            parts = [name, *more.split(), *command[1:]]
+            if name.upper() in _NOT_HERE:
+                refuse(name.upper())
+            if len(parts) > _MOST_WORDS:
+                raise ValueError(f"{name} has {len(parts)} words; a fenced command has at most {_MOST_WORDS}: split it")
+            words += [len(parts), *parts]
+        return _COMMANDS, (self.token,), tuple(words)
+
+    def judge(self, error: ResponseError) -> Exception:
+        """What the server's `error` means."""
+        said, _, newest = str(error).partition("FENCEDOUT ")
+        return FencedOut(self.resource, self.term, int(newest)) if not said and newest.isdigit() else error
+
+
+def options_of(pool: Any) -> dict[str, Any]:
+    """The options of a pool like `pool`. RESP 2: that is what a script's results are, whatever the
+    connection speaks."""
+    options = {**pool.connection_kwargs, "protocol": 2}
+    options.pop("maint_notifications_config", None)
+    options.pop("maint_notifications_pool_handler", None)
+    return options
+
+
+def meant(callbacks: Any, name: Any, result: Any, options: dict[str, Any]) -> Any:
+    """A raw result as redis-py gives it for that command."""
+    if isinstance(result, Exception):
+        return result
+    options = {key: value for key, value in options.items() if key != "keys"}
+    convert: Callable[..., Any] | None = callbacks.get(name)
+    return result if convert is None else convert(result, **options)
+
+
+def plain(word: Any) -> str:
+    """A command's name, or a script, as text."""
+    return bytes(word).decode() if isinstance(word, bytes | bytearray | memoryview) else str(word)
+
+
+def refuse(name: str, why: str = "") -> NoReturn:
+    """Raises ValueError: `name` can't be fenced."""
+    raise ValueError(f"{name} can't be fenced: {why or _NOT_HERE[name]}")
+
+
 class FencedRedis(redis.Redis):
     """A client like `client` (same server, connections of its own), every command of which is refused
     with `FencedOut` when `resource` has heard of a newer term. Check and command are one script.
@@ -104,19 +172,11 @@ class FencedRedis(redis.Redis):
     """
 
     def __init__(self, client: redis.Redis, resource: str, term: HasTerm | int) -> None:
-        number = term if isinstance(term, int) else term.term
-        if type(number) is not int or not 0 < number <= MAX_TERM:
-            raise ValueError(f"term is {number!r}; pass a zelect.Office, or its term")
-        if not resource or set(resource) & set("{}"):
-            raise ValueError(f"resource is {resource!r}; give a name without braces")
-        # RESP 2: that is what a script's results are, whatever the connection speaks.
-        options = {**client.connection_pool.connection_kwargs, "protocol": 2}
-        options.pop("maint_notifications_config", None)
-        options.pop("maint_notifications_pool_handler", None)
+        self._fence = Fence(resource, term)
+        self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
+        options = options_of(client.connection_pool)
         pool = redis.ConnectionPool(connection_class=client.connection_pool.connection_class, **options)
         super().__init__(connection_pool=pool)
-        self.resource, self.term = resource, number
-        self.token = f"zelect:fence:{{{resource}}}"
 
     def key(self, name: str) -> str:
         """`name` with the resource's tag, so that a Redis Cluster keeps it beside the token."""
@@ -124,10 +184,8 @@ class FencedRedis(redis.Redis):
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
         """One command, fenced. Raises `FencedOut`, and what redis-py raises."""
-        name = str(words[0]).upper()
-        if name in ("EVAL", "EVAL_RO"):
-            text, keys, rest = words[1], int(words[2]), words[3:]
-            return self._script(_wrapped(str(text)), (self.token, *rest[:keys]), (self.term, *rest[keys:]))
+        if plain(words[0]).upper() in ("EVAL", "EVAL_RO"):
+            return self._send(*self._fence.script(words[1], words[2], words[3:]))
         (result,) = self.run_all([(words, options)])
         if isinstance(result, Exception):
             raise result
@@ -136,18 +194,11 @@ class FencedRedis(redis.Redis):
     def run_all(self, commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         """Several commands in one script, all or none of them; failures of single ones stand in the
         list as exceptions."""
-        words: list[Any] = [self.term]
-        for command, _ in commands:
-            name, _, more = str(command[0]).partition(" ")  # redis-py writes "CONFIG GET" in one
-            parts = [name, *more.split(), *command[1:]]
-            if name.upper() in _NOT_HERE:
-                raise ValueError(f"{name.upper()} can't be fenced: {_NOT_HERE[name.upper()]}")
-            if len(parts) > _MOST_WORDS:
-                raise ValueError(f"{name} has {len(parts)} words; a fenced command has at most {_MOST_WORDS}: split it")
-            words += [len(parts), *parts]
-        raw = self._script(_COMMANDS, (self.token,), tuple(words))
+        raw = self._send(*self._fence.commands(commands))
+        callbacks = self.response_callbacks
         return [
-            self._meant(command[0], result, options) for (command, options), result in zip(commands, raw, strict=True)
+            meant(callbacks, command[0], result, options)
+            for (command, options), result in zip(commands, raw, strict=True)
         ]
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FencedPipeline:
@@ -160,17 +211,17 @@ class FencedRedis(redis.Redis):
 
     def pubsub(self, **options: Any) -> Any:
         """Raises ValueError: subscribing changes nothing and needs no fence."""
-        raise ValueError(f"SUBSCRIBE can't be fenced: {_NOT_HERE['SUBSCRIBE']}")
+        refuse("SUBSCRIBE")
 
-    def _meant(self, name: Any, result: Any, options: dict[str, Any]) -> Any:
-        """A raw result as redis-py gives it for that command."""
-        if isinstance(result, Exception):
-            return result
-        options = {key: value for key, value in options.items() if key != "keys"}
-        convert: Callable[..., Any] | None = self.response_callbacks.get(name)  # type: ignore[no-untyped-call]
-        return result if convert is None else convert(result, **options)
+    def monitor(self) -> Any:
+        """Raises ValueError, as `pubsub` does."""
+        refuse("MONITOR")
 
-    def _script(self, text: str, keys: tuple[Any, ...], words: tuple[Any, ...]) -> Any:
+    def client(self) -> Any:
+        """Raises ValueError: what goes over one connection can't be fenced."""
+        refuse("CLIENT")
+
+    def _send(self, text: str, keys: tuple[Any, ...], words: tuple[Any, ...]) -> Any:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         try:
             try:
@@ -178,10 +229,10 @@ class FencedRedis(redis.Redis):
             except NoScriptError:
                 return super().execute_command("EVAL", text, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
         except ResponseError as error:
-            said, _, newest = str(error).partition("FENCEDOUT ")
-            if not said and newest.isdigit():
-                raise FencedOut(self.resource, self.term, int(newest)) from None
-            raise
+            meaning = self._fence.judge(error)
+            if meaning is error:
+                raise
+            raise meaning from None
 
 
 class FencedScript:
@@ -202,18 +253,20 @@ class FencedPipeline(Pipeline):
         self._client = client
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
-        if str(words[0]).upper() in _NOT_HERE or str(words[0]).upper() in ("EVAL", "EVAL_RO"):
-            name = str(words[0]).upper()
-            raise ValueError(f"{name} can't be in a fenced pipeline: {_NOT_HERE.get(name, 'call eval by itself')}")
+        check_piped(words[0])
         return self.pipeline_execute_command(*words, **options)
+
+    def immediate_execute_command(self, *words: Any, **options: Any) -> Any:
+        """Raises ValueError: a pipeline is sent as a whole."""
+        refuse("a command sent at once", "call it on the FencedRedis itself")
 
     def multi(self) -> None:
         """Raises ValueError: the pipeline is atomic as it is."""
-        raise ValueError(f"MULTI can't be fenced: {_NOT_HERE['MULTI']}")
+        refuse("MULTI")
 
     def watch(self, *names: Any) -> Any:
         """Raises ValueError: a script sees no changes in between."""
-        raise ValueError(f"WATCH can't be fenced: {_NOT_HERE['WATCH']}")
+        refuse("WATCH")
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """The results in order. Raises `FencedOut`, and (`raise_on_error`) the first failure."""
@@ -227,6 +280,13 @@ class FencedPipeline(Pipeline):
                 if isinstance(result, Exception):
                     raise result
         return results
+
+
+def check_piped(word: Any) -> None:
+    """Raises ValueError where the command called `word` can't be one of several in a script."""
+    name = plain(word).upper()
+    if name in _NOT_HERE or name in ("EVAL", "EVAL_RO"):
+        raise ValueError(f"{name} can't be in a fenced pipeline: {_NOT_HERE.get(name, 'call eval by itself')}")
 
 
 def _wrapped(text: str) -> str:
