@@ -102,6 +102,16 @@ def test_a_taken_port_is_refused_with_4(fleet: Fleet) -> None:
     assert cluster.settled().term > before.term, "and it starts as before once the port is free"
 
 
+def test_a_node_that_runs_already_is_named(fleet: Fleet) -> None:
+    cluster = fleet.cluster((1,))
+    cluster.start()
+    cluster.settled()
+    done = zelect("node", "-c", cluster.conf(1))
+    assert done.returncode == 4, done.stderr
+    assert f"node 1 runs already, as process {cluster.processes[1].pid}" in done.stderr
+    cluster.settled()
+
+
 # -- durable state: exit code 3 -----------------------------------------------------------------
 
 

@@ -266,7 +266,18 @@ def test_files_for_redis_are_relative_to_the_configuration(file: Path) -> None:
     assert (redis.cert_file, redis.key_file, redis.tls_verify) == (here + "/c", here + "/k", True)
 
 
-@pytest.mark.parametrize("scheme", ["ftp://u:hunter2@h/", "redis://:hunter2@h:99999/0", "redis://:hunter2@/0", "unix:"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "ftp://u:hunter2@h/",
+        "redis://:hunter2@h:99999/0",
+        "redis://:hunter2@/0",
+        "unix:",
+        "redis://:hunter2@h/abc",
+        "redis://:hunter2@h/0?nonsense=1",
+        "redis://h/0?password=hunter2&db=x",
+    ],
+)
 def test_a_bad_redis_url_is_not_shown(file: Path, scheme: str) -> None:
     found = refused(file, with_line("redis", f'url = "{scheme}"'))
     assert len(found) == 1

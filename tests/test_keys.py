@@ -225,6 +225,8 @@ def test_a_change_of_keys_step_by_step(keys: Path) -> None:
     assert read_directory(path).nodes[1] == (old, new), "the old one is still accepted"
     retire(keys, [one, BOB])
     assert read_directory(path).nodes[1] == (new,)
+    with pytest.raises(ConfigError, match="nothing is there to retire"):
+        retire(keys, [one, BOB])
     bob = read_key(secret_file(keys, BOB)).public
     assert read_directory(path).owners[bob] == Caller("operator bob", 0, Right.READ), "his right is what it was"
     with pytest.raises(ConfigError, match="n7 has no key yet"):
@@ -264,6 +266,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert (again.returncode, "n3 has a key already" in again.stderr) == (2, True)
     for step in ("--next", "--promote", "--retire"):
         assert zelect("keygen", "--dir", keys, step, 3).returncode == 0
+    assert zelect("keygen", "--dir", keys, "--retire", 3).returncode == 2
     assert zelect("keygen", "--dir", keys, "--operator", "bob", "--read-only").returncode == 0
     assert 'may = "read"' in (keys / DIRECTORY_FILE).read_text()
     for wrong in (["--operator", "a b"], ["--operator", "a.b"], [], ["--next", "--force", 1]):

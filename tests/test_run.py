@@ -277,6 +277,15 @@ def test_arguments_and_environment_reach_the_command_untouched(fleet: Fleet) -> 
     assert shown == f"{list(words)} {expected}\n"
 
 
+def test_it_runs_without_any_standard_stream(fleet: Fleet, tmp_path: Path) -> None:
+    cluster, out = fleet.cluster((1,)), tmp_path / "out"
+    job = f"import os; print(os.read(0, 9)); open({str(out)!r}, 'w').write(os.environ['ZELECT_TERM'])"
+    words = ("run", "-c", str(cluster.conf(1)), "--child-exit-code", "--", sys.executable, "-c", job)
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    assert zelect(*words, prefix=closed).returncode == 0
+    assert out.read_text() == "1"
+
+
 def test_what_cannot_be_run_is_said_at_once(fleet: Fleet, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,))
     done = zelect("run", "-c", cluster.conf(1), "--", "no-such-command-here")

@@ -13,7 +13,7 @@ from tests.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet_of, zel
 from tests.waiting import wait_until
 from zelect.asking import ask_all, tell_all
 from zelect.core.messages import Envelope, Found, NodeOffline, Ping, Result
-from zelect.shell.keyfiles import DIRECTORY_FILE, Owner, secret_file
+from zelect.shell.keyfiles import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.shell.keys import KeyPair, Keyring, read_directory, read_key
 from zelect.shell.link import Lock
 from zelect.wire import encode
@@ -140,6 +140,15 @@ def test_the_command_line_finds_its_key(living: Cluster) -> None:
     conf, reader = living.conf(2), secret_file(living.keys, READER)
     assert zelect("status", "-c", conf).returncode == 0
     assert zelect("electorate", "-c", conf, "--key", reader).returncode == 0
+    stranger = living.directory / "elsewhere"
+    make_keys(stranger, [OPERATOR])
+    for command in (("status",), ("who",), ("electorate",), ("electorate", "reset")):
+        place = ("-c", conf, "--key", secret_file(stranger, OPERATOR))
+        nodes = ("1", "2", "3", "--yes-i-know") if "reset" in command else ()
+        done = zelect(command[0], *place, *command[1:], *nodes)
+        assert done.returncode == 5
+        assert done.stderr.count("takes no such key") == 1
+        assert "start it" not in done.stderr
     wrong = zelect("status", "-c", conf, "--key", living.keys / DIRECTORY_FILE)
     assert wrong.returncode == 2
     assert "can be read by others" in wrong.stderr

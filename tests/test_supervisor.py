@@ -127,6 +127,21 @@ def test_stop_is_a_goodbye(cluster: Cluster) -> None:
     assert cluster.process(first["id"])["exit_code"] == 0
 
 
+def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
+    head, redis = wait_until(cluster.office), cluster.listed()["processes"]["redis_pid"]
+    assert f"pid {redis}" in cluster.do("status")
+    os.kill(redis, signal.SIGKILL)
+    later = wait_until(lambda: {cluster.listed()["processes"]["redis_pid"]} - {None, redis}, 30).pop()
+    told = cluster.layout.supervisor_log.read_text()
+    assert "Redis has ended" in told
+    assert f"Redis started again (pid {later}), empty" in told
+    wait_until(lambda: (cluster.listed()["status"]["store"] or {}).get("published_term") == head["term"], 30)
+    assert cluster.office() == head, "the office has not changed"
+    os.kill(later, signal.SIGKILL)  # again, soon: now it waits longer
+    wait_until(lambda: "started again in 1 s" in cluster.layout.supervisor_log.read_text(), 30)
+    wait_until(lambda: cluster.listed()["processes"]["redis_pid"], 30)
+
+
 def test_freeze_and_thaw(cluster: Cluster) -> None:
     first = wait_until(cluster.office)
     cluster.do("freeze", first["id"])
@@ -135,6 +150,7 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
     second = wait_until(cluster.office)
     assert second["id"] != first["id"]
     cluster.do("thaw", first["id"])
+    assert "is not frozen" in cluster.do("thaw", first["id"])
     nodes = wait_until(lambda: [node for node in cluster.listed()["status"]["nodes"] if node["reachable"]][2:])
     assert nodes
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 __all__ = ["RedisConfig", "contradictions", "redis_url"]
+
+_OPTIONS = ("db", "username", "password", "client_name", "protocol")
+"""What a URL may hold after "?" (and options of TLS, which are refused with their own mend). Time-outs and
+retries are this program's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,19 @@ def redis_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+        usable = usable and (parts.scheme == "unix" or parts.path in ("", "/") or parts.path[1:].isdigit())
+        usable = usable and all(
+            (name in _OPTIONS or name.startswith("ssl_")) and (name != "db" or text.isdigit())
+            for name, text in parse_qsl(parts.query, keep_blank_values=True)
+        )
     except ValueError:
         usable = False
     if not value or (usable and parts.scheme in ("redis", "rediss", "unix")):
         return ""
-    return 'is no URL of a Redis; write "redis://host:port/0", "rediss://host:port/0", "unix:///path" or "" for none'
+    return (
+        'is no URL of a Redis; write "redis://host:port/0" (a database by its number), "rediss://host:port/0", '
+        f'"unix:///path" or "" for none; options after "?": {", ".join(_OPTIONS)}'
+    )
 
 
 def contradictions(redis: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -99,7 +99,8 @@ def _up_detached(directory: str, wish: Wish) -> int:
 
     layout = Layout(directory)
     process, said = detach(layout, wish)
-    click.echo(f"supervisor started (pid {process.pid}), directory {layout.directory}")
+    place = "" if directory == DIRECTORY else f" --dir {directory}"
+    started = False
     begin = time.monotonic()
     while time.monotonic() < begin + _UP_WITHIN_S:
         said = _relay(layout, said)
@@ -107,10 +108,12 @@ def _up_detached(directory: str, wish: Wish) -> int:
             return process.returncode or 1
         # What a killed predecessor left says how to reach that one.
         if layout.supervisor_pid() == process.pid and (layout.read_control() or {}).get("pid") == process.pid:
+            if not started:
+                started = True
+                click.echo(f"supervisor started (pid {process.pid}), directory {layout.directory}")
             reports = _ask(layout, lambda reports: controller_of(reports) is not None)
             if controller_of(reports) is not None:
                 _relay(layout, said)
-                place = "" if directory == DIRECTORY else f" --dir {directory}"
                 click.echo(f"up: {who_leads(reports)}. Try 'zelect status{place}', 'zelect cluster kill 1{place}'.")
                 return 0
             nodes = request(layout, "status").nodes
@@ -120,7 +123,7 @@ def _up_detached(directory: str, wish: Wish) -> int:
     _relay(layout, said)
     click.echo(
         f"nobody is in office after {time.monotonic() - begin:.0f} s. Look at {layout.logs}; "
-        "'zelect status' asks the nodes, 'zelect cluster down' stops everything.",
+        f"'zelect status{place}' asks the nodes, 'zelect cluster down{place}' stops everything.",
         err=True,
     )
     return 1
@@ -167,7 +170,8 @@ def status(context: click.Context, directory: str, as_json: bool) -> None:
         click.echo(json.dumps(listed, indent=2))
     else:
         short = {process.id: process.short for process in processes.nodes if process.state != "up"}
-        redis = f"pid {processes.redis_pid}" if processes.redis_pid else "not run from here"
+        ours = f"pid {processes.redis_pid}" if processes.redis_pid else "has ended, is started again"
+        redis = "not run from here" if plan.redis_url else ours
         click.echo(draw(state, reports, short) + "\n")
         for process in processes.nodes:
             if process.note:
@@ -197,6 +201,9 @@ def _change(command: str, directory: str, node: int) -> None:
 
     layout = Layout(directory)
     with explained():
+        if command == "thaw" and request(layout, "status").node(node).state == "up":
+            click.echo(f"node {node} is not frozen; nothing was changed")
+            return
         processes = request(layout, command, node)
         if command in ("stop", "kill"):
             processes = _await_end(layout, node)

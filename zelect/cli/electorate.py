@@ -56,7 +56,7 @@ def electorate(
     table = _table(cluster, addresses, reports)
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     tell_denials(denials)
-    context.exit(exit_code_of(reports, denials))
+    context.exit(exit_code_of(reports))
 
 
 def _named(context: click.Context) -> tuple[str, Mapping[int, str], Keyring | None]:
@@ -137,8 +137,11 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     if not nodes or unknown:
         what = f"node {unknown[0]} is not in the configuration" if unknown else "name the nodes"
         raise click.UsageError(f"{what}; the members are {', '.join(map(str, sorted(addresses)))}")
-    reports = ask_all(cluster, addresses, _ASK_S, keyring=keyring)
+    denials: dict[int, str] = {}
+    reports = ask_all(cluster, addresses, _ASK_S, keyring=keyring, denials=denials)
     silent = sorted(set(nodes) - set(reports))
+    if silent and silent[0] in denials:
+        raise Failure(f"node {silent[0]}: {denials[silent[0]]}; nothing was changed", 5)
     if silent:
         raise Failure(f"node {silent[0]} does not answer: start it first, it must hear of this itself", 5)
     if join is None:

@@ -26,9 +26,10 @@ def keygen(
     step: str | None,
     force: bool,
 ) -> None:
-    """Make a key pair for each NODE, and enter it into the directory of public keys.
+    """Make keys for nodes and operators, or change them.
 
-    DIR/public.toml goes to every host. A secret file, DIR/n1.key and so on, goes to its own host only;
+    A key pair for each NODE, entered into the directory of public keys. DIR/public.toml goes to every host.
+    A secret file, DIR/n1.key and so on, goes to its own host only;
     its owner alone may read it.
 
     A change of keys without a pause: --next, copy public.toml to every host, `zelect reload`

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zelect.cli.status import DIRECTORY, key_option
+from zelect.cli.status import DIRECTORY, denial_lines, key_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,14 +86,14 @@ class Members:
         return Asker(self.cluster, self.addresses, context, self.keyring)
 
     def exit_code(self, reports: Mapping[int, NodeReport]) -> int:
-        """0: somebody is in office; 1: nobody is; 5: nobody answered, or else as the nodes denied."""
+        """0: somebody is in office; 1: nobody is; 5: nobody answered."""
         from zelect.cli.status import exit_code_of
 
-        return exit_code_of(reports, self.denials)
+        return exit_code_of(reports)
 
     def explain_silence(self) -> str:
         """What to do when nobody answered."""
         if self.denials:
-            return "; ".join(f"node {node}: {why}" for node, why in sorted(self.denials.items()))
+            return "\n".join(denial_lines(self.denials))
         places = ", ".join(address.removeprefix("tcp://") for address in self.addresses.values())
         return f"no node of {self.cluster} answered ({places}): start one, or name another cluster with -c or --dir"

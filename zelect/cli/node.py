@@ -19,9 +19,11 @@ def node(context: click.Context, path: str, tie: str | None) -> None:
     from pathlib import Path
 
     from zelect.cli.errors import Failure
+    from zelect.cli.standard import fill_standard
     from zelect.config import ConfigError, load
     from zelect.shell.foreground import run
 
+    fill_standard()
     try:
         config = load(Path(path))
         if tie is not None:

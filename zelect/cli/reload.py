@@ -27,10 +27,11 @@ _WITHIN_S = 5.0
 @click.option("--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]")
 @key_option
 def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
-    """Have running nodes on this host read keys, priority and log level anew (SIGHUP).
+    """Have running nodes read keys, priority and log level anew.
 
-    With -c FILE the node of that file; else those of the local cluster in DIR, or only NODE... Other
-    changes, and files that can't be used, are refused: then the node goes on as it was.
+    Nodes on this host, by SIGHUP. With -c FILE the node of that file; else those of the local cluster in
+    DIR, or only NODE... Other changes, and files that can't be used, are refused: then the node goes on
+    as it was.
     """
     from pathlib import Path
 

@@ -52,6 +52,7 @@ def run(
 
     from zelect.api.node import NodeFailed
     from zelect.cli.errors import Failure
+    from zelect.cli.standard import fill_standard
     from zelect.config import ConfigError, load
     from zelect.running.keeper import GuardFailed
     from zelect.running.runner import Plan, Runner
@@ -59,6 +60,7 @@ def run(
     from zelect.shell.datadir import DataDirError
     from zelect.shell.transport import CannotBind
 
+    fill_standard()
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; name one after --")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
     from zelect.config import Config
     from zelect.shell.keys import Keyring
 
-__all__ = ["DIRECTORY", "config_of", "exit_code_of", "key_option", "members_of", "status", "tell_denials"]
+__all__ = [
+    "DIRECTORY",
+    "config_of",
+    "denial_lines",
+    "exit_code_of",
+    "key_option",
+    "members_of",
+    "status",
+    "tell_denials",
+]
 
 DIRECTORY = ".zelect"
 _WATCH_EVERY_S = 1.0
@@ -78,7 +88,7 @@ def status(
             time.sleep(_WATCH_EVERY_S)
     except KeyboardInterrupt:
         context.exit(0)
-    context.exit(exit_code_of(reports, denials))
+    context.exit(exit_code_of(reports))
 
 
 def members_of(
@@ -104,8 +114,18 @@ def config_of(path: str | None, directory: str) -> Config:
 
 def tell_denials(denials: Mapping[int, str]) -> None:
     """Say on standard error why nodes that could be reached gave no answer."""
+    for line in denial_lines(denials):
+        click.echo(line, err=True)
+
+
+def denial_lines(denials: Mapping[int, str]) -> list[str]:
+    """A line for each reason, with the nodes that gave it."""
+    by_reason: dict[str, list[int]] = {}
     for node, why in sorted(denials.items()):
-        click.echo(f"node {node}: {why}", err=True)
+        by_reason.setdefault(why, []).append(node)
+    return [
+        f"node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}: {why}" for why, nodes in by_reason.items()
+    ]
 
 
 def _any_conf(directory: Path) -> Path:
@@ -132,13 +152,14 @@ def _show(
         return
     if watch:
         click.clear()
-    click.echo(draw(state, reports))
+    # Where nothing can be cleared, as in a pipe, an empty line parts one picture from the next.
+    click.echo(draw(state, reports) + ("\n" if watch and not sys.stdout.isatty() else ""))
 
 
-def exit_code_of(reports: Mapping[int, NodeReport], denials: Mapping[int, str] | None = None) -> int:
-    """0: somebody is in office; 1: nobody is, or all that answered denied it; 5: nobody answered."""
+def exit_code_of(reports: Mapping[int, NodeReport]) -> int:
+    """0: somebody is in office; 1: nobody is; 5: nobody answered."""
     from zelect.asking import controller_of
 
     if not reports:
-        return 1 if denials else 5
+        return 5
     return 0 if controller_of(reports) is not None else 1

@@ -34,6 +34,8 @@ REFUSALS = {
 }
 """What a refusal means, by its typed reason (docs/protocol.md)."""
 
+_OUTCOMES = {"overtaken": "overtaken by a newer term or another's election"}
+
 _RIGHT = {"term", "elected", "before", "gap ms", "yes", "no"}
 
 
@@ -105,8 +107,8 @@ def explain_rounds(rounds: Sequence[Ballots]) -> list[str]:
     """Every round with every answer."""
     lines = []
     for number, one in enumerate(rounds, 1):
-        kind = "pre-vote" if one.pre else "vote"
-        lines.append(f"  round {number}   {kind} for term {one.term}: {one.outcome} after {one.took_ms:.1f} ms")
+        kind, outcome = "pre-vote" if one.pre else "vote", _OUTCOMES.get(one.outcome, one.outcome)
+        lines.append(f"  round {number}   {kind} for term {one.term}: {outcome} after {one.took_ms:.1f} ms")
         lines += _votes(one.votes)
     return lines
 

@@ -84,7 +84,7 @@ def wait(
     wanted: str,
     timeout_s: float,
 ) -> None:
-    """Wait until somebody is in office, or until the cluster can lose a member.
+    """Wait for a controller, or until a member more may fail.
 
     Exit code 0: it is so; 1: it isn't after --timeout seconds; 5: nobody answered all that time.
     """
@@ -126,9 +126,9 @@ def _survives(survives: int, wanted: str) -> str:
 @members_option
 @click.pass_context
 def watch(context: click.Context, path: str | None, directory: str | None, key_file: str | None) -> None:
-    """Print a line of JSON at each change of controller, until Ctrl-C.
+    """Print a line of JSON at each change of controller.
 
-    The first line is the state at the start. {"id": null, ...} while nobody is in office; "previous" is
+    Until Ctrl-C. The first line is the state at the start. {"id": null, ...} while nobody is in office; "previous" is
     who was before; "answered" says how many nodes answered.
     """
     import time

@@ -59,8 +59,10 @@ def why(
     term: int | None,
     as_json: bool,
 ) -> None:
-    """Explain the election of TERM, by default the last: what caused it, every vote with its reason,
-    rounds that failed, and what took how long.
+    """Explain an election: its cause, votes and phases.
+
+    That of TERM, by default the last: what caused it, every vote with its reason, rounds that failed, and
+    what took how long.
 
     While nobody is in office: what each node asked, and who refused. Exit code 0; 1: nothing is known
     of that term; 5: neither Redis nor a node answered.

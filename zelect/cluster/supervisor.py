@@ -40,6 +40,9 @@ __all__ = ["Supervisor", "Wish", "detach", "supervise"]
 _TICK_MS = 250
 _GOODBYE_S = 5.0
 _REDIS_READY_S = 10.0
+_REDIS_FIRST_WAIT_S = 0.5
+_REDIS_LONGEST_WAIT_S = 30.0
+_REDIS_LONG_RUN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Supervisor:
         self._program = tuple(program)
         self._children: dict[int, _Child] = {}
         self._redis: RedisServer | None = None
+        self._redis_began_s = self._redis_retry_s = self._redis_wait_s = 0.0
         self._stops = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._token = secrets.token_hex(16)
@@ -122,6 +126,7 @@ class Supervisor:
             self._asker.collect()
             if time.monotonic() >= tick:
                 tick = time.monotonic() + _TICK_MS / 1000
+                self._tend_redis()
                 self._view.show(self._picture())
                 self._asker.ask()
 
@@ -185,6 +190,29 @@ class Supervisor:
         except ServerFailed as error:
             raise ClusterError(f"Redis: {error}", 1) from error
 
+    def _tend_redis(self) -> None:
+        """Start our Redis anew when it has ended, each time later if that happens again and again. It comes
+        back empty, which the nodes mend by themselves."""
+        redis, now_s = self._redis, time.monotonic()
+        if redis is None or redis.pid is not None:
+            return
+        if not self._redis_retry_s:
+            long_run = now_s - self._redis_began_s > _REDIS_LONG_RUN_S
+            self._redis_wait_s = _REDIS_FIRST_WAIT_S if long_run else min(_REDIS_LONGEST_WAIT_S, 2 * self._redis_wait_s)
+            self._redis_wait_s = max(_REDIS_FIRST_WAIT_S, self._redis_wait_s)
+            self._redis_retry_s = now_s + self._redis_wait_s
+            self._view.say(f"Redis has ended, see {redis.log}; started again in {self._redis_wait_s:g} s")
+        if now_s < self._redis_retry_s:
+            return
+        self._redis_retry_s, self._redis_began_s = 0.0, now_s
+        try:
+            redis.start()
+        except ServerFailed as error:
+            self._view.say(f"Redis: {error}")
+            return
+        self._view.say(f"Redis started again (pid {redis.pid}), empty")
+        self._write_control()
+
     def _start(self, node: int) -> None:
         command = (*prefix(), sys.executable, "-P", "-m", *self._program, "-c", str(self._layout.conf_of(node)))
         with open(self._layout.log_of(node), "ab") as log:
@@ -222,7 +250,8 @@ class Supervisor:
             time.sleep(0.01)
         if self._redis is not None:
             self._redis.stop()
-        self._view.show(self._picture())
+        # Whoever was in office is so no more, however fresh its last answer.
+        self._view.show(Picture(self._plan, self._layout.directory, self._processes(), {}))
         self._view.close()
         self._layout.control_file.unlink(missing_ok=True)
         self._control.close()
@@ -266,7 +295,10 @@ def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
     try:
         plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name, wish.secure)
         layout.prepare(plan, wish.timing, wish.quorum)
-        return Supervisor(layout, plan, open_view(live), wish.program).run()
+        view = open_view(live)
+        if plan.secure and wish.secure is None:
+            view.say("links are encrypted, as before (--plain for plain text)")
+        return Supervisor(layout, plan, view, wish.program).run()
     finally:
         os.close(lock)
 

@@ -188,7 +188,8 @@ class Runner:
             self._tell(f"the command ended with {code}; again in {self._wait_us / 1e6:.1f} s")
         else:
             self._done, self._over = office.number, self._plan.pass_code
-            self._tell(f"the command ended with {code}")
+            then = "" if self._over else "; it is started again in the next office"
+            self._tell(f"the command ended with {code}{then}")
 
     def _vacate(self) -> None:
         if self._office is not None:

@@ -109,6 +109,8 @@ def retire(directory: Path, owners: Sequence[Owner]) -> list[Path]:
     """Leave in the directory only the key of each of `owners` that its secret file holds."""
     known = _begin(directory)
     kept: dict[Owner, tuple[bytes, ...]] = {}
+    if all(len(_keys_of(known, owner)) == 1 for owner in owners):
+        raise ConfigError(f"{directory / DIRECTORY_FILE}: holds one key each already; nothing is there to retire")
     for owner in owners:
         public = read_key(secret_file(directory, owner)).public
         if public not in _keys_of(known, owner):

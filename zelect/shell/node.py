@@ -46,7 +46,8 @@ from zelect.shell.answers import deny, reply
 from zelect.shell.birth import be_born, tell_start, transport_of
 from zelect.shell.clock import now_us
 from zelect.shell.crash import CrashPoint
-from zelect.shell.datadir import lock_evidence
+from zelect.shell.datadir import holder, lock_evidence
+from zelect.shell.inbox import CannotBind
 from zelect.shell.keys import read_keyring
 from zelect.shell.lateness import Lateness
 from zelect.shell.office import Office, controller_now
@@ -91,7 +92,7 @@ class Node:
         self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
         self.window: Window | None = None
         try:
-            self.transport.bind()  # before anything on disk is touched: a taken port changes nothing
+            self._bind()  # before anything on disk is touched: a taken port changes nothing
             if config.http.listen:
                 from zelect.shell.window import Window  # a node without [http] does without
 
@@ -128,6 +129,18 @@ class Node:
         self.store, self.witness = sides_of(self.context, config, settings, access, saved.incarnation)
 
     # -- life ---------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Open the door. Where it is held by this very node, started before, that is said."""
+        try:
+            self.transport.bind()
+        except CannotBind as error:
+            me = self.config.node
+            pid = holder(me.data_dir, self.config.cluster.name, me.id)
+            if not pid:
+                raise
+            runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
+            raise CannotBind(error.address, error.code, runs) from error
 
     def run(self, wake: Wakeup | Bell | None = None) -> int:
         """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `Bell` where
