@@ -176,12 +176,16 @@ def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     assert not [name for name in used if name in spaces or name.split("-")[0] in links], "all are removed"
 
 
-def test_the_job_as_a_command_that_looks_at_no_lease(tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["counters", "threads", "asyncio"])
+def test_the_job_as_users_run_it(tmp_path: Path, job: str) -> None:
+    """A command and a coroutine that look at no lease, and a function that does."""
     timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
     where = ("--dir", tmp_path, "--json", tmp_path / "figures.json")
-    said = chaos("--job", "counters", "--seed", "3", "--rounds", "4", "--faults", "kill,freeze,cut", *timing, *where)
+    said = chaos("--job", job, "--seed", "3", "--rounds", "4", "--faults", "kill,freeze,cut", *timing, *where)
     assert "every promise held" in said
-    assert "skipped cut" in said, "a command's node dials the addresses of its configuration"
-    effects = json.loads((tmp_path / "figures.json").read_text())["effects"]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    effects = figures["effects"]
+    assert {"kill", "freeze", "cut"} == set(figures["faults"])
+    assert all(spread["p50"] > 0 for spread in figures["jobs_ms"].values())
     assert effects["unguarded"] > 0
     assert effects["work_began"] > 0

@@ -32,6 +32,7 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benching.common import BenchError, positive
+from tools.breaking.embedded import INTERFACES
 from tools.breaking.fault import Fault
 from tools.breaking.faults import TABLE, this_host
 from tools.breaking.judge import judge
@@ -61,7 +62,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--conf", type=Path, metavar="FILE", help="take quorum and timing of this configuration")
     parser.add_argument("--timing", default="", metavar="K=V,…", help="keys of [timing] that differ")
     parser.add_argument(
-        "--job", metavar="CMD", help='run CMD in every office, as `zelect run` does ("counters": the job as a command)'
+        "--job",
+        metavar="CMD",
+        help='run CMD in every office, as `zelect run` does ("counters": the job as a command; "threads", "asyncio": '
+        "the job through that part of the Python interface)",
     )
     parser.add_argument("--namespaces", action="store_true", help="a network namespace for each node (needs root)")
     parser.add_argument(
@@ -121,9 +125,9 @@ def _timing(options: argparse.Namespace) -> tuple[dict[str, int | str], str]:
 
 
 def _command(options: argparse.Namespace) -> tuple[str, ...]:
-    """What runs in every office; nothing for the job in the node's process."""
-    if options.job and options.namespaces:
-        raise _Unusable("--job and --namespaces: a command's node dials the addresses of its configuration")
+    """What runs in every office; nothing for the job in a process of Python."""
+    if options.job in INTERFACES:
+        return ()
     if options.job == "counters":
         return (sys.executable, "-P", "-m", "tools.breaking.errand")
     try:
@@ -139,7 +143,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     chosen = _chosen(options.faults)
     timing, quorum = _timing(options)
     command = _command(options)
-    links = any(fault.links for fault in chosen) and not command
+    interface = options.job if options.job in INTERFACES else ""
+    links = any(fault.links for fault in chosen)
     host = this_host(links, options.namespaces)
     if options.namespaces and (reason := why_not(host.root, host.tools)):
         raise _Unusable(f"--namespaces: {reason}")
@@ -152,7 +157,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     directory = (options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))).absolute()
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
-        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command),
+        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command, interface),
         seed=options.seed,
         faults=faults,
         rounds=rounds(options.seed, options.nodes, faults),

@@ -8,7 +8,7 @@ time: a controller that a later flap cuts off was in touch until then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tools.breaking.histories import History, Line
 from tools.breaking.offices import Office
@@ -20,7 +20,8 @@ __all__ = ["Figures", "Gap", "by_kind", "false_elections", "figures", "gaps_of"]
 @dataclass(frozen=True, slots=True)
 class Gap:
     """From `began_us` to `ended_us`, when `after` was in office again; `vacant_us` of it nobody held the
-    office. `published_us`: when Redis' subscribers heard of it (None: they did not)."""
+    office. `published_us`: when Redis' subscribers heard of it (None: they did not); `worked_us`: when the job of
+    that office wrote that it began (None: it did not, or it is one that never says so)."""
 
     kind: str
     round: int
@@ -29,6 +30,7 @@ class Gap:
     began_us: int
     ended_us: int
     published_us: int | None
+    worked_us: int | None = None
 
     @property
     def ms(self) -> float:
@@ -47,12 +49,19 @@ def gaps_of(history: History, offices: Sequence[Office], rounds: Sequence[Round]
         if not line.get("id"):
             continue  # nobody is controller
         published.setdefault(line.term, line.us)
+    worked: dict[tuple[int, int], int] = {}
+    for line in history.work:
+        if line.event == "work_began":
+            worked.setdefault((line.node, line.term), line.us)
     found: list[Gap] = []
     last: Office | None = None
     for office in offices:
         if last is not None and office.entered_us >= last.until_us:
             heard_us = published.get(office.term) if office.term != last.term else None
-            found.append(_gap(last, office, rounds, lease_us, heard_us))
+            gap = _gap(last, office, rounds, lease_us, heard_us)
+            # One that was suspended and resumed goes on with the job that it has.
+            worked_us = worked.get((office.node, office.term)) if office.term != last.term else None
+            found.append(replace(gap, worked_us=worked_us))
         if last is None or office.until_us > last.until_us:
             last = office
     return found

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.breaking.effects import check_counters, check_guarded, intrusions, stale_effects
-from tools.breaking.gaps import Gap, by_kind, false_elections, figures, gaps_of
+from tools.breaking.gaps import Figures, Gap, by_kind, false_elections, figures, gaps_of
 from tools.breaking.growth import check_left_over, check_resources
 from tools.breaking.histories import History, Line, read
 from tools.breaking.offices import Office, offices, processes
@@ -126,6 +126,21 @@ class Judgement:
             spread = figures(gap.ms for gap in kinds[kind]) if kind in kinds else None
             gaps = f"{spread.p50:>8.1f} {spread.p99:>8.1f} {spread.max:>8.1f}" if spread else f"{'':>26}"
             yield f"{done} {gaps} {overlaps.get(kind, 0.0):>8.3f}"
+        jobs = self.jobs_ms()
+        if jobs:
+            yield ""
+            yield f"{'until the next job began':<40} {'p50 ms':>9} {'p99 ms':>8} {'max ms':>8}"
+        for kind, spread in jobs.items():
+            yield f"{kind:<18} {'':>5} {spread.count:>16} {spread.p50:>8.1f} {spread.p99:>8.1f} {spread.max:>8.1f}"
+
+    def jobs_ms(self) -> dict[str, Figures]:
+        """For each kind, how long no job ran: from the beginning of the gap to the first word of the
+        successor's job, where jobs say so."""
+        took: dict[str, list[float]] = {}
+        for gap in self.gaps:
+            if gap.worked_us is not None:
+                took.setdefault(gap.kind, []).append((gap.worked_us - gap.began_us) / 1000)
+        return {kind: figures(some) for kind, some in sorted(took.items())}
 
     def overlaps_ms(self) -> dict[str, float]:
         """The worst overlap of each kind that had one."""
@@ -152,6 +167,10 @@ class Judgement:
                 kind: {name: getattr(spread, name) for name in ("count", "p50", "p99", "max")}
                 for kind, gaps in by_kind(self.gaps).items()
                 for spread in [figures(gap.ms for gap in gaps)]
+            },
+            "jobs_ms": {
+                kind: {name: getattr(spread, name) for name in ("count", "p50", "p99", "max")}
+                for kind, spread in self.jobs_ms().items()
             },
             "skipped": dict(self.skipped),
             "bad_lines": dict(self.bad_lines),

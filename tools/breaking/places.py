@@ -21,7 +21,8 @@ class Place:
     and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a thread
     hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's
     address there; the peers then count as other hosts, whose locks can't be looked at. `command`: runs
-    in every office, as `zelect run` runs it, in place of the job in the node's process."""
+    in every office, as `zelect run` runs it, in place of the job in the node's process; `interface`: the
+    job runs through that part of the Python interface instead, "threads" or "asyncio"."""
 
     dial: dict[int, str]
     board: str
@@ -31,6 +32,7 @@ class Place:
     namespace: str = ""
     listen: str = ""
     command: tuple[str, ...] = ()
+    interface: str = ""
 
 
 def write_places(path: Path, places: dict[int, Place]) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from tools.breaking.embedded import run_embedded
 from tools.breaking.entering import enter_namespace
 from tools.breaking.hog import Hog
 from tools.breaking.job import Counters, Job
@@ -45,7 +47,9 @@ def _stood(config: Config, place: Place) -> Config:
 def _work(config: Config, place: Place) -> int:
     """Run the node and its job."""
     if place.command:
-        return _run_command(config, place.command)
+        return _ended(lambda: Runner(config, Plan(place.command, "always", _GRACE_MS, False), place.dial).run())
+    if place.interface:
+        return _ended(lambda: run_embedded(config, place))
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     node = Node(config, log, place.dial)
     incarnation = node.machine.state.saved.incarnation
@@ -53,10 +57,10 @@ def _work(config: Config, place: Place) -> int:
     return node.run()
 
 
-def _run_command(config: Config, command: tuple[str, ...]) -> int:
-    """As `zelect run` does."""
+def _ended(run: Callable[[], int]) -> int:
+    """The exit code of what embeds a node."""
     try:
-        return Runner(config, Plan(command, "always", _GRACE_MS, False)).run()
+        return run()
     except NodeFailed as error:
         print(f"worker: {error}", file=sys.stderr)
         return 3 if isinstance(error.__cause__, BallotError | DataDirError) else 1

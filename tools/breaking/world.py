@@ -43,7 +43,7 @@ _ASK_EVERY_US = 15_000
 class Scene:
     """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
     whether they go through the proxy; `spaces`: each node in a network namespace of its own instead.
-    `command`: what runs in every office in place of the job in the node's process."""
+    `command`: what runs in every office in place of the job in the node's process; `interface`: see `Place`."""
 
     nodes: int
     directory: Path
@@ -52,6 +52,7 @@ class Scene:
     links: bool = True
     spaces: bool = False
     command: tuple[str, ...] = ()
+    interface: str = ""
 
     @property
     def ids(self) -> range:
@@ -137,6 +138,7 @@ class World:
             history=str(self.history),
             hog=str(self.hog_file(node)),
             command=self.scene.command,
+            interface=self.scene.interface,
             namespace=self.spaces.path(node) if self.spaces else "",
             listen=self.spaces.endpoint(node) if self.spaces else "",
         )

@@ -7,7 +7,7 @@ interface knows of it; `zelect.api.child` has the other engine, a process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from zelect.config import Config
@@ -35,14 +35,21 @@ class Engine(Protocol):
 
 class ThreadEngine:
     """A node in a thread of this process. `prepare` is called in that thread with the node, once it
-    listens and before it says its first word. `Engine` tells of the rest."""
+    listens and before it says its first word; `dial`: see `zelect.shell.node.Node`. `Engine` tells of the
+    rest."""
 
     office: Office
 
-    def __init__(self, config: Config, prepare: Callable[[shell.Node], None] = lambda node: None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        prepare: Callable[[shell.Node], None] = lambda node: None,
+        dial: Mapping[int, str] | None = None,
+    ) -> None:
         self.error: BaseException | None = None
         self._config = config
         self._prepare = prepare
+        self._dial = dial
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"zelect-n{config.node.id}", daemon=True)
 
@@ -61,7 +68,7 @@ class ThreadEngine:
         config = self._config
         log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
         try:
-            node = shell.Node(config, log, office=Office())
+            node = shell.Node(config, log, self._dial, office=Office())
             self.office = node.office
             try:
                 self._prepare(node)

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zelect.api.engine import Engine, ThreadEngine
@@ -53,22 +53,23 @@ class Plan:
 class _Node(Node):
     """A node whose thread starts the guard before it says a word."""
 
-    def __init__(self, config: Config, keeper: Keeper) -> None:
+    def __init__(self, config: Config, keeper: Keeper, dial: Mapping[int, str] | None) -> None:
         super().__init__(config)
         self._keeper = keeper
+        self._dial = dial
 
     def _make_engine(self) -> Engine:
-        return ThreadEngine(self.config, self._keeper.attach)
+        return ThreadEngine(self.config, self._keeper.attach, self._dial)
 
 
 class Runner:
-    """Runs `plan` for the node of `config`, in the main thread."""
+    """Runs `plan` for the node of `config`, in the main thread. `dial`: see `zelect.shell.node.Node`."""
 
-    def __init__(self, config: Config, plan: Plan) -> None:
+    def __init__(self, config: Config, plan: Plan, dial: Mapping[int, str] | None = None) -> None:
         lease_ms = config.timing.lease_ms
         self._config, self._plan = config, plan
         self._keeper = Keeper(term_ms=lease_ms // 4, kill_ms=max(1, lease_ms // 10))
-        self._node = _Node(config, self._keeper)
+        self._node = _Node(config, self._keeper, dial)
         self._office: Office | None = None  # in which the command runs, or is being started
         self._stopping = False
         self._end_by_us = NEVER_US  # when it was told to be dead
