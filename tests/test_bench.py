@@ -200,6 +200,13 @@ def test_an_even_number_has_another_majority() -> None:
     assert "give an odd one" in bench("majority", "--nodes", "4", code=2)
 
 
+def test_nodes_that_answer_over_http_meanwhile() -> None:
+    result = json.loads(bench("failover", "--trials", "2", "--http", "200", "--json"))
+    assert result["http"] == 200
+    assert [len(side["trials"]) for side in (result, result["against"])] == [2, 2]
+    assert result["ratio_of_medians"]["ratio"] > 0
+
+
 @pytest.mark.parametrize("words", [(), ("--secure",)], ids=["plain", "secure"])
 def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--trials", "1", "--connections", "300", "--frames", "20000", *words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tools.benching.common import THIS, JsonDict, Tree
+from tools.benching.common import THIS, JsonDict, Tree, positive
 
 __all__ = ["SIDES", "add_against", "tell_against", "trees"]
 
@@ -20,6 +20,13 @@ def add_against(parser: argparse.ArgumentParser) -> None:
         "--secure", action="store_true", help="encrypt all links, and compare with plain text in one run"
     )
     group.add_argument(
+        "--http",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="the nodes answer N requests a second meanwhile; compare with nodes without HTTP in one run",
+    )
+    group.add_argument(
         "--against",
         type=_checkout,
         metavar="DIR",
@@ -29,9 +36,11 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 def trees(options: argparse.Namespace) -> list[Tree]:
     """This checkout, and the other where there is one; with --secure the other is this one in plain
-    text."""
+    text, with --http without HTTP."""
     if options.secure:
         return [Tree(THIS.root, secure=True), THIS]
+    if options.http:
+        return [Tree(THIS.root, requests=options.http), THIS]
     return [THIS] if options.against is None else [THIS, Tree(options.against)]
 
 
@@ -39,6 +48,8 @@ def tell_against(result: JsonDict) -> None:
     """Print which is which."""
     other = result["against"]
     links = (", links encrypted", ", plain text") if other["secure"] is False and result["secure"] else ("", "")
+    if result["http"]:
+        links = (f", {result['http']} requests a second asked", ", without HTTP")
     print(f"this:  {THIS.root}, zelect {result['versions']['zelect']}{links[0]}")
     print(f"other: {other['dir']}, zelect {other['version']}{links[1]}\n")
 

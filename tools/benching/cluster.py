@@ -13,6 +13,7 @@ from pathlib import Path
 
 import zmq
 
+from tools.benching.askers import Askers
 from tools.benching.common import KEYS, NAME, THIS, JsonDict, Tree
 from tools.benching.wire import Wire
 from zelect.cluster.layout import HOST, find_port
@@ -41,6 +42,7 @@ class Cluster:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
         self.ports: dict[int, int] = {}
+        self.http_ports: dict[int, int] = {}
         self.heard_us: dict[int, int] = {}  # pid to its first answer
         self._read: dict[int, int] = {}  # how far each log was read
         self._question = encode(Envelope(NAME, 0, 0, 0, 0, Query("status")))
@@ -106,6 +108,11 @@ class Cluster:
                 key_file = str(secret_file(keys, Owner(node=node)))
                 security = {"key_file": key_file, "directory_file": str(keys / DIRECTORY_FILE)}
             text = render(NAME, node, HOST, ports, self.redis.url, data_dirs, None, "json", self.quorum, security)
+            if self.tree.requests:
+                while (http := find_port()) in (*ports.values(), *self.http_ports.values()):
+                    pass
+                self.http_ports[node] = http
+                text += f'\n[http]\nlisten = "{HOST}:{http}"\n'
             self._file(node, "toml").write_text(text, encoding="utf-8")
             dealer = self._context.socket(zmq.DEALER)
             for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.RECONNECT_IVL, 50)):
@@ -245,4 +252,5 @@ def running(nodes: int, quorum: str = "dynamic", tree: Tree = THIS) -> Iterator[
     tree.check()
     with directory() as path, Cluster(path, nodes, quorum, tree) as cluster:
         cluster.start()
-        yield cluster
+        with Askers(cluster.http_ports.values(), tree.requests) if tree.requests else contextlib.nullcontext():
+            yield cluster

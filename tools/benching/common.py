@@ -42,10 +42,12 @@ class BenchError(Exception):
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A checkout of zelect, which spawned processes import whatever is installed. `secure`: its
-    clusters encrypt their links."""
+    clusters encrypt their links; `requests`: how many requests a second their nodes answer over HTTP
+    meanwhile (0: they don't speak HTTP)."""
 
     root: Path
     secure: bool = False
+    requests: int = 0
 
     def environment(self) -> dict[str, str]:
         """What a process runs in; its command needs `-P`, or its directory would come first."""

@@ -59,6 +59,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
         "fault": options.fault,
         "redis_kill": options.redis_kill,
         "secure": options.secure,
+        "http": options.http,
         **_figures(options.fault, this.trials),
         "floors_ms": floor,
         "sum_of_parts_ms": _sum_of_parts(options.fault, options.redis_kill, floor),

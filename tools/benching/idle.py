@@ -98,7 +98,12 @@ def measure(options: argparse.Namespace) -> JsonDict:
             for one in watched:
                 one.look()
         figures = [one.end() for one in watched]
-        result = {**header(options, clusters[0].server_version()), "secure": options.secure, **figures[0]}
+        result = {
+            **header(options, clusters[0].server_version()),
+            "secure": options.secure,
+            "http": options.http,
+            **figures[0],
+        }
     for tree, other in zip(chosen[1:], figures[1:], strict=True):
         ours, theirs = figures[0]["nodes_cpu_percent_samples"], other["nodes_cpu_percent_samples"]
         result["against"] = {"dir": str(tree.root), "secure": tree.secure, **other}
