@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zelect.cli.status import DIRECTORY, exit_code_of
+from zelect.cli.status import DIRECTORY, exit_code_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def _up_detached(directory: str, wish: Wish) -> int:
 
     layout = Layout(directory)
     process, said = detach(layout, wish)
-    place = "" if directory == DIRECTORY else f" --dir {directory}"
+    place = place_of(None, directory)
     started = False
     begin = time.monotonic()
     while time.monotonic() < begin + _UP_WITHIN_S:

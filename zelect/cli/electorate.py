@@ -91,7 +91,7 @@ def _table(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, Nod
 
 def _text(table: Mapping[str, Any]) -> str:
     if table["members"] is None:
-        return f"{table['cluster']}: nobody answered; is a node running? Try 'zelect cluster status'"
+        return f"{table['cluster']}: nobody answered; is a node running?"
     members, absent = table["members"], sorted(set(table["roster"]) - set(table["members"]))
     lines = [
         f"{table['cluster']}: electorate {table['config_term']}.{table['version']}"

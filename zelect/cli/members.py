@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zelect.cli.status import DIRECTORY, denial_lines, key_option
+from zelect.cli.status import DIRECTORY, denial_lines, key_option, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,12 +48,14 @@ def timeout_option(default_s: float, help: str) -> Callable[[Command], Command]:
 
 @dataclass(slots=True)
 class Members:
-    """The cluster that the options name. `denials`: why nodes that could be reached gave no answer."""
+    """The cluster that the options name. `place`: how they name it, to be put behind a command that is
+    recommended; `denials`: why nodes that could be reached gave no answer."""
 
     cluster: str
     addresses: Mapping[int, str]
     keyring: Keyring | None
     config: Config
+    place: str = ""
     denials: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -68,7 +70,7 @@ class Members:
         with explained():
             config = config_of(path, directory or DIRECTORY)
             keyring = keyring_to_ask(config, key_file or "")
-        return cls(config.cluster.name, config.settings().addresses, keyring, config)
+        return cls(config.cluster.name, config.settings().addresses, keyring, config, place_of(path, directory))
 
     def ask(
         self, within_s: float, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False

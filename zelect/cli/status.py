@@ -23,6 +23,7 @@ __all__ = [
     "exit_code_of",
     "key_option",
     "members_of",
+    "place_of",
     "status",
     "tell_denials",
 ]
@@ -100,6 +101,13 @@ def members_of(
 
     config = config_of(path, directory)
     return config.cluster.name, config.settings().addresses, keyring_to_ask(config, key_file or "")
+
+
+def place_of(path: str | None, directory: str | None) -> str:
+    """The options that name this cluster again, behind a command; "" where none is needed."""
+    if path is not None:
+        return f" -c {path}"
+    return "" if directory in (None, DIRECTORY) else f" --dir {directory}"
 
 
 def config_of(path: str | None, directory: str) -> Config:

@@ -46,7 +46,7 @@ def transfer(
     if to is not None and to not in members.addresses:
         raise click.UsageError(f"node {to} is not in the configuration; the members are {listed(members.addresses)}")
     order = _order(Steering.TRANSFER, reason, to=to or 0)
-    head = _head(hear(members))
+    head = _head(members)
     context.exit(_rehearse(members, head, to, as_json) if dry_run else _change(members, head, order, as_json))
 
 
@@ -67,7 +67,7 @@ def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool,
 
     members = Members.of(**where)
     order = _order(Steering.STEPDOWN, reason, for_ms=for_ms)
-    context.exit(_change(members, _head(hear(members)), order, as_json))
+    context.exit(_change(members, _head(members), order, as_json))
 
 
 @click.command()
@@ -120,13 +120,14 @@ def _order(what: Any, reason: str, to: int = 0, for_ms: int = 0) -> Steer:
         raise click.UsageError(f"--reason: {str(error).removeprefix('bad_field: ')}") from error
 
 
-def _head(reports: Mapping[int, NodeReport]) -> NodeReport:
+def _head(members: Members) -> NodeReport:
     from zelect.asking import controller_of
     from zelect.cli.errors import Failure
 
-    head = controller_of(reports)
+    head = controller_of(hear(members))
     if head is None:
-        raise Failure("nobody is in office now, so there is nothing to hand over; see 'zelect status'", 1)
+        why = f"nobody is in office now, so there is nothing to hand over; see 'zelect status{members.place}'"
+        raise Failure(why, 1)
     return head
 
 
@@ -165,7 +166,7 @@ def _rehearse(members: Members, head: NodeReport, to: int | None, as_json: bool)
     elif unfit:
         problem = f"node {successor} may not lead now"
     elif head.pause is not None and successor != head.id:
-        problem = f"paused by {head.pause.asked}; 'zelect resume' ends it"
+        problem = f"paused by {head.pause.asked}; 'zelect resume{members.place}' ends it"
     lead = head.id if problem else successor
     table = _table(members, head, lead) | {"dry_run": True, "problem": problem or None}
     if as_json:
@@ -184,7 +185,7 @@ def _change(members: Members, head: NodeReport, order: Steer, as_json: bool) -> 
 
     answer = tell(members, [head.id], order).get(head.id)
     if answer is not None and answer.result is Result.NOT_CONTROLLER:  # there was an election just now
-        head = _head(hear(members))
+        head = _head(members)
         answer = tell(members, [head.id], order).get(head.id)
     if answer is None:
         raise Failure(f"node {head.id} is in office, but did not answer within {TELL_S:g} s", 5)
@@ -195,7 +196,7 @@ def _change(members: Members, head: NodeReport, order: Steer, as_json: bool) -> 
     table = _table(members, head, now) | {"term_after": after.term if after else None, "answer": answer.detail}
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     if after is None:
-        raise Failure(f"{answer.detail}, but nobody is in office yet; see 'zelect status'", 1)
+        raise Failure(f"{answer.detail}, but nobody is in office yet; see 'zelect status{members.place}'", 1)
     if not as_json:
         new = "" if after is head else f"; node {now} is in office, term {after.term}"
         click.echo(f"\n{answer.detail}{new}")

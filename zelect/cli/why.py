@@ -78,7 +78,11 @@ def why(
         click.echo("\nThe last election:\n")
     elections = _elections(members, 1, (lambda one: one.term == term) if term is not None else lambda one: True)
     if not elections:
-        what = f"of an election of term {term}; 'zelect history' lists those that are" if term else "of any election"
+        what = (
+            f"of an election of term {term}; 'zelect history{members.place}' lists those that are"
+            if term
+            else "of any election"
+        )
         click.echo(f"nothing is known {what}", err=True)
         context.exit(1)
     click.echo(json.dumps(asdict(elections[0]), indent=2) if as_json else "\n".join(explain_election(elections[0])))
@@ -148,4 +152,6 @@ def _tell_failing(members: Members, failing: Mapping[int, Sequence[Ballots]], as
             click.echo(f"\nnode {node} has asked nobody: too few of the electorate are connected, or it waits")
     silent = sorted(set(members.addresses) - set(failing))
     if silent:
-        click.echo(f"\nno answer from node {', '.join(map(str, silent))}; who votes: 'zelect electorate'")
+        click.echo(
+            f"\nno answer from node {', '.join(map(str, silent))}; who votes: 'zelect electorate{members.place}'"
+        )
