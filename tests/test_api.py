@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -394,6 +395,196 @@ def test_who_is_called_at_a_loss_is_called_once() -> None:
     office.lose()
     office.when_lost(lambda: calls.append("after"))
     assert calls == ["before", "after"]
+
+
+async def _boom() -> None:
+    raise ZeroDivisionError
+
+
+def _boom_now() -> None:
+    raise ZeroDivisionError
+
+
+async def _meets(what: str) -> None:
+    """Something is thrown into the job, and is none of its office's business."""
+    if what == "task":
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.create_task(_boom())
+    elif what == "thread":
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(_boom_now)
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("what", ["task", "thread", "timeout"])
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, told: bool) -> None:
+    """`told`: somebody notices the loss; else only the look at the clock before each step does."""
+
+    async def main() -> list[bool]:
+        keeper = Keeper(60_000)
+        office, steps = keeper.office(), list[bool]()
+
+        async def job() -> None:
+            await _meets(what)
+            while len(steps) < 1000:
+                steps.append(office.lost)
+                if len(steps) == 3:
+                    keeper.post.tenure = None
+                    if told:
+                        office.lose()
+                await asyncio.sleep(0)
+
+        await office.run(job())
+        assert not keeper.post.occupied
+        return steps
+
+    assert asyncio.run(main()) == [False] * 3
+
+
+def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
+    async def main() -> list[str]:
+        keeper, seen = Keeper(60_000), list[str]()
+        office = keeper.office()
+
+        async def job() -> None:
+            async def late() -> None:
+                keeper.post.tenure = None
+                raise ZeroDivisionError
+
+            try:
+                await asyncio.create_task(late())
+            except BaseException as error:
+                seen.append(type(error).__name__)
+                await asyncio.sleep(0)
+                seen.append("cleaned up")
+                raise
+
+        await office.run(job())
+        return seen
+
+    assert asyncio.run(main()) == ["CancelledError", "cleaned up"]
+
+
+def test_an_async_function_is_a_coroutine_and_one_that_only_makes_it_is_refused() -> None:
+    async def main() -> None:
+        keeper = Keeper(60_000)
+        office = keeper.office()
+
+        async def job(value: int) -> int:
+            assert keeper.post.occupied
+            await asyncio.sleep(0)
+            return value
+
+        assert await office.run(job, 7) == 7
+        with pytest.raises(TypeError, match="give run the coroutine itself"):
+            office.run(lambda: job(7))
+        assert not keeper.post.occupied
+
+    asyncio.run(main())
+
+
+def test_callbacks_that_nobody_would_await_are_refused(fleet: Fleet) -> None:
+    async def called(office: zelect.Office) -> None:
+        pytest.fail("never")
+
+    with pytest.raises(TypeError, match="on_lost is an async function"):
+        zelect.Node(fleet.cluster((1,)).conf(1), on_lost=called)  # type: ignore[arg-type]
+
+
+def test_a_coroutine_that_is_cancelled_twice_keeps_the_office_until_it_has_ended() -> None:
+    async def main() -> list[bool]:
+        keeper, seen = Keeper(60_000), list[bool]()
+        office, begun = keeper.office(), asyncio.Event()
+
+        async def job() -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                    seen.append(keeper.post.occupied)
+                raise
+
+        outer = asyncio.ensure_future(office.run(job()))
+        await begun.wait()
+        for _ in range(2):
+            outer.cancel()
+            for _ in range(4):
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+        assert not keeper.post.occupied
+        return seen
+
+    assert asyncio.run(main()) == [True] * 10
+
+
+def test_a_callback_that_exits_does_not_end_the_watch_over_the_office(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def leave(*words: object) -> None:
+        told.append("called")
+        sys.exit("enough")
+
+    with zelect.Node(fleet.cluster((1,)).conf(1), on_elected=leave, on_lost=leave, on_controller=leave) as node:
+        wait_until(lambda: node.office is not None and len(told) >= 2)
+    assert len(told) >= 3, "and of the loss"
+    assert "enough" in capsys.readouterr().err
+
+
+def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
+    with zelect.Node(fleet.cluster((1,)).conf(1)) as node:
+
+        def stops() -> None:
+            with pytest.raises(RuntimeError, match="waits for itself"):
+                node.stop()
+
+        async def stops_too() -> None:
+            with pytest.raises(RuntimeError, match="waits for itself"):
+                await asyncio.to_thread(node.stop)
+
+        async def both() -> None:
+            await office.run(stops_too())
+
+        office = next(iter(node.offices()))
+        office.run(stops)
+        asyncio.run(both())
+
+
+def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
+    """The handlers of docs/embedding.md interrupt themselves."""
+    program = """if True:
+        import signal, sys, zelect
+        with zelect.Node(sys.argv[1], process=sys.argv[2] == "process") as node:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: node.ask_to_stop())
+            print("ready", flush=True)
+            for office in node.offices():
+                office.run(lambda: office.sleep(60))
+    """
+    cluster = fleet.cluster((1,))
+    for kind in ("thread", "process"):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(cluster.conf(1)), kind], stdout=subprocess.PIPE, cwd=ROOT
+        ) as run:
+            try:
+                assert run.stdout is not None
+                assert run.stdout.readline() == b"ready\n"
+                for number in range(4000):
+                    run.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
+                # A signal after the last line of the program ends it as it ends any other.
+                assert run.wait(40) in (0, -signal.SIGTERM, -signal.SIGINT, 1)
+            finally:
+                run.kill()
 
 
 def test_sleep_ends_with_the_office() -> None:

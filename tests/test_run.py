@@ -35,9 +35,19 @@ def told(number, frame):
         sys.exit(7)
 for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
     signal.signal(number, told)
-if "family" in sys.argv:
-    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if "family" in sys.argv or "bare" in sys.argv:
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True, env={} if "bare" in sys.argv else None)
     os.write(out, f"0 0 0 {child.pid} grandchild\\n".encode())
+if "chain" in sys.argv:
+    for depth in range(150):
+        if os.fork():
+            if depth:
+                time.sleep(1000)
+            break
+        os.setsid()
+        os.write(out, f"0 0 0 {os.getpid()} grandchild\\n".encode())
+    else:
+        time.sleep(1000)
 say("begins")
 if "fails" in sys.argv:
     sys.exit(3)
@@ -147,6 +157,20 @@ def test_a_frozen_supervisor_leaves_nothing_running_past_its_lease(fleet: Fleet)
     stage.cluster.thaw(1)
     stage.cluster.settled()
     stage.check()
+
+
+def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(fleet: Fleet) -> None:
+    stage = Stage(fleet.cluster(timing=BUSY))
+    stage.start(1, 2, 3, words=("stubborn", "chain"))
+    first = stage.begun(1)
+    wait_until(lambda: len(stage.lines("grandchild")) == 150, 40)
+    stage.cluster.settled()
+    stage.cluster.freeze(1)
+    stage.begun(2, term_above=first[2])
+    line = [row[3] for row in stage.lines("grandchild")][:150]
+    assert gone(first[3])
+    assert not [pid for pid in line if not gone(pid)]
+    stage.cluster.thaw(1)
 
 
 def test_a_command_that_ignores_term_is_killed_before_the_lease_ends(fleet: Fleet) -> None:
@@ -370,9 +394,11 @@ def test_a_frozen_guard_wakes_when_the_supervisor_is_killed(fleet: Fleet) -> Non
     stage.check()
 
 
-def test_a_killed_guard_leaves_no_child_behind(fleet: Fleet) -> None:
+@pytest.mark.parametrize("child", ["family", "bare"])
+def test_a_killed_guard_leaves_no_child_behind(fleet: Fleet, child: str) -> None:
+    """Not even one that has lost its environment."""
     stage = Stage(fleet.cluster(timing=BUSY, ids=(1,), quorum="static"))
-    stage.start(1, words=("family",))
+    stage.start(1, words=(child,))
     first = stage.begun(1)
     (grandchild,) = [row[3] for row in stage.lines("grandchild")]
     guard_of(stage, 1).kill()

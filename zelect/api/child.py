@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from zelect.config import Config
@@ -39,7 +40,9 @@ class _RemoteOffice(Office):
     def __init__(self, page: Page, control: socket.socket) -> None:
         super().__init__()
         # By a thread: a signal's handler may say this, and what it interrupted may hold the locks.
-        self.wake_loop = lambda: threading.Thread(target=self.tell, name="zelect-tell", daemon=True).start()
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self.wake_loop = lambda: self._wakes.put(True)
+        threading.Thread(target=self._tell_on, name="zelect-tell", daemon=True).start()
         self._page = page
         self._control = control
         self._sending = threading.Lock()
@@ -71,6 +74,14 @@ class _RemoteOffice(Office):
         with self._lock:  # an `occupy` that saw it held has taken note of its job by now
             self._seen = max(self._seen, term)
         self.tell()
+
+    def _tell_on(self) -> None:
+        while self._wakes.get():
+            self.tell()
+
+    def hush(self) -> None:
+        """Nobody is there any more who could be told."""
+        self._wakes.put(False)
 
     def tell(self) -> None:
         """Tell the node what is the case here."""
@@ -147,6 +158,7 @@ class ChildEngine:
             _pause()
         if self._hold is not None:
             self._hold.release()
+        office.hush()
         control.close()
         self._done.set()
 

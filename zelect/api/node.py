@@ -14,6 +14,7 @@ Whoever loses an office waits for the next one; the loop ends when the node is s
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Self
 from zelect.api.child import ChildEngine
 from zelect.api.engine import Engine, ThreadEngine
 from zelect.api.health import Health
-from zelect.api.office import Office
+from zelect.api.office import Office, working_for
 from zelect.api.watch import Calls, Watch
 from zelect.config import Config, load
 from zelect.shell.office import NOBODY, Controller
@@ -74,6 +75,9 @@ class Node:
         self._margin_us = 1000 * (lease_ms // 4 if margin_ms is None else margin_ms)
         if not 0 < self._margin_us <= 500 * lease_ms:
             raise ValueError(f"margin_ms is {margin_ms}; must lie between 1 and half of lease_ms = {lease_ms}")
+        for name, call in (("on_elected", on_elected), ("on_lost", on_lost), ("on_controller", on_controller)):
+            if inspect.iscoroutinefunction(call):
+                raise TypeError(f"{name} is an async function, and nobody would await it; use node.offices()")
         self._calls = Calls(on_elected, on_lost, on_controller)
         self._health = (health, health_every_s, hung_after_s)
         self._exits = exits
@@ -111,11 +115,13 @@ class Node:
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Leave in good order and wait for it: until a job in this node's office has ended, however
-        long that takes, or raises TimeoutError after `timeout_s` seconds. Raises `NodeFailed` when the
-        node had ended by itself."""
+        long that takes, or raises TimeoutError after `timeout_s` seconds. Raises RuntimeError in that job
+        itself, and `NodeFailed` when the node had ended by itself."""
         engine, watch = self._engine, self._watch
         if engine is None or watch is None:
             return
+        if watch.post in working_for.get():
+            raise RuntimeError("stop() in a job of this node's office waits for itself; use ask_to_stop(), and return")
         engine.office.go()
         if not engine.join(timeout_s):
             raise TimeoutError(f"a job in the office of node {self.config.node.id} has not ended")

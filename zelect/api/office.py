@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, overload
 
 from zelect.api.steps import Steps
@@ -20,11 +21,14 @@ from zelect.shell.clock import now_us
 from zelect.shell.office import Controller
 from zelect.shell.office import Office as Post
 
-__all__ = ["Office", "OfficeLost"]
+__all__ = ["Office", "OfficeLost", "working_for"]
 
 T = TypeVar("T")
 
 _BEAT_S = 0.05
+
+working_for: ContextVar[tuple[Post, ...]] = ContextVar("working_for", default=())
+"""The nodes in whose office the code that asks is a job."""
 
 
 class OfficeLost(Exception):
@@ -113,26 +117,38 @@ class Office:
     def run(self, job: Coroutine[Any, Any, T]) -> Awaitable[T | None]: ...
 
     @overload
+    def run(self, job: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Awaitable[T | None]: ...
+
+    @overload
     def run(self, job: Callable[..., T], *args: Any) -> T | None: ...
 
     def run(self, job: Any, *args: Any) -> Any:
         """Do a job in this office, and hand the office to nobody before it has ended.
 
-        A coroutine, to be awaited, is cancelled when the office is lost. A function is called here
-        and now with `args`; it must call `check`, whose `OfficeLost` ends it. Returns what the job
-        returned, None when the office was lost first. Exceptions of the job pass.
+        A coroutine, or an `async def` with its `args`, to be awaited, is cancelled when the office is
+        lost. A function is called here and now with `args`; it must call `check`, whose `OfficeLost` ends
+        it. Returns what the job returned, None when the office was lost first. Exceptions of the job pass.
+        Raises TypeError for a function that only makes a coroutine, which would work after its return.
         """
         if inspect.iscoroutine(job):
             return self._attend(job)
+        if inspect.iscoroutinefunction(job):
+            return self._attend(job(*args))
         if not self._keeper.post.occupy(self.term):
             return None
         self.beat_us = now_us()
+        before = working_for.set((*working_for.get(), self._keeper.post))
         try:
-            return job(*args)
+            done = job(*args)
         except OfficeLost:
             return None
         finally:
+            working_for.reset(before)
             self._keeper.post.vacate(self.term)
+        if inspect.iscoroutine(done):
+            done.close()
+            raise TypeError("the job returned a coroutine: give run the coroutine itself, and await what it returns")
+        return done
 
     async def _attend(self, job: Coroutine[Any, Any, T]) -> T | None:
         if self.lost or not self._keeper.post.occupy(self.term):
@@ -140,14 +156,20 @@ class Office:
             return None
         loop = asyncio.get_running_loop()
         steps = Steps(job, lambda: self.lost)
+        before = working_for.set((*working_for.get(), self._keeper.post))
         task = loop.create_task(steps)
+        working_for.reset(before)
         self.when_lost(lambda: loop.call_soon_threadsafe(lambda: steps.cancelled or task.cancel()))
         beat = loop.create_task(self._beat())
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:  # of whoever awaits this: the job goes with it
             task.cancel()
-            await asyncio.wait({task})
+            while not task.done():  # cancelled again, it goes on to the job: it acts until it has ended
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError:
+                    task.cancel()
             if not task.cancelled():
                 task.exception()
             raise

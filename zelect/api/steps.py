@@ -19,8 +19,9 @@ T = TypeVar("T")
 
 
 class Steps(Coroutine[Any, Any, T]):
-    """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it has been told, and is
-    cleaning up; it is told once."""
+    """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it has been told of that, and
+    is cleaning up; it is told once. What else is thrown into it, by a task that failed or a time-out of its
+    own, changes nothing of this."""
 
     def __init__(self, job: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> None:
         self.cancelled = False
@@ -28,13 +29,21 @@ class Steps(Coroutine[Any, Any, T]):
         self._is_lost = is_lost
 
     def send(self, value: Any) -> Any:
-        if not self.cancelled and self._is_lost():
-            return self.throw(asyncio.CancelledError())
+        if self._must_end():
+            return self._job.throw(asyncio.CancelledError())
         return self._job.send(value)
 
     def throw(self, *error: Any) -> Any:
-        self.cancelled = True
+        if self._must_end():
+            return self._job.throw(asyncio.CancelledError())
         return self._job.throw(*error)
+
+    def _must_end(self) -> bool:
+        """Whether the job is to be told now."""
+        if self.cancelled or not self._is_lost():
+            return False
+        self.cancelled = True
+        return True
 
     def close(self) -> None:
         self._job.close()

@@ -11,11 +11,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from zelect.api.engine import Engine
 from zelect.api.health import Health
-from zelect.api.office import Office
+from zelect.api.office import Office, working_for
 from zelect.shell.clock import now_us
 from zelect.shell.office import NOBODY, Controller
 from zelect.shell.office import Office as Post
@@ -48,13 +50,14 @@ class Watch:
         self._health = health
         self._exits = exits
         self._bells: tuple[Callable[[], None], ...] = ()
-        self._news = threading.Event()
+        self._news: SimpleQueue[None] = SimpleQueue()
+        """Rung by `put`, which may interrupt itself: a signal's handler may ask the node to stop."""
         self._working: Office | None = None  # the newest one, lost or not
         self._going = False
         self._count = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zelect-watch", daemon=True)
-        self.post.subscribe(self._news.set)
+        self.post.subscribe(self._wake)
         self._thread.start()
 
     def subscribe(self, bell: Callable[[], None]) -> None:
@@ -75,13 +78,18 @@ class Watch:
 
     def _run(self) -> None:
         while not self.post.ended:
-            self._news.wait(self._wait_s())
-            self._news.clear()
+            with suppress(Empty):
+                self._news.get(timeout=self._wait_s())
+                while True:
+                    self._news.get_nowait()
             self._look()
         self._look()
         self._health.close()
         self._ended.set()
         self._ring()
+
+    def _wake(self) -> None:
+        self._news.put(None)
 
     def _wait_s(self) -> float | None:
         office, tenure = self.office, self.post.held()
@@ -160,10 +168,15 @@ class Watch:
     def _call(self, call: Callable[..., None] | None, argument: object) -> None:
         if call is None:
             return
+        before = working_for.set((*working_for.get(), self.post)) if call != self._calls.on_controller else None
         try:
             call(argument)
-        except Exception:  # the program's fault must not stop the watch over its office
-            sys.excepthook(*sys.exc_info())
+        except BaseException:  # the program's fault, sys.exit() too, must not stop the watch over its office
+            with suppress(BaseException):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            if before is not None:
+                working_for.reset(before)
 
     def _expect_end(self, office: Office) -> None:
         """End the process unless the job ends within its lease, which may be renewed meanwhile."""

@@ -65,7 +65,8 @@ def _office(head: NodeReport | None) -> dict[str, Any] | None:
 def _nobody(members: Members, reports: Mapping[int, NodeReport]) -> str:
     if not reports:
         return members.explain_silence()
-    return f"nobody is in office ({len(reports)} of {len(members.addresses)} nodes answered); see 'zelect why{members.place}'"
+    answered = f"{len(reports)} of {len(members.addresses)} nodes answered"
+    return f"nobody is in office ({answered}); see 'zelect why{members.place}'"
 
 
 @click.command()

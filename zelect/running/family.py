@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from zelect.running.guard import below, parents
+
 __all__ = ["MARK", "adopt_orphans", "kill_below", "kill_orphans"]
 
 MARK = "ZELECT_GUARD"
@@ -34,23 +36,28 @@ def adopt_orphans() -> None:
 def kill_below(pid: int) -> bool:
     """Kill all that descends from `pid`, again and again until nothing lives there; whether it came to that.
     `pid` itself is left alone."""
-    return _kill(lambda: _below(pid)) if pid else True
+    return _kill(lambda: below(pid)) if pid else True
 
 
-def kill_orphans(guard: int) -> bool:
-    """Kill what the dead process `guard` guarded, as far as it has become this process's child, and all
-    that descends from it; whether nothing of it lives."""
-    mark = f"{MARK}={guard}".encode()
+def kill_orphans() -> bool:
+    """Kill what has become this process's child and is no hook's: what a guard that died guarded, whatever
+    that did to its environment; and all that descends from it. Whether nothing of it lives."""
 
     def orphans() -> list[int]:
-        found = []
-        for child in _children(os.getpid()):
-            with contextlib.suppress(OSError):
-                if mark in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-                    found += [child, *_below(child)]
+        me, found = os.getpid(), list[int]()
+        for child in [pid for pid, parent in parents().items() if parent == me]:
+            if not _is_hook(child):
+                found += [child, *below(child)]
         return found
 
     return _kill(orphans)
+
+
+def _is_hook(pid: int) -> bool:
+    try:
+        return any(word.startswith(b"ZELECT_HOOK=") for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return False
 
 
 def _kill(who: Callable[[], list[int]]) -> bool:
@@ -63,29 +70,3 @@ def _kill(who: Callable[[], list[int]]) -> bool:
             return False
         time.sleep(_AGAIN_S)
     return True
-
-
-def _below(pid: int) -> list[int]:
-    parents = _parents()
-    found, next_ones = list[int](), [pid]
-    while next_ones:
-        next_ones = [child for child, parent in parents.items() if parent in next_ones and child not in found]
-        found += next_ones
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    return [child for child, parent in _parents().items() if parent == pid]
-
-
-def _parents() -> dict[int, int]:
-    """Each living process's parent; those that are dead and not reaped yet are left out."""
-    found: dict[int, int] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    state, parent = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[:2]
-                    if state not in (b"Z", b"X"):
-                        found[int(entry)] = int(parent)
-    return found

@@ -247,32 +247,34 @@ class Guard:
             os.killpg(self.group, number)
 
     def kill_all(self) -> None:
-        """The command's group, and whatever has become a child of this process."""
+        """The command's group, and all that descends from this process, in one sweep."""
         self.kill_group(signal.SIGKILL)
-        for pid in children():
+        for pid in below(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def children() -> list[int]:
-    """This process's children, where the system tells."""
-    me = os.getpid()
-    try:
-        with open(f"/proc/{me}/task/{me}/children") as listed:
-            return [int(pid) for pid in listed.read().split()]
-    except OSError:
-        return _children_of(me)
+def below(pid: int) -> list[int]:
+    """All that descends from `pid`, where the system tells."""
+    born: dict[int, list[int]] = {}
+    for child, parent in parents().items():
+        born.setdefault(parent, []).append(child)
+    found = list(born.get(pid, ()))
+    for one in found:  # which grows meanwhile
+        found += born.get(one, ())
+    return found
 
 
-def _children_of(me: int) -> list[int]:
-    found = []
+def parents() -> dict[int, int]:
+    """Each living process's parent; those that are dead and not reaped yet are left out."""
+    found: dict[int, int] = {}
     with contextlib.suppress(FileNotFoundError):
         for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
-                if int(stat.read().rpartition(b")")[2].split()[1]) == me:
-                    found.append(int(entry))
+            if entry.isdigit():
+                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
+                    state, parent = stat.read().rpartition(b")")[2].split()[:2]
+                    if state not in (b"Z", b"X"):
+                        found[int(entry)] = int(parent)
     return found
 
 

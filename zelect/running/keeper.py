@@ -108,21 +108,23 @@ class Keeper:
                 self.group = 0
         return words
 
-    def kill(self, the_guard_too: bool = True) -> None:
+    def kill(self, the_guard_too: bool = True) -> bool:
         """The last resort, when the guard does not do its work: kill the command and all that it started,
-        whatever session they made for themselves; and the guard. Takes some milliseconds."""
+        whatever session they made for themselves; and the guard. Takes some milliseconds; False when
+        something still lived after a fifth of a second: to be called again."""
         guard_pid = self.process.pid if self.process is not None and self.process.returncode is None else 0
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.group:
                 os.killpg(self.group, signal.SIGKILL)
-        family.kill_below(guard_pid)
+        dead = family.kill_below(guard_pid)
         if the_guard_too and guard_pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(guard_pid, signal.SIGKILL)
             assert self.process is not None
             self.process.wait()
         if self.process is not None and self.process.poll() is not None:
-            family.kill_orphans(self.process.pid)
+            dead = family.kill_orphans() and dead
+        return dead
 
     def close(self) -> None:
         """Let the guard end: with the socket closed it kills what still runs and goes."""

@@ -164,7 +164,9 @@ class Runner:
 
     def _hear(self, words: dict[str, object]) -> None:
         if "gone" in words:
-            self._keeper.kill()
+            # Nobody may succeed it before it is dead: this process lives on, and with it the office.
+            while not self._keeper.kill():
+                self._tell("the guard has died, and something that the command started is not dead yet")
             raise NodeFailed("the guard of the command has died")
         if "failed" in words:
             self._tell(str(words["failed"]))

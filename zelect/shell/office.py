@@ -111,7 +111,10 @@ class Office:
             return term in self._jobs
 
     def go(self) -> None:
-        """Ask the node to leave in good order, once the job has ended."""
+        """Ask the node to leave in good order, once the job has ended. A signal's handler may call this,
+        and interrupt itself: what is told already is not told again, so no lock is asked for twice."""
+        if self.asked_to_go:
+            return
         self.asked_to_go = True
         self.wake_loop()
         self.ring()

@@ -60,9 +60,11 @@ class _TiedOffice(Office):
 
     def go(self) -> None:
         """Told by a signal, in the loop's thread: the program learns of it from the page."""
-        self.asked_to_go = True
-        self.mirror(self)
-        super().go()
+        if not self.asked_to_go:
+            self.asked_to_go = True
+            self.mirror(self)
+            self.wake_loop()
+            self.ring()
 
     def hear(self, words: dict[str, Any]) -> None:
         """From the program; called by the tie's thread."""
