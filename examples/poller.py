@@ -1,6 +1,7 @@
 """An asyncio poller: one of three replicas takes orders off a queue, the others wait.
 
     python examples/poller.py conf/n1.toml             # and n2, n3, on every machine
+    redis-cli RPUSH '{orders}:waiting' a b c           # something to do; the braces belong to the name
 
 The coroutine is cancelled before the lease ends. What it writes goes through the fence.
 """
@@ -46,4 +47,9 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    if len(sys.argv) != 2:
+        sys.exit("usage: python poller.py CONFIG, a node's configuration")
+    try:
+        asyncio.run(main(sys.argv[1]))
+    except zelect.ConfigError as error:
+        sys.exit(str(error))

@@ -10,6 +10,7 @@ can't write after somebody else took over.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import redis
@@ -50,9 +51,16 @@ def schedule(office: zelect.Office, url: str) -> None:
 def main(path: str) -> None:
     """Wait for each office of this node, and schedule in it."""
     with zelect.Node(path) as node:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: node.ask_to_stop())
         for office in node.offices():
             office.run(schedule, office, node.config.redis.url)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scheduler.py CONFIG, a node's configuration")
+    try:
+        main(sys.argv[1])
+    except zelect.ConfigError as error:
+        sys.exit(str(error))

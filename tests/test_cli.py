@@ -233,7 +233,8 @@ def test_cluster_up_refuses_ephemeral_ports(tmp_path: Path) -> None:
 def test_cluster_up_refuses_a_bad_name(tmp_path: Path) -> None:
     result = run("cluster", "up", "3", "--dir", tmp_path / "c", "--base-port", free_ports(3)[0], "--name", "a b")
     assert result.exit_code == 2
-    assert "cluster.name" in result.output
+    assert "--name" in result.output
+    assert not (tmp_path / "c" / "conf").exists()
     assert not (tmp_path / "c" / "cluster.json").exists()
 
 

@@ -59,6 +59,18 @@ def test_an_observer_asks_redis_and_without_it_the_nodes(fleet: Fleet, tmp_path:
             assert observer.controller(0.2) is None
 
 
+def test_an_observer_is_an_asynchronous_context_too_and_says_when_it_is_closed(fleet: Fleet) -> None:
+    async def main() -> zelect.Observer:
+        async with zelect.Observer(fleet.cluster((1,)).conf(1)) as observer:
+            assert await observer.controller_async(0.05) is None
+        return observer
+
+    observer = asyncio.run(main())
+    with pytest.raises(RuntimeError, match="closed"):
+        observer.controller()
+    assert list(observer.changes()) == []
+
+
 def test_changes_are_told_once_to_threads_and_coroutines(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM)
     told: list[tuple[int, int]] = []

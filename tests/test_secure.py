@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+import zelect as zelect_package
+
 from tests.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet_of, zelect
 from tests.waiting import wait_until
 from zelect.asking import ask_all, tell_all
@@ -134,6 +136,13 @@ def test_who_has_no_key_is_told_so(living: Cluster, tmp_path: Path) -> None:
         assert ask_all(living.name, living.addresses, 10, keyring=ring, denials=denials) == {}
         assert set(denials) == {1, 2, 3}
         assert all("takes no such key" in why for why in denials.values())
+
+
+def test_an_observer_asks_with_the_key_of_its_configuration(living: Cluster) -> None:
+    with zelect_package.Observer(living.conf(2), believe_redis=False) as observer:
+        seen = wait_until(observer.controller)
+        assert seen is not None
+        assert seen.source == "nodes"
 
 
 def test_the_command_line_finds_its_key(living: Cluster) -> None:

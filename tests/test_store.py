@@ -206,6 +206,7 @@ def test_an_office_is_published_in_full(board: Board) -> None:
             }
         ],
     }
+    assert int(entry.pop("since_ms")) == since_ms, "told again, it is the same office since the same time"
     assert entry == {"id": "1", "term": "4", "previous": "2", "reason": "death", "gap_ms": "1234.567"}
 
 

@@ -55,7 +55,8 @@ class Telling:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """How `id` came into office at `at_ms` (Unix, when Redis heard of it). `previous`: 0 for unknown;
+    """How `id` came into office at `at_ms` (Unix; in entries of older releases when
+    Redis heard of it). `previous`: 0 for unknown;
     `gap_ms`: from when the one before was last heard (so up to a heartbeat before its end), None
     where that is unknown. `votes` as in `Ballots`. `telling`: None in entries of older releases."""
 
@@ -79,7 +80,7 @@ def parse_election(key: str, entry: Mapping[str, str]) -> Election:
             previous=int(entry["previous"] or 0),
             reason=entry["reason"],
             gap_ms=gap_ms if gap_ms >= 0 else None,
-            at_ms=int(key.partition("-")[0]),
+            at_ms=int(entry.get("since_ms") or key.partition("-")[0]),
             votes=_votes(json.loads(entry["votes"])),
             telling=parse_telling(json.loads(entry["story"])) if entry.get("story") else None,
         )

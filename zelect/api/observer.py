@@ -21,6 +21,7 @@ from zelect.config import Config, load
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.shell.access import Access, AccessError, access_of
 from zelect.shell.clock import now_us
+from zelect.shell.keys import keyring_to_ask
 from zelect.shell.scripts import Keys
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Observer:
         self.config = config if isinstance(config, Config) else load(Path(config))
         self._believe_redis = believe_redis and bool(self.config.redis.url)
         self._access = access_of(self.config) if self._believe_redis else Access()
+        self._keyring = keyring_to_ask(self.config, "")
         self._addresses = self.config.settings().addresses
         self._key = Keys.of(self.config.cluster.name).controller
         self._client: redis.Redis | None = None
@@ -63,7 +65,9 @@ class Observer:
 
     def controller(self, within_s: float = 1.0) -> Seen | None:
         """Who is in office; None when nobody is found within `within_s` seconds for the nodes and
-        `redis.timeout_ms` for Redis."""
+        `redis.timeout_ms` for Redis. Raises RuntimeError after `close`."""
+        if self._closed.is_set():
+            raise RuntimeError("this Observer is closed")
         seen = self._from_redis() if self._believe_redis else None
         return seen or self._from_nodes(within_s)
 
@@ -86,6 +90,14 @@ class Observer:
         return self
 
     def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
@@ -113,7 +125,8 @@ class Observer:
 
     def _from_nodes(self, within_s: float) -> Seen | None:
         name = self.config.cluster.name
-        head = controller_of(ask_all(name, self._addresses, within_s, lambda said: controller_of(said) is not None))
+        found = ask_all(name, self._addresses, within_s, lambda said: controller_of(said) is not None, self._keyring)
+        head = controller_of(found)
         if head is None:
             return None
         # Counted from when the answer came, less the way it had; a lease is never believed longer.
@@ -129,14 +142,20 @@ class Changes:
 
     def __iter__(self) -> Iterator[Seen | None]:
         while not self._closed.is_set():
-            seen = self._observer.controller()
+            try:
+                seen = self._observer.controller()
+            except RuntimeError:  # closed meanwhile
+                return
             if self._news(seen):
                 yield seen
             self._closed.wait(self._every_s)
 
     async def __aiter__(self) -> AsyncIterator[Seen | None]:
         while not self._closed.is_set():
-            seen = await self._observer.controller_async()
+            try:
+                seen = await self._observer.controller_async()
+            except RuntimeError:  # closed meanwhile
+                return
             if self._news(seen):
                 yield seen
             await asyncio.sleep(self._every_s)

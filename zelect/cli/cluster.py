@@ -52,7 +52,8 @@ def cluster() -> None:
     metavar="URL",
     envvar="ZELECT_REDIS_URL",
     show_envvar=True,
-    help="Use this Redis; a URL with a password only by the variable.  [default: run a bundled one]",
+    help='Use this Redis ("": run a bundled one); a URL with a password only by the variable.  '
+    "[default: as before, or run a bundled one]",
 )
 @click.option("--name", metavar="NAME", help="The cluster's name.  [default: as before, or demo]")
 @click.option("--secure/--plain", default=None, help="Make keys and encrypt all links.  [default: as before, or plain]")
@@ -201,8 +202,9 @@ def _change(command: str, directory: str, node: int) -> None:
 
     layout = Layout(directory)
     with explained():
-        if command == "thaw" and request(layout, "status").node(node).state == "up":
-            click.echo(f"node {node} is not frozen; nothing was changed")
+        already = {"thaw": "up", "freeze": "frozen"}.get(command)
+        if already and request(layout, "status").node(node).state == already:
+            click.echo(f"node {node} is {'not frozen' if command == 'thaw' else 'frozen'} already; nothing was changed")
             return
         processes = request(layout, command, node)
         if command in ("stop", "kill"):
@@ -256,7 +258,9 @@ def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
         time.sleep(0.02)
     words = who_leads(reports)
     if running and controller_of(reports) is None and all(report.survives < 0 for report in reports.values()):
-        words += f" ({len(running)} of {len(processes.nodes)} run: no quorum, see 'zelect electorate')"
+        place = place_of(None, str(layout.directory))
+        few = "no quorum of the electorate lives" if started is None else "no election yet, or no quorum"
+        words += f" ({len(running)} of {len(processes.nodes)} run: {few}, see 'zelect electorate{place}')"
     return words
 
 

@@ -125,7 +125,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
 
     With --join, NODE... give up what they know of the old electorate and follow the new one; a
     controller lets them vote again. Both must be run on the host of the nodes they concern. To name
-    another cluster than .zelect: zelect electorate -c FILE reset NODE...
+    another cluster than .zelect: zelect electorate -c FILE reset NODE..., or --dir DIR before `reset`.
     """
     import time
 

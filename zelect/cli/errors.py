@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
-__all__ = ["Failure", "explained"]
+__all__ = ["Failure", "explained", "say"]
 
 
 class Failure(click.ClickException):
@@ -16,6 +18,24 @@ class Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # declared for the class; click reads the instance's
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        say(f"Error: {self.format_message()}")
+
+
+def say(text: str) -> None:
+    """Print `text` on standard error; on a terminal without breaking words at its edge."""
+    import shutil
+    import textwrap
+
+    if sys.stderr.isatty():
+        width = min(80, shutil.get_terminal_size().columns)
+        lines = [
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for line in text.splitlines()
+        ]
+        text = "\n".join("\n".join(some) for some in lines)
+    click.echo(text, err=True)
 
 
 @contextmanager

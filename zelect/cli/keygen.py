@@ -44,6 +44,8 @@ def keygen(
 
     if not nodes and not operators:
         raise click.UsageError("name nodes by their ids, as in 'zelect keygen 1 2 3', or --operator NAME")
+    if read_only and not operators:
+        raise click.UsageError("--read-only is for operators: --operator NAME; nodes need all their rights")
     if step is not None and force:
         raise click.UsageError("--force makes keys anew, and changes nothing step by step; leave it out")
     wrong = [name for name in operators if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]

@@ -92,7 +92,8 @@ def trips_of(
             asked_us = now_us()
             asker.ask()
             open_ = set(first)
-            while open_ and now_us() < min(end_us, asked_us + 500_000):
+            wait_us = 500_000 if times else 1_000_000
+            while open_ and now_us() < asked_us + wait_us and (now_us() < end_us or not times):
                 poller.poll(5)
                 asker.collect()
                 for node in [node for node in open_ if asker.reports[node].at_us > asked_us]:

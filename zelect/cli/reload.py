@@ -93,7 +93,10 @@ def _reload(config: Config, key_file: str) -> bool:
             click.echo(f"node {node}: reloaded")
             return True
         time.sleep(0.05)
-    click.echo(f"node {node}: told (pid {pid}), but gives no answer that says how it went; see its log", err=True)
+    click.echo(
+        f"node {node}: told (pid {pid}), but gives no answer; a frozen one reads its files when it wakes, see its log",
+        err=True,
+    )
     return False
 
 

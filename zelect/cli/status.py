@@ -67,6 +67,8 @@ def status(
 ) -> None:
     """Ask every node how it is, and show who is in office.
 
+    "electorate 3.6: 1, 2" says who votes, by the 6th record of the controller of term 3.
+
     Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
     """
     import time
@@ -122,8 +124,10 @@ def config_of(path: str | None, directory: str) -> Config:
 
 def tell_denials(denials: Mapping[int, str]) -> None:
     """Say on standard error why nodes that could be reached gave no answer."""
+    from zelect.cli.errors import say
+
     for line in denial_lines(denials):
-        click.echo(line, err=True)
+        say(line)
 
 
 def denial_lines(denials: Mapping[int, str]) -> list[str]:

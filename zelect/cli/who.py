@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zelect.cli.errors import say
 from zelect.cli.members import Members, members_option, timeout_option
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def who(
     elif head is not None:
         click.echo(head.id)
     if head is None:
-        click.echo(_nobody(members, reports), err=True)
+        say(_nobody(members, reports))
     context.exit(members.exit_code(reports))
 
 
@@ -74,7 +75,7 @@ def _nobody(members: Members, reports: Mapping[int, NodeReport]) -> str:
 @click.option(
     "--controller", "wanted", flag_value="controller", default=True, help="Until somebody is in office.  [default]"
 )
-@click.option("--quorum", "wanted", flag_value="quorum", help="Until all members are there: one more may fail.")
+@click.option("--quorum", "wanted", flag_value="quorum", help="Until one more member may fail.")
 @timeout_option(30.0, "Give up after so long.")
 @click.pass_context
 def wait(
@@ -95,21 +96,18 @@ def wait(
 
     members = Members.of(path, directory, key_file)
     end = time.monotonic() + timeout_s
-    answered = False
+    last: Mapping[int, NodeReport] = {}
     while (left_s := end - time.monotonic()) > 0:
         reports = members.ask(min(1.0, left_s), lambda reports: _is_so(reports, wanted))
-        answered = answered or bool(reports)
+        last = reports or last
         if _is_so(reports, wanted):
             head = controller_of(reports)
             assert head is not None
             click.echo(f"node {head.id} is in office, term {head.term}" + _survives(head.survives, wanted))
             context.exit(0)
         time.sleep(min(_EVERY_MS / 1000, max(0.0, end - time.monotonic())))
-    click.echo(
-        f"not so after {timeout_s:g} s: " + (_nobody(members, reports) if answered else members.explain_silence()),
-        err=True,
-    )
-    context.exit(1 if answered else 5)
+    say(f"not so after {timeout_s:g} s: " + _nobody(members, last))
+    context.exit(1 if last else 5)
 
 
 def _is_so(reports: Mapping[int, NodeReport], wanted: str) -> bool:

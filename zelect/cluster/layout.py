@@ -17,6 +17,7 @@ import json
 import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -248,7 +249,8 @@ class Layout:
 
     def prepare(self, plan: Plan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic") -> None:
         """Make the directories, write the configurations, remember the plan. Raises ClusterError
-        when the plan's name or URL, or the timing, makes no valid configuration."""
+        when the plan's name or URL, or the timing, makes no valid configuration; then nothing is written."""
+        self._check(plan, timing, quorum)
         for directory in (self.conf, self.data, self.logs, self.redis):
             make_directory(directory)
         data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
@@ -264,6 +266,20 @@ class Layout:
         except ConfigError as error:
             raise ClusterError(str(error)) from error
         write_private(self.plan_file, json.dumps(asdict(plan)))
+
+    def _check(self, plan: Plan, timing: Mapping[str, int | str] | None, quorum: str) -> None:
+        data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
+        text = render(plan.name, 1, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, None)
+        with tempfile.TemporaryDirectory(prefix="zelect-") as place:
+            path = Path(place) / "n1.toml"
+            path.write_text(text, encoding="utf-8")
+            try:
+                load(path)
+            except ConfigError as error:
+                told = str(error).replace(f"{path}: ", "")
+                for key, option in (("redis.url:", "--redis:"), ("cluster.name:", "--name:")):
+                    told = told.replace(key, option)
+                raise ClusterError(told) from error
 
     def _security(self, node: int) -> dict[str, str]:
         return {

@@ -161,7 +161,7 @@ class Supervisor:
     def _signal(self, command: str, node: int) -> None:
         state = self._processes().node(node)
         if state.state == "ended":
-            raise ClusterError(f"node {node} is not running", 1)
+            raise ClusterError(f"node {node} is not running; 'zelect cluster start {node}' starts it", 1)
         child = self._children[node]
         child.asked = child.asked or command in ("stop", "kill")
         if command == "stop":

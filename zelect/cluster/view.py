@@ -172,7 +172,9 @@ class LiveView:
 
         self._history.look(picture.plan, picture.controller)
         place = "" if picture.directory == Path(".zelect").absolute() else f" --dir {picture.directory}"
-        hint = f"Try in another terminal:  zelect cluster kill 1{place}\n{_HINTS}. Ctrl-C stops everything."
+        over = all(process.state == "ended" for process in picture.processes.nodes)
+        more = f"Try in another terminal:  zelect cluster kill 1{place}\n{_HINTS}. Ctrl-C stops everything."
+        hint = "The cluster is down." if over else more
         parts = Group(
             _header(picture),
             _voters(picture),

@@ -83,5 +83,5 @@ class RedisNews:
             "url": safe_url(self._url),
             "state": "up" if self.state.up else "down",
             "published_term": self.state.published_term or None,
-            "problem": "; ".join(filter(None, (self.state.problem, self._witness_problem))),
+            "problem": "; ".join(dict.fromkeys(filter(None, (self.state.problem, self._witness_problem)))),
         }

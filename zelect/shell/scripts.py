@@ -109,7 +109,7 @@ local more = ''
 if not known and (wrong.elections == '' or wrong.elections == 'ends in garbage') then
   local added = redis.pcall('XADD', elections, 'MAXLEN', '~', 1000, '*', 'id', ARGV[2], 'term', ARGV[3],
                             'previous', ARGV[9], 'reason', ARGV[10], 'gap_ms', ARGV[11], 'votes', ARGV[12],
-                            'story', ARGV[13])
+                            'story', ARGV[13], 'since_ms', ARGV[6])
   if type(added) == 'table' and added.err then more = added.err else last = me end
 end
 if not (stands and known) then
