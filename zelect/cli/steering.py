@@ -285,5 +285,5 @@ def _tell_all(members: Members, order: Steer, as_json: bool) -> int:
         for node, answer in sorted(answers.items()):
             click.echo(f"node {node}: {'refused: ' if node in refused else ''}{answer.detail}")
     if silent:
-        click.echo(f"node {listed(silent)} gave no answer, so who that is was not told", err=True)
+        click.echo(f"node {listed(silent)} did not answer: what was told reached the others alone", err=True)
     return 1 if refused else 0
