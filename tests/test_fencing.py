@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+import redis.asyncio.lock
+import redis.lock
 
 import zelect
 from tests.clusters import ROOT
@@ -235,6 +237,180 @@ def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
     assert zelect.FencedOut is FencedOut
 
 
+PAST = r"out of office|can't be fenced: this way goes past the fence"
+
+
+def around(old: FencedRedis) -> list[Callable[[], object]]:
+    """Ways through redis-py that end at a connection, not at `execute_command`."""
+    mine: Any = old
+    raw: Any = redis.Redis
+    pool: Any = old.connection_pool
+    ordinary: Any = redis.Redis(connection_pool=pool)
+    again: Any = FencedRedis(old, "r", 3)
+
+    def by_a_module(name: str) -> object:
+        pipe = getattr(mine, name)().pipeline()
+        pipe.execute_command("SET", "x", "old")
+        return pipe.execute()
+
+    return [
+        lambda: mine.pipeline().pipeline().set("x", "old").execute(),
+        lambda: mine.transaction(lambda pipe: pipe.set("x", "old")),
+        lambda: by_a_module("json"),
+        lambda: by_a_module("ts"),
+        lambda: by_a_module("ft"),
+        lambda: mine._execute_command("SET", "x", "old"),
+        lambda: mine._execute_command("EVAL", "return redis.call('SET', 'x', 'old')", 0),
+        lambda: mine._execute_command("SELECT", 1),
+        lambda: raw.execute_command(mine, b"set", "x", "old"),
+        lambda: ordinary.set("x", "old"),
+        lambda: ordinary.eval("return redis.call('SET', 'x', 'old')", 0),
+        lambda: ordinary.pipeline(transaction=False).set("x", "old").execute(),
+        lambda: ordinary.pubsub().subscribe("x"),
+        lambda: pool.get_connection().send_command("SET", "x", "old"),
+        lambda: pool.get_connection().send_packed_command(b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\n$3\r\nold\r\n"),
+        lambda: mine.lock("x", timeout=5).acquire(blocking=False),
+        lambda: again.pipeline().pipeline().set("x", "old").execute(),
+        lambda: again._execute_command("SET", "x", "old"),
+    ]
+
+
+def test_no_way_through_redis_py_goes_past_the_fence(client: redis.Redis) -> None:
+    FencedRedis(client, "r", 9).set("x", "new")
+    old = FencedRedis(client, "r", 3)
+    for way in around(old):
+        with pytest.raises((FencedOut, ValueError), match=PAST):
+            way()
+        assert (client.get("x"), client.get("zelect:fence:{r}")) == ("new", "9")
+    assert sorted(client.keys()) == ["x", "zelect:fence:{r}"]
+    with pytest.raises(FencedOut):  # and its connections are as good as before
+        old.get("x")
+    new: Any = FencedRedis(client, "r", 9)
+    for way in around(new)[2:16]:
+        with contextlib.suppress(ValueError):
+            way()
+        assert new.get("x") == "new"
+    pipe = new.pipeline().pipeline().set("x", "newer").get("x")
+    assert pipe.execute() == [True, "newer"]
+    assert new.transaction(lambda pipe: pipe.incr("n")) == [1]
+
+
+def test_a_fenced_pipeline_takes_no_connection_for_itself(client: redis.Redis) -> None:
+    pipe: Any = FencedRedis(client, "r", 3).pipeline()
+    for call in (pipe.monitor, pipe.client, pipe.pubsub, lambda: pipe.lock("x")):
+        with pytest.raises(ValueError, match="can't be fenced"):
+            call()
+
+
+def test_a_fenced_connection_greets_the_server_as_its_client_would(client: redis.Redis, server: RedisServer) -> None:
+    client.acl_setuser("clerk", enabled=True, passwords=["+word"], categories=["+@all"], keys=["*"])
+    port = int(client.connection_pool.connection_kwargs["port"])
+    options: dict[str, Any] = {
+        "port": port,
+        "username": "clerk",
+        "password": "word",
+        "db": 3,
+        "client_name": "fenced-clerk",
+        "health_check_interval": 0.001,  # a PING before each command
+    }
+    with redis.Redis(**options) as ordinary, FencedRedis(ordinary, "r", 3) as fenced:
+        assert fenced.set("a", 1)
+        assert fenced.get("a") == b"1"
+        fenced.connection_pool.disconnect()
+        assert fenced.get("a") == b"1"
+        (mine,) = [one for one in client.client_list() if one["name"] == "fenced-clerk"]
+        assert (mine["user"], mine["db"]) == ("clerk", "3")
+        assert mine["lib-name"]
+        client.config_resetstat()
+        wait_until(lambda: fenced.get("a") and "cmdstat_ping" in client.info("commandstats"))
+    asyncio.run(_greets(options))
+
+
+async def _greets(options: dict[str, Any]) -> None:
+    async with redis.asyncio.Redis(**options) as ordinary:
+        fenced: Any = AsyncFencedRedis(ordinary, "r", 3)
+        assert await fenced.set("a", 2)
+        await fenced.connection_pool.disconnect()
+        assert await fenced.get("a") == b"2"
+        await fenced.connection_pool.disconnect()
+
+
+def test_a_lock_of_a_fenced_client_is_fenced(client: redis.Redis) -> None:
+    holder = FencedRedis(client, "r", 3)
+    for _ in range(2):
+        with holder.lock("door", timeout=50) as held:
+            assert client.get("door") == held.local.token.decode()
+            assert held.extend(50)
+            assert held.reacquire()
+            assert not holder.lock("door").acquire(blocking=False)
+            assert client.get("zelect:fence:{r}") == "3"
+        assert not client.exists("door")
+        with client.lock("door", timeout=5):
+            assert client.exists("door")
+        assert not client.exists("door")
+    late = holder.lock("door", timeout=50)
+    assert late.acquire()
+    FencedRedis(client, "r", 4).set("a", "new")
+    for step in (late.reacquire, late.release, holder.lock("other").acquire):
+        with pytest.raises(FencedOut):
+            step()
+    assert (client.exists("door"), client.exists("other")) == (1, 0)
+    with pytest.raises(ValueError, match="take FencedLock"):
+        holder.lock("door", lock_class=redis.lock.Lock)
+
+
+FIRST_LOCKS = """
+import asyncio, sys, redis, redis.asyncio, redis.lock, zelect
+
+def refused(kind, fenced):
+    try:
+        kind(fenced, "door")
+    except ValueError as error:
+        print(error)
+
+ordinary = redis.Redis.from_url(sys.argv[1])
+fenced = zelect.FencedRedis(ordinary, "r", 3)
+refused(redis.lock.Lock, fenced)
+for client in (fenced, ordinary, fenced):
+    with client.lock("door", timeout=50):
+        pass
+
+async def main():
+    ordinary = redis.asyncio.Redis.from_url(sys.argv[1])
+    fenced = zelect.AsyncFencedRedis(ordinary, "r", 3)
+    refused(redis.asyncio.lock.Lock, fenced)
+    for client in (fenced, ordinary, fenced):
+        async with client.lock("door", timeout=50):
+            pass
+        await client.connection_pool.disconnect()
+
+asyncio.run(main())
+"""
+
+
+def test_locks_of_fenced_and_ordinary_clients_share_no_scripts(client: redis.Redis, server: RedisServer) -> None:
+    """redis-py keeps the scripts of a process's first lock, so the process must be a new one."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FIRST_LOCKS, server.url]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "redis.lock.Lock can't be fenced: use lock of the fenced client\n" * 2
+    assert not client.exists("door")
+
+
+def test_a_fenced_script_is_called_as_those_of_redis_py(client: redis.Redis) -> None:
+    old, new = FencedRedis(client, "r", 3), FencedRedis(client, "r", 4)
+    script = old.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
+    script(["x"], ["1"], new)
+    assert client.get("x") == "1"
+    script(keys=iter(["x"]), args=iter(["2"]), client=new)
+    assert client.get("x") == "2"
+    for on, error in ((None, FencedOut), (old, FencedOut), (client, ValueError), (new.pipeline(), ValueError)):
+        with pytest.raises(error):
+            script(keys=["x"], args=["3"], client=on)
+    assert client.get("x") == "2"
+
+
 # -- the same for coroutines ------------------------------------------------------------------------
 
 
@@ -274,6 +450,86 @@ async def _coroutines(url: str) -> None:
             await new.pipeline().watch("a")
         for one in (old, new):
             await one.aclose()
+
+
+def test_no_way_of_coroutines_goes_past_the_fence(server: RedisServer, client: redis.Redis) -> None:
+    FencedRedis(client, "r", 9).set("x", "new")
+    asyncio.run(_around(server.url, client))
+    assert (client.get("x"), client.get("zelect:fence:{r}")) == ("new", "9")
+
+
+async def _around(url: str, client: redis.Redis) -> None:
+    async with redis.asyncio.Redis.from_url(url, decode_responses=True) as ordinary:
+        old: Any = AsyncFencedRedis(ordinary, "r", 3)
+        pool = old.connection_pool
+        raw: Any = redis.asyncio.Redis
+        plain: Any = redis.asyncio.Redis(connection_pool=pool)
+
+        async def directly() -> None:
+            connection = await pool.get_connection()
+            try:
+                await connection.send_command("SET", "x", "old")
+            finally:
+                await pool.release(connection)
+
+        ways: list[Callable[[], Any]] = [
+            lambda: old.pipeline().pipeline().set("x", "old").execute(),
+            lambda: old.pipeline().transaction(lambda pipe: pipe.set("x", "old")),
+            lambda: old.transaction(lambda pipe: pipe.set("x", "old")),
+            lambda: raw.execute_command(old, "SET", "x", "old"),
+            lambda: plain.set("x", "old"),
+            lambda: plain.eval("return redis.call('SET', 'x', 'old')", 0),
+            lambda: plain.pipeline().set("x", "old").execute(),
+            lambda: plain.pipeline(transaction=False).set("x", "old").execute(),
+            lambda: plain.pubsub().subscribe("x"),
+            lambda: old.lock("x", timeout=5).acquire(blocking=False),
+            directly,
+        ]
+        for way in ways:
+            with pytest.raises((FencedOut, ValueError), match=PAST):
+                await way()
+            assert (client.get("x"), client.get("zelect:fence:{r}")) == ("new", "9")
+        pipe = old.pipeline()
+        for call in (pipe.monitor, pipe.client, pipe.pubsub, lambda: pipe.lock("x")):
+            with pytest.raises(ValueError, match="can't be fenced"):
+                call()
+        with pytest.raises(FencedOut):
+            await old.get("x")
+        await old.connection_pool.disconnect()
+
+
+def test_a_lock_of_a_fenced_client_is_fenced_for_coroutines(server: RedisServer, client: redis.Redis) -> None:
+    asyncio.run(_locks(server.url, client))
+
+
+async def _locks(url: str, client: redis.Redis) -> None:
+    async with redis.asyncio.Redis.from_url(url, decode_responses=True) as ordinary:
+        holder: Any = AsyncFencedRedis(ordinary, "r", 3)
+        other: Any = AsyncFencedRedis(ordinary, "r", 4)
+        for _ in range(2):
+            async with holder.lock("door", timeout=50) as held:
+                assert client.exists("door")
+                assert await held.extend(50)
+                assert await held.reacquire()
+            assert not client.exists("door")
+            async with ordinary.lock("door", timeout=5):
+                assert client.exists("door")
+            assert not client.exists("door")
+        late = holder.lock("door", timeout=50)
+        assert await late.acquire()
+        script = holder.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
+        await script(keys=["x"], args=["1"], client=other)
+        assert client.get("x") == "1"
+        for on, error in ((None, FencedOut), (ordinary, ValueError), (other.pipeline(), ValueError)):
+            with pytest.raises(error):
+                await script(keys=["x"], args=["2"], client=on)
+        with pytest.raises(FencedOut):
+            await late.release()
+        assert (client.exists("door"), client.get("x")) == (1, "1")
+        with pytest.raises(ValueError, match="take AsyncFencedLock"):
+            holder.lock("door", lock_class=redis.asyncio.lock.Lock)
+        for one in (holder, other):
+            await one.connection_pool.disconnect()
 
 
 def test_racing_coroutines_never_let_an_older_term_through(server: RedisServer, client: redis.Redis) -> None:

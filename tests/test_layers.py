@@ -46,8 +46,9 @@ MAY_IMPORT = {
         "cluster",
         "cli",
     },
-    "fencing": {"core", "fencing"},
-    "fencing_async": {"fencing"},
+    "fencing": {"core", "fencing", "fencing_guard"},
+    "fencing_async": {"fencing", "fencing_guard"},
+    "fencing_guard": set(),
     "__init__": {"core", "config", "api", "fencing", "fencing_async"},
     "__main__": {"cli"},
 }

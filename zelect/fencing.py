@@ -9,19 +9,21 @@ docs/fencing.md has the same for SQL and for files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import redis
 from redis.client import Pipeline
 from redis.exceptions import NoScriptError, ResponseError
+from redis.lock import Lock
 
 from zelect.core.timing import MAX_TERM
+from zelect.fencing_guard import Fenced, Guard, guarded, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Fence", "FencedOut", "FencedPipeline", "FencedRedis", "FencedScript", "refuse"]
+__all__ = ["Fence", "FencedLock", "FencedOut", "FencedPipeline", "FencedRedis", "FencedScript", "refuse"]
 
 _MOST_WORDS = 7000
 """Lua hands no more values than that to one call."""
@@ -134,6 +136,22 @@ class Fence:
         return FencedOut(self.resource, self.term, int(newest)) if not said and newest.isdigit() else error
 
 
+class OneConnection:
+    """What a fenced client and its pipelines can't do, since it takes a connection for itself."""
+
+    def pubsub(self, **options: Any) -> Any:
+        """Raises ValueError: subscribing changes nothing and needs no fence."""
+        refuse("SUBSCRIBE")
+
+    def monitor(self) -> Any:
+        """Raises ValueError, as `pubsub` does."""
+        refuse("MONITOR")
+
+    def client(self) -> Any:
+        """Raises ValueError: what goes over one connection can't be fenced."""
+        refuse("CLIENT")
+
+
 def options_of(pool: Any) -> dict[str, Any]:
     """The options of a pool like `pool`. RESP 2: that is what a script's results are, whatever the
     connection speaks."""
@@ -152,17 +170,12 @@ def meant(callbacks: Any, name: Any, result: Any, options: dict[str, Any]) -> An
     return result if convert is None else convert(result, **options)
 
 
-def plain(word: Any) -> str:
-    """A command's name, or a script, as text."""
-    return bytes(word).decode() if isinstance(word, bytes | bytearray | memoryview) else str(word)
-
-
 def refuse(name: str, why: str = "") -> NoReturn:
     """Raises ValueError: `name` can't be fenced."""
     raise ValueError(f"{name} can't be fenced: {why or _NOT_HERE[name]}")
 
 
-class FencedRedis(redis.Redis):
+class FencedRedis(OneConnection, redis.Redis):
     """A client like `client` (same server, connections of its own), every command of which is refused
     with `FencedOut` when `resource` has heard of a newer term. Check and command are one script.
 
@@ -175,8 +188,8 @@ class FencedRedis(redis.Redis):
         self._fence = Fence(resource, term)
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)
-        pool = redis.ConnectionPool(connection_class=client.connection_pool.connection_class, **options)
-        super().__init__(connection_pool=pool)
+        kind = guarded(client.connection_pool.connection_class, Guard)
+        super().__init__(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
 
     def key(self, name: str) -> str:
         """`name` with the resource's tag, so that a Redis Cluster keeps it beside the token."""
@@ -207,27 +220,33 @@ class FencedRedis(redis.Redis):
 
     def register_script(self, script: str | bytes) -> FencedScript:  # type: ignore[override]
         """`script`, fenced, to be called with keys and args."""
-        return FencedScript(self, script.decode() if isinstance(script, bytes) else script)
+        return FencedScript(self, to_register(script))
 
-    def pubsub(self, **options: Any) -> Any:
-        """Raises ValueError: subscribing changes nothing and needs no fence."""
-        refuse("SUBSCRIBE")
-
-    def monitor(self) -> Any:
-        """Raises ValueError, as `pubsub` does."""
-        refuse("MONITOR")
-
-    def client(self) -> Any:
-        """Raises ValueError: what goes over one connection can't be fenced."""
-        refuse("CLIENT")
+    def lock(
+        self,
+        name: Any,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        lock_class: Any = None,
+        thread_local: bool = True,
+        raise_on_release_error: bool = True,
+    ) -> FencedLock:
+        """redis-py's lock, each step of it fenced. Give it a timeout: an office that is over can't release
+        it. `lock_class`: a kind of `FencedLock`, else ValueError."""
+        kind = lock_kind(lock_class, FencedLock)
+        options = (timeout, sleep, blocking, blocking_timeout, thread_local, raise_on_release_error)
+        held: FencedLock = kind(self, name, *options)
+        return held
 
     def _send(self, text: str, keys: tuple[Any, ...], words: tuple[Any, ...]) -> Any:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         try:
             try:
-                return super().execute_command("EVALSHA", digest, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
+                return super().execute_command(Fenced("EVALSHA"), digest, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
             except NoScriptError:
-                return super().execute_command("EVAL", text, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
+                return super().execute_command(Fenced("EVAL"), text, len(keys), *keys, *words)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             meaning = self._fence.judge(error)
             if meaning is error:
@@ -241,11 +260,25 @@ class FencedScript:
     def __init__(self, client: FencedRedis, text: str) -> None:
         self._client, self._text = client, text
 
-    def __call__(self, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Any:
-        return self._client.eval(self._text, len(keys), *keys, *args)
+    def __call__(self, keys: Iterable[Any] | None = None, args: Iterable[Any] | None = None, client: Any = None) -> Any:
+        """`client`: another `FencedRedis` to call it on, under its resource and term."""
+        on = self._client if client is None else client
+        if not isinstance(on, FencedRedis | FencedPipeline):
+            refuse("a fenced script on an ordinary client", "register it there")
+        names = tuple(keys or ())
+        return on.eval(self._text, len(names), *names, *(args or ()))
 
 
-class FencedPipeline(Pipeline):
+class FencedLock(Lock):
+    """What `FencedRedis.lock` returns."""
+
+    def register_scripts(self) -> None:
+        """Its own: redis-py keeps one set for all clients, whose scripts mustn't be mixed with these."""
+        for name, text in lock_scripts(self):
+            setattr(self, name, FencedScript(self.redis, text))
+
+
+class FencedPipeline(OneConnection, Pipeline):
     """Collects commands; `execute` sends them as one script. Always atomic. It can't WATCH."""
 
     def __init__(self, client: FencedRedis) -> None:
@@ -259,6 +292,14 @@ class FencedPipeline(Pipeline):
     def immediate_execute_command(self, *words: Any, **options: Any) -> Any:
         """Raises ValueError: a pipeline is sent as a whole."""
         refuse("a command sent at once", "call it on the FencedRedis itself")
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> FencedPipeline:
+        """Another one of the same client."""
+        return self._client.pipeline()
+
+    def lock(self, *words: Any, **options: Any) -> Any:
+        """Raises ValueError: taking a lock can't wait for the pipeline."""
+        refuse_lock()
 
     def multi(self) -> None:
         """Raises ValueError: the pipeline is atomic as it is."""
@@ -280,6 +321,32 @@ class FencedPipeline(Pipeline):
                 if isinstance(result, Exception):
                     raise result
         return results
+
+
+def lock_scripts(lock: Any) -> list[tuple[str, str]]:
+    """Where a lock of redis-py looks for its scripts, and what they are."""
+    return [(name, getattr(lock, f"{name.upper()}_SCRIPT")) for name in ("lua_release", "lua_extend", "lua_reacquire")]
+
+
+def to_register(script: Any) -> str:
+    """A script to register, as text. Raises ValueError for those of redis-py's own locks, which would keep
+    it for the locks of every other client."""
+    text = plain(script)
+    if any(text == known for _, known in lock_scripts(Lock)):
+        refuse("redis.lock.Lock", "use lock of the fenced client")
+    return text
+
+
+def lock_kind(kind: Any, known: type) -> Any:
+    """The class of a lock. Raises ValueError for one whose scripts aren't fenced."""
+    if kind is not None and not issubclass(kind, known):
+        refuse(kind.__name__, f"take {known.__name__}")
+    return kind or known
+
+
+def refuse_lock() -> NoReturn:
+    """Raises ValueError."""
+    refuse("a lock in a pipeline", "take it by lock of the fenced client")
 
 
 def check_piped(word: Any) -> None:

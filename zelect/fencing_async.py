@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis.asyncio
 from redis.asyncio.client import Pipeline
+from redis.asyncio.lock import Lock
 from redis.exceptions import NoScriptError, ResponseError
 
-from zelect.fencing import Fence, HasTerm, check_piped, meant, options_of, plain, refuse
+from zelect.fencing import (
+    Fence,
+    HasTerm,
+    OneConnection,
+    check_piped,
+    lock_kind,
+    lock_scripts,
+    meant,
+    options_of,
+    refuse,
+    refuse_lock,
+    to_register,
+)
+from zelect.fencing_guard import AsyncGuard, Fenced, guarded, plain
 
-__all__ = ["AsyncFencedPipeline", "AsyncFencedRedis", "AsyncFencedScript"]
+__all__ = ["AsyncFencedLock", "AsyncFencedPipeline", "AsyncFencedRedis", "AsyncFencedScript"]
 
 
-class AsyncFencedRedis(redis.asyncio.Redis):
+class AsyncFencedRedis(OneConnection, redis.asyncio.Redis):  # type: ignore[misc]
     """A client like `client`, a redis.asyncio.Redis, every command of which is refused with `FencedOut`
     when `resource` has heard of a newer term. See `zelect.fencing.FencedRedis`."""
 
@@ -23,7 +37,8 @@ class AsyncFencedRedis(redis.asyncio.Redis):
         self._fence = Fence(resource, term)
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)
-        kind = client.connection_pool.connection_class
+        ordinary: Any = client.connection_pool.connection_class
+        kind = guarded(ordinary, AsyncGuard)
         super().__init__(connection_pool=redis.asyncio.ConnectionPool(connection_class=kind, **options))
 
     def key(self, name: str) -> str:
@@ -55,28 +70,33 @@ class AsyncFencedRedis(redis.asyncio.Redis):
 
     def register_script(self, script: str | bytes) -> AsyncFencedScript:  # type: ignore[override]
         """`script`, fenced, to be called with keys and args."""
-        return AsyncFencedScript(self, plain(script))
+        return AsyncFencedScript(self, to_register(script))
 
-    def pubsub(self, **options: Any) -> Any:
-        """Raises ValueError: subscribing changes nothing and needs no fence."""
-        refuse("SUBSCRIBE")
-
-    def monitor(self) -> Any:
-        """Raises ValueError, as `pubsub` does."""
-        refuse("MONITOR")
-
-    def client(self) -> Any:
-        """Raises ValueError: what goes over one connection can't be fenced."""
-        refuse("CLIENT")
+    def lock(
+        self,
+        name: Any,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        lock_class: Any = None,
+        thread_local: bool = True,
+        raise_on_release_error: bool = True,
+    ) -> AsyncFencedLock:
+        """redis-py's lock, each step of it fenced, as `FencedRedis.lock` is."""
+        kind = lock_kind(lock_class, AsyncFencedLock)
+        options = (timeout, sleep, blocking, blocking_timeout, thread_local, raise_on_release_error)
+        held: AsyncFencedLock = kind(self, name, *options)
+        return held
 
     async def _send(self, text: str, keys: tuple[Any, ...], words: tuple[Any, ...]) -> Any:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         send: Any = super().execute_command
         try:
             try:
-                return await send("EVALSHA", digest, len(keys), *keys, *words)
+                return await send(Fenced("EVALSHA"), digest, len(keys), *keys, *words)
             except NoScriptError:
-                return await send("EVAL", text, len(keys), *keys, *words)
+                return await send(Fenced("EVAL"), text, len(keys), *keys, *words)
         except ResponseError as error:
             meaning = self._fence.judge(error)
             if meaning is error:
@@ -90,12 +110,29 @@ class AsyncFencedScript:
     def __init__(self, client: AsyncFencedRedis, text: str) -> None:
         self._client, self._text = client, text
 
-    async def __call__(self, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Any:
-        answer: Any = self._client.eval(self._text, len(keys), *keys, *args)
+    async def __call__(
+        self, keys: Iterable[Any] | None = None, args: Iterable[Any] | None = None, client: Any = None
+    ) -> Any:
+        """`client`: another `AsyncFencedRedis` to call it on, under its resource and term."""
+        on = self._client if client is None else client
+        if not isinstance(on, AsyncFencedRedis | AsyncFencedPipeline):
+            refuse("a fenced script on an ordinary client", "register it there")
+        names = tuple(keys or ())
+        answer: Any = on.eval(self._text, len(names), *names, *(args or ()))
         return await answer
 
 
-class AsyncFencedPipeline(Pipeline):
+class AsyncFencedLock(Lock):
+    """What `AsyncFencedRedis.lock` returns."""
+
+    def register_scripts(self) -> None:
+        """Its own: redis-py keeps one set for all clients, whose scripts mustn't be mixed with these."""
+        client: Any = self.redis
+        for name, text in lock_scripts(self):
+            setattr(self, name, AsyncFencedScript(client, text))
+
+
+class AsyncFencedPipeline(OneConnection, Pipeline):  # type: ignore[misc]
     """Collects commands; `execute` sends them as one script. Always atomic. It can't WATCH."""
 
     def __init__(self, client: AsyncFencedRedis) -> None:
@@ -109,6 +146,14 @@ class AsyncFencedPipeline(Pipeline):
     def immediate_execute_command(self, *words: Any, **options: Any) -> Any:
         """Raises ValueError: a pipeline is sent as a whole."""
         refuse("a command sent at once", "call it on the AsyncFencedRedis itself")
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> AsyncFencedPipeline:
+        """Another one of the same client."""
+        return self._client.pipeline()
+
+    def lock(self, *words: Any, **options: Any) -> Any:
+        """Raises ValueError: taking a lock can't wait for the pipeline."""
+        refuse_lock()
 
     def multi(self) -> None:
         """Raises ValueError: the pipeline is atomic as it is."""
