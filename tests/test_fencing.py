@@ -51,6 +51,13 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
     made.close()
 
 
+def test_a_client_of_the_other_kind_is_refused(client: redis.Redis) -> None:
+    with pytest.raises(TypeError, match=r"zelect\.AsyncFencedRedis"):
+        FencedRedis(redis.asyncio.Redis(), "r", 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"zelect\.FencedRedis"):
+        AsyncFencedRedis(client, "r", 1)  # type: ignore[arg-type]
+
+
 def race(write: Callable[[int], None]) -> int:
     """A thousand writers of mixed terms, sixteen at once; returns how many were fenced out."""
     terms = random.Random(7).choices(range(1, 60), k=WRITERS)
@@ -218,6 +225,10 @@ def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
         (lambda: fenced.fcall("f", 0), "use eval"),
         (lambda: fenced.rpush("l", *range(8000)), "split it"),
         (lambda: fenced.monitor(), "use an ordinary client"),
+        (lambda: fenced.select(1), "give a client of that database"),
+        (lambda: fenced.pipeline().execute_command("SELECT", 1).execute(), "give a client of that database"),
+        (lambda: fenced.watch("x"), "use eval"),
+        (lambda: fenced.delete("x", fenced.token), "the fence itself"),
         (lambda: fenced.client(), "use an ordinary one"),
         (lambda: fenced.execute_command(b"multi"), "use pipeline"),
         (lambda: fenced.pipeline().execute_command(b"EVALSHA", "0" * 40, 0), "use eval"),

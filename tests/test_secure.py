@@ -10,7 +10,6 @@ import pytest
 import zmq
 
 import zelect as zelect_package
-
 from tests.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet_of, zelect
 from tests.waiting import wait_until
 from zelect.asking import ask_all, tell_all

@@ -74,6 +74,7 @@ _NOT_HERE = {
     "MULTI": "use pipeline: it is atomic",
     "EXEC": "use pipeline: it is atomic",
     "WATCH": "use eval: reading and writing in one script needs no WATCH",
+    "SELECT": "it would reach the script alone; give a client of that database",
     "SUBSCRIBE": "use an ordinary client: it changes nothing",
     "PSUBSCRIBE": "use an ordinary client: it changes nothing",
     "MONITOR": "use an ordinary client: it changes nothing",
@@ -125,6 +126,8 @@ class Fence:
             parts = [name, *more.split(), *command[1:]]
             if name.upper() in _NOT_HERE:
                 refuse(name.upper())
+            if any(isinstance(word, str | bytes) and plain(word) == self.token for word in parts[1:]):
+                raise ValueError(f"{name} names {self.token}, the fence itself; use an ordinary client, with care")
             if len(parts) > _MOST_WORDS:
                 raise ValueError(f"{name} has {len(parts)} words; a fenced command has at most {_MOST_WORDS}: split it")
             words += [len(parts), *parts]
@@ -142,6 +145,10 @@ class OneConnection:
     def pubsub(self, **options: Any) -> Any:
         """Raises ValueError: subscribing changes nothing and needs no fence."""
         refuse("SUBSCRIBE")
+
+    def watch(self, *names: Any) -> NoReturn:
+        """Raises ValueError."""
+        refuse("WATCH")
 
     def monitor(self) -> Any:
         """Raises ValueError, as `pubsub` does."""
@@ -185,6 +192,8 @@ class FencedRedis(OneConnection, redis.Redis):
     """
 
     def __init__(self, client: redis.Redis, resource: str, term: HasTerm | int) -> None:
+        if not isinstance(client, redis.Redis):
+            raise TypeError(f"client is a {type(client).__name__}; give a redis.Redis, or see zelect.AsyncFencedRedis")
         self._fence = Fence(resource, term)
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)

@@ -34,6 +34,10 @@ class AsyncFencedRedis(OneConnection, redis.asyncio.Redis):  # type: ignore[misc
     when `resource` has heard of a newer term. See `zelect.fencing.FencedRedis`."""
 
     def __init__(self, client: redis.asyncio.Redis, resource: str, term: HasTerm | int) -> None:
+        if not isinstance(client, redis.asyncio.Redis):
+            raise TypeError(
+                f"client is a {type(client).__name__}; give a redis.asyncio.Redis, or see zelect.FencedRedis"
+            )
         self._fence = Fence(resource, term)
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)
