@@ -293,6 +293,7 @@ def loaded_by(path: Path) -> set[str]:
 
 def test_without_the_section_nothing_of_it_is_loaded(tmp_path: Path) -> None:
     extra = {"waitress", "prometheus_client", "zelect.shell.window", "zelect.shell.web", "zelect.shell.metrics"}
+    extra.add("zelect.shell.patience")
     assert not loaded_by(lone(tmp_path)) & extra
     assert loaded_by(lone(tmp_path, f'[http]\nlisten = "{HOST}:{free_port()}"')) >= extra
 

@@ -27,10 +27,12 @@ Held = Callable[[], tuple[Tenure | None, int]]
 
 
 class Metrics(Collector):
-    """`held`: the office of this node and how many milliseconds it lasts, asked for each answer."""
+    """`held`: the office of this node and how many milliseconds it lasts, asked for each answer;
+    `closed`: connections over HTTP that were closed, by why."""
 
-    def __init__(self, window: Window, held: Held, office: Office, node: int) -> None:
+    def __init__(self, window: Window, held: Held, office: Office, node: int, closed: Mapping[str, int]) -> None:
         self._window, self._held, self._office, self._node = window, held, office, node
+        self._closed = closed
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -49,6 +51,8 @@ class Metrics(Collector):
         yield from _elections(picture)
         yield from _loop_and_frames(report["counters"])
         yield from _store(report["store"], report["counters"])
+        text = "Connections over HTTP closed by this node."
+        yield _labelled(CounterMetricFamily, "zelect_http_closed_total", text, "reason", self._closed)
         build = GaugeMetricFamily("zelect_build_info", "The release that runs.", labels=("version",))
         build.add_metric((report["version"],), 1)
         yield build

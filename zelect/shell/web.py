@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import waitress
 from waitress import wasyncore
 
 from zelect.core.lease import Tenure
@@ -23,6 +22,7 @@ from zelect.log import Log
 from zelect.shell.clock import now_us
 from zelect.shell.metrics import CONTENT_TYPE, Metrics
 from zelect.shell.office import Office
+from zelect.shell.patience import CLOSED, Server
 from zelect.shell.window import Window
 
 __all__ = ["Answer", "Pages", "Web"]
@@ -44,11 +44,12 @@ class Answer:
 
 
 class Pages:
-    """The WSGI application. Any thread may call it."""
+    """The WSGI application. Any thread may call it. `closed`: see `Server`."""
 
     def __init__(self, window: Window, office: Office, node: int, log: Log) -> None:
         self._window, self._office, self._node, self._log = window, office, node, log
-        self._metrics = Metrics(window, self._held, office, node)
+        self.closed = dict.fromkeys(CLOSED, 0)
+        self._metrics = Metrics(window, self._held, office, node, self.closed)
         self._pages: Mapping[str, Callable[[], Answer]] = {
             "/controller": self._controller,
             "/follower": self._follower,
@@ -150,19 +151,8 @@ class Web:
         # What it has to say of itself is for a program that set up logging, and else for nobody.
         logging.getLogger("waitress").addHandler(logging.NullHandler())
         self._sockets: dict[int, Any] = {}
-        self._server = waitress.create_server(
-            Pages(window, office, node, log),
-            map=self._sockets,
-            sockets=[listener],
-            threads=2,
-            ident="zelect",
-            asyncore_use_poll=True,
-            connection_limit=64,  # with what else the node opens, within what is set aside for that
-            channel_timeout=30,
-            cleanup_interval=10,
-            max_request_header_size=8192,
-            max_request_body_size=1024,
-        )
+        pages = Pages(window, office, node, log)
+        self._server = Server(pages, self._sockets, listener, pages.closed)
         self._thread = threading.Thread(target=self._server.run, name="zelect-http", daemon=True)
         self._thread.start()
 
