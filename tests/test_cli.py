@@ -230,6 +230,24 @@ def test_cluster_up_refuses_ephemeral_ports(tmp_path: Path) -> None:
     assert "32765" in result.output
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [("--help",), ("status", "--dir", "DIR")])
+def test_output_that_can_not_be_written_is_said(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    directory = tmp_path / "c"
+    (directory / "conf").mkdir(parents=True)
+    ports = dict(zip((1, 2, 3), free_ports(3), strict=True))
+    conf = render("demo", 1, "127.0.0.1", ports, "", {n: str(tmp_path / f"n{n}") for n in ports}, None, "text")
+    (directory / "conf" / "n1.toml").write_text(conf)
+    words = [str(directory) if word == "DIR" else word for word in arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "zelect", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: what was to be printed could not be written")
+    assert "Traceback" not in done.stderr
+
+
 def test_cluster_up_refuses_a_bad_name(tmp_path: Path) -> None:
     result = run("cluster", "up", "3", "--dir", tmp_path / "c", "--base-port", free_ports(3)[0], "--name", "a b")
     assert result.exit_code == 2

@@ -9,6 +9,12 @@ Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable 
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import sys
+from typing import Any
+
 import click
 
 from zelect import __version__
@@ -29,7 +35,26 @@ from zelect.cli.why import history, why
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    """Ends with a word where its output can't be written, as on a full disk."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is not written yet never will be
+            with contextlib.suppress(OSError):
+                click.echo(f"Error: what was to be printed could not be written: {error.strerror}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zelect")
 def main() -> None:
     """Elects one controller among a fixed set of processes.

@@ -43,7 +43,8 @@ def electorate(
     Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
     """
     from zelect.asking import ask_all
-    from zelect.cli.status import exit_code_of, tell_denials
+    from zelect.cli.errors import say
+    from zelect.cli.status import exit_code_of, silence, tell_denials
 
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
@@ -56,6 +57,8 @@ def electorate(
     table = _table(cluster, addresses, reports)
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     tell_denials(denials)
+    if not reports and not denials:
+        say(silence(cluster, addresses))
     context.exit(exit_code_of(reports))
 
 
@@ -91,7 +94,7 @@ def _table(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, Nod
 
 def _text(table: Mapping[str, Any]) -> str:
     if table["members"] is None:
-        return f"{table['cluster']}: nobody answered; is a node running?"
+        return f"{table['cluster']}: nobody answered"
     members, absent = table["members"], sorted(set(table["roster"]) - set(table["members"]))
     lines = [
         f"{table['cluster']}: electorate {table['config_term']}.{table['version']}"

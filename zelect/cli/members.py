@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zelect.cli.status import DIRECTORY, denial_lines, key_option, place_of
+from zelect.cli.status import DIRECTORY, denial_lines, key_option, place_of, silence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,5 +97,4 @@ class Members:
         """What to do when nobody answered."""
         if self.denials:
             return "\n".join(denial_lines(self.denials))
-        places = ", ".join(address.removeprefix("tcp://") for address in self.addresses.values())
-        return f"no node of {self.cluster} answered ({places}): start one, or name another cluster with -c or --dir"
+        return silence(self.cluster, self.addresses)

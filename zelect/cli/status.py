@@ -24,6 +24,7 @@ __all__ = [
     "key_option",
     "members_of",
     "place_of",
+    "silence",
     "status",
     "tell_denials",
 ]
@@ -74,7 +75,7 @@ def status(
     import time
 
     from zelect.asking import ask_all
-    from zelect.cli.errors import explained
+    from zelect.cli.errors import explained, say
 
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
@@ -87,6 +88,8 @@ def status(
             _show(cluster, addresses, reports, as_json, watch)
             tell_denials(denials)
             if not watch:
+                if not reports and not denials:
+                    say(silence(cluster, addresses))
                 break
             time.sleep(_WATCH_EVERY_S)
     except KeyboardInterrupt:
@@ -128,6 +131,12 @@ def tell_denials(denials: Mapping[int, str]) -> None:
 
     for line in denial_lines(denials):
         say(line)
+
+
+def silence(cluster: str, addresses: Mapping[int, str]) -> str:
+    """What to do when nobody answered."""
+    places = ", ".join(address.removeprefix("tcp://") for address in addresses.values())
+    return f"no node of {cluster} answered ({places}): start one, or name another cluster with -c or --dir"
 
 
 def denial_lines(denials: Mapping[int, str]) -> list[str]:
