@@ -57,7 +57,7 @@ def electorate(
     table = _table(cluster, addresses, reports)
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     tell_denials(denials)
-    if not reports and not denials:
+    if not reports and not denials and not as_json:
         say(silence(cluster, addresses))
     context.exit(exit_code_of(reports))
 

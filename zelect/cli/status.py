@@ -88,7 +88,7 @@ def status(
             _show(cluster, addresses, reports, as_json, watch)
             tell_denials(denials)
             if not watch:
-                if not reports and not denials:
+                if not reports and not denials and not as_json:
                     say(silence(cluster, addresses))
                 break
             time.sleep(_WATCH_EVERY_S)
