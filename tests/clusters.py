@@ -233,7 +233,8 @@ class Cluster:
     def settled(self, *nodes: int, term_above: int = 0) -> NodeReport:
         """Wait until one of `nodes` (all without any) is in office and the others follow it. Without
         `term_above` each of them has a voice too: one that the first controller has not heard yet
-        has none, and should that controller be lost before, nobody could be elected (R10)."""
+        has none, and should that controller be lost before, nobody could be elected (R10). And all are
+        connected, or the first in succession might not find its voters in time."""
         nodes = nodes or self.ids
 
         def found() -> NodeReport | None:
@@ -242,7 +243,9 @@ class Cluster:
                 return None
             said = [self.ask(node) for node in nodes]
             agreed = all((one.get("controller"), one.get("term")) == (head.id, head.term) for one in said)
-            agreed = agreed and (term_above > 0 or not any(one["amnesia"] for one in said))
+            if agreed and not term_above:
+                linked = all(peer["linked"] for one in said for peer in one["peers"] if peer["id"] in nodes)
+                agreed = linked and not any(one["amnesia"] for one in said)
             return head if agreed else None
 
         head = wait_until(found, 40.0, what=f"nodes {nodes} agree, term above {term_above}")
