@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -228,6 +229,14 @@ def test_cluster_up_refuses_ephemeral_ports(tmp_path: Path) -> None:
     result = run("cluster", "up", "3", "--dir", tmp_path / "c", "--base-port", "32766")
     assert result.exit_code == 2
     assert "32765" in result.output
+
+
+def test_who_has_answered_is_not_flooded_while_another_is_waited_for() -> None:
+    ports = dict(zip((1, 2), free_ports(2), strict=True))
+    addresses = {node: f"tcp://127.0.0.1:{port}" for node, port in ports.items()}
+    with socket.create_server(("127.0.0.1", ports[2])), answering({1: said(1, ports[1])}, {1: ports[1]}) as asked:
+        assert set(ask_all("demo", addresses, 0.6)) == {1}
+    assert 1 <= len(asked) <= 40, "some fifty a second at most"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

@@ -23,6 +23,9 @@ from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 __all__ = ["Asker", "NodeReport", "StoreReport", "ask_all", "controller_of", "summary", "tell_all"]
 
 _REOPEN_AFTER_US = 5_000_000
+_AGAIN_US = 20_000
+"""Who has answered is left alone for so long: while another is waited for, it would be asked a thousand times a
+second, and bounds the messages of strangers."""
 _LOCKED = "takes no such key, or speaks plain text: is --key right, and the directory of keys the newest?"
 _EVENTS = (
     zmq.EVENT_CONNECT_RETRIED
@@ -125,13 +128,14 @@ class Asker:
         for link in self._links.values():
             poller.register(link.socket, zmq.POLLIN)
 
-    def ask(self) -> None:
-        """Ask each node that owes no answer. One that owes it for seconds gets a new connection."""
+    def ask(self, at_once: bool = False) -> None:
+        """Ask each node that owes no answer, and was not asked just now (`at_once`: even so). One that owes
+        it for seconds gets a new connection."""
         now = now_us()
         for link in self._links.values():
             if link.unanswered and now - link.asked_us > _REOPEN_AFTER_US:
                 self._reopen(link)
-            if not link.unanswered:
+            if not link.unanswered and (at_once or now - link.asked_us > _AGAIN_US):
                 self._send(link, now)
 
     def _send(self, link: _Link, now: int) -> None:

@@ -90,7 +90,7 @@ def trips_of(
         first |= asker.reports
         for _ in range(_ROUNDS if first else 0):
             asked_us = now_us()
-            asker.ask()
+            asker.ask(at_once=True)
             open_ = set(first)
             wait_us = 500_000 if times else 1_000_000
             while open_ and now_us() < asked_us + wait_us and (now_us() < end_us or not times):

@@ -45,7 +45,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
         configs = [load(file) for file in files]
         failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
     if failed:
-        raise Failure(f"node {failed[0]} goes on as it was", 1)
+        raise Failure(f"node {', '.join(map(str, failed))}: not known to have reloaded", 1)
 
 
 def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
