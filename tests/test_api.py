@@ -560,6 +560,16 @@ def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
         asyncio.run(both())
 
 
+@pytest.mark.parametrize("process", [False, True])
+def test_a_wish_before_the_loop_turns_is_heeded(fleet: Fleet, process: bool) -> None:
+    cluster = fleet.cluster((1,))
+    for _ in range(5):
+        node = zelect.Node(cluster.conf(1), process=process)
+        node.start()
+        node.reload()
+        node.stop(30)
+
+
 def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
     """The handlers of docs/embedding.md interrupt themselves."""
     program = """if True:

@@ -147,6 +147,7 @@ class Node:
         the process is not this node's own."""
         wake = wake or Wakeup()
         self.office.wake_loop = wake.ring
+        wake.ring()  # the process may have had a wish before
         try:
             self.store.start()
             self.witness.start()
