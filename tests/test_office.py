@@ -31,3 +31,17 @@ def test_the_tenure_says_what_the_machine_says() -> None:
     for peer in (2, 3):
         world.feed(1, LinkDown(peer))
     assert machine.tenure is None, "connections to a majority are lost"
+
+
+def test_a_wish_to_go_that_interrupts_itself_is_told_once() -> None:
+    """As a signal's handler does, in the middle of what it interrupts."""
+    office, rung = Office(), list[str]()
+
+    def interrupted() -> None:
+        rung.append("rung")
+        office.go()
+
+    office.subscribe(interrupted)
+    office.go()
+    assert rung == ["rung"]
+    assert office.asked_to_go

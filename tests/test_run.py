@@ -173,6 +173,36 @@ def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(flee
     stage.cluster.thaw(1)
 
 
+def test_one_sweep_of_the_guard_reaches_every_generation() -> None:
+    program = """if True:
+        import os, time
+        from zelect.running.family import adopt_orphans
+        from zelect.running.guard import Guard, below
+        adopt_orphans()  # as the guard does
+        for depth in range(20):
+            if os.fork():
+                break
+            os.setsid()
+        if depth or os.getppid() != PARENT:
+            time.sleep(1000)
+        while len(below(os.getpid())) < 20:
+            time.sleep(0.01)
+        line, guard = below(os.getpid()), Guard.__new__(Guard)
+        guard.group = line[0]
+        guard.kill_all()
+        print(*line, flush=True)
+        time.sleep(1000)
+    """.replace("PARENT", str(os.getpid()))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
+        try:
+            assert run.stdout is not None
+            line = [int(pid) for pid in run.stdout.readline().split()]
+            assert len(line) == 20
+            wait_until(lambda: all(gone(pid) for pid in line))
+        finally:
+            run.kill()
+
+
 def test_a_command_that_ignores_term_is_killed_before_the_lease_ends(fleet: Fleet) -> None:
     """The renewals stop; the supervisor itself is well."""
     stage = Stage(fleet.cluster(timing=BUSY))

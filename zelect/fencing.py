@@ -147,7 +147,7 @@ class OneConnection:
         refuse("SUBSCRIBE")
 
     def watch(self, *names: Any) -> NoReturn:
-        """Raises ValueError."""
+        """Raises ValueError: a script sees no changes in between."""
         refuse("WATCH")
 
     def monitor(self) -> Any:
@@ -313,10 +313,6 @@ class FencedPipeline(OneConnection, Pipeline):
     def multi(self) -> None:
         """Raises ValueError: the pipeline is atomic as it is."""
         refuse("MULTI")
-
-    def watch(self, *names: Any) -> Any:
-        """Raises ValueError: a script sees no changes in between."""
-        refuse("WATCH")
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """The results in order. Raises `FencedOut`, and (`raise_on_error`) the first failure."""

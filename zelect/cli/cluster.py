@@ -204,7 +204,8 @@ def _change(command: str, directory: str, node: int) -> None:
     with explained():
         already = {"thaw": "up", "freeze": "frozen"}.get(command)
         if already and request(layout, "status").node(node).state == already:
-            click.echo(f"node {node} is {'not frozen' if command == 'thaw' else 'frozen'} already; nothing was changed")
+            how = "not frozen" if command == "thaw" else "frozen already"
+            click.echo(f"node {node} is {how}; nothing was changed")
             return
         processes = request(layout, command, node)
         if command in ("stop", "kill"):
