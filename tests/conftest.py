@@ -19,4 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-scenarios", action="store_true", help="record tests/scenarios/*.txt anew instead of comparing"
     )
-    parser.addoption("--walks", type=int, default=1, metavar="N", help="take each form of tests/test_walk.py N times")
+    parser.addoption(
+        "--walks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="take each form of test_one_after_another.py N times",
+    )

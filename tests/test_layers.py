@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
+
 SOURCES = sorted((ROOT / "zelect").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -82,7 +83,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively: layers are read off full names"
             assert node.module is not None
-            if node.module in ("zelect", "zelect.actors", "zelect.core", "zelect.shell"):
+            if node.module in ("zelect", "zelect.core.actors", "zelect.core", "zelect.shell"):
                 yield from ((node.lineno, f"{node.module}.{item.name}") for item in node.names)
             else:
                 yield node.lineno, node.module
@@ -137,7 +138,7 @@ def test_arrows_point_down(path: Path) -> None:
 @pytest.mark.parametrize("path", TESTS, ids=named)
 def test_tests_wait_for_conditions(path: Path) -> None:
     sleeps = [line for line, name in calls(path) if name in ("time.sleep", "sleep")]
-    assert len(sleeps) <= (1 if path.name in MAY_SLEEP else 0), f"lines {sleeps}: use wait_until of tests/waiting.py"
+    assert len(sleeps) <= (1 if path.name in MAY_SLEEP else 0), f"lines {sleeps}: use tests/support/waiting.py"
 
 
 @pytest.mark.parametrize("path", TESTS, ids=named)

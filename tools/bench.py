@@ -37,10 +37,10 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benching import failover, flood, idle, lone, majority, recover, start
-from tools.benching.common import BenchError, JsonDict, positive
-from tools.benching.figures import tell_header, tell_seed
-from zelect.cluster.server import NoServer, ServerFailed
+from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, start
+from tools.benchmarks.common import BenchError, JsonDict, positive
+from tools.benchmarks.figures import tell_header, tell_seed
+from zelect.devcluster.bundled_server import NoServer, ServerFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ _BENCHES = {
     ),
     "lone": _Bench(
         "how soon the last survivor is in office",
-        lone.add_options,
-        lone.measure,
-        lone.tell,
+        last_survivor.add_options,
+        last_survivor.measure,
+        last_survivor.tell,
         20,
         "the electorate shrinks from at least --nodes 3 to two and the witness",
     ),

@@ -31,21 +31,21 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benching.common import BenchError, positive
-from tools.breaking.embedded import INTERFACES
-from tools.breaking.fault import Fault
-from tools.breaking.faults import TABLE, this_host
-from tools.breaking.judge import judge
-from tools.breaking.report import write_report
-from tools.breaking.run import Done, Plan, run
-from tools.breaking.schedule import rounds
-from tools.breaking.spaces import why_not
-from tools.breaking.telling import progress, tell_faults
-from tools.breaking.world import Scene
-from zelect.cluster.layout import ClusterError
-from zelect.cluster.server import NoServer, ServerFailed
-from zelect.config import ConfigError, load
+from tools.benchmarks.common import BenchError, positive
+from tools.chaos_lab.embedded_job import INTERFACES
+from tools.chaos_lab.fault import Fault
+from tools.chaos_lab.fault_table import TABLE, this_host
+from tools.chaos_lab.judge import judge
+from tools.chaos_lab.namespaces import why_not
+from tools.chaos_lab.progress import progress, tell_faults
+from tools.chaos_lab.report import write_report
+from tools.chaos_lab.run import Done, Plan, run
+from tools.chaos_lab.schedule import rounds
+from tools.chaos_lab.target import Scene
+from zelect.config.loading import ConfigError, load
 from zelect.core.timing import Proof, Timing
+from zelect.devcluster.bundled_server import NoServer, ServerFailed
+from zelect.devcluster.layout import ClusterError
 
 __all__ = ["main"]
 
@@ -82,7 +82,7 @@ class _Unusable(Exception):
 
 
 def _chosen(text: str) -> list[Fault]:
-    from tools.breaking.faults import FAMILIES
+    from tools.chaos_lab.fault_table import FAMILIES
 
     if text == "all":
         return list(TABLE.values())
@@ -129,7 +129,7 @@ def _command(options: argparse.Namespace) -> tuple[str, ...]:
     if options.job in INTERFACES:
         return ()
     if options.job == "counters":
-        return (sys.executable, "-P", "-m", "tools.breaking.errand")
+        return (sys.executable, "-P", "-m", "tools.chaos_lab.command_job")
     try:
         command = tuple(shlex.split(options.job or ""))
     except ValueError as error:

@@ -23,11 +23,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.fuzzing.live import LiveError, beset
-from tools.fuzzing.machine import BLOCK, Finding, blocks
-from zelect.config import ConfigError, load
-from zelect.shell.keys import keyring_to_ask
-from zelect.shell.link import Lock
+from tools.fuzzer.live import LiveError, beset
+from tools.fuzzer.machine import BLOCK, Finding, blocks
+from zelect.config.loading import ConfigError, load
+from zelect.node.transport.peer_link import Lock
+from zelect.security.keys import keyring_to_ask
 
 __all__ = ["main"]
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.checking.histories import history_of, true_history
-from tools.checking.mutants import MUTANTS, Mutant
-from tools.checking.parts import Bounds, Seams
-from tools.checking.scenarios import LONG, SCENARIOS
-from tools.checking.search import Found, search
-from tools.checking.stages import Stages
+from tools.modelchecker.counterexamples import history_of, true_history
+from tools.modelchecker.mutants import MUTANTS, Mutant
+from tools.modelchecker.parts import Bounds, Seams
+from tools.modelchecker.scenarios import LONG, SCENARIOS
+from tools.modelchecker.search import Found, search
+from tools.modelchecker.stages import Stages
 
 __all__ = ["check", "main"]
 

@@ -5,9 +5,9 @@
     python tools/mutants.py --jobs 2 --json
     python tools/mutants.py --document              write the table into docs/testing.md
 
-A mutant is a short text of the code that becomes another one (tools/mutating/mutants.toml), on a
+A mutant is a short text of the code that becomes another one (tools/mutation/mutants.toml), on a
 copy of the tree, or one of the checker's own, broken between the machine and its world
-(tools/checking/mutants.py). The copy is given to the suites that know the changed file until one
+(tools/modelchecker/mutants.py). The copy is given to the suites that know the changed file until one
 fails: tests named after the rule first, then cheapest first. Before that the same suites must pass
 on a copy without any mutant.
 
@@ -28,9 +28,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.mutating.parts import ROOT, NotOnce, mutated
-from tools.mutating.suites import SUITES, Broken, paths_of, suites_for
-from tools.mutating.trial import Case, Court, Verdict, cases
+from tools.mutation.mutant import ROOT, NotOnce, mutated
+from tools.mutation.suites import SUITES, Broken, paths_of, suites_for
+from tools.mutation.trial import Case, Court, Verdict, cases
 
 __all__ = ["DOCUMENT", "main", "table"]
 
@@ -76,7 +76,7 @@ def _chosen(only: Sequence[str]) -> list[Case]:
     known = cases()
     unknown = [word for word in only if not any(word in (case.name, case.rule) for case in known)]
     if unknown:
-        raise Broken(f"no mutant and no rule is called {', '.join(unknown)}; see tools/mutating/mutants.toml")
+        raise Broken(f"no mutant and no rule is called {', '.join(unknown)}; see tools/mutation/mutants.toml")
     return [case for case in known if not only or case.name in only or case.rule in only]
 
 

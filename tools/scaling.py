@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.simworld import SimWorld
+from tools.simulator.simulated_world import SimWorld
 from zelect.core.messages import Envelope, Ping, Pong, Voting, VotResp
 from zelect.core.state import Peer
 from zelect.core.timing import Timing
@@ -110,7 +110,7 @@ def measured(nodes: int, *, peace_ms: int = 0, down_after_ms: int = Timing().dow
     """Measure one cluster with the default timings, but for `down_after_ms`. `peace_ms` 0: as long
     as `down_after_ms`, in which each pair of followers speaks twice at least.
 
-    Raises `tools.properties.Violation` when a property is broken.
+    Raises `tools.simulator.properties.Violation` when a property is broken.
     """
     peace_ms = peace_ms or down_after_ms
     began = time.perf_counter()

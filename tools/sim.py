@@ -3,7 +3,7 @@
     python tools/sim.py --nodes 3 --seed 42
     python tools/sim.py --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
 
-A run is a *safety phase* with faults, after each event of which `tools.properties` looks at
+A run is a *safety phase* with faults, after each event of which `tools.simulator.properties` looks at
 everything; then all is healed, and the nodes must have a controller in office within
 `BOUND_MS` of virtual time, keep it, and have everybody in the electorate again within `GROWN_MS`.
 Runs whose electorate is lost for good by then (too many voters lost their memory) are exempt from
@@ -26,9 +26,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.faults import FAULTS, Fault, apply, heal_all, make_plan
-from tools.properties import Violation
-from tools.simworld import SimWorld
+from tools.simulator.faults import FAULTS, Fault, apply, heal_all, make_plan
+from tools.simulator.properties import Violation
+from tools.simulator.simulated_world import SimWorld
 from zelect.core.timing import Proof, Timing
 
 __all__ = ["BOUND_MS", "GROWN_MS", "Outcome", "Run", "Scene", "main", "run", "scene_of", "shrunk"]

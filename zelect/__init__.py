@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zelect.api import ChildFailed, Node, NodeFailed, Observer, Office, OfficeLost, Seen
-    from zelect.config import ConfigError
-    from zelect.fencing import FencedOut, FencedRedis
-    from zelect.fencing_async import AsyncFencedRedis
+    from zelect.config.loading import ConfigError
+    from zelect.fencing.asyncio import AsyncFencedRedis
+    from zelect.fencing.sync import FencedOut, FencedRedis
 
 __all__ = [
     "AsyncFencedRedis",
@@ -36,11 +36,11 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncFencedRedis": "zelect.fencing_async",
+    "AsyncFencedRedis": "zelect.fencing.asyncio",
     "ChildFailed": "zelect.api",
-    "ConfigError": "zelect.config",
-    "FencedOut": "zelect.fencing",
-    "FencedRedis": "zelect.fencing",
+    "ConfigError": "zelect.config.loading",
+    "FencedOut": "zelect.fencing.sync",
+    "FencedRedis": "zelect.fencing.sync",
     "Node": "zelect.api",
     "NodeFailed": "zelect.api",
     "Observer": "zelect.api",

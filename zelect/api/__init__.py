@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from zelect.api.child import ChildFailed
+from zelect.api.leadership import Office, OfficeLost
 from zelect.api.node import Node, NodeFailed
-from zelect.api.observer import Observer, Seen
-from zelect.api.office import Office, OfficeLost
+from zelect.api.node_process import ChildFailed
+from zelect.client.observer import Observer, Seen
 
 __all__ = ["ChildFailed", "Node", "NodeFailed", "Observer", "Office", "OfficeLost", "Seen"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from zelect.api.office import Office
-from zelect.shell.clock import now_us
+from zelect.api.leadership import Office
+from zelect.system.clock import now_us
 
 __all__ = ["Health"]
 

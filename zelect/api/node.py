@@ -20,14 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from zelect.api.child import ChildEngine
-from zelect.api.engine import Engine, ThreadEngine
 from zelect.api.health import Health
-from zelect.api.office import Office, working_for
+from zelect.api.leadership import Office, working_for
+from zelect.api.node_process import ChildEngine
+from zelect.api.node_thread import Engine, ThreadEngine
 from zelect.api.watch import Calls, Watch
-from zelect.config import Config, load
-from zelect.shell.office import NOBODY, Controller
-from zelect.shell.office import Office as Post
+from zelect.config.loading import Config, load
+from zelect.node.leadership.shared import NOBODY, Controller
+from zelect.node.leadership.shared import Office as Post
 
 __all__ = ["Node", "NodeFailed", "Offices"]
 
@@ -37,7 +37,7 @@ class NodeFailed(Exception):
 
 
 class Node:
-    """A node of the cluster that `config` (a path, or what `zelect.config.load` made of it) is for.
+    """A node of the cluster that `config` (a path, or what `zelect.config.loading.load` made of it) is for.
 
     `process`: the node runs in a process of its own, so that an interpreter that is busy, or a
     library that holds its lock, cannot cost the office.

@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from zelect.api.engine import Engine
 from zelect.api.health import Health
-from zelect.api.office import Office, working_for
-from zelect.shell.clock import now_us
-from zelect.shell.office import NOBODY, Controller
-from zelect.shell.office import Office as Post
+from zelect.api.leadership import Office, working_for
+from zelect.api.node_thread import Engine
+from zelect.node.leadership.shared import NOBODY, Controller
+from zelect.node.leadership.shared import Office as Post
+from zelect.system.clock import now_us
 
 __all__ = ["Calls", "Watch"]
 

@@ -21,14 +21,14 @@ from zelect import __version__
 from zelect.cli.check import check
 from zelect.cli.cluster import cluster
 from zelect.cli.doctor import doctor
-from zelect.cli.electorate import electorate
 from zelect.cli.file import file
 from zelect.cli.keygen import keygen
+from zelect.cli.members import electorate
 from zelect.cli.node import node
 from zelect.cli.reload import reload
 from zelect.cli.run import run
 from zelect.cli.status import status
-from zelect.cli.steering import pause, resume, stepdown, transfer
+from zelect.cli.transfer import pause, resume, stepdown, transfer
 from zelect.cli.who import wait, watch, who
 from zelect.cli.why import history, why
 

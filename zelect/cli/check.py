@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.members import Members
-from zelect.cli.orders import hear, listed, order_options
+from zelect.cli.admin import hear, listed, order_options
+from zelect.cli.targets import Members
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from zelect.asking import NodeReport
+    from zelect.client.query import NodeReport
 
 __all__ = ["check", "foretell"]
 
@@ -60,9 +60,9 @@ def foretell(reports: Mapping[int, NodeReport], down: Collection[int]) -> dict[s
     """What `reports`, of which there is at least one, say of a cluster that loses `down`: at once, and
     one after the other in their order. `more`: how many further failures it would survive, -1 none
     and not even this."""
-    from zelect.asking import controller_of
-    from zelect.core.electorate import outlook
+    from zelect.client.query import controller_of
     from zelect.core.quorum import Record, Witness
+    from zelect.core.voters import outlook
 
     head = controller_of(reports)
     # The controller knows best; without one, who has the newest electorate.

@@ -12,10 +12,10 @@ from zelect.cli.status import DIRECTORY, exit_code_of, place_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from zelect.asking import NodeReport
-    from zelect.cluster.control import Processes
-    from zelect.cluster.layout import Layout
-    from zelect.cluster.supervisor import Wish
+    from zelect.client.query import NodeReport
+    from zelect.devcluster.control import Processes
+    from zelect.devcluster.layout import Layout
+    from zelect.devcluster.supervisor import Wish
 
 __all__ = ["cluster"]
 
@@ -73,8 +73,8 @@ def up(
     What the nodes saved is kept in DIR: the next start goes on with the terms.
     """
     from zelect.cli.errors import Failure, explained
-    from zelect.cluster.supervisor import Wish, supervise
-    from zelect.shell.trouble import safe_url
+    from zelect.devcluster.supervisor import Wish, supervise
+    from zelect.redis.errors import safe_url
 
     by_hand = context.get_parameter_source("redis_url") is click.core.ParameterSource.COMMANDLINE
     if by_hand and redis_url is not None and safe_url(redis_url) != redis_url:
@@ -92,11 +92,11 @@ def _up_detached(directory: str, wish: Wish) -> int:
     """Start the supervisor and wait until somebody is in office; returns the exit code."""
     import time
 
-    from zelect.asking import controller_of
     from zelect.cli.table import who_leads
-    from zelect.cluster.control import request
-    from zelect.cluster.layout import Layout
-    from zelect.cluster.supervisor import detach
+    from zelect.client.query import controller_of
+    from zelect.devcluster.control import request
+    from zelect.devcluster.layout import Layout
+    from zelect.devcluster.supervisor import detach
 
     layout = Layout(directory)
     process, said = detach(layout, wish)
@@ -141,7 +141,7 @@ def _relay(layout: Layout, said: int) -> int:
 
 
 def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> dict[int, NodeReport]:
-    from zelect.asking import ask_all
+    from zelect.client.query import ask_all
 
     plan = layout.read_plan()
     return ask_all(plan.name, plan.addresses, 1.0, enough, layout.keyring())
@@ -153,11 +153,11 @@ def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> 
 @click.pass_context
 def status(context: click.Context, directory: str, as_json: bool) -> None:
     """Show processes and nodes. Exit codes as of `zelect status`."""
-    from zelect.asking import summary
     from zelect.cli.errors import explained
     from zelect.cli.table import draw
-    from zelect.cluster.control import request
-    from zelect.cluster.layout import Layout
+    from zelect.client.query import summary
+    from zelect.devcluster.control import request
+    from zelect.devcluster.layout import Layout
 
     layout = Layout(directory)
     with explained():
@@ -186,8 +186,8 @@ def status(context: click.Context, directory: str, as_json: bool) -> None:
 def down(directory: str) -> None:
     """Stop all nodes in good order, then Redis, then the supervisor."""
     from zelect.cli.errors import explained
-    from zelect.cluster.control import bring_down
-    from zelect.cluster.layout import Layout
+    from zelect.devcluster.control import bring_down
+    from zelect.devcluster.layout import Layout
 
     with explained():
         ran = bring_down(Layout(directory), _DOWN_WITHIN_S)
@@ -197,8 +197,8 @@ def down(directory: str) -> None:
 def _change(command: str, directory: str, node: int) -> None:
     """Do `command` to `node`, wait for its effect, and say what happened and who is in office."""
     from zelect.cli.errors import Failure, explained
-    from zelect.cluster.control import request
-    from zelect.cluster.layout import Layout
+    from zelect.devcluster.control import request
+    from zelect.devcluster.layout import Layout
 
     layout = Layout(directory)
     with explained():
@@ -223,7 +223,7 @@ def _change(command: str, directory: str, node: int) -> None:
 def _await_end(layout: Layout, node: int) -> Processes:
     import time
 
-    from zelect.cluster.control import request
+    from zelect.devcluster.control import request
 
     end = time.monotonic() + _ENDED_WITHIN_S
     while True:
@@ -238,8 +238,8 @@ def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
     after some seconds and says how it is then. `started`: a node that should answer first."""
     import time
 
-    from zelect.asking import controller_of
     from zelect.cli.table import who_leads
+    from zelect.client.query import controller_of
 
     running = {process.id for process in processes.nodes if process.state == "up"}
 
@@ -315,7 +315,7 @@ def logs(node: int | None, directory: str, follow: bool) -> None:
 
     from zelect.cli.errors import explained
     from zelect.cli.tail import tail
-    from zelect.cluster.layout import ClusterError, Layout
+    from zelect.devcluster.layout import ClusterError, Layout
 
     layout = Layout(directory)
     with explained():

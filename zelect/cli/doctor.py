@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.members import Members
-from zelect.cli.orders import order_options
+from zelect.cli.admin import order_options
+from zelect.cli.targets import Members
 
 if TYPE_CHECKING:
-    from zelect.cli.advice import Advised, Finding
-    from zelect.config import Config
+    from zelect.cli.doctor_advice import Advised, Finding
+    from zelect.config.loading import Config
 
 __all__ = ["doctor"]
 
@@ -51,8 +51,8 @@ def doctor(
 
 
 def _examine(config: Config, keyring: Any) -> tuple[list[Finding], list[Advised]]:
-    from zelect.cli.advice import advised, judge
-    from zelect.cli.measures import clock_of, lag_of, redis_of, sync_of, trips_of
+    from zelect.cli.doctor_advice import advised, judge
+    from zelect.cli.doctor_measurements import clock_of, lag_of, redis_of, sync_of, trips_of
 
     settings = config.settings()
     timing = settings.timing

@@ -41,8 +41,8 @@ def say(text: str) -> None:
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn the errors that are meant for a person into a Failure."""
-    from zelect.cluster.layout import ClusterError
-    from zelect.config import ConfigError
+    from zelect.config.loading import ConfigError
+    from zelect.devcluster.layout import ClusterError
 
     try:
         yield

@@ -33,10 +33,10 @@ def file(target: str, path: str, every_s: float) -> None:
     """
     from pathlib import Path
 
-    from zelect.api.observer import Observer
     from zelect.cli.errors import Failure
-    from zelect.config import ConfigError, load
-    from zelect.running.file import Sign
+    from zelect.client.observer import Observer
+    from zelect.config.loading import ConfigError, load
+    from zelect.jobs.controller_file import Sign
 
     try:
         observer = Observer(load(Path(path)), believe_redis=False)

@@ -39,8 +39,8 @@ def keygen(
     from pathlib import Path
 
     from zelect.cli.errors import explained
-    from zelect.shell import keyfiles
-    from zelect.shell.keys import Right
+    from zelect.security import key_files
+    from zelect.security.keys import Right
 
     if not nodes and not operators:
         raise click.UsageError("name nodes by their ids, as in 'zelect keygen 1 2 3', or --operator NAME")
@@ -52,19 +52,19 @@ def keygen(
     if wrong:
         raise click.UsageError(f"--operator {wrong[0]!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
     right = Right.READ if read_only else Right.STEER
-    owners = [keyfiles.Owner(node=node) for node in dict.fromkeys(nodes)]
-    owners += [keyfiles.Owner(operator=name, right=right) for name in dict.fromkeys(operators)]
+    owners = [key_files.Owner(node=node) for node in dict.fromkeys(nodes)]
+    owners += [key_files.Owner(operator=name, right=right) for name in dict.fromkeys(operators)]
     place = Path(directory)
     with explained():
         if step == "next":
-            written = keyfiles.add_next(place, owners)
+            written = key_files.add_next(place, owners)
         elif step == "promote":
-            written = keyfiles.promote(place, owners)
+            written = key_files.promote(place, owners)
         elif step == "retire":
-            written = keyfiles.retire(place, owners)
+            written = key_files.retire(place, owners)
         else:
-            written = keyfiles.make_keys(place, owners, force)
+            written = key_files.make_keys(place, owners, force)
     for path in written:
         click.echo(path)
-    if step != "promote" and place / keyfiles.DIRECTORY_FILE not in written:
-        click.echo(f"{place / keyfiles.DIRECTORY_FILE} (for every host)")
+    if step != "promote" and place / key_files.DIRECTORY_FILE not in written:
+        click.echo(f"{place / key_files.DIRECTORY_FILE} (for every host)")

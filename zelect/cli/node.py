@@ -19,15 +19,15 @@ def node(context: click.Context, path: str, tie: str | None) -> None:
     from pathlib import Path
 
     from zelect.cli.errors import Failure
-    from zelect.cli.standard import fill_standard
-    from zelect.config import ConfigError, load
-    from zelect.shell.foreground import run
+    from zelect.cli.standard_streams import fill_standard
+    from zelect.config.loading import ConfigError, load
+    from zelect.node.foreground import run
 
     fill_standard()
     try:
         config = load(Path(path))
         if tie is not None:
-            from zelect.shell.tie import run_tied
+            from zelect.node.leadership.child_node import run_tied
 
             context.exit(run_tied(config, *map(int, tie.split(","))))
         context.exit(run(config))

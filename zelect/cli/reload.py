@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from zelect.asking import NodeReport
-    from zelect.config import Config
-    from zelect.shell.keys import Keyring
+    from zelect.client.query import NodeReport
+    from zelect.config.loading import Config
+    from zelect.security.keys import Keyring
 
 __all__ = ["reload"]
 
@@ -36,7 +36,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
     from pathlib import Path
 
     from zelect.cli.errors import Failure, explained
-    from zelect.config import load
+    from zelect.config.loading import load
 
     if path is not None and (directory is not None or nodes):
         raise click.UsageError("-c FILE names the node; leave out --dir and NODE")
@@ -49,7 +49,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
 
 
 def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
-    from zelect.cluster.layout import ClusterError, Layout
+    from zelect.devcluster.layout import ClusterError, Layout
 
     layout = Layout(directory)
     ids = layout.read_plan().ids
@@ -65,8 +65,8 @@ def _reload(config: Config, key_file: str) -> bool:
     import signal
     import time
 
-    from zelect.shell.datadir import holder
-    from zelect.shell.keys import keyring_to_ask
+    from zelect.node.storage.data_dir import holder
+    from zelect.security.keys import keyring_to_ask
 
     node = config.node.id
     pid = holder(config.node.data_dir, config.cluster.name, node)
@@ -126,7 +126,7 @@ def _count(report: NodeReport, name: str) -> int:
 
 
 def _ask(config: Config, keyring: Keyring | None) -> NodeReport | None:
-    from zelect.asking import ask_all
+    from zelect.client.query import ask_all
 
     node = config.node.id
     addresses: Mapping[int, str] = {node: config.settings().addresses[node]}

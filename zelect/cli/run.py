@@ -52,13 +52,13 @@ def run(
 
     from zelect.api.node import NodeFailed
     from zelect.cli.errors import Failure
-    from zelect.cli.standard import fill_standard
-    from zelect.config import ConfigError, load
-    from zelect.running.keeper import GuardFailed
-    from zelect.running.runner import Plan, Runner
-    from zelect.shell.ballot import BallotError
-    from zelect.shell.datadir import DataDirError
-    from zelect.shell.transport import CannotBind
+    from zelect.cli.standard_streams import fill_standard
+    from zelect.config.loading import ConfigError, load
+    from zelect.jobs.runner import Plan, Runner
+    from zelect.jobs.watchdog_client import GuardFailed
+    from zelect.node.storage.data_dir import DataDirError
+    from zelect.node.storage.vote_store import BallotError
+    from zelect.node.transport.transport import CannotBind
 
     fill_standard()
     if shutil.which(command[0]) is None:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from zelect.asking import NodeReport
-    from zelect.config import Config
-    from zelect.shell.keys import Keyring
+    from zelect.client.query import NodeReport
+    from zelect.config.loading import Config
+    from zelect.security.keys import Keyring
 
 __all__ = [
     "DIRECTORY",
@@ -74,8 +74,8 @@ def status(
     """
     import time
 
-    from zelect.asking import ask_all
     from zelect.cli.errors import explained, say
+    from zelect.client.query import ask_all
 
     if path is not None and directory is not None:
         raise click.UsageError("give -c or --dir, not both")
@@ -102,7 +102,7 @@ def members_of(
 ) -> tuple[str, Mapping[int, str], Keyring | None]:
     """The cluster's name, its members' addresses, and what to speak to them with (None: plain
     text). `key_file`: see `key_option`. Raises ConfigError or ClusterError."""
-    from zelect.shell.keys import keyring_to_ask
+    from zelect.security.keys import keyring_to_ask
 
     config = config_of(path, directory)
     return config.cluster.name, config.settings().addresses, keyring_to_ask(config, key_file or "")
@@ -120,7 +120,7 @@ def config_of(path: str | None, directory: str) -> Config:
     members. Raises ConfigError or ClusterError."""
     from pathlib import Path
 
-    from zelect.config import load
+    from zelect.config.loading import load
 
     return load(Path(path) if path is not None else _any_conf(Path(directory)))
 
@@ -150,7 +150,7 @@ def denial_lines(denials: Mapping[int, str]) -> list[str]:
 
 
 def _any_conf(directory: Path) -> Path:
-    from zelect.cluster.layout import ClusterError, Layout
+    from zelect.devcluster.layout import ClusterError, Layout
 
     found = sorted(Layout(directory).conf.glob("n*.toml"))
     if not found:
@@ -164,8 +164,8 @@ def _any_conf(directory: Path) -> Path:
 def _show(
     cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport], as_json: bool, watch: bool
 ) -> None:
-    from zelect.asking import summary
     from zelect.cli.table import draw
+    from zelect.client.query import summary
 
     state = summary(cluster, addresses, reports)
     if as_json:
@@ -179,7 +179,7 @@ def _show(
 
 def exit_code_of(reports: Mapping[int, NodeReport]) -> int:
     """0: somebody is in office; 1: nobody is; 5: nobody answered."""
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     if not reports:
         return 5

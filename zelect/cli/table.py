@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zelect.asking import NodeReport, controller_of
+from zelect.client.query import NodeReport, controller_of
 
 __all__ = ["WIDTH", "columns", "draw", "who_leads"]
 
@@ -61,7 +61,7 @@ def _row(node: int, address: str, report: NodeReport | None, leads: bool, silent
 def draw(
     state: Mapping[str, Any], reports: Mapping[int, NodeReport], silent: Mapping[int, tuple[str, str]] | None = None
 ) -> str:
-    """The text for `state` (see `zelect.asking.summary`); `silent`: what to
+    """The text for `state` (see `zelect.client.query.summary`); `silent`: what to
     say of a silent node under role and status."""
     head, electorate, store = state["controller"], state["electorate"], state["store"]
     if not reports:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zelect.cli.errors import say
-from zelect.cli.members import Members, members_option, timeout_option
+from zelect.cli.targets import Members, members_option, timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zelect.asking import NodeReport
+    from zelect.client.query import NodeReport
 
 __all__ = ["wait", "watch", "who"]
 
@@ -43,7 +43,7 @@ def who(
 
     Exit code 0: somebody is; 1: nodes answered, but nobody is; 5: nobody answered.
     """
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     members = Members.of(path, directory, key_file)
     reports = members.ask(timeout_s, lambda reports: controller_of(reports) is not None)
@@ -92,7 +92,7 @@ def wait(
     """
     import time
 
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     members = Members.of(path, directory, key_file)
     end = time.monotonic() + timeout_s
@@ -111,7 +111,7 @@ def wait(
 
 
 def _is_so(reports: Mapping[int, NodeReport], wanted: str) -> bool:
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     head = controller_of(reports)
     return head is not None and (wanted == "controller" or head.survives >= 1)
@@ -134,7 +134,7 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
 
     import zmq
 
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     members = Members.of(path, directory, key_file)
     zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -173,7 +173,7 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
 def _say(head: NodeReport | None, previous: int, answered: int) -> None:
     import sys
 
-    from zelect.shell.clock import unix_ms
+    from zelect.system.clock import unix_ms
 
     line = {
         "at_ms": unix_ms(),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zelect.cli.members import Members, members_option
+from zelect.cli.targets import Members, members_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from zelect.elections import Ballots, Election
+    from zelect.status.history import Ballots, Election
 
 __all__ = ["history", "why"]
 
@@ -33,7 +33,7 @@ def history(
     With Redis away: the one that the node in office remembers. Exit code 0; 1: there was none;
     5: neither Redis nor a node answered.
     """
-    from zelect.cli.stories import history_table
+    from zelect.cli.election_text import history_table
 
     members = Members.of(path, directory, key_file)
     elections = _elections(members, most)
@@ -67,7 +67,7 @@ def why(
     While nobody is in office: what each node asked, and who refused. Exit code 0; 1: nothing is known
     of that term; 5: neither Redis nor a node answered.
     """
-    from zelect.cli.stories import explain_election
+    from zelect.cli.election_text import explain_election
 
     members = Members.of(path, directory, key_file)
     failing = None if term is not None else _failing(members)
@@ -107,10 +107,10 @@ def _elections(
 
 def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool]) -> tuple[Sequence[Election], str]:
     """What the stream has, and what is wrong with Redis ("": nothing)."""
-    from zelect.elections import read_elections
-    from zelect.shell.access import access_of
-    from zelect.shell.board import connect
-    from zelect.shell.trouble import explain
+    from zelect.redis.credentials import access_of
+    from zelect.redis.errors import explain
+    from zelect.redis.registry import connect
+    from zelect.status.history import read_elections
 
     config = members.config.redis
     if not config.url:
@@ -128,7 +128,7 @@ def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool])
 def _failing(members: Members) -> dict[int, tuple[Ballots, ...]] | None:
     """What each node that answers has asked in vain, while nobody is in office; None when somebody
     is, or nobody answers."""
-    from zelect.asking import controller_of
+    from zelect.client.query import controller_of
 
     reports = members.ask(_ASK_S, lambda reports: controller_of(reports) is not None)
     if not reports or controller_of(reports) is not None:
@@ -137,7 +137,7 @@ def _failing(members: Members) -> dict[int, tuple[Ballots, ...]] | None:
 
 
 def _tell_failing(members: Members, failing: Mapping[int, Sequence[Ballots]], as_json: bool) -> None:
-    from zelect.cli.stories import explain_rounds
+    from zelect.cli.election_text import explain_rounds
 
     if as_json:
         table = {node: [asdict(one) for one in rounds] for node, rounds in failing.items()}

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zelect.core.election_trace import Story
 from zelect.core.messages import CommonResp, Envelope, Trigger
 from zelect.core.quorum import Record, RecordId, Witness
-from zelect.core.story import Story
-from zelect.core.view import View
+from zelect.core.status import View
 
 __all__ = [
     "AskController",

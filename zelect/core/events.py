@@ -1,4 +1,4 @@
-"""What can happen to a node: the input of `zelect.machine.Machine.step`.
+"""What can happen to a node: the input of `zelect.core.machine.Machine.step`.
 
 Each is a frozen dataclass. The shell makes them from sockets, monitors, Redis and signals; the
 simulator makes them from a seed.

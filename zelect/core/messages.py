@@ -15,7 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from zelect.core.checks import (
+from zelect.core.admin_messages import MAX_FOR_MS, Found, Query, Report, Steer, Steering
+from zelect.core.quorum import Record
+from zelect.core.timing import MAX_TERM
+from zelect.core.validation import (
     MAX_NUMBER,
     MalformedMessage,
     check_bool,
@@ -27,9 +30,6 @@ from zelect.core.checks import (
     check_record_id,
     check_text,
 )
-from zelect.core.orders import MAX_FOR_MS, Found, Query, Report, Steer, Steering
-from zelect.core.quorum import Record
-from zelect.core.timing import MAX_TERM
 
 __all__ = [
     "FOR_NOW",

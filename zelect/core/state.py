@@ -25,10 +25,10 @@ from enum import Enum, StrEnum
 from typing import TypeVar
 
 from zelect.core.effects import Saved
+from zelect.core.election_trace import Round
 from zelect.core.lease import NEVER_US, Tenure, renewed_us
 from zelect.core.messages import RESTING, UNWELL, Envelope, Handover, Refusal, Trigger
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
-from zelect.core.story import Round
 
 __all__ = [
     "Answer",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zelect.core.messages import RESTING
-from zelect.core.turn import Turn
+from zelect.core.step import Turn
 
 __all__ = ["jitter_us", "rank", "ranked", "succession_of", "wait_us"]
 

@@ -1,0 +1,616 @@
+"""A node inside a program: its jobs end in time, one after the other, in threads and in coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import zelect
+from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
+from tests.support.waiting import wait_until
+from zelect.core.lease import Tenure
+from zelect.node.leadership.shared import Controller
+from zelect.node.leadership.shared import Office as Post
+from zelect.node.transport.transport import CannotBind
+from zelect.system.clock import now_us
+
+BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
+"""Timings at which a busy machine costs no office."""
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@dataclass
+class Shift:
+    """One job in one office: who, in which term, from when to when on the election's clock."""
+
+    node: int
+    term: int
+    began_us: int
+    ended_us: int = 0
+    lapsed_us: int = 0
+
+
+@dataclass
+class Shifts:
+    """The jobs of a test."""
+
+    all: list[Shift] = field(default_factory=list)
+
+    def begin(self, node: int, office: zelect.Office) -> Shift:
+        shift = Shift(node, office.term, now_us())
+        self.all.append(shift)
+        return shift
+
+    def end(self, shift: Shift, office: zelect.Office) -> None:
+        shift.ended_us, shift.lapsed_us = now_us(), office.lapses_us
+
+    def work(self, node: int, office: zelect.Office) -> None:
+        """Work until the office is lost."""
+        shift = self.begin(node, office)
+        try:
+            while True:
+                office.sleep(0.005)
+        finally:
+            self.end(shift, office)
+
+    async def work_async(self, node: int, office: zelect.Office) -> None:
+        shift = self.begin(node, office)
+        try:
+            while True:
+                await asyncio.sleep(0.005)
+        finally:
+            self.end(shift, office)
+
+    def working(self, node: int) -> Callable[[], bool]:
+        return lambda: bool(self.all) and (self.all[-1].node, self.all[-1].ended_us) == (node, 0)
+
+    def check(self) -> None:
+        """Jobs never overlapped, each ended within its lease, and terms grew."""
+        for one, other in zip(self.all, self.all[1:], strict=False):
+            assert 0 < one.ended_us <= other.began_us, (one, other)
+            assert one.term <= other.term, (one, other)
+
+
+class Program:
+    """A thread that works in every office of its node."""
+
+    def __init__(self, cluster: Cluster, node: int, shifts: Shifts, **options: object) -> None:
+        self.node = zelect.Node(cluster.conf(node), **options)  # type: ignore[arg-type]
+        self._id, self._shifts = node, shifts
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self.node:
+                for office in self.node.offices():
+                    office.run(self._shifts.work, self._id, office)
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self.node.ask_to_stop()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def test_threads_hand_over_one_after_the_other(fleet: Fleet) -> None:
+    cluster, shifts = fleet.cluster(timing=BUSY), Shifts()
+    programs = {n: Program(cluster, n, shifts) for n in (1, 2, 3)}
+    wait_until(shifts.working(1))
+    cluster.settled()
+    programs[1].stop()
+    wait_until(shifts.working(2))
+    gap_ms = (shifts.all[-1].began_us - shifts.all[-2].ended_us) / 1000
+    assert 0 <= gap_ms < BUSY["lease_ms"], "a job that has ended is waited for no longer"
+    programs[1] = Program(cluster, 1, shifts)
+    wait_until(lambda: programs[1].node.controller.id == 2)
+    programs[2].stop()
+    wait_until(lambda: shifts.working(1)() or shifts.working(3)())
+    for program in programs.values():
+        program.stop()
+        assert program.error is None
+    shifts.check()
+
+
+def test_a_job_ends_within_its_lease_when_the_renewals_stop(fleet: Fleet) -> None:
+    """The others are frozen: no connection closes, the answers just cease."""
+    cluster, shifts = fleet.cluster(timing=BUSY), Shifts()
+    program = Program(cluster, 1, shifts)
+    cluster.start(2, 3)
+    wait_until(shifts.working(1))
+    cluster.settled(2, 3, 1)
+    cluster.freeze(2, 3)
+    wait_until(lambda: shifts.all[-1].ended_us, what="the job has ended")
+    shift = shifts.all[-1]
+    assert shift.ended_us < shift.lapsed_us
+    cluster.thaw(2, 3)
+    wait_until(lambda: len(shifts.all) > 1 or cluster.in_office(), what="there is an office again")
+    program.stop()
+    shifts.check()
+
+
+def test_coroutines_are_cancelled_within_the_lease_and_campaign_again(fleet: Fleet) -> None:
+    cluster, shifts = fleet.cluster(timing=BUSY), Shifts()
+    node = zelect.Node(cluster.conf(1))
+
+    async def main() -> None:
+        async with node:
+            async for office in node.offices():
+                await office.run(shifts.work_async(1, office))
+
+    program = threading.Thread(target=asyncio.run, args=(main(),))
+    program.start()
+    cluster.start(2, 3)
+    wait_until(shifts.working(1))
+    cluster.settled()
+    cluster.freeze(2, 3)
+    cancelled = shifts.all[-1]
+    wait_until(lambda: cancelled.ended_us, what="cancelled")
+    assert cancelled.ended_us < cancelled.lapsed_us
+    cluster.thaw(2, 3)
+    _bring_home(cluster, shifts)
+    node.ask_to_stop()
+    program.join(30)
+    assert not program.is_alive()
+    shifts.check()
+
+
+def _bring_home(cluster: Cluster, shifts: Shifts) -> None:
+    """Have node 1 work, whoever is in office: the others give it up one after the other."""
+
+    def there() -> bool:
+        head = cluster.in_office()
+        if head is not None and head.id != 1 and len(cluster.running()) == 2:
+            cluster.term(head.id)
+            cluster.exit_code(head.id)
+            cluster.start(head.id)
+            cluster.settled()
+        return shifts.working(1)()
+
+    wait_until(there, 60, what="node 1 works")
+
+
+def test_what_the_job_returns_and_raises(fleet: Fleet) -> None:
+    cluster = fleet.cluster((1,))
+    with zelect.Node(cluster.conf(1)) as node:
+        offices = iter(node.offices())
+        office = next(offices)
+        assert node.office is office
+        assert (office.node, office.term, office.previous, office.reason) == (1, 1, 0, "start")
+        assert 0 < office.remaining_ms < 400
+        assert office.run(lambda a, b: a + b, 1, 2) == 3
+        with pytest.raises(ZeroDivisionError):
+            office.run(lambda: 1 // 0)
+        office.check()
+        assert (node.controller.id, node.controller.term) == (1, 1)
+
+        async def job(value: int) -> int:
+            return value
+
+        async def failing() -> None:
+            raise ZeroDivisionError
+
+        async def both() -> None:
+            assert await office.run(job(7)) == 7
+            with pytest.raises(ZeroDivisionError):
+                await office.run(failing())
+
+        asyncio.run(both())
+        node.ask_to_stop()
+        with pytest.raises(zelect.OfficeLost):
+            office.check()
+        assert office.run(lambda: pytest.fail("runs out of office")) is None
+        assert next(offices, None) is None
+    assert node.office is None
+
+
+def test_a_program_is_called_back_and_the_office_waits_for_it(fleet: Fleet) -> None:
+    cluster, calls = fleet.cluster((1, 2), timing=BUSY, quorum="static"), list[tuple[str, int, int]]()
+    going = threading.Event()
+
+    def elected(office: zelect.Office) -> None:
+        calls.append(("elected", office.node, office.term))
+        going.wait()
+
+    def lost(office: zelect.Office) -> None:
+        calls.append(("lost", office.node, office.term))
+        assert office.lost
+
+    def controller(head: Controller) -> None:
+        calls.append(("controller", head.id, head.term))
+
+    node = zelect.Node(cluster.conf(1), on_elected=elected, on_lost=lost, on_controller=controller)
+    with node:
+        cluster.start(2)
+        wait_until(lambda: ("elected", 1, 1) in calls)
+        cluster.settled(1, 2)
+        node.ask_to_stop()
+        wait_until(lambda: ("lost", 1, 1) in calls)
+        still = cluster.in_office()
+        assert still is not None, "on_elected has not returned, so nothing is handed over"
+        assert still.id == 1
+        going.set()
+    assert ("controller", 1, 1) in calls
+    wait_until(lambda: (cluster.ask(2)["controller"] or 0) != 1)
+
+
+def test_an_unwell_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> None:
+    cluster, shifts, well = fleet.cluster(timing=BUSY), Shifts(), [True]
+    options: dict[str, object] = {"health": lambda: well[0], "health_every_s": 0.05, "hung_after_s": 5.0}
+    program = Program(cluster, 1, shifts, **options)
+    cluster.start(2, 3)
+    wait_until(shifts.working(1))
+    cluster.settled()
+    well[0] = False
+    wait_until(lambda: shifts.all[-1].ended_us)
+    head = cluster.settled(2, 3, term_above=shifts.all[-1].term)
+    well[0] = True
+    cluster.term(head.id)
+    program.stop()
+    shifts.check()
+
+
+def test_a_job_that_hangs_costs_the_office_but_nobody_acts_before_its_lease_has_ended(fleet: Fleet) -> None:
+    cluster = fleet.cluster(timing=BUSY)
+    goes_on = threading.Event()
+    times: dict[str, int] = {}
+
+    def hang(office: zelect.Office) -> None:
+        office.check()
+        cluster.settled(1, 2, 3)
+        goes_on.wait()
+        times["lapsed"] = office.lapses_us
+        office.check()
+
+    def program() -> None:
+        with node:
+            for office in node.offices():
+                times["term"] = office.term
+                office.run(hang, office)
+                return
+
+    node = zelect.Node(cluster.conf(1), hung_after_s=3.0)
+    thread = threading.Thread(target=program)
+    thread.start()
+    cluster.start(2, 3)
+    wait_until(lambda: "term" in times)
+    head = cluster.settled(2, 3, term_above=times["term"])
+    assert node.office is None
+    goes_on.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert times["lapsed"] < head.at_us
+
+
+OUTLASTS = """
+import sys, time, zelect
+def job(office):
+    print("works", flush=True)
+    while True: time.sleep(1)
+with zelect.Node(sys.argv[1], exits=True) as node:
+    for office in node.offices():
+        office.run(job, office)
+"""
+
+
+def test_a_process_ends_with_a_job_that_outlasts_its_lease(fleet: Fleet) -> None:
+    cluster = fleet.cluster((1, 2), timing=BUSY, quorum="static")
+    cluster.start(2)
+    command = [sys.executable, "-c", OUTLASTS, str(cluster.conf(1))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        try:
+            assert done.stdout is not None
+            assert done.stdout.readline() == "works\n"
+            cluster.freeze(2)
+            assert done.wait(30) == 70
+            assert done.stderr is not None
+            assert "outlasts its lease" in done.stderr.read()
+        finally:
+            done.kill()
+
+
+def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(fleet: Fleet, tmp_path: Path) -> None:
+    cluster = fleet.cluster((1,))
+    with (
+        zelect.Node(cluster.conf(1)) as node,
+        pytest.raises(CannotBind),
+        zelect.Node(cluster.conf(1)),
+    ):
+        pass
+    with pytest.raises(RuntimeError, match="does not run"):
+        node.offices()
+    with node:
+        assert next(iter(node.offices())).term == 2, "a node may be started anew"
+    with pytest.raises(zelect.ConfigError, match="cannot be read"):
+        zelect.Node(tmp_path / "nothing.toml")
+    with pytest.raises(ValueError, match="half of lease_ms = 400"):
+        zelect.Node(cluster.conf(1), margin_ms=201)
+
+
+# -- one office, without a node -------------------------------------------------------------------
+
+
+class Keeper:
+    """Stands for a node whose lease the test sets."""
+
+    def __init__(self, left_ms: int, margin_ms: int = 100) -> None:
+        self.post, self.margin_us = Post(), margin_ms * 1000
+        self.post.tenure = Tenure(3, 1, now_us() + left_ms * 1000)
+
+    def office(self) -> zelect.Office:
+        assert self.post.tenure is not None
+        return zelect.Office(self, self.post.tenure, Controller(1, 3, 2, "death"))
+
+
+def test_an_office_ends_a_margin_before_its_lease_and_for_ever() -> None:
+    keeper = Keeper(10_000)
+    office = keeper.office()
+    assert 9_000 < office.remaining_ms <= 9_900
+    keeper.post.tenure = Tenure(3, 1, now_us() + 99_000)
+    assert office.remaining_ms == 0
+    with pytest.raises(zelect.OfficeLost):
+        office.check()
+    keeper.post.tenure = Tenure(3, 1, now_us() + 10_000_000)
+    assert office.lost, "renewed too late for this one"
+    assert keeper.office().remaining_ms > 0
+
+
+@pytest.mark.parametrize("tenure", [None, Tenure(4, 1, 2**60), Tenure(3, 2, 2**60)])
+def test_another_tenure_is_not_this_office(tenure: Tenure | None) -> None:
+    keeper = Keeper(10_000)
+    office = keeper.office()
+    keeper.post.tenure = tenure
+    assert office.lost
+
+
+def test_a_late_event_loop_is_cancelled_that_much_earlier() -> None:
+    office = Keeper(10_000).office()
+    office.lag_us = 60_000
+    assert 9_000 < office.remaining_ms <= 9_840
+    office.lag_us = 10_000_000
+    assert 9_000 < office.remaining_ms <= 9_800, "by the margin again at most"
+
+
+def test_who_is_called_at_a_loss_is_called_once() -> None:
+    office, calls = Keeper(10_000).office(), list[str]()
+    office.when_lost(lambda: calls.append("before"))
+    office.lose()
+    office.lose()
+    office.when_lost(lambda: calls.append("after"))
+    assert calls == ["before", "after"]
+
+
+async def _boom() -> None:
+    raise ZeroDivisionError
+
+
+def _boom_now() -> None:
+    raise ZeroDivisionError
+
+
+async def _meets(what: str) -> None:
+    """Something is thrown into the job, and is none of its office's business."""
+    if what == "task":
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.create_task(_boom())
+    elif what == "thread":
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(_boom_now)
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("what", ["task", "thread", "timeout"])
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, told: bool) -> None:
+    """`told`: somebody notices the loss; else only the look at the clock before each step does."""
+
+    async def main() -> list[bool]:
+        keeper = Keeper(60_000)
+        office, steps = keeper.office(), list[bool]()
+
+        async def job() -> None:
+            await _meets(what)
+            while len(steps) < 1000:
+                steps.append(office.lost)
+                if len(steps) == 3:
+                    keeper.post.tenure = None
+                    if told:
+                        office.lose()
+                await asyncio.sleep(0)
+
+        await office.run(job())
+        assert not keeper.post.occupied
+        return steps
+
+    assert asyncio.run(main()) == [False] * 3
+
+
+def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
+    async def main() -> list[str]:
+        keeper, seen = Keeper(60_000), list[str]()
+        office = keeper.office()
+
+        async def job() -> None:
+            async def late() -> None:
+                keeper.post.tenure = None
+                raise ZeroDivisionError
+
+            try:
+                await asyncio.create_task(late())
+            except BaseException as error:
+                seen.append(type(error).__name__)
+                await asyncio.sleep(0)
+                seen.append("cleaned up")
+                raise
+
+        await office.run(job())
+        return seen
+
+    assert asyncio.run(main()) == ["CancelledError", "cleaned up"]
+
+
+def test_an_async_function_is_a_coroutine_and_one_that_only_makes_it_is_refused() -> None:
+    async def main() -> None:
+        keeper = Keeper(60_000)
+        office = keeper.office()
+
+        async def job(value: int) -> int:
+            assert keeper.post.occupied
+            await asyncio.sleep(0)
+            return value
+
+        assert await office.run(job, 7) == 7
+        with pytest.raises(TypeError, match="give run the coroutine itself"):
+            office.run(lambda: job(7))
+        assert not keeper.post.occupied
+
+    asyncio.run(main())
+
+
+def test_callbacks_that_nobody_would_await_are_refused(fleet: Fleet) -> None:
+    async def called(office: zelect.Office) -> None:
+        pytest.fail("never")
+
+    with pytest.raises(TypeError, match="on_lost is an async function"):
+        zelect.Node(fleet.cluster((1,)).conf(1), on_lost=called)  # type: ignore[arg-type]
+
+
+def test_a_coroutine_that_is_cancelled_twice_keeps_the_office_until_it_has_ended() -> None:
+    async def main() -> list[bool]:
+        keeper, seen = Keeper(60_000), list[bool]()
+        office, begun = keeper.office(), asyncio.Event()
+
+        async def job() -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                    seen.append(keeper.post.occupied)
+                raise
+
+        outer = asyncio.ensure_future(office.run(job()))
+        await begun.wait()
+        for _ in range(2):
+            outer.cancel()
+            for _ in range(4):
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+        assert not keeper.post.occupied
+        return seen
+
+    assert asyncio.run(main()) == [True] * 10
+
+
+def test_a_callback_that_exits_does_not_end_the_watch_over_the_office(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def leave(*words: object) -> None:
+        told.append("called")
+        sys.exit("enough")
+
+    with zelect.Node(fleet.cluster((1,)).conf(1), on_elected=leave, on_lost=leave, on_controller=leave) as node:
+        wait_until(lambda: node.office is not None and len(told) >= 2)
+    assert len(told) >= 3, "and of the loss"
+    assert "enough" in capsys.readouterr().err
+
+
+def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
+    with zelect.Node(fleet.cluster((1,)).conf(1)) as node:
+
+        def stops() -> None:
+            with pytest.raises(RuntimeError, match="waits for itself"):
+                node.stop()
+
+        async def stops_too() -> None:
+            with pytest.raises(RuntimeError, match="waits for itself"):
+                await asyncio.to_thread(node.stop)
+
+        async def both() -> None:
+            await office.run(stops_too())
+
+        office = next(iter(node.offices()))
+        office.run(stops)
+        asyncio.run(both())
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_a_wish_before_the_loop_turns_is_heeded(fleet: Fleet, process: bool) -> None:
+    cluster = fleet.cluster((1,))
+    for _ in range(5):
+        node = zelect.Node(cluster.conf(1), process=process)
+        node.start()
+        node.reload()
+        node.stop(30)
+
+
+def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
+    """The handlers of docs/embedding.md interrupt themselves."""
+    program = """if True:
+        import signal, sys, zelect
+        with zelect.Node(sys.argv[1], process=sys.argv[2] == "process") as node:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: node.ask_to_stop())
+            print("ready", flush=True)
+            for office in node.offices():
+                office.run(lambda: office.sleep(60))
+    """
+    cluster = fleet.cluster((1,))
+    for kind in ("thread", "process"):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(cluster.conf(1)), kind], stdout=subprocess.PIPE, cwd=ROOT
+        ) as run:
+            try:
+                assert run.stdout is not None
+                assert run.stdout.readline() == b"ready\n"
+                for number in range(4000):
+                    run.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
+                # A signal after the last line of the program ends it as it ends any other.
+                assert run.wait(40) in (0, -signal.SIGTERM, -signal.SIGINT, 1)
+            finally:
+                run.kill()
+
+
+def test_sleep_ends_with_the_office() -> None:
+    office = Keeper(250).office()
+    began_us = now_us()
+    with pytest.raises(zelect.OfficeLost):
+        office.sleep(60)
+    assert now_us() - began_us < 30_000_000
+    longer = Keeper(60_000).office()
+    longer.sleep(0.01)
+
+
+def test_importing_zelect_imports_nothing_of_weight() -> None:
+    code = "import sys, zelect; print([m for m in ('zmq', 'msgpack', 'redis', 'asyncio', 'click') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        zelect.nothing_like_it  # noqa: B018
+    assert set(zelect.__all__) <= set(dir(zelect)) | {name for name in zelect.__all__ if getattr(zelect, name)}

@@ -1,0 +1,121 @@
+"""Nodes that are not what their peers expect, by id or by settings: refused by name, and nothing changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
+from tests.support.ports import free_port
+from tests.support.redis_server import running_server
+from tests.support.waiting import wait_until
+from tests.support.watches import Board, TermWatch
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+def refused(cluster: Cluster, node: int, sender: int, reason: str) -> bool:
+    return any((fact["sender"], fact["reason"]) == (sender, reason) for fact in cluster.events(node, "message_refused"))
+
+
+def second_process(cluster: Cluster, node: int) -> int:
+    """Start another process with the id of `node` and its address, but a port and a data_dir of its
+    own; returns its key among the cluster's processes."""
+    other = cluster.directory / "other"
+    other.mkdir()
+    text = cluster.text(node, CALM).replace(str(cluster.data_dirs[node]), str(other / "data"))
+    text = text.replace("[node]", f'[node]\nlisten = "tcp://127.0.0.1:{free_port()}"')
+    (other / "conf.toml").write_text(text)
+    cluster.spawn(node + 20, other / "conf.toml", cluster.directory / f"n{node + 20}.log")
+    return node + 20
+
+
+@pytest.mark.parametrize("twin", [1, 2], ids=["controller's", "follower's"])
+def test_a_second_process_with_one_id_is_refused(fleet: Fleet, twin: int) -> None:
+    cluster = fleet.cluster(timing=CALM)
+    cluster.start()
+    head = cluster.settled()
+    others = set(cluster.ids) - {twin}
+    second = second_process(cluster, twin)
+    wait_until(lambda: all(refused(cluster, node, twin, "id_in_use") for node in others), 20, what="they refuse")
+    complaints = wait_until(lambda: cluster.events(twin, "complaint_heard"), 20, what="the first process hears of it")
+    assert complaints[0]["level"] == "error"
+    assert f"two processes say they are node {twin}" in complaints[0]["detail"]
+    assert all(cluster.counters(node)["refused_id_in_use"] > 0 for node in others)
+    holds_for(lambda: cluster.in_office() is not None, 1.5, "in office")
+    cluster.term(second)
+    assert cluster.exit_code(second) == 0
+    after = cluster.settled()
+    assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
+    for node in others:
+        known = next(peer for peer in cluster.ask(node)["peers"] if peer["id"] == twin)
+        assert not known["offline"], "the goodbye of the second process is not that of the first"
+        assert not known["dead"]
+
+
+def test_a_second_process_with_the_controllers_id_leaves_the_record_alone(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with running_server(tmp_path / "redis") as server:
+        cluster = fleet.cluster(redis_url=server.url, timing=CALM)
+        board = Board(server.url, cluster.name)
+        cluster.start()
+        head = cluster.settled()
+        board.published(head)
+        watch = TermWatch(board)
+        second = second_process(cluster, head.id)
+        others = set(cluster.ids) - {head.id}
+        wait_until(lambda: all(refused(cluster, node, head.id, "id_in_use") for node in others), 20, what="refused")
+        cluster.term(second)
+        assert cluster.exit_code(second) == 0
+        assert cluster.settled().term == head.term
+        wait_until(
+            lambda: board.nodes().get(head.id, {}).get("role") == "controller", what="its entry is its own again"
+        )
+        watch.stop()
+    assert watch.seen == [(head.term, head.id)]
+    assert watch.absent == 0, "the record of the living controller was taken away"
+
+
+def _slower(cluster: Cluster) -> str:
+    return cluster.text(3, {**CALM, "election_timeout_ms": 3500})
+
+
+def _larger(cluster: Cluster) -> str:
+    return cluster.text(3, CALM) + f'\n[[peers]]\nid = 4\naddress = "tcp://127.0.0.1:{free_port()}"\n'
+
+
+@pytest.mark.parametrize("change", [_slower, _larger], ids=["timing", "roster"])
+def test_a_node_with_other_settings_is_refused(fleet: Fleet, change: Callable[[Cluster], str]) -> None:
+    cluster = fleet.cluster(timing=CALM)
+    cluster.start()
+    head = cluster.settled()
+    assert head.id != 3
+    cluster.kill(3)
+    cluster.conf(3).write_text(change(cluster))
+    cluster.start(3)
+    wait_until(lambda: all(refused(cluster, node, 3, "settings_mismatch") for node in (1, 2)), 20, what="they refuse")
+    wait_until(lambda: refused(cluster, 3, head.id, "settings_mismatch"), 20, what="and is refused")
+    assert all(fact["level"] == "warning" for fact in cluster.events(3, "message_refused"))
+    assert cluster.ask(3)["controller"] is None, "it follows nobody"
+    holds_for(lambda: cluster.in_office() is not None, 1.0, "in office")
+    assert cluster.settled(1, 2).term == head.term
+    cluster.kill(3)
+    cluster.write(3, CALM)
+    cluster.start(3)
+    assert cluster.settled().term == head.term, "and is welcome again with the right settings"
+
+
+def test_a_node_with_other_settings_is_told_what_must_be_equal(fleet: Fleet) -> None:
+    cluster = fleet.cluster(timing=CALM)
+    cluster.conf(3).write_text(_slower(cluster))
+    cluster.start()
+    cluster.settled(1, 2)
+    wait_until(lambda: refused(cluster, 3, 1, "settings_mismatch"), 20, what="refused")
+    wait_until(lambda: "must be equal" in json.dumps(cluster.events(3)), 10, what="the mend in the log of node 3")

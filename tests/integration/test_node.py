@@ -1,0 +1,146 @@
+"""One real node whose peers are played by the test: what it says rests on what it saved (R1, R4), and
+it does not trust itself after a turn of its loop that came late (R14)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import zmq
+
+from tests.support.clusters import CALM, Cluster, Fleet, fleet_of
+from tests.support.waiting import wait_until
+from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Refusal, Trigger, Voting, VotResp
+from zelect.core.quorum import Record
+from zelect.core.timing import Timing
+from zelect.node.storage.vote_store import SLOT_BYTES
+from zelect.system.clock import now_us
+from zelect.wire import decode, encode
+
+T = TypeVar("T")
+
+NODE, OTHER = 1, 3
+TERM = 7
+
+
+class Played:
+    """The peers of node `NODE` of `cluster`: what they are told is kept, and they say what the test
+    wants them to."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.heard: list[Envelope] = []
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._digest = cluster.config(NODE).settings().digest()
+        self._ears = []
+        for peer in cluster.ids:
+            if peer != NODE:
+                ear = self._context.socket(zmq.ROUTER)
+                ear.bind(cluster.addresses[peer])
+                self._ears.append(ear)
+        self._mouth = self._context.socket(zmq.DEALER)
+        self._mouth.connect(cluster.addresses[NODE])
+
+    def say(self, peer: int, term: int, message: Message) -> None:
+        incarnation = peer  # its first and only one
+        self._mouth.send(encode(Envelope(self.cluster.name, peer, incarnation, self._digest, term, message)))
+
+    def listen(self) -> list[Envelope]:
+        """Everything that was heard so far."""
+        for ear in self._ears:
+            while ear.poll(0):
+                self.heard.append(decode(ear.recv_multipart()[-1]))
+        return self.heard
+
+    def answer(self) -> VotResp:
+        """The answer to a vote that was asked for."""
+        wait_until(lambda: self.told(VotResp), what="an answer")
+        return self.told(VotResp)[0]
+
+    def told(self, kind: type[T]) -> list[T]:
+        """The messages of one type that were heard so far."""
+        return [one.message for one in self.listen() if isinstance(one.message, kind)]
+
+    def greeted(self) -> None:
+        """Wait until the node has connections to its peers."""
+        wait_until(lambda: len(self.told(NodeOnline)) == len(self._ears), what="the node's greetings")
+
+    def ask(self) -> None:
+        """Ask the node for its vote."""
+        record = Record(0, 0, self.cluster.ids)
+        self.say(OTHER, TERM, Voting(False, 1, TERM, record, Trigger.TIMEOUT, 0, 0))
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def played(fleet: Fleet) -> Iterator[Played]:
+    made = Played(fleet.cluster(timing=CALM))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_r1_a_vote_is_on_disk_when_it_is_heard_of(played: Played) -> None:
+    played.cluster.start(NODE)
+    played.greeted()
+    played.ask()
+    assert played.answer().granted
+    saved = played.cluster.saved(NODE)
+    assert (saved.term, saved.voted_for) == (TERM, OTHER)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to limit the files of another process")
+def test_r1_nobody_hears_of_a_vote_that_could_not_be_saved(played: Played) -> None:
+    played.cluster.start(NODE)
+    played.greeted()
+    limits = (SLOT_BYTES, resource.RLIM_INFINITY)  # room for the log and the slot that is written, none for another
+    resource.prlimit(played.cluster.processes[NODE].pid, resource.RLIMIT_FSIZE, limits)
+    played.ask()
+    assert played.cluster.exit_code(NODE) == 3
+    assert played.cluster.saved(NODE).voted_for == 0
+    assert played.told(VotResp) == []
+
+
+def test_r4_a_node_that_restarts_is_silent_and_knows_it(played: Played) -> None:
+    played.cluster.start(NODE)
+    played.greeted()
+    played.cluster.kill(NODE)
+    played.heard.clear()
+    played.cluster.start(NODE)
+    played.greeted()
+    played.ask()
+    answer = played.answer()
+    assert (answer.granted, answer.reason) == (False, Refusal.SILENT)
+
+
+def test_r14_a_follower_that_overslept_campaigns_in_the_turn_after_the_late_one(fleet: Fleet) -> None:
+    """Its controller is silent, and nothing else happens that would wake it again."""
+    played = Played(fleet.cluster())
+    try:
+        played.cluster.start(NODE)
+        played.greeted()
+        record = Record(TERM, 1, played.cluster.ids, lives=(played.told(NodeOnline)[0].life, 2, 3))
+        played.say(OTHER, TERM, Ping(1, True, record, (NODE, 2)))
+        wait_until(lambda: any(pong.number == 1 for pong in played.told(Pong)), what="the node follows")
+        played.cluster.freeze(NODE)
+        until_us = now_us() + 3 * Timing().promise_us
+        wait_until(lambda: now_us() > until_us)
+        played.heard.clear()
+        played.cluster.thaw(NODE)
+        wait_until(lambda: played.told(Voting), what="a campaign")
+        assert played.cluster.counters(NODE)["loop_late"] > 0
+    finally:
+        played.close()

@@ -1,0 +1,175 @@
+"""A node as a child process: what a busy interpreter costs a thread, and not a child; deaths on either side."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import zelect
+from tests.support.clusters import CALM, ROOT, Fleet, fleet_of
+from tests.support.waiting import wait_until
+from zelect.system.clock import now_us
+
+BUSY = {"heartbeat_ms": 100, "lease_ms": 800, "election_timeout_ms": 1000, "stagger_ms": 100, "down_after_ms": 4000}
+HELD_MS = 2500
+"""For how long a job holds the interpreter's lock: longer than the lease, and than anybody's promise."""
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+def child_of_this_process() -> psutil.Process:
+    (child,) = [p for p in psutil.Process().children() if "--tie" in p.cmdline()]
+    return child
+
+
+def hold_the_interpreter() -> None:
+    """What a C library does that forgets to let go."""
+    ctypes.PyDLL(None).usleep(HELD_MS * 1000)
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["thread", "process"])
+def test_a_job_that_holds_the_interpreter(fleet: Fleet, process: bool) -> None:
+    cluster = fleet.cluster(timing=BUSY)
+    node = zelect.Node(cluster.conf(1), process=process)
+    with node:
+        cluster.start(2, 3)
+        office = next(iter(node.offices()))
+        cluster.settled()
+        began_us = now_us()
+        office.run(hold_the_interpreter)
+        assert now_us() - began_us >= HELD_MS * 1000
+        if process:
+            assert not office.lost, "its node renewed the lease meanwhile"
+            assert cluster.ask(2)["term"] == office.term
+        else:
+            assert office.lost
+            assert cluster.controller(term_above=office.term).id != 1
+
+
+def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -> None:
+    cluster, ends = fleet.cluster(timing=CALM), threading.Event()
+    ended_us = [0]
+
+    def job(office: zelect.Office) -> None:
+        wait_until(lambda: office.lost)
+        assert not ends.wait(0.5)  # long after its node's death could be proven
+        ended_us[0] = now_us()
+
+    node = zelect.Node(cluster.conf(1), process=True)
+    node.start()
+    cluster.start(2, 3)
+    offices = iter(node.offices())
+    office = next(offices)
+    cluster.settled()
+    thread = threading.Thread(target=office.run, args=(job, office))
+    thread.start()
+    child_of_this_process().kill()
+    head = cluster.controller(term_above=office.term)
+    thread.join()
+    assert ended_us[0] < head.at_us
+    with pytest.raises(zelect.NodeFailed, match="ended with code -9"):
+        next(offices)
+    with pytest.raises(zelect.NodeFailed, match="ended with code -9"):
+        node.stop()
+
+    node.start()  # lock and port are free again
+    wait_until(lambda: node.controller.id, what="its loop runs")
+    child_of_this_process().terminate()
+    wait_until(lambda: node.ended, what="the node went although nobody here told it to")
+    node.stop()
+
+
+def test_a_frozen_child_costs_the_office_in_time(fleet: Fleet) -> None:
+    cluster = fleet.cluster((1,), timing=BUSY)
+    with zelect.Node(cluster.conf(1), process=True) as node:
+        office = next(iter(node.offices()))
+        child = child_of_this_process()
+        child.suspend()
+        frozen_us = now_us()
+        with pytest.raises(zelect.OfficeLost):
+            office.sleep(60)
+        assert now_us() < office.lapses_us
+        assert office.lapses_us <= frozen_us + BUSY["lease_ms"] * 1000
+        child.resume()
+        again = next(iter(node.offices()))
+        assert again is not office
+        assert again.term >= office.term
+
+
+HOLDS = """
+import ctypes, sys, zelect
+def job(office):
+    print(office.term, flush=True)
+    ctypes.PyDLL(None).usleep(60_000_000)
+with zelect.Node(sys.argv[1], process=True, exits=True) as node:
+    for office in node.offices():
+        office.run(job)
+"""
+
+
+def test_a_program_that_holds_its_interpreter_past_the_lease_is_killed_by_its_child(fleet: Fleet) -> None:
+    """The renewals stop, and nothing in the program itself could end the job."""
+    cluster = fleet.cluster(timing=CALM)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLDS.replace("job)", "job, office)"), str(cluster.conf(1))]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as program:
+        try:
+            cluster.start(2, 3)
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"1\n"
+            cluster.settled()
+            cluster.freeze(2, 3)
+            frozen_us = now_us()
+            assert program.wait(30) == -signal.SIGKILL
+            assert now_us() - frozen_us < 1000 * int(CALM["lease_ms"])
+        finally:
+            program.kill()
+
+
+PROGRAM = """
+import sys, threading, zelect
+def job(office):
+    print(office.term, flush=True)
+    while True: office.sleep(0.01)
+with zelect.Node(sys.argv[1], process=True) as node:
+    for office in node.offices():
+        office.run(job, office)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_end_of_the_program_is_the_childs(fleet: Fleet, number: signal.Signals) -> None:
+    cluster = fleet.cluster(timing=CALM)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, str(cluster.conf(1))]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+        cluster.start(2, 3)
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"1\n"
+        cluster.settled()
+        (child,) = psutil.Process(program.pid).children()
+        began_us = now_us()
+        program.send_signal(number)
+        program.wait(30)
+        head = cluster.controller(term_above=1)
+        assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it said goodbye: nobody had to wait"
+        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_what_keeps_a_child_from_starting_is_raised(fleet: Fleet) -> None:
+    cluster = fleet.cluster((1,))
+    with zelect.Node(cluster.conf(1)), pytest.raises(zelect.ChildFailed, match="cannot listen on"):
+        zelect.Node(cluster.conf(1), process=True).start()

@@ -1,0 +1,143 @@
+"""Whole programs with a node in them, killed and frozen: their jobs never overlap, in threads or coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
+from tests.support.waiting import wait_until
+from zelect.api.steps import Steps
+from zelect.system.clock import now_us
+
+BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
+
+BEGIN = """
+import asyncio, os, sys, time, zelect
+out = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def say(office):
+    at_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+    os.write(out, f"{at_us} {office.node} {office.term}\\n".encode())
+"""
+THREAD = (
+    BEGIN
+    + """
+def job(office):
+    while True:
+        office.sleep(0.002)
+        say(office)
+with zelect.Node(sys.argv[1], process=len(sys.argv) > 3) as node:
+    for office in node.offices():
+        office.run(job, office)
+"""
+)
+COROUTINE = (
+    BEGIN
+    + """
+async def job(office):
+    while True:
+        await asyncio.sleep(0.002)
+        say(office)
+async def main():
+    async with zelect.Node(sys.argv[1]) as node:
+        async for office in node.offices():
+            await office.run(job(office))
+asyncio.run(main())
+"""
+)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+def start(cluster: Cluster, out: Path, program: str, *words: str) -> None:
+    for node in cluster.ids:
+        command = [sys.executable, "-c", program, str(cluster.conf(node)), str(out), *words]
+        with cluster.log_of(node).open("ab") as log:
+            cluster.processes[node] = subprocess.Popen(
+                command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+
+def lines(out: Path) -> list[tuple[int, int, int]]:
+    """(when, node, term) of each step of a job, by time."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted((int(a), int(b), int(c)) for a, b, c in (line.split() for line in out.read_text().splitlines()))
+    return []
+
+
+def worker(out: Path, term_above: int = 0) -> tuple[int, int, int]:
+    """The newest step, once one of a term above has been made."""
+    found = wait_until(lambda: (rows := lines(out)) and rows[-1][2] > term_above and rows[-1], 40)
+    assert isinstance(found, tuple)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("program", "words"), [(THREAD, ()), (THREAD, ("process",)), (COROUTINE, ())], ids=["thread", "child", "coroutine"]
+)
+def test_jobs_of_killed_and_frozen_programs_never_overlap(
+    fleet: Fleet, tmp_path: Path, program: str, words: tuple[str, ...]
+) -> None:
+    cluster, out = fleet.cluster(timing=BUSY), tmp_path / "steps"
+    start(cluster, out, program, *words)
+    _, first, term = worker(out)
+    cluster.settled()
+    cluster.freeze(first)
+    frozen_us = now_us()
+    at_us, second, term = worker(out, term) if not words else _kept(cluster, out, term)
+    if not words:
+        assert max(at for at, node, _ in lines(out) if node == first) < frozen_us + BUSY["lease_ms"] * 1000 < at_us
+    cluster.thaw(first)
+    cluster.settled()
+    cluster.kill(second)
+    worker(out, term)
+    spans: dict[int, tuple[int, int]] = {}
+    for at, _, one in lines(out):
+        spans[one] = (spans.get(one, (at, at))[0], at)
+    assert all(one[1] < other[0] for one, other in pairwise([spans[key] for key in sorted(spans)]))
+
+
+def _kept(cluster: Cluster, out: Path, term: int) -> tuple[int, int, int]:
+    """A frozen program whose node is a process of its own: that renews, and nobody takes over."""
+    before = cluster.controller()
+    wait_until(lambda: cluster.ask(before.id)["lease_left_ms"] > 0)
+    assert cluster.controller().term == term
+    return lines(out)[-1]
+
+
+def test_a_step_is_taken_only_in_office_and_cleaning_up_is_not_disturbed() -> None:
+    lost, done = [False], list[str]()
+
+    async def job() -> None:
+        try:
+            for step in ("first", "second", "third"):
+                done.append(step)
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            done.append("cleaned up")
+
+    async def main() -> None:
+        steps = Steps(job(), lambda: lost[0])
+        task = asyncio.create_task(steps)
+        await asyncio.sleep(0)
+        lost[0] = True
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert steps.cancelled
+
+    asyncio.run(main())
+    assert done == ["first", "cleaned up"]

@@ -1,0 +1,242 @@
+"""Redis killed, hung, full, read-only, flushed, locked, absent: elections go on, the nodes say what
+is wrong, and the record is right again afterwards and never goes back (R13)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.ports import free_port
+from tests.support.redis_server import running_server
+from tests.support.waiting import wait_until
+from tests.support.watches import Board, TermWatch
+from zelect.client.query import NodeReport
+from zelect.devcluster.bundled_server import RedisServer
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server for one test, which may do with it what it likes."""
+    (tmp_path / "redis").mkdir()
+    with running_server(tmp_path / "redis") as running:
+        yield running
+
+
+def start_again(server: RedisServer) -> None:
+    server.start()
+    server.wait_ready(30)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What happens to Redis, how it ends, and a word of what the nodes must say of it."""
+
+    begin: Callable[[RedisServer, Board], object]
+    end: Callable[[RedisServer, Board], object]
+    word: str
+
+
+TROUBLES = {
+    "killed": Trouble(lambda server, board: server.kill(), lambda server, board: start_again(server), "refused"),
+    "hung": Trouble(lambda server, board: server.freeze(), lambda server, board: server.thaw(), "time-out"),
+    "full": Trouble(
+        lambda server, board: board.client.config_set("maxmemory", 1),
+        lambda server, board: board.client.config_set("maxmemory", 0),
+        "OOM",
+    ),
+    "read-only": Trouble(
+        lambda server, board: board.client.replicaof("127.0.0.1", free_port()),
+        lambda server, board: board.client.replicaof("no", "one"),
+        "READONLY",
+    ),
+}
+
+
+def says_down(cluster: Cluster, node: int, word: str) -> None:
+    """Wait until `node` says that Redis is down, and why."""
+
+    def said() -> bool:
+        store = cluster.ask(node).get("store", {})
+        return store.get("state") == "down" and word in store.get("problem", "")
+
+    wait_until(said, 20, what=f"node {node} says Redis is down: {word}")
+    assert any(word in fact["problem"] for fact in cluster.events(node, "store_down"))
+
+
+def status(cluster: Cluster) -> dict[str, Any]:
+    """What `zelect status --json` prints while somebody is in office."""
+    done = zelect("status", "-c", cluster.conf(cluster.ids[0]), "--json", "--timeout", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    state: dict[str, Any] = json.loads(done.stdout)
+    return state
+
+
+def right_again(cluster: Cluster, board: Board, head: NodeReport) -> None:
+    board.published(head)
+    wait_until(
+        lambda: {node for node, entry in board.nodes().items() if entry["status"] == "running"} >= cluster.running(),
+        20,
+        what="every node's entry",
+    )
+    wait_until(
+        lambda: all(cluster.ask(node)["store"]["state"] == "up" for node in cluster.running()), 20, what="store up"
+    )
+    assert cluster.ask(head.id)["store"]["published_term"] == head.term
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: str) -> None:
+    trouble = TROUBLES[kind]
+    cluster = fleet.cluster(redis_url=server.url, timing=CALM)
+    board = Board(server.url, cluster.name)
+    cluster.start()
+    first = cluster.settled()
+    right_again(cluster, board, first)
+    watch = TermWatch(board)
+    trouble.begin(server, board)
+    says_down(cluster, first.id, trouble.word)
+    state = status(cluster)
+    store = state["store"]
+    assert (store["url"], store["state"], store["published_term"]) == (server.url, "down", first.term)
+    assert trouble.word in store["problem"]
+
+    cluster.kill(first.id)
+    second = cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
+    says_down(cluster, second.id, trouble.word)
+    cluster.start(first.id)
+    assert cluster.settled().term == second.term, "a node starts without Redis, too"
+    cluster.term(second.id)
+    assert cluster.exit_code(second.id) == 0, "a goodbye does not wait for Redis"
+    third = cluster.settled(*set(cluster.ids) - {second.id}, term_above=second.term)
+
+    trouble.end(server, board)
+    right_again(cluster, board, third)
+    assert cluster.settled(*cluster.running()).term == third.term, "the return of Redis changes nothing in office"
+    terms = [int(election["term"]) for election in board.elections()]
+    assert terms == sorted(set(terms))
+    assert terms[-1] == third.term
+    watch.stop()
+
+
+def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisServer) -> None:
+    # Faster than calm: a node that was just restarted votes only after an election timeout (R4).
+    # The roster votes: a witness that is flushed all the time would be a stranger all the time.
+    timing = {**CALM, "lease_ms": 1200, "election_timeout_ms": 1500}
+    cluster = fleet.cluster(redis_url=server.url, timing=timing, quorum="static")
+    board = Board(server.url, cluster.name)
+    watch, over = TermWatch(board), threading.Event()
+
+    def flush() -> None:
+        client = Board(server.url, cluster.name).client
+        while not over.wait(0.03):
+            client.flushall()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        cluster.start()
+        head = cluster.settled()
+        for _ in range(3):
+            cluster.kill(head.id)
+            after = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
+            cluster.start(head.id)
+            head = cluster.settled(term_above=after.term - 1)
+    finally:
+        over.set()
+        thread.join()
+    right_again(cluster, board, head)
+    board.client.flushall()
+    right_again(cluster, board, head)
+    assert cluster.in_office() is not None
+    watch.stop()
+
+
+def test_a_restored_old_dump_is_overwritten(fleet: Fleet, server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=server.url, timing=CALM)
+    board = Board(server.url, cluster.name)
+    cluster.start()
+    first = cluster.settled()
+    right_again(cluster, board, first)
+    parts = ("controller", "nodes", "elections")
+    dumps = {part: board.client_bytes.dump(board.key(part)) for part in parts}
+    cluster.kill(first.id)
+    second = cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
+    right_again(cluster, board, second)
+    for part in parts:
+        board.client_bytes.restore(board.key(part), 0, dumps[part], replace=True)
+    right_again(cluster, board, second)
+    left = board.client.pttl(board.key("controller"))
+    assert left > 0, "it expires again"
+
+
+def test_wrong_password(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    with running_server(tmp_path / "locked", "--requirepass", "rightOne") as server:
+        cluster = fleet.cluster(redis_url=f"redis://:wrongOne@127.0.0.1:{server.port}/0", timing=CALM)
+        cluster.start()
+        head = cluster.settled()
+        for node in cluster.ids:
+            says_down(cluster, node, "WRONGPASS")
+            assert "redis.url" in cluster.ask(node)["store"]["problem"], "names the mend"
+            assert "wrongOne" not in json.dumps(cluster.ask(node))
+            assert "wrongOne" not in cluster.log_of(node).read_text()
+        assert "wrongOne" not in json.dumps(status(cluster))
+        cluster.kill(head.id)
+        cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
+
+
+def test_unreachable_at_the_start_and_there_later(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "late").mkdir()
+    server = RedisServer(tmp_path / "late", free_port())
+    cluster = fleet.cluster(redis_url=server.url, timing=CALM)
+    cluster.start()
+    head = cluster.settled()
+    for node in cluster.ids:
+        says_down(cluster, node, "refused")
+    try:
+        start_again(server)
+        right_again(cluster, Board(server.url, cluster.name), head)
+    finally:
+        server.stop()
+
+
+def test_no_redis_configured(fleet: Fleet) -> None:
+    cluster = fleet.cluster(redis_url="", timing=CALM)
+    cluster.start()
+    head = cluster.settled()
+    for node in cluster.ids:
+        says_down(cluster, node, "not configured")
+    none = {"url": "", "state": "down", "published_term": None, "problem": "not configured"}
+    assert status(cluster)["store"] == none
+    cluster.kill(head.id)
+    second = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
+    cluster.term(second.id)
+    assert cluster.exit_code(second.id) == 0
+
+
+def test_two_clusters_share_a_redis_without_meeting(fleet: Fleet, server: RedisServer) -> None:
+    one = fleet.cluster(redis_url=server.url, timing=CALM)
+    other = fleet.cluster(redis_url=server.url, timing=CALM)
+    one.start()
+    first = one.settled()
+    right_again(one, Board(server.url, one.name), first)
+    other.start()
+    second = other.settled()
+    right_again(other, Board(server.url, other.name), second)
+    one.term(*one.ids)
+    assert [one.exit_code(node) for node in one.ids] == [0, 0, 0]
+    holds_for(lambda: Board(server.url, other.name).names(second), 0.5, "the other cluster's record")
+    assert not Board(server.url, one.name).nodes()

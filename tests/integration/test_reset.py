@@ -1,0 +1,225 @@
+"""The operator's last resort, with real nodes: `zelect electorate reset` founds a lost electorate anew,
+nodes of the old one are refused until they are told to join, and then they follow and vote (R11)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.redis_server import running_server
+from tests.support.waiting import wait_until
+from zelect.client.query import NodeReport
+from zelect.devcluster.bundled_server import RedisServer
+
+UNHURRIED = {
+    "heartbeat_ms": 150,
+    "lease_ms": 1200,
+    "election_timeout_ms": 1500,
+    "stagger_ms": 100,
+    "down_after_ms": 1500,
+}
+SEVERAL_S = 2 * 1.5
+"""Two election timeouts: enough for whoever could campaign."""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with running_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["dynamic", "static"])
+def cluster(request: pytest.FixtureRequest, fleet: Fleet, server: RedisServer) -> Cluster:
+    return fleet.cluster(redis_url=server.url, timing=UNHURRIED, quorum=request.param)
+
+
+def reset(cluster: Cluster, *arguments: str | int, typed: str = "") -> subprocess.CompletedProcess[str]:
+    return zelect("electorate", "-c", cluster.conf(1), "reset", *arguments, typed=typed)
+
+
+def electorate(cluster: Cluster, node: int) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.ask(node).get("electorate", {})
+    return found
+
+
+def lost(cluster: Cluster, *left: int) -> NodeReport:
+    """Three have a controller, all but `left` are killed at once; returns the last controller."""
+    cluster.start()
+    head = cluster.settled()
+    cluster.kill(*set(cluster.ids) - set(left))
+    wait_until(lambda: cluster.in_office(0.05) is None, 20, what="out of office")
+    return head
+
+
+def founded(done: subprocess.CompletedProcess[str]) -> int:
+    """The foundation that a reset printed."""
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"founded anew: foundation (\d+) ", done.stdout)
+    assert said is not None, done.stdout
+    assert f"zelect electorate reset --join {said[1]} NODE..." in done.stdout, "what to tell the others"
+    return int(said[1])
+
+
+def refused(cluster: Cluster, node: int, foundation: int) -> None:
+    """`node` of the old foundation gets nowhere, and its log says how it would."""
+    how = f"zelect electorate reset --join {foundation} {node}"
+    wait_until(lambda: how in cluster.log_of(node).read_text(), 20, what=f"node {node} is told how")
+    holds_for(
+        lambda: electorate(cluster, node)["foundation"] == 0 and not cluster.ask(node)["in_office"],
+        SEVERAL_S,
+        "it neither follows nor leads",
+    )
+    assert cluster.ask(node)["controller"] is None
+    assert cluster.counters(node)["refused_other_foundation"] > 0
+
+
+def has(cluster: Cluster, foundation: int, *members: int) -> None:
+    """All `members` follow one of them in `foundation`, and make up its electorate."""
+    wait_until(
+        lambda: all(
+            (one.get("foundation"), one.get("members")) == (foundation, list(members))
+            for one in (electorate(cluster, node) for node in members)
+        ),
+        40,
+        what=f"foundation {foundation} has {members}",
+    )
+    cluster.settled(*members)
+
+
+def test_what_was_lost_is_founded_anew_and_the_old_ones_follow_when_told(cluster: Cluster) -> None:
+    head = lost(cluster, 3)
+    foundation = founded(reset(cluster, 3, typed=f"{cluster.name}\n"))
+    new = cluster.controller(term_above=head.term)
+    assert new.id == 3
+    assert (new.foundation, new.members) == (foundation, (3,))
+
+    cluster.start(1)
+    refused(cluster, 1, foundation)
+    assert cluster.controller().term == new.term, "it does not disturb the new electorate either"
+    assert electorate(cluster, 3)["members"] == [3]
+    joined = reset(cluster, "--join", foundation, "--yes-i-know", 1)
+    assert joined.returncode == 0, joined.stderr
+    assert f"node 1 joined foundation {foundation}" in joined.stdout
+    has(cluster, foundation, 1, 3)
+
+    cluster.start(2)
+    refused(cluster, 2, foundation)
+    assert reset(cluster, "--join", foundation, 2, typed=f"{cluster.name}\n").returncode == 0
+    has(cluster, foundation, 1, 2, 3)
+
+    before = cluster.settled()
+    cluster.kill(before.id)
+    after = cluster.settled(*set(cluster.ids) - {before.id}, term_above=before.term)
+    assert after.foundation == foundation, "they vote in it"
+
+
+@pytest.mark.parametrize("quorum", ["dynamic", "static"])
+def test_a_foundation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
+    cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=UNHURRIED, quorum=quorum)
+    head = lost(cluster, 4, 5)
+    foundation = founded(reset(cluster, 4, 5, "--yes-i-know"))
+    has(cluster, foundation, 4, 5)
+    term = cluster.settled(4, 5, term_above=head.term).term
+    cluster.kill(4, 5)
+    cluster.start(1, 4, 5)
+    assert cluster.settled(4, 5, term_above=term).foundation == foundation
+    refused(cluster, 1, foundation)
+
+
+def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
+    lost(cluster, 3)
+    for typed in ("", "\n", "yes\n", f"{cluster.name}x\n"):
+        done = reset(cluster, 3, typed=typed)
+        assert done.returncode == 2, (typed, done)
+        assert "nothing was changed" in done.stderr
+        assert done.stdout == ""
+        assert f"founds the electorate of {cluster.name} anew with 3." in done.stderr
+        assert "(1, 2) still runs somewhere" in done.stderr, "whom to make sure of"
+        assert "two controllers may be in office at once" in done.stderr
+    assert electorate(cluster, 3)["foundation"] == 0
+    assert not cluster.events(3, "electorate_founded")
+
+
+def test_nothing_is_founded_while_somebody_is_in_office(cluster: Cluster) -> None:
+    cluster.start()
+    head = cluster.settled()
+    done = reset(cluster, 1, 2, 3, "--yes-i-know")
+    assert done.returncode == 1
+    assert f"node {head.id} is in office (term {head.term}): nothing is lost, nothing was changed" in done.stderr
+    assert cluster.settled().term == head.term
+    assert {electorate(cluster, node)["foundation"] for node in cluster.ids} == {0}
+
+
+def test_a_foundation_that_nobody_is_in_or_that_is_its_own_is_not_joined(cluster: Cluster) -> None:
+    lost(cluster, 3)
+    done = reset(cluster, "--join", 7, "--yes-i-know", 3)
+    assert done.returncode == 1
+    assert "no node that answers is in foundation 7" in done.stderr
+    assert electorate(cluster, 3)["foundation"] == 0
+    foundation = founded(reset(cluster, 3, "--yes-i-know"))
+    again = reset(cluster, "--join", foundation, "--yes-i-know", 3)
+    assert again.returncode == 1
+    assert f"node 3 refused: this node is in foundation {foundation}" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name the nodes; the members are 1, 2, 3"),
+        (["--yes-i-know"], "name the nodes"),
+        ([4], "node 4 is not in the configuration; the members are 1, 2, 3"),
+        ([1, 9], "node 9 is not in the configuration"),
+        ([0], "Invalid value"),
+        (["one"], "Invalid value"),
+        (["--join", 0, 1], "Invalid value for '--join'"),
+        (["--join", 5], "name the nodes"),
+        (["--force", 1], "No such option"),
+    ],
+)
+def test_bad_usage(fleet: Fleet, arguments: list[str | int], said: str) -> None:
+    done = reset(fleet.cluster(), *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_without_a_configuration(tmp_path: Path) -> None:
+    assert zelect("electorate", "-c", tmp_path / "none.toml", "reset", "--yes-i-know", 1).returncode == 2
+    assert zelect("electorate", "--dir", tmp_path, "reset", "--yes-i-know", 1).returncode == 2
+    assert zelect("electorate", "-c", "a", "--dir", "b", "reset", 1).returncode == 2
+
+
+def test_its_help_needs_no_cluster() -> None:
+    done = zelect("electorate", "reset", "--help")
+    assert done.returncode == 0
+    assert "Found a lost electorate anew" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [[1], [1, 2, 3], ["--join", 5, 2]])
+def test_who_does_not_answer_can_not_be_told(fleet: Fleet, arguments: list[str | int]) -> None:
+    done = reset(fleet.cluster(), "--yes-i-know", *arguments)
+    assert done.returncode == 5
+    assert "does not answer: start it first" in done.stderr
+
+
+def test_founding_with_one_that_is_down_changes_nobody(fleet: Fleet) -> None:
+    cluster = fleet.cluster(timing=UNHURRIED)
+    lost(cluster, 3)
+    done = reset(cluster, "--yes-i-know", 2, 3)
+    assert done.returncode == 5
+    assert "node 2 does not answer" in done.stderr
+    assert electorate(cluster, 3)["foundation"] == 0

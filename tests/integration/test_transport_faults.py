@@ -1,0 +1,208 @@
+"""The transport between real processes: death, freezes, restarts, and hostile strangers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+from tests.support.wires import LIMIT_BYTES, Loop, Pair, Strangers, at, loop
+from zelect.core.events import Evidence
+from zelect.core.timing import Proof
+from zelect.node.transport.transport import LinkChange
+from zelect.system.clock import now_us
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def alone() -> Iterator[Loop]:
+    with loop(free_port(), {}) as made:
+        yield made
+
+
+@pytest.fixture
+def strangers() -> Iterator[Strangers]:
+    made = Strangers()
+    yield made
+    made.close()
+
+
+# -- death and freezes ------------------------------------------------------------------------------
+
+
+def test_killed_peer_is_down_and_refused(pair: Pair) -> None:
+    pair.loop.until_up(2)
+    pair.peer.kill()
+    pair.loop.until(lambda: pair.loop.changes[-1] == LinkChange(2, False))
+    pair.loop.transport.probe(2, 7)
+    pair.loop.until(lambda: pair.loop.verdicts)
+    (verdict,) = pair.loop.verdicts
+    assert (verdict.peer, verdict.incarnation, verdict.evidence) == (2, 7, Evidence.REFUSED)
+    assert pair.loop.transport.counters["probes"] == 1
+    assert pair.loop.transport.counters["proofs"] == 1
+
+
+def test_waiting_verdict_is_a_deadline() -> None:
+    """A probe begun after the verdicts were fetched may be decided at once: the loop must not sleep."""
+    with loop(free_port(), {2: at(free_port())}, Proof.NONE) as made:
+        made.transport.probe(2, 7)
+        assert made.transport.deadline_us() <= now_us()
+        assert [verdict.evidence for verdict in made.transport.verdicts()] == [None]
+        assert made.transport.deadline_us() > now_us()
+
+
+def test_restarted_peer_is_up_again(pair: Pair) -> None:
+    pair.echo(b"before")
+    pair.peer.kill()
+    pair.loop.until(lambda: not pair.loop.transport.links()[2])
+    pair.restart()
+    pair.loop.until_up(2)
+    pair.echo(b"after")
+    assert pair.loop.changes == [LinkChange(2, True), LinkChange(2, False), LinkChange(2, True)]
+    assert pair.loop.transport.counters["rebuilt"] == 0
+
+
+def test_down_and_up_in_one_turn_are_both_told(pair: Pair) -> None:
+    pair.loop.until_up(2)
+    pair.peer.kill()
+    pair.restart()
+    # The restarted peer hears from us once our DEALER has reconnected, all without a turn here.
+    other: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    asking = other.socket(zmq.DEALER)
+    asking.connect(at(pair.there))
+    received: list[bytes] = []
+
+    def heard() -> bool:
+        asking.send(b"nudge")  # again and again: it may be answered only once its link to us is up
+        received.extend(message.payload for message in pair.loop.transport.receive(10))
+        return bool(received)
+
+    wait_until(heard)
+    other.destroy(0)
+    assert set(received) == {b"echo nudge"}
+    pair.loop.until(lambda: len(pair.loop.changes) >= 3)
+    assert [change.up for change in pair.loop.changes] == [True, False, True]
+
+
+def test_nothing_stale_reaches_a_restarted_peer(pair: Pair) -> None:
+    pair.echo(b"before")
+    pair.peer.kill()
+    for _ in range(100):  # not a turn since: the link still counts as up
+        pair.loop.transport.send(2, b"stale")
+    pair.loop.until(lambda: not pair.loop.transport.links()[2])
+    assert not any(pair.loop.transport.send(2, b"stale") for _ in range(100))
+    pair.restart()
+    pair.loop.until_up(2)
+    pair.echo(b"after")
+    assert b"stale" not in pair.peer.kill()
+
+
+def test_frozen_peer_is_neither_down_nor_dead(pair: Pair) -> None:
+    pair.loop.until_up(2)
+    pair.peer.signal(signal.SIGSTOP)
+    pair.loop.transport.probe(2, 7)
+    pair.loop.transport.probe(2, 7)  # the same question, still open
+    pair.loop.until(lambda: pair.loop.verdicts)
+    (verdict,) = pair.loop.verdicts
+    assert (verdict.evidence, verdict.detail) == (None, "alive: accepted")
+    assert pair.loop.transport.counters["probes"] == 1
+    assert pair.loop.changes == [LinkChange(2, True)]
+    assert pair.loop.transport.send(2, b"thawed")
+    pair.peer.signal(signal.SIGCONT)
+    pair.echo(b"thawed")
+    assert pair.loop.changes == [LinkChange(2, True)]
+
+
+def test_free_lock_decides(pair: Pair) -> None:
+    pair.loop.until_up(2)
+    pair.loop.transport.probe(2, 7, lambda: True)
+    assert [verdict.evidence for verdict in pair.loop.transport.verdicts()] == [Evidence.LOCK]
+
+
+def test_two_incarnations_are_two_questions(pair: Pair) -> None:
+    pair.loop.until_up(2)
+    for incarnation in (7, 8):
+        pair.loop.transport.probe(2, incarnation)
+    pair.loop.until(lambda: len(pair.loop.verdicts) == 2)
+    assert sorted(verdict.incarnation for verdict in pair.loop.verdicts) == [7, 8]
+
+
+# -- strangers --------------------------------------------------------------------------------------
+
+
+def test_message_of_other_shapes_is_thrown_away(alone: Loop, strangers: Strangers) -> None:
+    sender = strangers.dealer(alone)
+    sender.send_multipart([b"", b"as a REQ would"])
+    sender.send_multipart([b"a", b"b", b"c"])
+    sender.send(b"right")
+    alone.until(lambda: alone.received)
+    assert alone.payloads() == [b"right"]
+    assert alone.transport.counters["wrong_shape"] == 2
+
+
+def test_message_of_very_many_parts(alone: Loop, strangers: Strangers) -> None:
+    """Thrown away over many turns, none of which lasts long."""
+    sender = strangers.dealer(alone)
+    for _ in range(100_000):
+        sender.send(b"x", zmq.SNDMORE)
+    sender.send(b"last")
+    sender.send(b"right")
+    turns = 0
+    while not alone.received:
+        turns += 1
+        alone.turn()
+    assert alone.payloads() == [b"right"]
+    assert alone.transport.counters["wrong_shape"] == 1
+    assert turns > 90
+
+
+def test_payload_a_little_above_the_limit_costs_only_itself(alone: Loop, strangers: Strangers) -> None:
+    sender = strangers.dealer(alone)
+    sender.send(b"x" * (LIMIT_BYTES + 1))
+    sender.send(b"y" * LIMIT_BYTES)
+    alone.until(lambda: alone.received)
+    assert alone.payloads() == [b"y" * LIMIT_BYTES]
+    assert alone.transport.counters["too_big"] == 1
+
+
+def test_payload_far_above_the_limit_costs_the_connection(alone: Loop, strangers: Strangers) -> None:
+    sender = strangers.dealer(alone)
+    events = sender.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    sender.send(b"x" * (100 * LIMIT_BYTES))
+    alone.until(lambda: events.poll(0))
+    sender.disable_monitor()
+    strangers.is_heard_by(alone)
+    assert alone.payloads() == [b"well-behaved"]
+
+
+@pytest.mark.parametrize("text", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 5000, b"\xff" * 5000, bytes(range(256)) * 20])
+def test_garbage_on_the_port(alone: Loop, strangers: Strangers, text: bytes) -> None:
+    talkers = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(20)]
+    for talker in talkers:
+        talker.sendall(text)
+    strangers.is_heard_by(alone)
+    for talker in talkers:
+        talker.close()
+
+
+def test_a_thousand_stray_connections(pair: Pair, strangers: Strangers) -> None:
+    """They leave no event behind that could block libzmq, and both links stay up."""
+    pair.echo(b"before")
+    for number in range(1000):
+        with socket.create_connection(("127.0.0.1", pair.here), timeout=20) as stray:
+            if number % 2:  # every other one ends in a reset
+                stray.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    pair.echo(b"after")
+    strangers.is_heard_by(pair.loop)
+    assert pair.loop.changes == [LinkChange(2, True)]

@@ -1,0 +1,151 @@
+"""`zelect who`, `wait`, `watch`, `history` and `why` with real nodes, with Redis and without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.redis_server import running_server
+from tests.support.waiting import wait_until
+from zelect.devcluster.bundled_server import RedisServer
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    with running_server(directory) as running:
+        yield running
+
+
+def conf(cluster: Cluster) -> tuple[str, str]:
+    return ("-c", str(cluster.conf(1)))
+
+
+def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=server.url)
+    here = conf(cluster)
+    nobody = zelect("who", *here, "--timeout", "0.3")
+    assert (nobody.returncode, nobody.stdout) == (5, "")
+    assert "start one" in nobody.stderr
+    assert zelect("wait", *here, "--timeout", "0.3").returncode == 5
+
+    cluster.start()
+    first = cluster.settled()
+    assert zelect("wait", *here, "--quorum").returncode == 0
+    told = zelect("who", *here)
+    assert (told.returncode, told.stdout.strip()) == (0, str(first.id))
+    assert json.loads(zelect("who", *here, "--json").stdout)["term"] == first.term
+
+    with _watching(here) as watched:
+        assert watched.line()["id"] == first.id
+        cluster.kill(first.id)
+        change = watched.line()
+        while change["id"] is None:  # seen in between
+            change = watched.line()
+        assert change["previous"] == first.id
+    second = cluster.controller(term_above=first.term)
+    assert change["id"] == second.id
+    assert change["term"] == second.term
+
+    table = wait_until(lambda: _history(here, second.term), 10, what="the history has the second election")
+    assert [one["term"] for one in table[:2]] == [second.term, first.term]
+    assert (table[0]["reason"], table[0]["previous"]) == ("death", first.id)
+    why = zelect("why", *here)
+    assert why.returncode == 0
+    assert f"term {second.term}: node {second.id} came into office" in why.stdout
+    assert "proven dead" in why.stdout
+    assert "vote for term" in why.stdout
+    assert max(map(len, why.stdout.splitlines())) <= 80
+    assert f"term {first.term}:" in zelect("why", *here, str(first.term)).stdout
+    unknown = zelect("why", *here, "4711")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+
+    server.stop()
+    without = zelect("why", *here)
+    assert without.returncode == 0
+    assert f"term {second.term}: node {second.id}" in without.stdout
+    assert "what the nodes remember" in without.stderr
+
+
+def _history(here: tuple[str, str], newest: int) -> Any:
+    listed = json.loads(zelect("history", *here, "--json").stdout or "[]")
+    return listed if listed and listed[0]["term"] == newest else None
+
+
+def test_where_nobody_can_be_elected_why_shows_who_refused(fleet: Fleet) -> None:
+    cluster = fleet.cluster(quorum="static", timing=CALM)
+    here = conf(cluster)
+    cluster.start()
+    head = cluster.settled()
+    others = [node for node in cluster.ids if node != head.id]
+    # One that restarts keeps silent, and the other cannot be elected without it (R4).
+    cluster.kill(head.id, others[0])
+    cluster.start(others[0])
+    lonely = wait_until(lambda: _failing(here), 30, what="rounds that failed")
+    assert lonely is not None
+    assert lonely["controller"] is None
+    refusals = {
+        reason for rounds in lonely["failing"].values() for one in rounds for reason in one["votes"].values() if reason
+    }
+    assert refusals <= {"silent", "promised"}
+    assert zelect("who", *here).returncode in (0, 1)  # it is settled as soon as the silence is over
+
+
+def _failing(here: tuple[str, str]) -> dict[str, Any] | None:
+    told: dict[str, Any] = json.loads(zelect("why", *here, "--json").stdout or "{}")
+    return told if any(told.get("failing", {}).values()) else None
+
+
+def test_why_says_that_nobody_leads_before_it_tells_of_the_last_election(fleet: Fleet, server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=server.url, quorum="static")
+    here = conf(cluster)
+    cluster.start()
+    head = cluster.settled()
+    wait_until(lambda: _history(here, head.term), 10, what="the history has the election")
+    cluster.kill(*(node for node in cluster.ids if node != head.id))
+    wait_until(lambda: zelect("who", *here).returncode == 1, 10, what="nobody is in office")
+    told = zelect("why", *here).stdout
+    assert told.startswith("Nobody is in office.")
+    assert f"node {head.id} has asked nobody" in told
+    assert f"The last election:\n\nterm {head.term}:" in told
+    assert "no answer from node" in told
+
+
+class _Watching:
+    """A running `zelect watch`."""
+
+    def __init__(self, here: tuple[str, str]) -> None:
+        command = [sys.executable, "-m", "zelect", "watch", *here]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> _Watching:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        told: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return told
+
+
+def _watching(here: tuple[str, str]) -> _Watching:
+    return _Watching(here)

@@ -1,0 +1,171 @@
+"""The exhaustive checker, within bounds that suit a test run; wider ones: `tools/modelcheck.py`."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.redis_server import redis_server  # noqa: F401
+from tools.modelcheck import check
+from tools.modelchecker.mutants import MUTANTS
+from tools.modelchecker.parts import Ask, Bounds, Seams, World
+from tools.modelchecker.scenarios import SCENARIOS
+from tools.modelchecker.search import search
+from tools.modelchecker.stages import Stages
+from tools.modelchecker.witness_model import Server, answer, flushed, restarted
+from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
+from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessVoted
+from zelect.core.quorum import Witness
+from zelect.core.state import Campaign, Owed, Pause, Peer, Promise, Reign, State
+from zelect.devcluster.bundled_server import RedisServer
+from zelect.redis.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
+
+WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
+SMALL = [
+    ("grow", {}),
+    ("votes3", {"restarts": 0, "inside": False}),
+    ("floor", {"versions": 1, "crashes": 0, "amnesias": 0, "candidates": (2,), "victims": (3,), "founds": 0}),
+]
+NO_LIMIT: dict[str, Any] = {"most": 10**9, "depth": 10**9, "seconds": 1e9}
+LONG = {"votes-by-message", "two-at-once", "nothing-saved", "forgot-and-votes", "any-witness", "older-records"}
+"""Caught as well, but their shortest ways take a while: `tools/modelcheck.py --mutant all`."""
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_order_of_events_keeps_the_promises(name: str) -> None:
+    found = check(name)
+    assert found.violation == "", "\n".join([found.violation, *found.trace])
+    assert found.complete
+    assert SCENARIOS[name].must <= found.seen
+
+
+def test_five_voters_elect_one_in_the_first_stages() -> None:
+    found = check("votes5", {"candidates": ()}, most=100_000)
+    assert found.violation == "", "\n".join([found.violation, *found.trace])
+
+
+def test_no_office_is_entered_while_a_job_acts_in_the_first_stages() -> None:
+    found = check("guarded3", most=30_000)
+    assert found.violation == "", "\n".join([found.violation, *found.trace])
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - LONG))
+def test_a_broken_rule_is_found(name: str) -> None:
+    mutant = MUTANTS[name]
+    found = check(mutant.scenario, mutant.bounds, mutant, most=100_000)
+    assert found.violation
+    assert found.trace
+
+
+@pytest.mark.parametrize(("name", "bounds"), SMALL, ids=[name for name, _ in SMALL])
+def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
+    """What is left out by taking worlds as one is nothing: each is on a stage, with all its letters."""
+    universe, start = SCENARIOS[name].begin(replace(SCENARIOS[name].bounds, **bounds), Seams())
+    stages = Stages(universe, len(universe.cast.nodes))
+    assert stages.search(start, **NO_LIMIT).complete
+    held: dict[int, list[int]] = {}
+    for key, mask in zip(stages.keys, stages.masks, strict=True):
+        held.setdefault(stages.without_deeds(key), []).append(mask)
+    worlds: list[World] = []
+    assert search(universe, start, heed=worlds.append, **NO_LIMIT).complete
+    assert len(worlds) > len(stages.keys)
+    for world in worlds:
+        letters = world.letters & ~stages.dead_in(world)
+        key = stages.key(world, len(universe.cast.nodes))
+        assert any(not letters & ~mask for mask in held[key])
+
+
+def test_names_may_be_given_in_the_order_of_campaigns() -> None:
+    """With and without it, the same comes about, but for the names."""
+    bounds = Bounds(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
+    assert bounds.nameless
+    shapes: list[set[object]] = []
+    for alike in (0, 3):
+        universe, start = SCENARIOS["votes3"].begin(bounds, Seams())
+        stages = Stages(universe, alike)
+        assert stages.search(start, **NO_LIMIT).complete
+        shapes.append({stages.shape(key) for key in stages.keys})
+    assert shapes[0] == shapes[1]
+
+
+def test_every_time_in_a_state_is_known_to_the_checker() -> None:
+    """A new deadline must be brought into its relative form (tools/modelchecker/canonical.py), else worlds
+    that differ in nothing but the date count as different, or a deadline never moves."""
+    times = {item.name for kind in (State, Owed, Reign, Campaign, Peer, Promise, Pause) for item in fields(kind)}
+    assert {name for name in times if name.endswith("_us")} == {
+        *("silent_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
+        *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
+        *("asked_us", "lost_us", "rest_until_us"),
+        *("until_us", "elected_us", "barrier_us", "waits_until_us", "previous_heard_us", "next_ping_us", "floor_us"),
+        *("renewed_us", "lapses_us", "entered_us", "found_again_us", "sent_us", "steady_us", "answered_us"),
+    }
+
+
+class Twins:
+    """The script in a real server, and the checker's twin of it, asked the same."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.redis: Any = redis.Redis.from_url(server.url)
+        told = self.redis.info()
+        self.run_id, self.replid = told["run_id"], told["master_replid"]
+        self.model = Server()
+        self.turn = 0
+
+    def identity(self, key: str, known: bool) -> Witness:
+        return Witness(key, self.run_id if known else "another", self.replid)
+
+    def ask(
+        self, op: str, who: tuple[int, int], term: int, record_id: tuple[int, int, int], key: str, known: bool
+    ) -> None:
+        self.turn += 1
+        named = Witness(key, f"r{self.model.run}" if known else "another", "p")
+        intent: WitnessFound | WitnessPing | WitnessVote
+        if op == "found":
+            intent = WitnessFound(key, term, record_id)
+        elif op == "ping":
+            intent = WitnessPing(named, term, 1, record_id)
+        else:
+            intent = WitnessVote(named, op == "pre", 1, term, record_id)
+        self.model, event = answer(self.model, Ask(*who, intent, self.turn))
+        script = words(op, self.identity(key, known), *who, term, record_id, self.turn)
+        raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
+        reply = parse_witness_reply(raw)
+        if isinstance(event, WitnessFounded) or event is None:
+            assert (event is not None) == (reply.refusal is None)
+        elif isinstance(event, WitnessVoted):
+            acked = (event.acked, event.acked_incarnation, event.acked_term)
+            assert (event.reason, event.term) == (reply.refusal, reply.term)
+            assert acked == (reply.acked, reply.acked_incarnation, reply.acked_term)
+        else:
+            assert isinstance(event, WitnessAnswered)
+            assert (event.reason, event.term) == (reply.refusal, reply.term)
+
+    def misfortune(self, kind: str) -> None:
+        if kind == "flushed":
+            self.redis.flushall()
+            self.model = flushed(self.model)
+        elif self.model.memory is not None:  # to the script a hash of another run is one from before a restart
+            self.redis.hset(witness_key("demo"), "run_id", "before")
+            self.model = restarted(self.model, keeps=True)
+
+
+def test_the_checkers_witness_answers_as_the_script_does(redis_server: RedisServer) -> None:  # noqa: F811
+    chance = random.Random(12)
+    twins = Twins(redis_server)
+    for _ in range(3_000):
+        if chance.random() < 0.03:
+            twins.misfortune(chance.choice(["flushed", "restarted"]))
+            continue
+        term = chance.randint(1, 4)
+        twins.ask(
+            chance.choice(["found", "vote", "pre", "ping", "ping", "vote"]),
+            (chance.randint(1, 2), chance.randint(1, 2)),
+            term,
+            (0, chance.randint(1, term), chance.randint(1, 3)),  # no record is newer than its term
+            chance.choice(["a", "b"]),
+            chance.random() < 0.9,
+        )

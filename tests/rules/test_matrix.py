@@ -1,0 +1,429 @@
+"""What a node in each stand does with each message of an older, the same and a newer term.
+
+A literal table, to be read: a cell names what changed and what was answered, in the order
+
+    x reason        refused at the gate, or for its term, and counted
+    +term           the newer term was taken over
+    votes           the vote of the term was given to the sender
+    record          the sender's electorate record was taken over
+    pre-candidate, candidate, elected, falls, enters and leaves the office: the new stand
+    follows (and so falls), lost   the controller;  promises, freed: the promise;  gone: the sender is offline
+    probes          looks whether somebody is dead
+    pong, ping, grant, no (reason), tells, complains, hands over     what was sent;  asks: a campaign
+    shows           the answer to the command line
+
+and "." stands for nothing. Each cell is a fresh cluster of three, and one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.positions import grant, pong
+from tools.simulator.small_world import World, letter
+from zelect.core.effects import Effects, Saved
+from zelect.core.events import Heard, Leave
+from zelect.core.messages import (
+    CommonResp,
+    Found,
+    Handover,
+    Message,
+    NodeOffline,
+    NodeOnline,
+    NodeOnlineResp,
+    Ping,
+    Pong,
+    Query,
+    Refusal,
+    Report,
+    Result,
+    Steer,
+    Steering,
+    Trigger,
+    Voting,
+    VotResp,
+)
+from zelect.core.quorum import Record
+from zelect.core.state import Stand, clone
+
+SAVED = Record(3, 4, (1, 2, 3), lives=(1, 2, 3))
+
+MATRIX = """
+following, from its controller | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, lost, pong
+PING               | pong              | record, pong             | +term, record, follows, pong
+PONG               | x old_term        | .                        | +term, lost
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | votes, grant             | +term, votes, lost, grant
+VOT_RESP yes       | .                 | .                        | +term, lost
+VOT_RESP no        | .                 | .                        | +term, lost
+NODE_OFFLINE self  | lost, freed, gone | lost, freed, gone        | +term, lost, freed, gone
+NODE_OFFLINE third | .                 | .                        | +term, lost
+NODE_ONLINE        | tells             | tells                    | +term, lost, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record, lost
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | lost, freed              | +term, lost, freed
+FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
+STEER              | shows             | shows                    | shows
+
+following, from another | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, lost, pong
+PING               | pong              | .                        | +term, record, follows, pong
+PONG               | x old_term        | .                        | +term, lost
+VOTING pre         | no (old_term)     | no (promised)            | no (promised)
+VOTING             | no (old_term)     | no (promised)            | no (promised)
+VOT_RESP yes       | .                 | .                        | +term, lost
+VOT_RESP no        | .                 | .                        | +term, lost
+NODE_OFFLINE self  | gone              | gone                     | +term, lost, gone
+NODE_OFFLINE third | probes            | probes                   | +term, lost, probes
+NODE_ONLINE        | tells             | tells                    | +term, lost, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record, lost
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term, lost
+FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
+STEER              | shows             | shows                    | shows
+
+leaderless         | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | votes, grant             | +term, votes, grant
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
+
+pre-candidate      | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, falls, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term, falls
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | votes, falls, grant      | +term, votes, falls, grant
+VOT_RESP yes       | +term, candidate, asks | +term, candidate, asks   | +term, falls
+VOT_RESP no        | .                 | .                        | +term, falls
+NODE_OFFLINE self  | gone              | gone                     | +term, falls, gone
+NODE_OFFLINE third | .                 | .                        | +term, falls
+NODE_ONLINE        | tells             | tells                    | +term, falls, tells
+NODE_ONLINE_RESP   | .                 | record, falls            | +term, record, falls
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term, falls
+FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
+STEER              | shows             | shows                    | shows
+
+candidate          | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, falls, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term, falls
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | no (voted)               | +term, votes, falls, grant
+VOT_RESP yes       | .                 | elected, promises, ping  | +term, falls
+VOT_RESP no        | .                 | .                        | +term, falls
+NODE_OFFLINE self  | gone              | gone                     | +term, falls, gone
+NODE_OFFLINE third | probes            | probes                   | +term, falls, probes
+NODE_ONLINE        | tells             | tells                    | +term, falls, tells
+NODE_ONLINE_RESP   | .                 | record, falls            | +term, record, falls
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term, falls
+FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
+STEER              | shows             | shows                    | shows
+
+elected, not in office | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, falls, freed, hands over, pong
+PING               | pong              | .                        | +term, record, follows, hands over, pong
+PONG               | x old_term        | enters                   | +term, falls, freed, hands over
+VOTING pre         | no (old_term)     | no (promised)            | no (promised)
+VOTING             | no (old_term)     | no (promised)            | no (promised)
+VOT_RESP yes       | .                 | .                        | +term, falls, freed, hands over
+VOT_RESP no        | .                 | .                        | +term, falls, freed, hands over
+NODE_OFFLINE self  | gone              | gone                     | +term, falls, freed, gone, hands over
+NODE_OFFLINE third | probes            | probes                   | +term, falls, freed, probes, hands over
+NODE_ONLINE        | tells, ping       | tells, ping              | +term, falls, freed, hands over, tells
+NODE_ONLINE_RESP   | .                 | .                        | +term, record, falls, freed, hands over
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term, falls, freed, hands over
+FOUND              | record, falls, freed, shows | record, falls, freed, shows | record, falls, freed, shows
+STEER              | shows             | shows                    | shows
+
+in office          | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, leaves, freed, hands over, pong
+PING               | pong              | .                        | +term, record, leaves, follows, hands over, pong
+PONG               | x old_term        | .                        | +term, leaves, freed, hands over
+VOTING pre         | no (old_term)     | no (promised)            | no (promised)
+VOTING             | no (old_term)     | no (promised)            | no (promised)
+VOT_RESP yes       | .                 | .                        | +term, leaves, freed, hands over
+VOT_RESP no        | .                 | .                        | +term, leaves, freed, hands over
+NODE_OFFLINE self  | gone              | gone                     | +term, leaves, freed, gone, hands over
+NODE_OFFLINE third | probes            | probes                   | +term, leaves, freed, probes, hands over
+NODE_ONLINE        | tells, ping       | tells, ping              | +term, leaves, freed, hands over, tells
+NODE_ONLINE_RESP   | .                 | .                        | +term, record, leaves, freed, hands over
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term, leaves, freed, hands over
+FOUND              | record, leaves, freed, shows | record, leaves, freed, shows | record, leaves, freed, shows
+STEER  | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
+
+leaving            | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | no (leaving)             | no (leaving)
+VOTING             | no (old_term)     | no (leaving)             | +term, no (leaving)
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
+
+silent             | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | no (silent)              | no (silent)
+VOTING             | no (old_term)     | no (silent)              | no (silent)
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
+
+without voice      | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | no (amnesia)             | no (amnesia)
+VOTING             | no (old_term)     | no (amnesia)             | +term, no (amnesia)
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | .                 | record                   | +term, record
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+FOUND              | record, shows     | record, shows            | record, shows
+STEER              | shows             | shows                    | shows
+"""
+
+
+def _restarted(run_ms: float = 600, forgot: int = 0) -> World:
+    """Three nodes that ran before, at term 5, connected but deaf, their silence over. The life of
+    node `forgot` is not the one that the record names."""
+    world = World(3)
+    world.disks = {n: Saved(5, 0, 0, SAVED, life=90 if n == forgot else n) for n in world.settings}
+    for a in world.settings:
+        for b in world.settings:
+            world.cut(a, b)
+    world.start()
+    if run_ms:
+        world.run(run_ms)
+    return world
+
+
+def _following() -> tuple[World, int]:
+    world = _restarted()
+    world.feed(2, letter(world, 1, Ping(1, True, SAVED, (2, 3))))
+    return world, 2
+
+
+def _campaigning(answers: int) -> tuple[World, int]:
+    world = _restarted(0)
+    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    for _ in range(answers):
+        world.feed(1, grant(world, 2))
+    return world, 1
+
+
+def _in_office() -> tuple[World, int]:
+    world, me = _campaigning(2)
+    world.feed(1, pong(world, 2))
+    assert world.controller() == 1
+    return world, me
+
+
+def _leaving() -> tuple[World, int]:
+    world = _restarted()
+    world.feed(2, Leave())
+    return world, 2
+
+
+STANDS: dict[str, tuple[Callable[[], tuple[World, int]], int]] = {
+    "following, from its controller": (_following, 1),
+    "following, from another": (_following, 3),
+    "leaderless": (lambda: (_restarted(), 2), 3),
+    "pre-candidate": (lambda: _campaigning(0), 3),
+    "candidate": (lambda: _campaigning(1), 3),
+    "elected, not in office": (lambda: _campaigning(2), 3),
+    "in office": (_in_office, 3),
+    "leaving": (_leaving, 3),
+    "silent": (lambda: (_restarted(100), 2), 3),
+    "without voice": (lambda: (_restarted(forgot=2), 2), 3),
+}
+"""How to get there, and who sends the message."""
+
+MESSAGES = (
+    "COMMON_RESP",
+    "PING idle",
+    "PING",
+    "PONG",
+    "VOTING pre",
+    "VOTING",
+    "VOT_RESP yes",
+    "VOT_RESP no",
+    "NODE_OFFLINE self",
+    "NODE_OFFLINE third",
+    "NODE_ONLINE",
+    "NODE_ONLINE_RESP",
+    "QUERY",
+    "REPORT",
+    "HANDOVER",
+    "FOUND",
+    "STEER",
+)
+
+
+def _message(kind: str, world: World, me: int, sender: int, term: int) -> Message:
+    state = world.state(me)
+    third = 6 - me - sender
+    known = SAVED if term < state.term else state.record
+    record = SAVED if term < state.term else replace(SAVED, config_term=term, version=9)
+    campaign, reign = state.campaign, state.reign
+    pre, round_ = (campaign.pre, campaign.round) if campaign else (False, 1)
+    number = reign.number if reign else 7
+    made: dict[str, Callable[[], Message]] = {
+        "COMMON_RESP": lambda: CommonResp(1, Result.TERM_JUMP, "no"),
+        "PING idle": lambda: Ping(0, False, None, ()),
+        "PING": lambda: Ping(7, True, record, (1, 2, 3)),
+        "PONG": lambda: Pong(number, term, state.record.id, 0, sender),
+        "VOTING pre": lambda: Voting(True, 1, term + 1, known, Trigger.TIMEOUT, 0, 0),
+        "VOTING": lambda: Voting(False, 1, term, known, Trigger.TIMEOUT, 0, 0),
+        "VOT_RESP yes": lambda: VotResp(pre, round_, True, None, 0, sender, None),
+        "VOT_RESP no": lambda: VotResp(pre, round_, False, Refusal.VOTED, 0, sender, None),
+        "NODE_OFFLINE self": lambda: NodeOffline(sender, world.lives[sender].incarnation, "goodbye"),
+        "NODE_OFFLINE third": lambda: NodeOffline(third, world.lives[third].incarnation, "silent"),
+        "NODE_ONLINE": lambda: NodeOnline(world.settings[sender].addresses[sender], 0, sender),
+        "NODE_ONLINE_RESP": lambda: NodeOnlineResp(sender, term, record),
+        "QUERY": lambda: Query("status"),
+        "REPORT": lambda: Report("{}"),
+        "HANDOVER": lambda: Handover(term, me),
+        "FOUND": lambda: Found(1, (1, 2)),
+        "STEER": lambda: Steer(Steering.TRANSFER, 0, 0, "", "ops"),
+    }
+    return made[kind]()
+
+
+def _sent(effects: Effects, to: int) -> list[str]:
+    words: list[str] = []
+    for peer, envelope in effects.send:
+        message: Any = envelope.message
+        word = {
+            Pong: "pong",
+            Ping: "ping",
+            NodeOnlineResp: "tells",
+            CommonResp: "complains",
+            Handover: "hands over",
+            NodeOnline: "greets",
+            NodeOffline: "says goodbye",
+            Voting: "asks",
+        }.get(type(message), "")
+        if isinstance(message, VotResp):
+            word = "grant" if message.granted else f"no ({message.reason})"
+        if (peer == to or word == "asks") and word not in words:
+            words.append(word)
+    return words
+
+
+def _change(stand: str, kind: str, offset: int) -> str:
+    """What one message does, in words."""
+    bring, sender = STANDS[stand]
+    world, me = bring()
+    state, term = world.state(me), world.state(me).term
+    world.feed(me, letter(world, sender, Ping(0, False, None, ()), term))  # they have met
+    machine = world.lives[me].machine
+    before, was_in_office, refused = clone(state), machine.in_office(world.now_us), dict(state.refused)
+    heard = letter(world, sender, _message(kind, world, me, sender, term + offset), term + offset)
+    if kind in ("QUERY", "STEER"):
+        heard = Heard(replace(heard.envelope, sender=0, incarnation=0))
+    effects = machine.step(heard, world.now_us)
+    words = [f"x {reason}" for reason, count in state.refused.items() if count > refused.get(reason, 0)]
+    words += ["+term"] if state.term > before.term else []
+    words += ["votes"] if state.saved.voted_for == sender != before.saved.voted_for else []
+    words += ["record"] if state.record != before.record and state.reign is None else []
+    in_office = machine.in_office(world.now_us)
+    if in_office is not was_in_office:
+        words += ["leaves" if was_in_office else "enters"]
+    elif state.stand is not before.stand and (state.leader is None or state.leader == before.leader):
+        words += ["falls" if state.stand is Stand.FOLLOWER else state.stand.value.replace("_", "-")]
+    if state.leader != before.leader:
+        words += ["follows" if state.leader is not None else "lost"]
+    if (state.promise is None) is not (before.promise is None):
+        words += ["freed" if state.promise is None else "promises"]
+    words += ["gone"] if state.peers[sender].gone else []
+    words += ["probes"] if effects.probe else []
+    words += _sent(effects, sender)
+    words += ["shows"] if effects.answer is not None else []
+    return ", ".join(words) or "."
+
+
+def _table(stand: str) -> str:
+    """The part of the matrix for one stand, as it is."""
+    rows = [[kind, *(_change(stand, kind, offset) for offset in (-1, 0, 1))] for kind in MESSAGES]
+    rows.insert(0, [stand, "older", "same", "newer"])
+    lines = [" | ".join(f"{cell:{width}}" for cell, width in zip(row, (18, 17, 24, 0), strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+
+
+@pytest.mark.parametrize("stand", STANDS)
+def test_the_matrix_says_what_each_stand_does_with_each_message(stand: str) -> None:
+    written = {_cells(part)[0][0]: part for part in MATRIX.strip().split("\n\n")}
+    actual = _table(stand)
+    assert _cells(written[stand]) == _cells(actual), f"it is now:\n\n{actual}\n"
+
+
+def test_the_matrix_is_whole() -> None:
+    parts = [_cells(part) for part in MATRIX.strip().split("\n\n")]
+    assert [part[0][0] for part in parts] == list(STANDS)
+    assert all([row[0] for row in part[1:]] == list(MESSAGES) for part in parts)

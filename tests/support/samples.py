@@ -1,0 +1,138 @@
+"""Well-formed messages of every type, drawn at random, and one plain example of each."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from zelect.core.messages import (
+    MAX_FOR_MS,
+    CommonResp,
+    Envelope,
+    Found,
+    Handover,
+    Message,
+    NodeOffline,
+    NodeOnline,
+    NodeOnlineResp,
+    Ping,
+    Pong,
+    Query,
+    Refusal,
+    Report,
+    Result,
+    Steer,
+    Steering,
+    Trigger,
+    Voting,
+    VotResp,
+)
+from zelect.core.quorum import Record, Witness
+from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.core.validation import MAX_NUMBER
+
+WITNESS = Witness("1-1-1-1-1", "run1", "repl")
+RECORD = Record(3, 7, (1, 2, 3), WITNESS, 1, (11, 12, 0))
+
+EXAMPLES: tuple[Message, ...] = (
+    CommonResp(1, Result.TERM_JUMP, "this node's term is 4"),
+    Ping(12, True, RECORD, (2, 3)),
+    Ping(0, False, None, ()),
+    Pong(12, 3, (1, 3, 7), 10, 11),
+    Voting(True, 4, 5, RECORD, Trigger.DEATH, 1, 3),
+    VotResp(True, 4, True, None, 0, 11, None),
+    VotResp(False, 4, False, Refusal.STALE_ELECTORATE, 250_000, 11, RECORD),
+    NodeOffline(3, 9, "goodbye"),
+    NodeOnline("tcp://127.0.0.1:7101", 10, 11),
+    NodeOnlineResp(1, 3, RECORD),
+    Query("status"),
+    Report('{"id": 1}'),
+    Handover(3, 2, "ops@host1: a new kernel"),
+    Found(2, (1, 2)),
+    Steer(Steering.TRANSFER, 2, 0, "a new kernel", "ops@host1"),
+)
+
+numbers = st.integers(0, MAX_NUMBER)
+terms = st.integers(0, MAX_TERM)
+nodes = st.integers(1, MAX_NODE_ID)
+node_or_nobody = st.integers(0, MAX_NODE_ID)
+priorities = st.integers(0, 1000)
+
+
+def texts(most: int) -> st.SearchStrategy[str]:
+    return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(most, 40))
+
+
+witnesses = st.none() | st.builds(Witness, texts(128), texts(128), texts(128))
+electorates = st.dictionaries(nodes, numbers, max_size=7).map(lambda lives: tuple(sorted(lives.items())))
+
+
+@st.composite
+def _records(draw: st.DrawFn) -> Record:
+    pairs = draw(electorates)
+    members, lives = tuple(node for node, _ in pairs), tuple(life for _, life in pairs)
+    return Record(draw(terms), draw(numbers), members, draw(witnesses), draw(numbers), lives)
+
+
+records = _records()
+orders = st.lists(nodes, max_size=7).map(tuple)
+
+
+@st.composite
+def _pings(draw: st.DrawFn) -> Ping:
+    number = draw(st.just(0) | numbers)
+    return Ping(number, draw(st.booleans()), draw(records) if number else None, draw(orders))
+
+
+@st.composite
+def _vote_responses(draw: st.DrawFn) -> VotResp:
+    reason = draw(st.none() | st.sampled_from(Refusal))
+    rest = draw(st.tuples(numbers, numbers, st.none() | records))
+    return VotResp(draw(st.booleans()), draw(numbers), reason is None, reason, *rest)
+
+
+@st.composite
+def _steers(draw: st.DrawFn) -> Steer:
+    what = draw(st.sampled_from(Steering))
+    to = draw(node_or_nobody) if what is Steering.TRANSFER else 0
+    for_ms = draw(st.integers(1, MAX_FOR_MS)) if what in (Steering.STEPDOWN, Steering.PAUSE) else 0
+    words = st.text(st.characters(categories=["L", "N", "P"]), max_size=40)
+    return Steer(what, to, for_ms, draw(words), draw(words))
+
+
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(CommonResp, st.integers(0, 255), st.sampled_from(Result), texts(512)),
+    _pings(),
+    st.builds(Pong, numbers, terms, st.tuples(numbers, terms, numbers), priorities, numbers),
+    st.builds(
+        Voting,
+        st.booleans(),
+        numbers,
+        st.integers(1, MAX_TERM),
+        records,
+        st.sampled_from(Trigger),
+        node_or_nobody,
+        terms,
+    ),
+    _vote_responses(),
+    st.builds(NodeOffline, nodes, numbers, texts(64)),
+    st.builds(NodeOnline, texts(256), priorities, numbers),
+    st.builds(NodeOnlineResp, node_or_nobody, terms, records),
+    st.builds(Query, texts(32)),
+    st.builds(Report, texts(60_000)),
+    st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody, texts(256)),
+    _steers(),
+    st.builds(
+        Found,
+        st.integers(1, MAX_NUMBER),
+        st.sets(nodes, min_size=1, max_size=7).map(lambda some: tuple(sorted(some))),
+    ),
+)
+
+envelopes: st.SearchStrategy[Envelope] = st.builds(
+    Envelope, texts(64), node_or_nobody, numbers, st.integers(0, 2**32 - 1), terms, messages, numbers
+)
+
+
+def envelope(message: Message) -> Envelope:
+    """`message` in an ordinary envelope."""
+    return Envelope("demo", 2, 7, 0xCAFE, 5, message, 1)

@@ -1,0 +1,112 @@
+"""`zelect doctor`: what its figures mean, and the timings that it advises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_cli import run, write_conf
+from tests.support.ports import free_ports
+from zelect.cli.doctor_advice import Finding, advised, judge
+from zelect.cli.doctor_measurements import Clock, RedisFigures, Spread, spread_of, sync_of
+from zelect.core.timing import Timing
+
+TIMING = Timing()
+GOOD = Spread(0.2, 0.4, 0.5)
+CLOCK = Clock("tsc", 50, 1.0)
+REDIS = RedisFigures("", GOOD, 200, "noeviction", "aof", "master")
+
+
+def slow(ms: float) -> Spread:
+    return Spread(ms / 2, ms, ms)
+
+
+def found(**changes: object) -> dict[str, Finding]:
+    """The verdicts on a place where all is well but for `changes`."""
+    figures: dict[str, object] = {
+        "trips": {1: GOOD, 2: GOOD},
+        "late": {1: 0, 2: 0},
+        "lag": GOOD,
+        "sync": GOOD,
+        "clock": CLOCK,
+        "redis": REDIS,
+        **changes,
+    }
+    return {one.what: one for one in judge(TIMING, **figures)}  # type: ignore[arg-type]
+
+
+def test_where_all_is_well_nothing_is_advised() -> None:
+    assert {(one.verdict, one.advice) for one in found().values()} == {("ok", "")}
+    assert found(redis=None)["Redis"].verdict == "ok", "it is not needed"
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "verdict"),
+    [
+        ("round trip, node 2", {"trips": {2: None}}, "warn"),
+        ("round trip, node 2", {"trips": {2: slow(30)}}, "warn"),
+        ("round trip, node 2", {"trips": {2: slow(100)}}, "bad"),
+        ("loop, node 2", {"late": {2: 1}}, "warn"),
+        ("loop lag, this host", {"lag": slow(50)}, "warn"),
+        ("loop lag, this host", {"lag": slow(100)}, "bad"),
+        ("fdatasync, data_dir", {"sync": None}, "warn"),
+        ("fdatasync, data_dir", {"sync": slow(20)}, "warn"),
+        ("fdatasync, data_dir", {"sync": slow(100)}, "bad"),
+        ("clock source", {"clock": replace(CLOCK, source="hpet")}, "warn"),
+        ("clock source", {"clock": replace(CLOCK, read_ns=3000)}, "warn"),
+        ("clock rate, corrected by", {"clock": replace(CLOCK, rate_ppm=-500.0)}, "warn"),
+        ("clock rate, corrected by", {"clock": replace(CLOCK, rate_ppm=1000.0)}, "bad"),
+        ("Redis", {"redis": RedisFigures("refused", GOOD, 200)}, "bad"),
+        ("Redis round trip", {"redis": replace(REDIS, trip=slow(50))}, "warn"),
+        ("Redis round trip", {"redis": replace(REDIS, trip=slow(200))}, "bad"),
+        ("Redis eviction", {"redis": replace(REDIS, eviction="allkeys-lru")}, "warn"),
+        ("Redis persistence", {"redis": replace(REDIS, persistence="none")}, "warn"),
+        ("Redis role", {"redis": replace(REDIS, role="slave")}, "bad"),
+    ],
+)
+def test_what_is_not_well_is_named_with_a_mend(what: str, changes: dict[str, object], verdict: str) -> None:
+    one = found(**changes)[what]
+    assert one.verdict == verdict
+    assert one.advice
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(("trip", "lag", "sync"), [(0.2, 0.1, 0.2), (40, 0.1, 3), (1, 300, 3), (2, 2, 90)])
+def test_what_is_advised_is_a_sound_configuration(trip: float, lag: float, sync: float, remote: bool) -> None:
+    chosen: dict[str, Any] = {one.key: one.least for one in advised(TIMING, trip, lag, sync, remote)}
+    assert Timing(**chosen).problems() == []
+    assert chosen["heartbeat_ms"] >= 4 * trip
+    assert chosen["election_timeout_ms"] - chosen["lease_ms"] >= lag, "the margin of the lease outlasts a late turn"
+    assert chosen["stagger_ms"] >= trip + 2 * sync, "the second in line waits for the first one's votes"
+    assert chosen["election_timeout_ms"] >= (500 if remote else 0)
+
+
+def test_what_is_configured_may_be_enough() -> None:
+    assert all(one.kept for one in advised(TIMING, 0.3, 0.2, 0.5, True))
+    short = [one.key for one in advised(TIMING, 60, 0.2, 0.5, True) if not one.kept]
+    assert short == ["heartbeat_ms", "lease_ms", "election_timeout_ms", "stagger_ms"]
+
+
+def test_a_spread_names_the_worst() -> None:
+    assert spread_of([1000.0 * n for n in range(100)]) == Spread(50, 99, 99)
+    assert spread_of([7000.0]) == Spread(7, 7, 7)
+
+
+def test_a_save_is_measured_where_it_will_be_made(tmp_path: Path) -> None:
+    place = tmp_path
+    spread = sync_of(place / "not" / "yet")
+    assert spread is not None
+    assert spread.p50_ms > 0
+    assert list(place.iterdir()) == [], "and leaves nothing behind"
+
+
+def test_it_works_with_no_node_running(tmp_path: Path) -> None:
+    place = tmp_path
+    conf = write_conf(place / "n1.toml", dict(enumerate(free_ports(3), 1)))
+    done = run("doctor", "-c", conf)
+    assert done.exit_code in (0, 1)  # this machine may be busy
+    assert done.output.count("no answer") == 3
+    assert run("doctor", "-c", conf, "--dir", place).exit_code == 2

@@ -1,0 +1,157 @@
+"""A message is well-formed by construction: what does not fit can't be made."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from tests.support.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
+from zelect.core.messages import (
+    RESTING,
+    Envelope,
+    Found,
+    Handover,
+    MalformedMessage,
+    Message,
+    NodeOnline,
+    Ping,
+    Pong,
+    Query,
+    Refusal,
+    Trigger,
+    Voting,
+    VotResp,
+)
+from zelect.core.quorum import Record, Witness
+from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.core.validation import MAX_NUMBER
+
+ODD: dict[str, tuple[Any, ...]] = {
+    "int": (True, False, -1, 2**53, 2**100, 1.0, float("nan"), "1", b"1", None, (1,), [1]),
+    "bool": (0, 1, None, "true", 1.0, (), b""),
+    "str": (b"text", None, 1, True, ["text"], ("text",), "x" * 60_001),
+    "tuple[int, ...]": (None, 1, "12", [1, 2], (True,), (1.0,), (0,), (-1,), (MAX_NODE_ID + 1,), ((1,),), {1, 2}),
+    "tuple[int, int, int]": (None, 1, (), (1, 2), (1, 2, 3, 4), [1, 2, 3], (True, 1, 1), (1, 1.0, 1), (0, 0, -1)),
+    "Record": (None, (0, 1, 2, (1,), None, ()), 1, "record", True),
+    "Record | None": ((0, 1, 2, (1,), None, ()), 1, "record", True),
+    "Trigger": ("death", Refusal.VOTED, None, 1, True),
+    "Refusal | None": ("voted", Trigger.DEATH, 1, True),
+    "Result": ("ok", Refusal.VOTED, None, 1, True),
+    "Steering": ("pause", Refusal.VOTED, None, 1, True),
+}
+"""For each type of a field what is not of it, or out of any range."""
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_no_field_takes_what_is_not_of_its_type(message: Message) -> None:
+    for item in fields(message):
+        for odd in ODD[str(item.type)]:
+            if (item.name, odd) == ("priority", RESTING):
+                continue
+            with pytest.raises(MalformedMessage) as caught:
+                replace(message, **{item.name: odd})
+            assert caught.value.reason == "bad_field", f"{item.name} = {odd!r}"
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Envelope) if item.type == "int"])
+def test_no_number_of_the_envelope_takes_what_is_none(name: str) -> None:
+    sound = envelope(Query("status"))
+    for odd in ODD["int"]:
+        with pytest.raises(MalformedMessage):
+            replace(sound, **{name: odd})
+
+
+@pytest.mark.parametrize("odd", [None, 1, b"demo", True, ["demo"], "x" * 65])
+def test_the_name_of_the_cluster_is_a_short_text(odd: Any) -> None:
+    with pytest.raises(MalformedMessage):
+        replace(envelope(Query("status")), cluster=odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("sender", MAX_NODE_ID), ("incarnation", MAX_NUMBER), ("settings", 2**32 - 1), ("term", MAX_TERM)],
+)
+def test_the_envelope_reaches_to_the_end_of_each_range_and_no_further(name: str, most: int) -> None:
+    sound: Any = envelope(Query("status"))
+    assert getattr(replace(sound, **{name: most}), name) == most
+    assert getattr(replace(sound, **{name: 0}), name) == 0
+    with pytest.raises(MalformedMessage):
+        replace(sound, **{name: most + 1})
+
+
+def test_a_record_in_a_message_is_looked_at_to_the_bottom() -> None:
+    for bad in (
+        replace(RECORD, config_term=True),
+        replace(RECORD, config_term=MAX_TERM + 1),
+        replace(RECORD, version=-1),
+        replace(RECORD, version=1.0),  # type: ignore[arg-type]
+        replace(RECORD, foundation=None),  # type: ignore[arg-type]
+        replace(RECORD, members=(0, 1, 2)),
+        replace(RECORD, members=(1, 2, MAX_NODE_ID + 1)),
+        replace(RECORD, members=(True, 2, 3)),
+        replace(RECORD, lives=(1, 2, -1)),
+        replace(RECORD, lives=(1, 2, True)),
+        replace(RECORD, lives=(1, 2, 2**53)),
+        replace(RECORD, witness=Witness("k", "r", None)),  # type: ignore[arg-type]
+        replace(RECORD, witness=Witness("k" * 129, "r", "p")),
+        replace(RECORD, witness=("k", "r", "p")),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(MalformedMessage):
+            Ping(1, True, bad, ())
+
+
+@pytest.mark.parametrize("members", [(2, 1), (1, 1), (1, 2, 2), (3, 1, 2)])
+def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="distinct and in ascending order"):
+        Record(1, 1, members)
+
+
+def test_a_record_holds_one_life_a_member() -> None:
+    assert Record(1, 1, (1, 2, 3)).lives == (0, 0, 0)
+    with pytest.raises(ValueError, match="one life"):
+        Record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
+
+
+def test_a_numbered_ping_and_no_other_carries_a_record() -> None:
+    for number, record in ((0, RECORD), (1, None)):
+        with pytest.raises(MalformedMessage):
+            Ping(number, False, record, ())
+
+
+def test_a_refusal_and_no_grant_carries_a_reason() -> None:
+    for granted, reason in ((True, Refusal.VOTED), (False, None)):
+        with pytest.raises(MalformedMessage):
+            VotResp(True, 1, granted, reason, 0, 1, None)
+
+
+def test_term_zero_can_be_neither_sought_nor_handed_over() -> None:
+    with pytest.raises(MalformedMessage):
+        Voting(True, 1, 0, RECORD, Trigger.START, 0, 0)
+    with pytest.raises(MalformedMessage):
+        Handover(0, 1)
+
+
+@pytest.mark.parametrize("members", [(), (2, 1), (1, 1)])
+def test_an_electorate_is_not_founded_on_nobody_or_on_one_twice(members: tuple[int, ...]) -> None:
+    with pytest.raises(MalformedMessage):
+        Found(1, members)
+
+
+def test_priorities_lie_between_0_and_1000() -> None:
+    assert Pong(0, 0, (0, 0, 0), 1000, 0).priority == NodeOnline("", 1000, 0).priority == 1000
+    with pytest.raises(MalformedMessage):
+        Pong(0, 0, (0, 0, 0), 1001, 0)
+    with pytest.raises(MalformedMessage):
+        NodeOnline("", 1001, 0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(messages)
+def test_messages_are_values(message: Message) -> None:
+    assert replace(message) == message
+    assert hash(replace(message)) == hash(message)
+    with pytest.raises(FrozenInstanceError):
+        setattr(message, fields(message)[0].name, 1)

@@ -1,0 +1,114 @@
+"""Who may say what (rights.py): every kind of caller with every kind of message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.support.samples import EXAMPLES
+from zelect.core.messages import MESSAGES, Envelope, Found, Message, Query, Steer, Steering
+from zelect.security.authorization import NEEDS, denied, right_of, signed
+from zelect.security.keys import Caller, Directory, Right
+
+ONE, TWO, READER, STEERER = (name * 40 for name in (b"1", b"2", b"r", b"s"))
+DIRECTORY = Directory(
+    {1: (ONE,), 2: (TWO,)},
+    {
+        ONE: Caller("node 1", 1, Right.READ),
+        TWO: Caller("node 2", 2, Right.READ),
+        READER: Caller("operator r", 0, Right.READ),
+        STEERER: Caller("operator s", 0, Right.STEER),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    key: bytes = b""
+    is_local: bool = False
+
+
+def said(message: Message, sender: int) -> Envelope:
+    return Envelope("demo", sender, 7, 1, 3, message)
+
+
+MEMBERS = [message for message in EXAMPLES if type(message) not in NEEDS]
+"""One of each type that only members say."""
+
+
+def test_an_order_names_the_owner_of_its_key() -> None:
+    order = Steer(Steering.RESUME, 0, 0, "", "root@host9")
+    for key, directory, asker in (
+        (STEERER, DIRECTORY, "operator s (root@host9)"),
+        (b"", None, "root@host9"),
+    ):
+        assert signed(Origin(key), said(order, 0), directory).message == replace(order, asker=asker)
+    assert signed(Origin(STEERER), said(Query("status"), 0), DIRECTORY) == said(Query("status"), 0)
+    long = replace(order, asker="x" * 64)
+    assert len(signed(Origin(STEERER), said(long, 0), DIRECTORY).message.asker) == 64  # type: ignore[union-attr]
+
+
+def test_there_is_a_sample_of_every_type() -> None:
+    assert {type(message) for message in EXAMPLES} == set(MESSAGES.values())
+
+
+@pytest.mark.parametrize("message", MEMBERS, ids=lambda message: type(message).__name__)
+def test_a_member_speaks_as_itself_and_nobody_else(message: Message) -> None:
+    for key, node in ((ONE, 1), (TWO, 2)):
+        for sender in (0, 1, 2, 3):
+            no = denied(Origin(key, is_local=True), said(message, sender), DIRECTORY)
+            assert (no is None) is (sender == node)
+            assert no is None or (no.reason, no.detail) == ("not_the_keys_owner", "")
+
+
+@pytest.mark.parametrize("message", MEMBERS, ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("key", [READER, STEERER, b"u" * 40, b""])
+def test_nobody_else_speaks_as_a_member(message: Message, key: bytes) -> None:
+    for sender in (0, 1, 2, 3):
+        no = denied(Origin(key, is_local=True), said(message, sender), DIRECTORY)
+        assert no is not None
+        assert (no.reason, no.detail) == ("not_a_member", "")
+
+
+@pytest.mark.parametrize(
+    ("key", "right"),
+    [
+        (ONE, Right.READ),
+        (READER, Right.READ),
+        (STEERER, Right.STEER),
+        (b"u" * 40, Right.NONE),
+        (b"", Right.NONE),
+    ],
+)
+@pytest.mark.parametrize("local", [True, False])
+def test_rights_follow_the_key_wherever_it_speaks_from(key: bytes, right: Right, local: bool) -> None:
+    origin = Origin(key, local)
+    assert right_of(origin, DIRECTORY) is right
+    asked = denied(origin, said(Query("status"), 0), DIRECTORY)
+    steered = denied(origin, said(Steer(Steering.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
+    founded = denied(origin, said(Found(3, (1,)), 0), DIRECTORY)
+    assert (asked is None) is (right >= Right.READ)
+    assert (steered is None) is (founded is None) is (right >= Right.STEER)
+    for no, name in ((asked, "read"), (steered, "steer"), (founded, "steer")):
+        assert no is None or (no.reason == "forbidden" and f"the right to {name}" in no.detail)
+
+
+def test_in_plain_text_this_host_asks_and_steers_and_no_other() -> None:
+    for message in (Query("status"), Found(3, (1,))):
+        assert denied(Origin(is_local=True), said(message, 0), None) is None
+        no = denied(Origin(is_local=False), said(message, 0), None)
+        assert no is not None
+        assert no.reason == "forbidden"
+        assert "from the node's own host only" in no.detail
+    for member in MEMBERS:
+        assert denied(Origin(is_local=False), said(member, 2), None) is None
+
+
+def test_a_refusal_tells_nothing_but_the_right_that_is_missing() -> None:
+    details = {
+        no.detail
+        for key in (READER, ONE)
+        if (no := denied(Origin(key), said(Found(77, (1,)), 0), DIRECTORY)) is not None
+    }
+    assert details == {"steering takes the right to steer, which this key lacks"}

@@ -1,0 +1,35 @@
+"""The job as a command under `zelect run`: it never looks at a lease, and relies on being ended in time.
+
+python -m tools.chaos_lab.command_job
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
+from tools.chaos_lab.places import CHAOS, NAME, read_places
+from zelect.system.clock import now_us
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    """Raise the counters in the term that the environment names, until somebody ends it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # of the storm, which goes on to the command
+    node, term = int(os.environ["ZELECT_NODE"]), int(os.environ["ZELECT_TERM"])
+    place = read_places(Path(os.environ[CHAOS]))[node]
+    counters = Counters(NAME, node, 0, place.job, Path(place.history))
+    counters.write(now_us(), term, "work_began", os.getpid())
+    while True:
+        if counters.connect():
+            for kind in KINDS:
+                counters.effect(kind, now_us(), term)
+        time.sleep(EVERY_S if counters.connect() else AGAIN_S)
+
+
+if __name__ == "__main__":
+    main()

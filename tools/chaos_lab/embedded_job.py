@@ -1,0 +1,89 @@
+"""The job through the Python interface, as a user's program would have it: in a thread, or as a coroutine.
+
+The function looks before each step, as docs/embedding.md says; the coroutine never does, and relies on
+being cancelled in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import zelect
+from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
+from tools.chaos_lab.places import NAME, Place
+from zelect.api.node_thread import Engine, ThreadEngine
+from zelect.config.loading import Config
+from zelect.system.clock import now_us
+
+__all__ = ["INTERFACES", "run_embedded"]
+
+INTERFACES = ("threads", "asyncio")
+
+
+class _Node(zelect.Node):
+    """A node whose links go where the place says."""
+
+    def __init__(self, config: Config, dial: Mapping[int, str]) -> None:
+        super().__init__(config)
+        self._dial = dial
+
+    def _make_engine(self) -> Engine:
+        return ThreadEngine(self.config, dial=self._dial)
+
+
+def run_embedded(config: Config, place: Place) -> int:
+    """Until SIGTERM. Raises what a node raises."""
+    counters = Counters(NAME, config.node.id, 0, place.job, Path(place.history))
+    node = _Node(config, place.dial)
+    if place.interface == "asyncio":
+        asyncio.run(_in_loop(node, counters))
+    else:
+        _in_thread(node, counters)
+    return 0
+
+
+def _in_thread(node: zelect.Node, counters: Counters) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
+        node.ask_to_stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    with node:
+        for office in node.offices():
+            office.run(_work, office, counters)
+
+
+def _work(office: zelect.Office, counters: Counters) -> None:
+    counters.write(now_us(), office.term, "work_began", os.getpid())
+    while True:
+        if not counters.connect():
+            office.sleep(AGAIN_S)
+            continue
+        for kind in KINDS:
+            began_us = now_us()
+            office.check()
+            counters.effect(kind, began_us, office.term)
+        office.sleep(EVERY_S)
+
+
+async def _in_loop(node: zelect.Node, counters: Counters) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, node.ask_to_stop)
+    async with node:
+        async for office in node.offices():
+            await office.run(_steps(office, counters))
+
+
+async def _steps(office: zelect.Office, counters: Counters) -> None:
+    counters.write(now_us(), office.term, "work_began", os.getpid())
+    while True:
+        for kind in KINDS if counters.connect() else ():
+            began_us = now_us()
+            await asyncio.sleep(0)  # the look at the lease lies between the two
+            counters.effect(kind, began_us, office.term)
+        await asyncio.sleep(EVERY_S)

@@ -1,0 +1,328 @@
+"""The cluster that is broken: its supervisor, nodes, links and Redis, and how they fare."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from tools.benchmarks.common import THIS, BenchError
+from tools.benchmarks.raw_redis import Wire
+from tools.chaos_lab.job import JobKeys
+from tools.chaos_lab.links import Links
+from tools.chaos_lab.namespaces import Spaces
+from tools.chaos_lab.notes import Notes
+from tools.chaos_lab.places import CHAOS, NAME, Place, write_places
+from tools.chaos_lab.process_handles import Handles
+from tools.chaos_lab.redis_servers import Board, Watcher, started_server
+from zelect.client.query import Asker, NodeReport, controller_of
+from zelect.core.timing import Timing
+from zelect.devcluster.bundled_server import RedisServer
+from zelect.devcluster.control import Processes, bring_down, request
+from zelect.devcluster.layout import HOST, ClusterError, Layout, port_is_free
+from zelect.devcluster.supervisor import Wish, detach
+from zelect.node.history_recorder import HISTORY
+from zelect.system.clock import now_us
+
+__all__ = ["Scene", "World"]
+
+_UP_WITHIN_S = 30.0
+_ASK_EVERY_US = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
+    whether they go through the proxy; `spaces`: each node in a network namespace of its own instead.
+    `command`: what runs in every office in place of the job in the node's process; `interface`: see `Place`."""
+
+    nodes: int
+    directory: Path
+    timing: Mapping[str, int | str] = field(default_factory=dict)
+    quorum: str = "dynamic"
+    links: bool = True
+    spaces: bool = False
+    command: tuple[str, ...] = ()
+    interface: str = ""
+
+    @property
+    def ids(self) -> range:
+        return range(1, self.nodes + 1)
+
+
+class World:
+    """Everything that runs, ended by `close`. Used by one thread, the main one, whose children the
+    processes are."""
+
+    def __init__(self, scene: Scene, notes: Notes) -> None:
+        self.scene = scene
+        self.notes = notes
+        self.layout = Layout(scene.directory)
+        self.history = self.layout.directory / "history"
+        self.timing = Timing(**scene.timing)  # type: ignore[arg-type]
+        self.links: Links | Spaces | None = None
+        self.handles = Handles()
+        self.every_pid: set[int] = set()
+        self.leaving: set[int] = set()  # said goodbye, or are about to
+        self.started_us = 0  # of the last node that was started alone
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._asker: Asker | None = None
+        self._asked_us = 0
+        self._base_port = _neighbours(scene.nodes)
+        # What all processes are started with, and are known by.
+        os.environ.update({CHAOS: str(self.places_file), HISTORY: str(self.history)})
+        os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
+        ports = {node: self._base_port + node - 1 for node in scene.ids}
+        self.spaces = Spaces(ports) if scene.spaces else None
+        self.host = self.spaces.host if self.spaces else HOST
+        try:
+            self.board = Board(self.layout.directory / "board", self.host)
+            self.job_server: RedisServer = started_server(self.layout.directory / "job", self.host)
+        except BaseException:
+            if self.spaces:
+                self.spaces.close()
+            raise
+        self.watcher = Watcher(self.board, NAME, notes)
+
+    @property
+    def ids(self) -> range:
+        return self.scene.ids
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Where the nodes themselves are reached, past the proxy."""
+        if self.spaces:
+            return {node: self.spaces.endpoint(node) for node in self.ids}
+        return {node: f"tcp://{HOST}:{self._base_port + node - 1}" for node in self.ids}
+
+    # -- beginning and end ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start everything. Raises BenchError, ClusterError, ServerFailed."""
+        endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
+        if self.spaces:
+            self.spaces.join_board(self.board.port)
+            self.links = self.spaces
+        elif self.scene.links:
+            self.links = Links(endpoints, (HOST, self.board.port))
+        write_places(self.places_file, {node: self._place(node) for node in self.ids})
+        self.watcher.start()
+        self.raise_supervisor()
+        self._asker = Asker(NAME, self.addresses, self._context, self.layout.keyring())
+
+    @property
+    def places_file(self) -> Path:
+        return self.layout.directory / "places.json"
+
+    def hog_file(self, node: int) -> Path:
+        """The file that makes a thread of `node` hold its interpreter lock."""
+        return self.layout.directory / f"hog{node}"
+
+    def _place(self, node: int) -> Place:
+        dial = self.links.dial(node) if self.links else {}
+        port = self.links.board_of(node) if self.links else self.board.port
+        return Place(
+            dial=dial,
+            board=f"redis://{self.host}:{port}/0",
+            job=(self.host, self.job_server.port),
+            history=str(self.history),
+            hog=str(self.hog_file(node)),
+            command=self.scene.command,
+            interface=self.scene.interface,
+            namespace=self.spaces.path(node) if self.spaces else "",
+            listen=self.spaces.endpoint(node) if self.spaces else "",
+        )
+
+    def raise_supervisor(self) -> None:
+        """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
+        wish = Wish(
+            self.scene.nodes,
+            self._base_port,
+            f"redis://{HOST}:{self.board.port}/0",
+            NAME,
+            ("tools.chaos_lab.worker",),
+            dict(self.scene.timing) or None,
+            self.scene.quorum,
+            # In plain text a node answers nobody from another host, and this one is no node's.
+            secure=self.scene.spaces,
+        )
+        self.supervisor, _ = detach(self.layout, wish)
+        end = time.monotonic() + _UP_WITHIN_S
+        while time.monotonic() < end and self.supervisor.poll() is None:
+            with contextlib.suppress(ClusterError):
+                if self.layout.supervisor_pid() == self.supervisor.pid and len(self.processes().nodes) == len(self.ids):
+                    return
+            time.sleep(0.02)
+        log = self.layout.supervisor_log.read_text(errors="replace")[-1000:]
+        raise BenchError(f"the supervisor did not start the nodes:\n{log}")
+
+    def bring_down(self) -> None:
+        """End the nodes and their supervisor, in good order where that is possible."""
+        self.thaw_all()
+        with contextlib.suppress(ClusterError):
+            bring_down(self.layout, 15)
+        if self.supervisor is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisor.wait(5)
+
+    def close(self) -> None:
+        """End everything else."""
+        self.handles.close()
+        self.watcher.close()
+        if self._asker is not None:
+            self._asker.close()
+        self._context.destroy(linger=0)
+        if self.links is not None:
+            self.links.close()
+        self.board.close()
+        self.job_server.stop()
+
+    def accepted(self) -> list[str]:
+        """What the job's Redis accepted, in its order, each "KIND TERM NODE". Raises OSError, BenchError."""
+        wire = Wire(self.job_server.port)
+        try:
+            return [item.decode() for item in wire.call("LRANGE", JobKeys(NAME).accepted, 0, -1)]
+        finally:
+            wire.close()
+
+    # -- processes ------------------------------------------------------------------------
+
+    def processes(self) -> Processes:
+        """What the supervisor says. Raises ClusterError."""
+        processes = request(self.layout, "status")
+        for node in processes.nodes:
+            self.every_pid.add(node.pid)
+            if node.state != "ended":
+                self.handles.know(node.id, node.pid)
+        return processes
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The newest process of each node, whether it still runs or not."""
+        return self.handles.pids
+
+    def signal(self, node: int, number: signal.Signals) -> None:
+        """To the process itself: the way through the supervisor would cost milliseconds. Harmless
+        for one that has ended."""
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.leaving.add(node)
+        self.handles.signal(node, number)
+
+    def thaw_all(self) -> None:
+        for node in self.pids:
+            self.signal(node, signal.SIGCONT)
+
+    def await_end(self, node: int, within_s: float = 10.0) -> int | None:
+        """The exit code of a process that is about to end; None when it does not."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            state = self.processes().node(node)
+            if state.state == "ended":
+                self.leaving.discard(node)
+                return state.exit_code
+            time.sleep(0.01)
+        return None
+
+    def start(self, node: int) -> None:
+        """Start `node` unless it runs."""
+        if self.processes().node(node).state == "ended":
+            request(self.layout, "start", node)
+            self.leaving.discard(node)
+            self.started_us = now_us()
+            self.processes()
+
+    def start_all(self) -> None:
+        """Start every node that does not run."""
+        for state in self.processes().nodes:
+            if state.state == "ended":
+                request(self.layout, "start", state.id)
+        self.processes()
+
+    def data_of(self, node: int) -> Path:
+        return self.layout.data / f"n{node}"
+
+    def forget(self, node: int) -> None:
+        """Take away what `node`, which does not run, remembers."""
+        shutil.rmtree(self.data_of(node), ignore_errors=True)
+
+    # -- how they fare --------------------------------------------------------------------
+
+    def look(self, since_us: int = 0) -> dict[int, NodeReport]:
+        """The newest answers, of those that answered after `since_us`. Asks again now and then."""
+        assert self._asker is not None
+        self._asker.collect()
+        now = now_us()
+        if now - self._asked_us >= _ASK_EVERY_US:
+            self._asked_us = now
+            self._asker.ask()
+        return {node: report for node, report in self._asker.reports.items() if report.at_us > since_us}
+
+    def in_office(self) -> int:
+        """Who says that it is in office, asked now; 0: nobody within a second."""
+        since, end = now_us(), now_us() + 1_000_000
+        while now_us() < end:
+            head = controller_of(self.look(since))
+            if head is not None:
+                return head.id
+            time.sleep(0.002)
+        return 0
+
+    def wait(self, ms: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass; whether `until` came true before."""
+        end = now_us() + int(ms * 1000)
+        while (left_us := end - now_us()) > 0:
+            self.look()
+            if until():
+                return True
+            time.sleep(min(0.01, left_us / 1e6))
+        return until()
+
+    def await_successor(self, of: int, within_ms: float = 5000) -> int:
+        """Wait until somebody but `of` is in office; 0: nobody is in time."""
+        since = now_us()
+        found: list[int] = []
+
+        def another() -> bool:
+            head = controller_of(self.look(since))
+            if head is not None and head.id != of:
+                found.append(head.id)
+            return bool(found)
+
+        self.wait(within_ms, another)
+        return found[0] if found else 0
+
+    def settled(self, since_us: int) -> NodeReport | None:
+        """The controller, once all nodes have answered after `since_us` and agree: it is in office,
+        everybody follows it in its term, with all links up, and everybody is a member by the same
+        record, which it wrote."""
+        reports = self.look(since_us)
+        head = controller_of(reports)
+        if head is None or len(reports) < len(self.ids):
+            return None
+        record = (head.foundation, head.term, head.version, tuple(self.ids))
+        for report in reports.values():
+            if report.id != head.id and (report.in_office or report.role != "follower" or report.status != "running"):
+                return None
+            if (report.term, report.links) != (head.term, report.peers):
+                return None
+            if (report.foundation, report.config_term, report.version, report.members) != record:
+                return None
+        return head
+
+
+def _neighbours(count: int) -> int:
+    """The first of `count` neighbouring free ports. Raises ClusterError."""
+    for base in random.sample(range(10_000, 32_000), 300):
+        if all(port_is_free(base + at) for at in range(count)):
+            return base
+    raise ClusterError("found no neighbouring free ports below the ephemeral range", 4)

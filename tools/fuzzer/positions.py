@@ -1,0 +1,189 @@
+"""Positions of the machine that hostile messages are thrown at, and honest messages to begin from.
+
+Each stand is a node as the small world brings it about, so everything in it is consistent; the
+corpus speaks in the voices of its peers, about the terms, rounds and numbers that it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tools.simulator.small_world import World, letter
+from zelect.core.events import Leave
+from zelect.core.messages import (
+    CommonResp,
+    Envelope,
+    Found,
+    Handover,
+    Message,
+    NodeOffline,
+    NodeOnline,
+    NodeOnlineResp,
+    Ping,
+    Pong,
+    Query,
+    Refusal,
+    Report,
+    Result,
+    Steer,
+    Steering,
+    Trigger,
+    Voting,
+    VotResp,
+)
+from zelect.core.quorum import Witness
+from zelect.core.settings import Settings
+from zelect.core.state import Stand, State
+from zelect.wire import encode
+
+__all__ = ["STANDS", "Target", "target_of"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A node in `state` at `now_us` (microseconds of its clock); a clone of it is thrown at.
+    `voices`: id and incarnation of each peer; `corpus`: honest frames."""
+
+    settings: Settings
+    state: State
+    now_us: int
+    voices: tuple[tuple[int, int], ...]
+    corpus: tuple[bytes, ...]
+
+
+def _deaf(nodes: int = 3) -> World:
+    world = World(nodes)
+    for a in world.settings:
+        for b in world.settings:
+            world.cut(a, b)
+    world.start()
+    return world
+
+
+def _starting() -> World:
+    world = _deaf()
+    world.run(0.5)  # begun, and Redis has not answered yet
+    return world
+
+
+def _office_of(node: int, nodes: int = 3) -> World:
+    """A settled cluster in which `node` is in office, and node 1 was there from the start or came later."""
+    world = World(nodes)
+    first = [other for other in world.settings if other >= node]
+    world.start(*first)
+    world.run_until(lambda: world.controller() == node)
+    if late := set(world.settings) - set(first):
+        world.start(*late)
+    world.run_until(lambda: len(world.state(node).record.members) == nodes, 20_000)
+    world.run(300)
+    return world
+
+
+def _asking(nodes: int = 3) -> World:
+    world = _deaf(nodes)
+    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    return world
+
+
+def _granted(world: World, times: int, wait_us: int = 0) -> World:
+    """`times` rounds of node 1 answered with yes by a bare majority."""
+    for _ in range(times):
+        for voter in range(2, 2 + len(world.settings) // 2):
+            campaign = world.state(1).campaign
+            life = world.state(voter).saved.life
+            answer = VotResp(campaign.pre, campaign.round, True, None, wait_us, life, None)
+            world.feed(1, letter(world, voter, answer, world.state(1).term))
+    return world
+
+
+def _at_the_floor() -> World:
+    world = _office_of(1)
+    world.kill(3)
+    world.run_until(lambda: world.state(1).record.members == (1, 2) and world.state(1).record.witness is not None)
+    world.run(300)
+    return world
+
+
+def _again(forget: bool) -> World:
+    world = _office_of(2)
+    world.kill(1)
+    world.run(20)
+    for other in (2, 3):
+        world.cut(1, other)
+    world.start(1, forget=forget)
+    world.run(30)
+    return world
+
+
+def _leaving() -> World:
+    world = _office_of(2)
+    world.feed(1, Leave())
+    return world
+
+
+STANDS: dict[str, Callable[[], World]] = {
+    "starting": _starting,
+    "follower": lambda: _office_of(2),
+    "follower of five": lambda: _office_of(2, 5),
+    "pre-candidate": _asking,
+    "candidate": lambda: _granted(_asking(), 1),
+    "candidate of five": lambda: _granted(_asking(5), 1),
+    "elected": lambda: _granted(_asking(), 2),
+    "elected, waiting": lambda: _granted(_asking(), 2, wait_us=300_000),
+    "in office": lambda: _office_of(1),
+    "in office of five": lambda: _office_of(1, 5),
+    "in office with the witness": _at_the_floor,
+    "silent": lambda: _again(forget=False),
+    "without memory": lambda: _again(forget=True),
+    "leaving": _leaving,
+}
+"""How each stand of node 1 is brought about."""
+
+
+def target_of(name: str) -> Target:
+    """Stand `name` (a key of `STANDS`), ready to be thrown at."""
+    world = STANDS[name]()
+    machine, state = world.lives[1].machine, world.state(1)
+    voices = tuple((peer, known.incarnation or peer) for peer, known in state.peers.items())
+    corpus = tuple(
+        encode(Envelope("demo", sender, incarnation, machine.settings.digest(), term, message, state.record.foundation))
+        for sender, incarnation in voices
+        for term, message in _honest(world, sender)
+    )
+    return Target(machine.settings, state, world.now_us, voices, corpus)
+
+
+def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
+    """What `sender` might say to node 1, with the term in the envelope."""
+    state: State = world.state(1)
+    term, record = state.term, state.record
+    life = record.life_of(sender) if record.life_of(sender) > 0 else sender
+    others = tuple(node for node in record.members if node != sender)
+    newer, theirs = record.rewritten(term + 1, {}), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
+    asked, number = state.campaign.round if state.campaign else 1, state.reign.number if state.reign else 3
+    for one in (term, term + 1):
+        yield one, Ping(0, False, None, ())
+        yield one, Ping(number, True, record, others)
+        yield one, Ping(number, False, newer if one > term else theirs, others)
+        yield one, Pong(number, term, record.id, 0, life)
+        for pre in (True, False):
+            for trigger in Trigger:
+                yield one, Voting(pre, 5, term + 1, newer if one > term else record, trigger, sender, term)
+            yield one, VotResp(pre, asked, True, None, 0, life, None)
+            yield one, VotResp(pre, asked, True, None, 200_000, life, None)
+            for reason in Refusal:
+                yield one, VotResp(pre, asked, False, reason, 250_000, life, None)
+            yield one, VotResp(pre, asked, False, Refusal.STALE_ELECTORATE, 0, life, newer)
+        yield one, NodeOnlineResp(sender, one, record)
+        yield one, Handover(max(1, term), 1)
+    for peer, known in state.peers.items():
+        yield term, NodeOffline(peer, known.incarnation or peer, "goodbye")
+    yield term, NodeOnline(world.settings[1].addresses[sender], 0, life)
+    yield term, NodeOnlineResp(0, 0, newer)
+    yield term, CommonResp(1, Result.TERM_JUMP, "this node's term is 4")
+    yield term, Query("status")
+    yield term, Report('{"id": 1}')
+    yield term, Found(record.foundation + 1, record.members)
+    yield term, Steer(Steering.TRANSFER, 0, 0, "a new kernel", "ops@host1")
+    yield term, Steer(Steering.PAUSE, 0, 60_000, "release day", "ops@host1")

@@ -1,0 +1,171 @@
+"""True histories of what stages show, step by step through worlds, and in the protocol's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tools.modelchecker.parts import Move, Violation, World
+from tools.modelchecker.search import told
+from tools.modelchecker.stages import Stages
+
+__all__ = ["history_of", "true_history"]
+
+_AT_ONCE = 12
+"""Histories followed side by side, from stage to stage."""
+_WORLDS = 30_000
+"""Worlds looked at where no history led along the stages."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that happened: `heard` is the letter's bit (0: none), `added` what was sent,
+    `before` the letters on their way before a unit of time passed, `free` whether it only added letters."""
+
+    words: str
+    heard: int
+    added: int
+    before: int = 0
+    free: bool = False
+
+
+History = tuple[Line, ...]
+
+
+def true_history(stages: Stages, start: World, name: str) -> list[str] | None:
+    """A history at whose end the property "sometimes" called `name` is seen; None when none was found."""
+    for index in stages.shown.get(name, ()):
+        lines = _along(stages, start, index, name)
+        if lines is not None:
+            return lines
+    return _anyhow(stages, start, name)
+
+
+def history_of(stages: Stages, start: World, violation: str) -> list[str] | None:
+    """A history that ends in the `violation` found last; None when none was found."""
+    return _along(stages, start, stages.now, violation) or _anyhow(stages, start, violation)
+
+
+def _along(stages: Stages, start: World, index: int, wanted: str) -> list[str] | None:
+    """A history by the way on which the stage was reached first."""
+    path = []
+    while index:
+        path.append(stages.keys[index])
+        index = stages.parents[index]
+    campaigned = stages.alike
+    beam: list[tuple[World, History]] = [_closed(stages, start, campaigned, ())]
+    for key in (*reversed(path), 0):
+        following: dict[int, tuple[World, History]] = {}
+        after_all = campaigned
+        for world, history in beam:
+            for line, after, then in _onward(stages, world, campaigned, wanted):
+                if after is None:
+                    return _needed(stages, (*history, line))
+                if key and stages.stage(after, then) == key and after.letters not in following:
+                    after_all = then
+                    following[after.letters] = _closed(stages, after, then, (*history, line))
+        beam = sorted(following.values(), key=lambda item: -item[0].letters.bit_count())[:_AT_ONCE]
+        campaigned = after_all
+    return None
+
+
+def _anyhow(stages: Stages, start: World, wanted: str) -> list[str] | None:
+    """A history by any way, breadth first through worlds. One whose letters another world of the
+    same stage has as well is left out: what it may do that one may."""
+    world, history = _closed(stages, start, stages.alike, ())
+    known = {stages.stage(world, stages.alike): [world.letters]}
+    level = [(world, stages.alike, history)]
+    left = _WORLDS
+    while level and left > 0:
+        following = []
+        for world, campaigned, history in level:
+            for line, after, then in _onward(stages, world, campaigned, wanted):
+                if after is None:
+                    return _needed(stages, (*history, line))
+                masks = known.setdefault(stages.stage(after, then), [])
+                if all(after.letters & ~mask for mask in masks):
+                    after, further = _closed(stages, after, then, (*history, line))
+                    masks.append(after.letters)
+                    following.append((after, then, further))
+                    left -= 1
+            if left <= 0:
+                return None
+        level = following
+    return None
+
+
+def _onward(stages: Stages, world: World, campaigned: int, wanted: str) -> Iterator[tuple[Line, World | None, int]]:
+    """Each move from `world`; no world after it when what is `wanted` came about with it."""
+    universe = stages.universe
+    moves: list[Move] = []
+    seen, universe.seen, universe.heed = universe.seen, set(), moves.append
+    try:
+        for move, after in universe.moves(world):
+            if wanted in universe.seen:
+                yield _line(stages, move, world, after), None, campaigned
+            then = stages.campaigned_after(move, campaigned)
+            if then is not None:
+                yield _line(stages, move, world, after), after, then
+    except Violation as violation:
+        last = moves[-1] if moves else Move(-1, "a unit of time passes")
+        if str(violation) == wanted:
+            yield _line(stages, last, world, world), None, campaigned
+    finally:
+        universe.seen, universe.heed = seen, None
+
+
+def _closed(stages: Stages, world: World, campaigned: int, history: History) -> tuple[World, History]:
+    """A world with everything that is sent in answer to its letters by who does not change."""
+    stage, more = stages.stage(world, campaigned), True
+    while more:
+        more = False
+        for move, after in _quietly(stages, world):
+            added = after.letters & ~world.letters
+            if move.letter >= 0 and added and stages.stage(after, campaigned) == stage:
+                line = Line(told(stages.universe, move), 1 << move.letter, added, free=True)
+                world, history, more = world._replace(letters=world.letters | added), (*history, line), True
+                break
+    return world, history
+
+
+def _quietly(stages: Stages, world: World) -> list[tuple[Move, World]]:
+    """The moves up to one that breaks a property, which is met again when the world is left."""
+    universe = stages.universe
+    moves: list[tuple[Move, World]] = []
+    seen, heed, universe.seen, universe.heed = universe.seen, universe.heed, set(), None
+    with suppress(Violation):
+        moves.extend(universe.moves(world))
+    universe.seen, universe.heed = seen, heed
+    return moves
+
+
+def _line(stages: Stages, move: Move, world: World, after: World) -> Line:
+    heard = 1 << move.letter if move.letter >= 0 else 0
+    passes = world.letters if "time passes" in move.words else 0
+    return Line(told(stages.universe, move), heard, after.letters & ~world.letters, passes)
+
+
+def _needed(stages: Stages, history: History) -> list[str]:
+    """A history in words, without answers that nobody heard afterwards."""
+    words: list[str] = []
+    need = 0
+    for line in reversed(history):
+        if line.free and not line.added & need:
+            continue
+        words.append(line.words)
+        if line.before:
+            need = _younger(stages, line.before, need)
+        need = need & ~line.added | line.heard
+    return words[::-1]
+
+
+def _younger(stages: Stages, before: int, need: int) -> int:
+    """The letters among those `before` a unit of time that were to become those of which there is need."""
+    young, rest = 0, before
+    while rest:
+        low = rest & -rest
+        rest ^= low
+        if stages.universe.cast.aged(low.bit_length() - 1) & need:
+            young |= low
+    return young

@@ -1,0 +1,362 @@
+"""One node's part of a world, and everything that can happen to it: the shipped machine, step by step.
+
+A *local* is a node's disk and, while its process lives, its state. Locals and letters are numbered,
+and each step is taken once: `step` by the machine that ships, on a clone. Seams for mutants stand
+in `Seams`; the shipped behaviour is what they do when nobody overrides them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
+from tools.modelchecker.parts import Ask, Bounds, Letter, Local, Mail, Outcome, Reply, Seams
+from zelect.core.actors.leadership import lapse_due_us
+from zelect.core.actors.vote_response import campaign_due_us
+from zelect.core.effects import Effects, Saved, WitnessFound, WitnessLook, WitnessPing
+from zelect.core.events import (
+    Began,
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessVoted,
+)
+from zelect.core.lease import NEVER_US
+from zelect.core.machine import Machine, founding
+from zelect.core.messages import Handover, NodeOnline, NodeOnlineResp, Ping, VotResp
+from zelect.core.quorum import WITNESS, RecordId
+from zelect.core.settings import Settings
+from zelect.core.state import State, clone
+
+__all__ = ["Cast"]
+
+
+@dataclass
+class Cast:
+    """The nodes, their letters and locals, numbered in the order of their appearance."""
+
+    settings: dict[int, Settings]
+    bounds: Bounds
+    seams: Seams = field(default_factory=Seams)
+
+    def __post_init__(self) -> None:
+        self.nodes = tuple(self.settings)
+        self.first_version = 0
+        self.first_founds: dict[int, int] = {}
+        self.machines = {n: Machine(s, founding(s, 1), ran_before=False) for n, s in self.settings.items()}
+        self.locals: list[Local] = []
+        self.letters: list[Letter] = []
+        self.to_mask = dict.fromkeys((WITNESS, *self.nodes), 0)
+        self.deeds = 0
+        self.committed: list[RecordId] = []
+        self.in_office: list[bool] = []
+        self._local_ids: dict[Any, int] = {}
+        self._letter_ids: dict[Letter, int] = {}
+        self._aged: dict[int, int] = {}
+        self._rules = tuple(self._own_rules())
+
+    # -- numbering ------------------------------------------------------------------------------------
+
+    def number(self, local: Local) -> int:
+        """The local's number."""
+        key = local.key
+        known = self._local_ids.get(key)
+        if known is None:
+            known = self._local_ids[key] = len(self.locals)
+            self.locals.append(local)
+            state = local.state
+            # The job in the office of a guarded node acts until it has ended, or the lease has.
+            acts = state is not None and state.owed is not None and state.owed.until_us > NOW
+            self.in_office.append(acts or (state is not None and state.in_office(NOW)))
+            self.committed.append(_committed(state))
+        return known
+
+    def post(self, letter: Letter) -> int:
+        """The letter's bit."""
+        known = self._letter_ids.get(letter)
+        if known is None:
+            known = self._letter_ids[letter] = len(self.letters)
+            self.letters.append(letter)
+            self.to_mask[WITNESS if isinstance(letter, Ask) else letter.to] |= 1 << known
+            if _is_deed(letter):
+                self.deeds |= 1 << known
+        return 1 << known
+
+    def aged(self, bit: int) -> int:
+        """The letter's bit one unit later, 0 when it can do nothing any more."""
+        known = self._aged.get(bit)
+        if known is None:
+            letter = self.letters[bit]
+            later: Letter | None
+            if isinstance(letter, Mail):
+                envelope = age_envelope(letter.envelope)
+                later = None if envelope is None else replace(letter, envelope=envelope)
+            elif isinstance(letter, Ask):
+                later = replace(letter, intent=age_intent(letter.intent))
+            else:
+                event = age_answer(letter.event)
+                later = None if event is None else replace(letter, event=event)
+            known = self._aged[bit] = 0 if later is None else self.post(later)
+        return known
+
+    # -- what can happen ------------------------------------------------------------------------------
+
+    def hear(self, at: int, bit: int) -> Outcome | None:
+        """A letter arrives; None when nothing comes of it."""
+        local, letter = self.locals[at], self.letters[bit]
+        if isinstance(letter, Mail):
+            return self.happen(local, [Heard(letter.envelope)], letter.envelope.term)
+        assert isinstance(letter, Reply)
+        return self.happen(local, [letter.event]) if letter.incarnation == local.births else None
+
+    def alone(self, at: int) -> list[tuple[str, Outcome]]:
+        """What a node may do of its own at any time."""
+        local = self.locals[at]
+        state = local.state
+        if state is None or state.leaving:
+            return []
+        found = []
+        for name, may, prepare, event in self._rules:
+            if may(local.node, state):
+                outcome = self.happen(local, [event], prepare=prepare)
+                if outcome is not None:
+                    found.append((name, outcome))
+        return found
+
+    def _own_rules(self) -> Iterable[tuple[str, Callable[[int, State], bool], Callable[[State], None] | None, Event]]:
+        bounds = self.bounds
+
+        def campaigns(node: int, state: State) -> bool:
+            allowed = not bounds.candidates or node in bounds.candidates
+            return allowed and state.term < bounds.terms and campaign_due_us(node, state) <= NOW
+
+        def gives_up(node: int, state: State) -> bool:
+            campaign = state.campaign
+            if campaign is None:
+                return False
+            asks = WITNESS in state.voters and not campaign.witness_asked
+            return asks or (not campaign.pre and state.term < bounds.terms)
+
+        def end_round(state: State) -> None:
+            assert state.campaign is not None
+            state.campaign.give_up_us = NOW
+
+        def deafen(state: State) -> None:
+            state.peers = {n: replace(p, heard_us=NOW - 10**7) for n, p in state.peers.items()}
+
+        yield "campaigns", campaigns, None, Tick()
+        yield "ends its round of questions", gives_up, end_round, Tick(late=True)
+        if bounds.silence:
+            yield "misses the silent", lambda node, state: state.reign is not None, deafen, Tick(late=True)
+
+    def overdue(self, at: int) -> bool:
+        """Whether an elected node has to look at the clock."""
+        state = self.locals[at].state
+        if state is None or state.reign is None or state.leaving:
+            return False
+        reign = state.reign
+        due_us = min(reign.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, reign))
+        return min(due_us, reign.barrier_us or NEVER_US) <= NOW
+
+    def tick(self, at: int) -> Outcome | None:
+        """The clock is looked at; campaigns are separate."""
+        return self.happen(self.locals[at], [Tick(late=True)])
+
+    def later(self, at: int) -> int:
+        """The local one unit of time later."""
+        local = self.locals[at]
+        if local.state is None:
+            return at
+        state = clone(local.state)
+        settle(state, NOW + 1)
+        return self.number(replace(local, state=state))
+
+    def start(self, at: int, others: tuple[int, ...], forget: bool) -> Outcome | None:
+        """A process starts; `others` are the processes it finds running, by node (0: none)."""
+        local = self.locals[at]
+        births, node = local.births + 1, local.node
+        settings = self.settings[node]
+        saved = founding(settings, births) if forget or births == 1 else replace(local.disk, incarnation=births)
+        saved = replace(saved, amnesia=saved.amnesia or forget)
+        machine = self.machines[node]
+        machine.ran_before = births > 1
+        fresh = Machine(settings, saved, ran_before=births > 1).state
+        begun = Local(node, saved, births, fresh, others, local.founds)
+        events: list[Event] = [Began(), StoreHint(0, 0)]
+        events += [LinkUp(other) for other in self.nodes if others[other]]
+        return self.happen(begun, events)
+
+    def crash(self, at: int) -> int:
+        """What is left when the process dies."""
+        local = self.locals[at]
+        return self.number(Local(local.node, local.disk, local.births, None, (), local.founds))
+
+    def husk(self, node: int) -> int:
+        """What is left of a node that never starts again."""
+        return self.number(Local(node, founding(self.settings[node], 1), 1))
+
+    def leave(self, at: int) -> Outcome | None:
+        """The node is asked to go."""
+        return self.happen(self.locals[at], [Leave()])
+
+    def lose(self, at: int, other: int) -> Outcome | None:
+        """The connection to `other` closes, and the process at its other end is proven dead."""
+        local = self.locals[at]
+        assert local.state is not None
+        events: list[Event] = [LinkDown(other)] if local.links[other] else []
+        known = local.state.peers[other].incarnation
+        return self.happen(_linked(local, other, 0), [*events, Proven(other, known, Evidence.REAPED)])
+
+    def link(self, at: int, other: int, births: int) -> Outcome | None:
+        """A connection to process `births` of `other` stands."""
+        local = self.locals[at]
+        events: list[Event] = [LinkDown(other)] if local.links[other] else []
+        return self.happen(_linked(local, other, births), [*events, LinkUp(other)])
+
+    def see(self, at: int, event: Event) -> Outcome | None:
+        """A look at the witness."""
+        return self.happen(self.locals[at], [event])
+
+    # -- the step itself ------------------------------------------------------------------------------
+
+    def happen(
+        self,
+        local: Local,
+        events: list[Event],
+        asked_term: int = -1,
+        prepare: Callable[[State], None] | None = None,
+    ) -> Outcome | None:
+        """Take the steps, carry their effects out, and note what came of it."""
+        if local.state is None:
+            return None
+        node, state, disk, founds = local.node, clone(local.state), local.disk, local.founds
+        machine = self.machines[node]
+        machine.state = state
+        facts: list[str] = []
+        seen: set[str] = set()
+        sends, elected, broken, inside = 0, None, "", []
+        try:
+            for event in events:
+                if prepare is not None:
+                    prepare(state)
+                event = self.seams.before(state, event, machine.settings)
+                held = state.record.id
+                effects = machine.step(event, NOW)
+                self.seams.after(state, effects)
+                before, disk = disk, self.seams.saved(disk, effects)
+                broken = broken or _disk_broken(before, disk)
+                numbers = {} if state.reign is None else dict(state.reign.sent_us)
+                mask, founds = self._send(local, state, effects, numbers, asked_term, founds)
+                sends |= mask
+                elected = self._note(state, effects, held, facts, seen) or elected
+                if self.bounds.inside:
+                    inside += [(disk if s else before, mask if m else 0) for s, m in self.seams.prefixes(effects)]
+            settle(state, NOW)
+        except Exception as error:  # whatever a step raises is a finding
+            return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
+        if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
+            return None
+        if state.reign is not None and founds == self.first_founds.get(node, 0) + self.bounds.founds:
+            state.reign.found_again_us = 0
+        after = self.number(Local(node, disk, local.births, state, local.links, founds))
+        gone = tuple((self.number(Local(node, d, local.births, None, (), founds)), m) for d, m in inside)
+        return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
+
+    def _send(
+        self, local: Local, state: State, effects: Effects, numbers: dict[int, int], asked_term: int, founds: int
+    ) -> tuple[int, int]:
+        mask = 0
+        for to, envelope in effects.send:
+            message = spoken(envelope.message, numbers)
+            if message is None or (not self.bounds.hello and isinstance(message, NodeOnline | NodeOnlineResp)):
+                continue
+            if not self.bounds.beats and isinstance(message, Ping):
+                continue
+            if _only_no(message) and envelope.term <= asked_term:
+                continue  # it tells the candidate nothing but to stop asking, which it may do at any time
+            mask |= self.post(Mail(to, replace(envelope, message=message)))
+        for intent in effects.witness:
+            if isinstance(intent, WitnessLook):
+                continue
+            if isinstance(intent, WitnessFound):
+                assert state.reign is not None
+                if founds == self.first_founds.get(local.node, 0) + self.bounds.founds:
+                    state.reign.founding = f"{local.node}.{founds}"
+                    continue  # lost, and any further ones
+                founds += 1
+                intent = replace(intent, key=f"{local.node}.{founds}")
+                state.reign.founding = intent.key
+            elif isinstance(intent, WitnessPing):
+                intent = replace(intent, number=numbers.get(intent.number, NOW))
+            mask |= self.post(Ask(local.node, local.births, intent, founds))
+        return mask, founds
+
+    def _note(
+        self, state: State, effects: Effects, held: RecordId, facts: list[str], seen: set[str]
+    ) -> tuple[int, RecordId] | None:
+        elected = None
+        for fact in effects.facts:
+            details = dict(fact.fields)
+            if fact.name == "elected":
+                elected = (state.term, held)
+                seen.add("elected")
+                assert state.reign is not None
+                if any(vote.voter == WITNESS and vote.granted for vote in state.reign.rounds[-1].votes):
+                    seen.add("elected with the witness")
+            elif fact.name == "office_entered":
+                seen.add("in office")
+                if state.handed:
+                    seen.add("handover done")
+            if fact.name not in ("status_changed", "node_began", "link_opened", "link_closed"):
+                words = " ".join(f"{k}={v}" for k, v in details.items() if k not in _IDLE_WORDS and v not in ("", None))
+                facts.append(f"{fact.name} {words}".rstrip())
+        return elected
+
+
+_IDLE_WORDS = frozenset(
+    {"took_ms", "gap_ms", "heard_ms", "elected_to_office_ms", "trigger", "attempt", "again", "previous"}
+)
+
+
+def _only_no(message: object) -> bool:
+    return isinstance(message, VotResp) and not message.granted and message.record is None
+
+
+def _is_deed(letter: Letter) -> bool:
+    """Whether it tells of what is done once in a term: a vote given, an office handed over."""
+    message = letter.envelope.message if isinstance(letter, Mail) else None
+    if isinstance(message, VotResp):
+        return message.granted and not message.pre
+    event = letter.event if isinstance(letter, Reply) else None
+    voted = isinstance(event, WitnessVoted) and event.reason is None and not event.pre
+    return voted or isinstance(message, Handover)
+
+
+def _linked(local: Local, other: int, births: int) -> Local:
+    links = tuple(births if n == other else linked for n, linked in enumerate(local.links))
+    return replace(local, links=links)
+
+
+def _committed(state: State | None) -> RecordId:
+    """The record that an elected node knows a quorum to have saved; the twin of the core's own count."""
+    if state is None or state.reign is None:
+        return (0, 0, 0)
+    record = state.record
+    count = sum(1 for voter in record.voters if state.reign.saved_by.get(voter) == record.id)
+    return record.id if 2 * count > len(record.voters) else (0, 0, 0)
+
+
+def _disk_broken(before: Saved, after: Saved) -> str:
+    if after.term < before.term:
+        return f"R1: the term on disk went from {before.term} back to {after.term}"
+    if after.term == before.term and before.voted_for not in (0, after.voted_for):
+        return f"R2: the vote of term {after.term} on disk changed from {before.voted_for} to {after.voted_for}"
+    return ""

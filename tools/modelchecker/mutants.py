@@ -1,0 +1,232 @@
+"""Rules broken on purpose, at the seams between the machine and its world: the checker must see each.
+
+Nothing of the shipped code is changed on disk; what cannot be done at a seam is swapped for the
+time of one search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tools.modelchecker.canonical import NOW
+from tools.modelchecker.parts import Seams
+from zelect.core.actors import health, leadership, voters
+from zelect.core.effects import Effects, Saved
+from zelect.core.events import Event, Heard, WitnessVoted
+from zelect.core.messages import Handover, Pong, Voting, VotResp
+from zelect.core.quorum import Record, Witness
+from zelect.core.settings import Settings
+from zelect.core.state import State
+from zelect.core.step import Turn
+from zelect.core.voters import Change, Health
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A broken rule, and where it shows: a scenario and the bounds that suffice."""
+
+    rule: str
+    about: str
+    seams: Callable[[], Seams]
+    scenario: str
+    bounds: dict[str, Any] = field(default_factory=dict)
+    swapped: Callable[[], Any] | None = None
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        """While what must be swapped is."""
+        undo = self.swapped() if self.swapped is not None else None
+        try:
+            yield
+        finally:
+            if undo is not None:
+                undo()
+
+
+class _NothingSaved(Seams):
+    def saved(self, disk: Saved, effects: Effects) -> Saved:
+        return disk
+
+
+class _SentFirst(Seams):
+    def prefixes(self, effects: Effects) -> Iterable[tuple[bool, bool]]:
+        return [(False, True)] if effects.save is not None and (effects.send or effects.witness) else []
+
+
+class _NoPromise(Seams):
+    def after(self, state: State, effects: Effects) -> None:
+        if state.promise is not None and state.promise.to != state.node:
+            state.promise = None
+
+
+class _NoSilence(Seams):
+    def after(self, state: State, effects: Effects) -> None:
+        state.silent_until_us = 0
+
+
+class _SecondVote(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        if _heard(event, Voting) and state.saved.voted_for != state.node:
+            state.saved = replace(state.saved, voted_for=0)
+        return event
+
+    def saved(self, disk: Saved, effects: Effects) -> Saved:
+        # Judged by its deeds: what stands on disk is not what is looked at.
+        return replace(super().saved(disk, effects), voted_for=0)
+
+
+class _NoMemoryLost(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        if state.saved.life != 1:
+            state.saved = replace(state.saved, life=1, amnesia=False)
+        return event
+
+
+class _OlderRecords(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        message = event.envelope.message if isinstance(event, Heard) else None
+        if isinstance(event, Heard) and isinstance(message, Voting) and message.record.id < state.record.id:
+            record = replace(message.record, config_term=state.record.config_term, version=state.record.version)
+            lenient = replace(message, record=record)
+            return Heard(replace(event.envelope, message=lenient))
+        return event
+
+
+class _AnyWitness(Seams):
+    def bound(self) -> bool:
+        return False
+
+
+class _VotesByMessage(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        campaign = state.campaign
+        if not (_heard(event, VotResp) and campaign is not None and isinstance(event, Heard)):
+            return event
+        sender = event.envelope.sender
+        others = [node for node in state.members if node not in campaign.answers]
+        if sender in campaign.answers and others:
+            known = state.peers[others[0]].incarnation or 1
+            return Heard(replace(event.envelope, sender=others[0], incarnation=known))
+        return event
+
+
+class _LeaseFromReply(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        if isinstance(event, Heard) and isinstance(event.envelope.message, Pong) and state.reign is not None:
+            state.reign.sent_us[event.envelope.message.number] = NOW
+        return event
+
+
+class _OfficeAtOnce(Seams):
+    def after(self, state: State, effects: Effects) -> None:
+        if state.reign is not None:
+            state.reign.barrier_us = 0
+
+
+class _WitnessNamesNobody(Seams):
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        return replace(event, acked=0) if isinstance(event, WitnessVoted) else event
+
+
+class _JobUnprotected(Seams):
+    def after(self, state: State, effects: Effects) -> None:
+        if state.owed is not None and state.promise is not None and state.promise.to == state.node:
+            state.promise = None
+
+
+def _handed_over_at_once() -> Callable[[], None]:
+    def at_once(turn: Turn, message: Handover) -> None:
+        turn.broadcast(message)
+
+    return _swap(health, "hand_over", at_once)
+
+
+def _heard(event: Event, kind: type) -> bool:
+    return isinstance(event, Heard) and isinstance(event.envelope.message, kind)
+
+
+def _swap(owner: Any, name: str, new: Any) -> Callable[[], None]:
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    return lambda: setattr(owner, name, old)
+
+
+def _all(undo: list[Callable[[], None]]) -> None:
+    for back in undo:
+        back()
+
+
+def _uncommitted() -> Callable[[], None]:
+    undo = [_swap(module, "committed", lambda turn, reign: True) for module in (leadership, voters)]
+    return lambda: _all(undo)
+
+
+class _Both(Change):
+    """All but the lowest member go at once."""
+
+    def applied(self, record: Record, lives: Any = None, witness: Witness | None = None) -> Record:
+        for node in record.members[1:]:
+            record = replace(record.without_member(node), version=record.version)
+        return replace(record, version=record.version + 1)
+
+
+def _two_at_once() -> Callable[[], None]:
+    def hasty(record: Record, health: Health, dynamic: bool) -> Change | None:
+        return _Both(remove=record.members[-1]) if len(record.members) > 1 and health.gone else None
+
+    undo = [
+        _swap(voters, "next_change", hasty),
+        _swap(Record, "differs_by_one_from", lambda self, other: True),
+    ]
+    return lambda: _all(undo)
+
+
+_ONE = {"crashes": 1, "restarts": 1, "amnesias": 0, "candidates": (2,), "victims": (3,), "inside": False}
+_THREE = {"victims": (3,), "versions": 1, "inside": False}
+
+MUTANTS = {
+    "nothing-saved": Mutant("R1", "effects are carried out without the save", _NothingSaved, "votes3", _THREE),
+    "sent-first": Mutant("R1", "letters leave before the save", _SentFirst, "votes3", {**_THREE, "inside": True}),
+    "forgot-and-votes": Mutant(
+        "R1", "a node that lost its disk votes", _NoMemoryLost, "votes3", {**_THREE, "losses": 1}
+    ),
+    "second-vote": Mutant("R2", "a voter forgets whom it voted for", _SecondVote, "votes3", {"crashes": 0}),
+    "votes-by-message": Mutant("R2", "grants are counted, not voters", _VotesByMessage, "votes5"),
+    "no-promise": Mutant("R3", "an answered PING promises nothing", _NoPromise, "static3", {"crashes": 0}),
+    "no-silence": Mutant("R4", "a restarted node votes at once", _NoSilence, "static3", _ONE),
+    "lease-from-reply": Mutant(
+        "R5", "the lease counts from the answer", _LeaseFromReply, "static3", {"crashes": 0, "candidates": (2,)}
+    ),
+    "too-much-drift": Mutant("R5", "clocks drift apart beyond the margin", Seams, "static3", {"crashes": 0, "skew": 2}),
+    "office-at-once": Mutant("R7", "a winner does not wait for earlier promises", _OfficeAtOnce, "lone"),
+    "witness-names-nobody": Mutant("R12", "the witness keeps no controller in mind", _WitnessNamesNobody, "lone"),
+    "older-records": Mutant(
+        "R10",
+        "a voter takes candidates with older records",
+        _OlderRecords,
+        "floor",
+        {**_ONE, "candidates": (3,), "crashes": 0, "founds": 0},
+    ),
+    "uncommitted": Mutant(
+        "R10", "changes do not wait for a quorum", Seams, "grow", {"terms": 2, "versions": 3}, _uncommitted
+    ),
+    "two-at-once": Mutant(
+        "R10", "several members go at once", Seams, "shrink", {**_ONE, "victims": (), "terms": 2}, _two_at_once
+    ),
+    "handed-over-at-once": Mutant(
+        "R6", "an office is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
+    ),
+    "job-unprotected": Mutant("R6", "the own promise ends before the job", _JobUnprotected, "guarded3"),
+    "any-witness": Mutant(
+        "R12",
+        "the witness's identity is not checked",
+        _AnyWitness,
+        "floor",
+        {"crashes": 0, "amnesias": 1, "candidates": (1, 2), "founds": 0},
+    ),
+}

@@ -1,0 +1,185 @@
+"""What a world is made of: letters, locals, bounds, and the seams where a mutant breaks a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tools.modelchecker.canonical import frozen
+from zelect.core.effects import Effects, Saved, WitnessIntent
+from zelect.core.events import Event
+from zelect.core.messages import Envelope
+from zelect.core.quorum import RecordId
+from zelect.core.settings import Settings
+from zelect.core.state import State
+
+__all__ = [
+    "Ask",
+    "Bounds",
+    "Budget",
+    "Letter",
+    "Local",
+    "Mail",
+    "Move",
+    "Outcome",
+    "Reply",
+    "Seams",
+    "Violation",
+    "World",
+]
+
+
+class Violation(Exception):
+    """A property that must always hold does not; the text says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A message on its way to a node, or lost, or on its way again."""
+
+    to: int
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question to the witness by process `incarnation` of `node`; `turn` orders its foundings."""
+
+    node: int
+    incarnation: int
+    intent: WitnessIntent
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The witness's answer to one process."""
+
+    to: int
+    incarnation: int
+    event: Event
+
+
+Letter = Mail | Ask | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """`state` is None while no process runs. `births`: processes so far; `links[m]`: which process
+    of node m this one is connected to (0: none); `founds`: witness memories it has asked for."""
+
+    node: int
+    disk: Saved
+    births: int
+    state: State | None = None
+    links: tuple[int, ...] = ()
+    founds: int = 0
+
+    @property
+    def key(self) -> Any:
+        return (self.node, self.disk, self.births, frozen(self.state), self.links, self.founds)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one thing that happens leads to. `after`: the local; `sends`: letters as a bit mask;
+    `elected`: the term won, and the record that the winner held before; `facts`: in the words of
+    the protocol; `seen`: names for the properties "sometimes"; `broken`: what must never be;
+    `inside`: (local, letters) where a crash between two effects leaves something else behind."""
+
+    after: int
+    sends: int
+    elected: tuple[int, RecordId] | None
+    facts: str
+    seen: frozenset[str]
+    broken: str
+    inside: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far the search goes; see `tools/modelcheck.py --help`."""
+
+    terms: int = 2
+    versions: int = 4
+    founds: int = 1
+    crashes: int = 1
+    amnesias: int = 1
+    restarts: int = 1
+    losses: int = 0
+    leaves: int = 0
+    skew: int = 0
+    hello: bool = False
+    inside: bool = True
+    late: bool = False
+    silence: bool = False
+    refound: bool = False
+    beats: bool = True
+    clock: bool = True
+    candidates: tuple[int, ...] = ()
+    victims: tuple[int, ...] = ()
+
+    @property
+    def nameless(self) -> bool:
+        """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
+        come back at once, the lower goes first, but here there are no two."""
+        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.silence)
+        return one_at_most and not self.candidates and not self.victims
+
+
+class Seams:
+    """What stands between the machine and the world. A mutant overrides one method."""
+
+    def before(self, state: State, event: Event, settings: Settings) -> Event:
+        """Called with the clone that is about to be stepped; may change both."""
+        return event
+
+    def after(self, state: State, effects: Effects) -> None:
+        """Called with the state after a step."""
+
+    def saved(self, disk: Saved, effects: Effects) -> Saved:
+        """What the disk holds after a step that began with `disk`."""
+        return disk if effects.save is None else effects.save
+
+    def prefixes(self, effects: Effects) -> Iterable[tuple[bool, bool]]:
+        """(saved, sent) where a crash in the middle of the effects is neither a crash before nor one
+        after all of them. A part of the letters sent is all of them sent and some lost."""
+        return [(True, False)] if effects.save is not None and (effects.send or effects.witness) else []
+
+    def bound(self) -> bool:
+        """Whether the witness's scripts check its identity."""
+        return True
+
+
+class Budget(NamedTuple):
+    """What may still happen: crashes, restarts, forgotten witnesses, lost disks, goodbyes, and
+    units that one clock may fall behind."""
+
+    crashes: int
+    restarts: int
+    amnesias: int
+    losses: int
+    leaves: int
+    skew: int
+
+
+class World(NamedTuple):
+    """See the top of `worlds`; `committed` is the newest record known to be committed."""
+
+    at: tuple[int, ...]
+    witness: int
+    letters: int
+    budget: Budget
+    elected: tuple[int, ...]
+    committed: RecordId
+
+
+class Move(NamedTuple):
+    """One thing that happens. `who`: the node (0: the witness, -1: everybody); `letter`: the one
+    that is heard, by its number (-1: none)."""
+
+    who: int
+    words: str
+    outcome: Outcome | None = None
+    letter: int = -1

@@ -1,0 +1,241 @@
+"""Where the searches begin: from nothing, or from a settled cluster that a good run leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tools.modelchecker.canonical import NOW, Coarse
+from tools.modelchecker.local_state import Cast
+from tools.modelchecker.parts import Bounds, Budget, Local, Mail, Move, Seams, World
+from tools.modelchecker.search import greedy
+from tools.modelchecker.worlds import Universe
+from zelect.core.machine import founding
+from zelect.core.messages import NodeOnline
+from zelect.core.settings import Settings
+
+__all__ = ["LONG", "SCENARIOS", "Scenario"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`settled`: "" with every process just started, "office" with node 1 in office, "floor" with
+    nodes 1 and 2 and the witness after node 3 has died, "lone" after node 2 has died too, "return"
+    after node 3 has come back instead. `must`: what a search must have seen."""
+
+    about: str
+    nodes: int
+    quorum: str
+    settled: str
+    bounds: Bounds
+    must: frozenset[str]
+    guarded: bool = False
+
+    @property
+    def alike(self) -> int:
+        """How many nodes differ from the others at the start in more than their names."""
+        return {"": 0, "office": 1}.get(self.settled, self.nodes)
+
+    def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
+        """A universe and the world where the search starts; what was still on its way is lost."""
+        addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, self.nodes + 1)}
+        settings = {
+            n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
+            for n in addresses
+        }
+        good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
+        universe = Universe(Cast(settings, good))
+        cast = universe.cast
+        down = tuple(cast.number(Local(n, founding(s, 0), 0)) for n, s in settings.items())
+        crashes = int(self.settled in ("floor", "lone", "return"))
+        world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
+        world = greedy(universe, world, _all_up(cast), lambda move: move.words == "starts")
+        if self.settled:
+            world = greedy(universe, world, _office(cast), _calm)
+        if self.settled in ("floor", "lone", "return"):
+            world = greedy(
+                universe, world, lambda w: w.budget.crashes == 0, lambda m: (m.who, m.words) == (3, "crashes")
+            )
+            world = greedy(universe, world, _floor(cast), _calm)
+        if self.settled == "lone":
+            world = world._replace(budget=Budget(1, 0, 0, 0, 0, 0))
+            world = greedy(
+                universe, world, lambda w: w.budget.crashes == 0, lambda m: (m.who, m.words) == (2, "crashes")
+            )
+            world = greedy(universe, world, _lone(cast), _calm)
+        if self.settled == "return":
+            world = world._replace(budget=Budget(0, 1, 0, 0, 0, 0))
+            world = greedy(universe, world, _returned(cast), lambda move: _calm(move) or move.words == "starts")
+        return _transplant(universe, world, Universe(Cast(settings, bounds, seams)))
+
+
+def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, World]:
+    new.floor = world.committed[2] if world.witness else 0
+    new.cast.first_version = max(old.cast.locals[number].disk.record.version for number in world.at)
+    new.cast.first_founds = {local.node: local.founds for local in (old.cast.locals[number] for number in world.at)}
+    at = tuple(new.cast.number(old.cast.locals[number]) for number in world.at)
+    bounds = new.cast.bounds
+    budget = Budget(bounds.crashes, bounds.restarts, bounds.amnesias, bounds.losses, bounds.leaves, bounds.skew)
+    letters = 0
+    if not any(old.cast.in_office[number] for number in world.at):
+        for number, letter in enumerate(old.cast.letters):
+            greeting = isinstance(letter, Mail) and isinstance(letter.envelope.message, NodeOnline)
+            if world.letters >> number & 1 and (bounds.hello or not greeting):
+                letters |= new.cast.post(letter)
+    return new, world._replace(at=at, witness=new.number(old.servers[world.witness]), budget=budget, letters=letters)
+
+
+def _calm(move: Move) -> bool:
+    return "crashes" not in move.words and move.words != "starts" and "ends its round" not in move.words
+
+
+def _fresh(cast: Cast, world: World) -> bool:
+    """Whether everybody who lives has just promised node 1, whose lease rests on it."""
+    states = [state for number in world.at if (state := cast.locals[number].state) is not None]
+    reign = states[0].reign
+    promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
+    return promised and reign is not None and reign.renewed_us == NOW
+
+
+def _all_up(cast: Cast) -> Callable[[World], bool]:
+    return lambda world: all(cast.locals[at].state is not None for at in world.at)
+
+
+def _office(cast: Cast) -> Callable[[World], bool]:
+    """Node 1 in office with everybody's memory undoubted, and its record known to all."""
+
+    def settled(world: World) -> bool:
+        states = [state for at in world.at if (state := cast.locals[at].state) is not None]
+        records = {state.record for state in states}
+        whole = len(records) == 1 and records.pop().members == cast.nodes and world.committed == states[0].record.id
+        return (
+            _fresh(cast, world) and cast.in_office[world.at[0]] and whole and not any(state.amnesia for state in states)
+        )
+
+    return settled
+
+
+def _floor(cast: Cast) -> Callable[[World], bool]:
+    def settled(world: World) -> bool:
+        states = [state for at in world.at if (state := cast.locals[at].state) is not None]
+        records = {state.record for state in states}
+        if len(records) != 1 or not cast.in_office[world.at[0]]:
+            return False
+        record = records.pop()
+        shrunk = record.members == (1, 2) and record.witness is not None
+        return shrunk and world.committed == record.id and _fresh(cast, world)
+
+    return settled
+
+
+def _lone(cast: Cast) -> Callable[[World], bool]:
+    """Node 1 in office on the witness's word."""
+
+    def settled(world: World) -> bool:
+        state = cast.locals[world.at[0]].state
+        assert state is not None
+        alone = state.peers[2].dead and cast.in_office[world.at[0]]
+        return alone and state.reign is not None and state.reign.renewed_us == NOW
+
+    return settled
+
+
+def _returned(cast: Cast) -> Callable[[World], bool]:
+    """Node 3 is back, and has been heard nearly long enough to be a member again."""
+
+    def settled(world: World) -> bool:
+        state = cast.locals[world.at[0]].state
+        assert state is not None
+        return _fresh(cast, world) and state.reign is not None and state.reign.steady_us.get(3, NOW) == NOW - 2
+
+    return settled
+
+
+_VOTES = frozenset({"elected", "in office"})
+
+_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
+"""Anybody may campaign and die, also between two effects."""
+
+_FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
+
+SCENARIOS = {
+    "static3": Scenario(
+        "three nodes, the roster votes, node 1 in office", 3, "static", "office", _FEW, _VOTES | {"handover done"}
+    ),
+    "guarded3": Scenario(
+        "three nodes, the roster votes, node 1 in office with a job in it that takes a while to end",
+        3,
+        "static",
+        "office",
+        replace(_FEW, crashes=0, versions=1, leaves=1),
+        _VOTES | {"handover done"},
+        guarded=True,
+    ),
+    "votes3": Scenario(
+        "three nodes, the roster votes, all just started; heartbeats are lost",
+        3,
+        "static",
+        "",
+        Bounds(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
+        frozenset({"elected"}),
+    ),
+    "shrink": Scenario(
+        "three nodes and the witness, node 1 in office",
+        3,
+        "dynamic",
+        "office",
+        replace(_FEW, terms=1, amnesias=1, victims=(3,)),
+        frozenset({"shrunk to the floor"}),
+    ),
+    "floor": Scenario(
+        "two nodes and the witness, node 3 just died, node 1 in office",
+        3,
+        "dynamic",
+        "floor",
+        replace(_FEW, amnesias=1, candidates=()),
+        _VOTES | {"elected with the witness"},
+    ),
+    "office": Scenario(
+        "three nodes and the witness to be, node 1 in office: anybody may die and campaign (long)",
+        3,
+        "dynamic",
+        "office",
+        _ALL,
+        _VOTES | {"shrunk to the floor", "elected with the witness"},
+    ),
+    "cold": Scenario(
+        "three nodes and the witness to be, all just started: anybody may die and campaign (long)",
+        3,
+        "dynamic",
+        "",
+        _ALL,
+        _VOTES,
+    ),
+    "lone": Scenario(
+        "node 1 in office with the witness alone, nodes 2 and 3 dead",
+        3,
+        "dynamic",
+        "lone",
+        replace(_FEW, crashes=0, restarts=1),
+        _VOTES | {"elected with the witness"},
+    ),
+    "grow": Scenario(
+        "two nodes and the witness, node 1 in office, node 3 is back and about to be a member",
+        3,
+        "dynamic",
+        "return",
+        replace(_FEW, terms=1, crashes=0, founds=0, versions=2),
+        frozenset({"grown again"}),
+    ),
+    "votes5": Scenario(
+        "five nodes, the roster votes, all just started; no time passes",
+        5,
+        "static",
+        "",
+        Bounds(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
+        frozenset({"elected"}),
+    ),
+}
+
+LONG = frozenset({"office", "cold"})
+"""What is searched only by its name: it takes an hour, or does not end."""

@@ -1,0 +1,154 @@
+"""Breadth first through all worlds: each is visited once, the first violation is the shortest."""
+
+from __future__ import annotations
+
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tools.modelchecker.letters import describe
+from tools.modelchecker.parts import Move, Violation, World
+from tools.modelchecker.worlds import Universe
+
+__all__ = ["Found", "greedy", "search"]
+
+
+@dataclass
+class Found:
+    """What a search found. `violation` is empty when every world was fine; `complete`: no world
+    was left unvisited within the bounds; `seen`: the properties "sometimes"; `trace`: the way to a
+    violation, empty when it was found on a stage and no true history of it is known. `worlds`
+    counts stages where stages were searched."""
+
+    worlds: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    complete: bool = False
+    violation: str = ""
+    trace: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+
+def key_of(world: World) -> int:
+    """64 bits for a world. The letters' mask goes through the hash of bytes, because Python's hash
+    of a large integer is a remainder in which far bits fall together."""
+    letters = world.letters
+    packed = letters.to_bytes((letters.bit_length() + 7) // 8, "little")
+    return hash((world.at, world.witness, packed, world.budget, world.elected, world.committed))
+
+
+def search(
+    universe: Universe,
+    start: World,
+    *,
+    most: int,
+    depth: int,
+    seconds: float,
+    progress: bool = False,
+    heed: Callable[[World], object] | None = None,
+) -> Found:
+    """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached. `heed`
+    is told each world."""
+    found = Found(seen=universe.seen)
+    began = told = time.monotonic()
+    visited = {key_of(start)}
+    keys, parents = array("q", [key_of(start)]), array("I", [0])
+    level, first = [start], 0
+    while level:
+        following: list[World] = []
+        for offset, world in enumerate(level):
+            try:
+                for _, after in universe.moves(world):
+                    key = key_of(after)
+                    if key not in visited:
+                        visited.add(key)
+                        keys.append(key)
+                        parents.append(first + offset)
+                        following.append(after)
+                        if heed is not None:
+                            heed(after)
+            except Violation as violation:
+                found.violation = str(violation)
+                found.trace = _trace(universe, start, _path(keys, parents, first + offset))
+                found.worlds, found.seconds = len(keys), time.monotonic() - began
+                found.depth = len(found.trace)
+                return found
+            if offset % 1024 == 0 and (now := time.monotonic()) > told + 5:
+                told = now
+                if progress:
+                    _tell(len(keys), found.depth, len(level), now - began)
+            if offset % 256 == 0 and (len(keys) >= most or time.monotonic() - began > seconds):
+                found.worlds, found.seconds = len(keys), time.monotonic() - began
+                return found
+        first += len(level)
+        level = following
+        found.depth += bool(level)
+        if found.depth >= depth:
+            break
+    found.complete = not level
+    found.worlds, found.seconds = len(keys), time.monotonic() - began
+    return found
+
+
+def _tell(worlds: int, depth: int, breadth: int, seconds: float) -> None:
+    rate = worlds / max(seconds, 0.001)
+    print(f"  {worlds:,} worlds, depth {depth} ({breadth:,} there), {rate:,.0f} a second", file=sys.stderr)
+
+
+def _path(keys: array[int], parents: array[int], index: int) -> list[int]:
+    path = []
+    while index:
+        path.append(keys[index])
+        index = parents[index]
+    return path[::-1]
+
+
+def _trace(universe: Universe, start: World, path: list[int]) -> list[str]:
+    """The way to a violation, once more, in words; the last line is the move that breaks it."""
+    lines, world = [], start
+    for wanted in path:
+        for move, after in universe.moves(world):
+            if key_of(after) == wanted:
+                lines.append(told(universe, move))
+                world = after
+                break
+    last: list[Move] = []
+    universe.heed = last.append
+    try:
+        for _ in universe.moves(world):
+            pass
+    except Violation:
+        lines += [told(universe, move) for move in last[-1:]]
+    finally:
+        universe.heed = None
+    return lines
+
+
+def told(universe: Universe, move: Move) -> str:
+    """One line for one move."""
+    heard = "" if move.letter < 0 else f" {describe(universe.cast.letters[move.letter])}"
+    who = {-1: "", 0: "witness "}.get(move.who, f"node {move.who} ")
+    facts = f"  ->  {move.outcome.facts}" if move.outcome is not None and move.outcome.facts else ""
+    return f"{who}{move.words}{heard}{facts}"
+
+
+def greedy(universe: Universe, world: World, wanted: Callable[[World], bool], allowed: Callable[[Move], bool]) -> World:
+    """A good run without misfortune: letters arrive at once, time passes when nothing else happens.
+    The worlds of a search may begin there. Raises `LookupError` when it never becomes what is `wanted`."""
+    for _ in range(2_000):
+        best, idle = None, True
+        for move, after in universe.moves(world):
+            if after == world or not allowed(move):
+                continue
+            if move.who >= 0 and "time passes" not in move.words:
+                best, idle = after, False
+                break
+            best = best or after
+        if idle and wanted(world):
+            return world
+        if best is None:
+            break
+        world = best
+    raise LookupError("a good run never came to the wanted start")

@@ -1,0 +1,390 @@
+"""A world, what may happen in it, and what must hold in it.
+
+A world is (locals, witness, letters, budget, elected, committed): one number per node, the number
+of the witness's state, a bit mask of every letter on its way, what misfortune is still allowed, who
+was elected in which term, and the newest record known to be committed. A letter that arrives stays
+on its way: it may arrive again, at any time, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tools.modelchecker.letters import Sweeper
+from tools.modelchecker.local_state import Cast
+from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
+from tools.modelchecker.witness_model import Server, flushed, restarted, same
+from tools.modelchecker.witness_model import answer as script
+from zelect.core.events import HealthChanged, Vacated, WitnessSeen
+from zelect.core.quorum import WITNESS, RecordId
+
+__all__ = ["Universe"]
+
+
+@dataclass
+class Universe:
+    """Everything that may happen to worlds of one cast."""
+
+    cast: Cast
+    seen: set[str] = field(default_factory=set)
+    heed: Callable[[Move], object] | None = None
+    floor: int = 0
+
+    def __post_init__(self) -> None:
+        self.servers: list[Server] = [Server()]
+        self._server_ids = {Server(): 0}
+        self.sweeper = Sweeper(self.cast, self.servers)
+        self._heard: list[dict[int, Outcome]] = []
+        self._idle: list[int] = []
+        self._alone: dict[int, list[tuple[str, Outcome]]] = {}
+        self._cached: dict[tuple[object, ...], Outcome | None] = {}
+        self._answers: dict[tuple[int, int], tuple[int, int]] = {}
+        self._later: dict[int, tuple[int, ...]] = {}
+        self._aged: dict[int, int] = {}
+        self._sights: dict[tuple[int, int], tuple[int, int]] = {}
+
+    # -- moves ----------------------------------------------------------------------------------------
+
+    def moves(self, world: World) -> Iterator[tuple[Move, World]]:
+        """Every move and the world it leads to. Raises `Violation`."""
+        cast = self.cast
+        for index, node in enumerate(cast.nodes):
+            at = world.at[index]
+            if cast.locals[at].state is None:
+                yield from self.down(world, index, node)
+                continue
+            yield from self._hears(world, index, node, at)
+            for words, outcome in self.by_itself(at):
+                yield from self._apply(world, index, node, words, outcome)
+            yield from self.suffers(world, index, node, at)
+        yield from self._witness(world)
+        yield from self.passes(world)
+
+    def by_itself(self, at: int) -> list[tuple[str, Outcome]]:
+        known = self._alone.get(at)
+        if known is None:
+            known = self._alone[at] = self.cast.alone(at)
+        return known
+
+    def _hears(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        for bit, outcome in self.hears(at, world.letters & self.cast.to_mask[node]):
+            if outcome.after != at or outcome.sends & ~world.letters:
+                yield from self._apply(world, index, node, "hears", outcome, bit)
+
+    def hears(self, at: int, letters: int) -> Iterator[tuple[int, Outcome]]:
+        """What comes of each of the letters, for those of which something comes."""
+        while len(self._heard) <= at:
+            self._heard.append({})
+            self._idle.append(0)
+        heard = self._heard[at]
+        rest = letters & ~self._idle[at]
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            bit = low.bit_length() - 1
+            outcome = heard.get(bit)
+            if outcome is None:
+                outcome = self.cast.hear(at, bit)
+                if outcome is None or (outcome.after == at and not outcome.sends and not outcome.broken):
+                    self._idle[at] |= low
+                    continue
+                heard[bit] = outcome
+            yield bit, outcome
+
+    def suffers(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        cast, budget = self.cast, world.budget
+        local = cast.locals[at]
+        state = local.state
+        assert state is not None
+        victim = not cast.bounds.victims or node in cast.bounds.victims
+        if state.leaving or (budget.crashes and victim):
+            spent = budget if state.leaving else budget._replace(crashes=budget.crashes - 1)
+            yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
+        yield from self.leaves(world, index, node, at)
+        yield from self.vacates(world, index, node, at)
+        processes = tuple(process(cast.locals[number]) for number in world.at)
+        for words, outcome in self.finds(at, processes, world.witness):
+            yield from self._apply(world, index, node, words, outcome)
+
+    def vacates(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """The job ends in the office that a guarded node has left."""
+        state = self.cast.locals[at].state
+        if state is not None and state.owed is not None:
+            outcome = self._cache(("vacate", at), lambda: self.cast.see(at, Vacated()))
+            yield from self._apply(world, index, node, "ends its job", outcome)
+
+    def leaves(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """A node is asked to go, or the job of a guarded one can't be done any more."""
+        cast, budget = self.cast, world.budget
+        state = cast.locals[at].state
+        if budget.leaves and state is not None and not state.leaving:
+            spent = budget._replace(leaves=budget.leaves - 1)
+            outcome = self._cache(("leave", at), lambda: cast.leave(at))
+            yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
+        if budget.leaves and cast.settings[node].guarded and state is not None and state.reign and state.healthy:
+            spent = budget._replace(leaves=budget.leaves - 1)
+            outcome = self._cache(("unwell", at), lambda: cast.see(at, HealthChanged(False)))
+            yield from self._apply(world._replace(budget=spent), index, node, "is unwell", outcome)
+
+    def finds(self, at: int, processes: tuple[int, ...], witness: int) -> Iterator[tuple[str, Outcome | None]]:
+        """The deaths that a node may prove while these processes run, and the witness in the record
+        that turns out to be another one."""
+        cast = self.cast
+        local = cast.locals[at]
+        state = local.state
+        assert state is not None
+        for other, running in zip(cast.nodes, processes, strict=True):
+            known = state.peers.get(other)
+            gone = known is not None and known.incarnation not in (0, running)
+            if known is not None and gone and (local.links[other] or not known.dead):
+                outcome = self._cache(("lose", at, other), lambda other=other: cast.lose(at, other))
+                yield f"proves node {other} dead", outcome
+        identity = state.record.witness
+        if state.witness_same and not same(self.servers[witness], identity, cast.seams.bound()):
+            event = WitnessSeen(identity, ready=True, same=False)
+            outcome = self._cache(("see", at, False), lambda: cast.see(at, event))
+            yield "finds the witness to be a stranger", outcome
+
+    def sight(self, at: int, sends: int, witness: int) -> tuple[int, int]:
+        """A node that has not seen the witness as it is looks at once."""
+        local = self.cast.locals[at]
+        state = local.state
+        if state is None or not self.cast.settings[local.node].dynamic or state.leaving:
+            return at, sends
+        known = self._sights.get((at, witness))
+        if known is None:
+            identity = state.record.witness
+            is_same = same(self.servers[witness], identity, self.cast.seams.bound())
+            known = (at, 0)
+            if not state.witness_ready or (is_same and not state.witness_same):
+                outcome = self.cast.see(at, WitnessSeen(identity, ready=True, same=is_same))
+                known = (at, 0) if outcome is None else (outcome.after, outcome.sends)
+                if outcome is not None:
+                    self.check_step(outcome)
+            self._sights[at, witness] = known
+        return known[0], sends | known[1]
+
+    def down(self, world: World, index: int, node: int) -> Iterator[tuple[Move, World]]:
+        cast, at = self.cast, world.at[index]
+        births = cast.locals[at].births
+        if births and not world.budget.restarts:
+            return
+        budget = world.budget._replace(restarts=world.budget.restarts - (births > 0))
+        around = [cast.locals[number] for number in world.at]
+        up = {local.node: local.births for local in around if local.state is not None}
+        others = tuple(up.get(n, 0) for n in range(max(cast.nodes) + 1))
+        for forget in (False, True) if budget.losses and births else (False,):
+            spent = budget._replace(losses=budget.losses - forget)
+            words = "starts without its disk" if forget else "starts"
+            outcome = self._cache(("start", at, others, forget), lambda f=forget: cast.start(at, others, f))
+            met, broken = self._meet(world._replace(budget=spent), node, births + 1)
+            if not broken:
+                yield from self._apply(met, index, node, words, outcome)
+
+    def _meet(self, world: World, node: int, births: int) -> tuple[World, bool]:
+        """All that run connect to the process that starts; True when that is beyond the bounds."""
+        at, letters = list(world.at), world.letters
+        for index, number in enumerate(world.at):
+            local = self.cast.locals[number]
+            if local.node == node or local.state is None or local.state.leaving:
+                continue
+            outcome = self._cache(("link", number, node, births), lambda n=number: self.cast.link(n, node, births))
+            if outcome is None:
+                return world, True
+            self.check_step(outcome)
+            at[index], letters = outcome.after, letters | outcome.sends
+        return world._replace(at=tuple(at), letters=letters), False
+
+    def _cache(self, key: tuple[object, ...], make: object) -> Outcome | None:
+        if key not in self._cached:
+            self._cached[key] = make()  # type: ignore[operator]
+        return self._cached[key]
+
+    def _crash(self, at: int) -> int:
+        return self.cast.crash(at)
+
+    # -- the witness and time -------------------------------------------------------------------------
+
+    def _witness(self, world: World) -> Iterator[tuple[Move, World]]:
+        rest = world.letters & self.cast.to_mask[WITNESS]
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            after, reply = self.answer(world.witness, low.bit_length() - 1)
+            if after == world.witness and not reply & ~world.letters:
+                continue
+            yield (
+                Move(0, "hears", None, low.bit_length() - 1),
+                self._tidy(world._replace(witness=after, letters=world.letters | reply)),
+            )
+        yield from self.forgets(world)
+
+    def forgets(self, world: World) -> Iterator[tuple[Move, World]]:
+        """The witness loses its memory or becomes another."""
+        server = self.servers[world.witness]
+        if world.budget.amnesias and server.memory is not None:
+            spent = world.budget._replace(amnesias=world.budget.amnesias - 1)
+            for words, changed in (
+                ("is flushed", flushed(server)),
+                ("restarts empty", restarted(server, keeps=False)),
+                ("restarts with what it held", restarted(server, keeps=True)),
+            ):
+                yield Move(0, words), self._tidy(world._replace(witness=self.number(changed), budget=spent))
+
+    def answer(self, witness: int, bit: int) -> tuple[int, int]:
+        known = self._answers.get((witness, bit))
+        if known is None:
+            ask = self.cast.letters[bit]
+            assert isinstance(ask, Ask)
+            server, event = script(self.servers[witness], ask, self.cast.seams.bound(), not self.cast.bounds.refound)
+            reply = 0 if event is None else self.cast.post(Reply(ask.node, ask.incarnation, event))
+            known = self._answers[witness, bit] = (self.number(server), reply)
+        return known
+
+    def number(self, server: Server) -> int:
+        known = self._server_ids.get(server)
+        if known is None:
+            known = self._server_ids[server] = len(self.servers)
+            self.servers.append(server)
+        return known
+
+    def passes(self, world: World) -> Iterator[tuple[Move, World]]:
+        """One unit passes for all, or for all but one whose clock falls behind; who must look at
+        the clock does so first."""
+        cast = self.cast
+        if not cast.bounds.clock:
+            return
+        if cast.bounds.late:
+            overdue = [i for i, at in enumerate(world.at) if cast.overdue(at)]
+            for index in overdue:
+                at = world.at[index]
+                outcome = self._cache(("tick", at), lambda at=at: cast.tick(at))
+                yield from self._apply(world, index, cast.nodes[index], "looks at the clock", outcome)
+            if overdue:
+                return
+        yield from self._pass(world, -1, "a unit of time passes")
+        if world.budget.skew:
+            slow = world._replace(budget=world.budget._replace(skew=world.budget.skew - 1))
+            for index, node in enumerate(cast.nodes):
+                if cast.locals[world.at[index]].state is not None:
+                    yield from self._pass(slow, index, f"a unit of time passes, but not on the clock of node {node}")
+
+    def _pass(self, world: World, slow: int, words: str) -> Iterator[tuple[Move, World]]:
+        cast = self.cast
+        at = tuple(number if i == slow else self.age(number) for i, number in enumerate(world.at))
+        letters = self.age_letters(world.letters)
+        aged = world._replace(at=at, letters=letters)
+        facts, ticked = [], aged
+        for index, number in enumerate(at):
+            if cast.bounds.late or index == slow or not cast.overdue(number):
+                continue
+            outcome = self.tick(number)
+            if outcome is None:
+                return  # beyond the bounds
+            self.check_step(outcome)
+            self.seen |= outcome.seen
+            if outcome.facts:
+                facts.append(f"node {cast.nodes[index]}: {outcome.facts}")
+            changed = (*ticked.at[:index], outcome.after, *ticked.at[index + 1 :])
+            ticked = ticked._replace(at=changed, letters=ticked.letters | outcome.sends)
+        if ticked != world:
+            note = Outcome(0, 0, None, "; ".join(facts), frozenset(), "", ())
+            self.judge(ticked.at)
+            yield Move(-1, words, note), self._tidy(ticked)
+
+    def tick(self, number: int) -> Outcome | None:
+        return self._cache(("tick", number), lambda: self.cast.tick(number))
+
+    def age(self, at: int) -> int:
+        known = self._later.get(at)
+        if known is None:
+            known = self._later[at] = (self.cast.later(at),)
+        return known[0]
+
+    def age_letters(self, letters: int) -> int:
+        known = self._aged.get(letters)
+        if known is None:
+            known, rest = 0, letters
+            while rest:
+                low = rest & -rest
+                rest ^= low
+                known |= self.cast.aged(low.bit_length() - 1)
+            self._aged[letters] = known
+        return known
+
+    # -- consequences ---------------------------------------------------------------------------------
+
+    def _apply(
+        self, world: World, index: int, node: int, words: str, outcome: Outcome | None, letter: int = -1
+    ) -> Iterator[tuple[Move, World]]:
+        if outcome is None:
+            return
+        move = Move(node, words, outcome, letter)
+        if self.heed is not None:
+            self.heed(move)
+        self.check_step(outcome)
+        victims = self.cast.bounds.victims
+        if outcome.inside and world.budget.crashes and (not victims or node in victims):
+            spent = world.budget._replace(crashes=world.budget.crashes - 1)
+            for after, sends in outcome.inside:
+                halted = Move(node, f"crashes before all is done as it {words}", None, letter)
+                yield self._go(world, index, halted, after, sends, spent)
+        elected = world.elected
+        if outcome.elected is not None:
+            elected = self.elect(elected, world.committed, node, outcome.elected)
+        if outcome.seen:
+            self.seen |= outcome.seen
+        changed = world._replace(elected=elected)
+        yield self._go(changed, index, move, outcome.after, outcome.sends, world.budget)
+
+    def _go(self, world: World, index: int, move: Move, after: int, sends: int, budget: Budget) -> tuple[Move, World]:
+        after, sends = self.sight(after, sends, world.witness)
+        at = (*world.at[:index], after, *world.at[index + 1 :])
+        committed = world.committed
+        if self.cast.committed[after] > committed:
+            committed = self.cast.committed[after]
+            self.seen.update(self.kinds_of_record(self.cast.locals[after]))
+        changed = World(at, world.witness, world.letters | sends, budget, world.elected, committed)
+        self.judge(at)
+        return move, self._tidy(changed)
+
+    def kinds_of_record(self, local: Local) -> Iterator[str]:
+        """What there is to say of the record that this elected node knows to be committed."""
+        assert local.state is not None
+        record, roster = local.state.record, self.cast.nodes
+        if len(record.members) == 2 and record.witness is not None:
+            yield "shrunk to the floor"
+        if record.members == roster and record.witness is None and record.version > self.floor > 0:
+            yield "grown again"
+
+    def check_step(self, outcome: Outcome) -> None:
+        if outcome.broken:
+            raise Violation(outcome.broken)
+
+    def elect(
+        self, elected: tuple[int, ...], committed: RecordId, node: int, won: tuple[int, RecordId]
+    ) -> tuple[int, ...]:
+        """Who was elected in which term, with `node` that has `won` one. Raises `Violation`."""
+        term, held = won
+        if elected[term - 1] not in (0, node):
+            raise Violation(f"S1: nodes {elected[term - 1]} and {node} are both elected in term {term}")
+        if term > committed[1] and held < committed:
+            raise Violation(f"R10: node {node} is elected with record {held}, but {committed} is committed")
+        return (*elected[: term - 1], node, *elected[term:])
+
+    def judge(self, at: tuple[int, ...]) -> None:
+        """Raises `Violation` when two are in office."""
+        in_office = self.cast.in_office
+        holders = [node for node, number in zip(self.cast.nodes, at, strict=True) if in_office[number]]
+        if len(holders) > 1:
+            raise Violation(f"S2: nodes {holders} are in office at the same time")
+
+    def _tidy(self, world: World) -> World:
+        letters = self.sweeper.sweep(world.at, world.witness, world.letters)
+        return world if letters == world.letters else world._replace(letters=letters)
+
+
+def process(local: Local) -> int:
+    """The process that runs, 0 for none."""
+    return 0 if local.state is None else local.births

@@ -1,0 +1,321 @@
+"""What must hold after every event of a simulated run, each looked at in two ways where that can be.
+
+    S1   one winner a term: by the `elected` facts; and every winner by the votes on disk
+    S2   one in office at any true instant: asked of the machines; by the deadlines noted before; and
+         a lease must rest on a quorum that is bound for as long
+    S3   offices are entered, and the board is written, in the order of their terms
+    R1   the saved term never falls, no record is replaced by an older one
+    R2   a vote never changes within a term, of a node's memory or of the witness's
+    R7   who enters office has its record on the disks of a quorum
+    R10  a record differs by one voter from its parent, and descends from every committed one before it
+
+The observer sees all disks and clocks, so it never asks a node what another one has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zelect.core.effects import Saved, WitnessIntent
+from zelect.core.lease import NEVER_US
+from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
+
+if TYPE_CHECKING:
+    from tools.simulator.simulated_world import SimWorld
+    from tools.simulator.small_world import Life
+    from tools.simulator.witness import Memory
+
+__all__ = ["Properties", "Violation"]
+
+_MOST_CHECKED = 16
+"""In larger clusters the check of what a lease rests on is left out: it looks at all nodes."""
+
+
+class Violation(AssertionError):
+    """A property does not hold. `rule`: its name."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+class Properties:
+    """The observer of one world. `clocks_agree` False: rates are outside the bound, and S2 is not due."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+        self.clocks_agree = True
+        self.reigning: set[int] = set()
+        self.sometimes: dict[str, int] = {}
+        self.newest_committed: RecordId = (0, 0, 0)
+        self._memories: dict[int, int] = {}
+        self._disks: dict[int, Saved] = {}
+        self._until_us: dict[int, int] = {}
+        self._bindings: dict[int, tuple[int, int, bool]] = {}
+        self._winners: dict[tuple[int, int], tuple[int, int]] = {}
+        self._votes: dict[int, dict[tuple[int, int], int]] = {}
+        self._records: dict[RecordId, tuple[Record | None, RecordId | None]] = {}
+        self._acked: dict[RecordId, set[int]] = {}
+        self._committed: set[RecordId] = set()
+        self._office_term = 0
+        self._board: tuple[int, int] = (0, 0)
+        self._memory: Memory | None = None
+        self._asking = (0, 0)
+        self._witness_acked_us: dict[int, int] = {}
+
+    def count(self, name: str) -> None:
+        self.sometimes[name] = self.sometimes.get(name, 0) + 1
+
+    # -- processes and disks ----------------------------------------------------------------------
+
+    def born(self, n: int, forgot: bool) -> None:
+        saved = self.world.disks[n]
+        if forgot or n not in self._disks:
+            self._memories[n] = self._memories.get(n, 0) + 1
+        self._disks[n] = saved
+        self._records.setdefault(saved.record.id, (saved.record, None))
+
+    def ended(self, n: int) -> None:
+        self._until_us.pop(n, None)
+        self.reigning.discard(n)
+
+    def saving(self, n: int, saved: Saved) -> None:
+        """`saved` goes to the disk of `n`."""
+        before = self._disks[n]
+        self._disks[n] = saved
+        if saved.term < before.term or saved.record.id < before.record.id:
+            raise Violation("R1", f"n{n} saved {saved} after {before}")
+        if saved.term == before.term and before.voted_for not in (0, saved.voted_for):
+            votes = f"from {before.voted_for} to {saved.voted_for}"
+            raise Violation("R2", f"n{n} changed its vote of term {saved.term} {votes}")
+        if saved.voted_for:
+            self._vote(saved.term, (n, self._memories[n]), saved.voted_for)
+        if saved.record != before.record:
+            self._learn(n, saved.record, before.record)
+        if saved.term == saved.record.config_term and saved.record.counts(n, saved.life):
+            self._ack(n, saved.record)
+
+    def _vote(self, term: int, voter: tuple[int, int], candidate: int) -> None:
+        given = self._votes.setdefault(term, {}).setdefault(voter, candidate)
+        if given != candidate:
+            raise Violation("R2", f"voter {voter} voted for {given} and for {candidate} in term {term}")
+
+    def _learn(self, n: int, record: Record, before: Record) -> None:
+        known = self._records.get(record.id)
+        if known is not None and known[0] is not None:
+            if known[0] != record:
+                raise Violation("R10", f"two records are called {record.id}: {known[0]} and {record}")
+            return
+        parent = before.id if known is None else known[1]
+        for version in range(before.version + 1, record.version) if n in self.world.lives else ():
+            between = (record.foundation, record.config_term, version)
+            if record.version - before.version <= 2 and known is None and self.world.state(n).reign is not None:
+                # Written and written again in one step: others may hear of the first, no disk ever does.
+                self._records.setdefault(between, (None, parent))
+                parent = between
+        self._records[record.id] = (record, parent)
+        changed = set(record.voters) ^ set(before.voters)
+        other_life = any(before.life_of(m) not in (-1, 0, record.life_of(m)) for m in record.members)
+        if len(changed) > 1 or other_life or (changed and before.id not in self._committed):
+            raise Violation("R10", f"n{n} wrote {record} on top of {before}, changed {changed}")
+        if record.witness is not None and before.witness not in (None, record.witness):
+            raise Violation("R12", f"n{n} replaced a witness by another: {before} by {record}")
+        if record.id > self.newest_committed and not self._descends(record.id, self.newest_committed):
+            raise Violation("R10", f"n{n} wrote {record}, which does not descend from {self.newest_committed}")
+        if record.id < self.newest_committed:
+            self.count("late branch")
+        members, had = len(record.members), len(before.members)
+        if members != had:
+            self.count("grown" if members > had else "shrunk")
+        if members == 2 and record.witness is not None:
+            self.count("at the floor")
+
+    def _descends(self, child: RecordId, ancestor: RecordId) -> bool:
+        at: RecordId | None = child
+        while at is not None and at > ancestor:
+            at = self._records[at][1]
+        return at == ancestor or ancestor == (0, 0, 0)
+
+    def _ack(self, voter: int, record: Record) -> None:
+        if record.id in self._committed:
+            return
+        acked = self._acked.setdefault(record.id, set())
+        acked.add(voter)
+        if not has_quorum(record.voters, acked):
+            return
+        self._committed.add(record.id)
+        for other in self._records:
+            if other > record.id and not self._descends(other, record.id):
+                text = f"{record} was committed, but {self._records[other][0]} is newer and not its child"
+                raise Violation("R10", text)
+        self.newest_committed = max(self.newest_committed, record.id)
+
+    # -- the witness --------------------------------------------------------------------------------
+
+    def witness_asked(self, n: int, incarnation: int, intent: WitnessIntent) -> None:
+        self._asking = (n, incarnation)
+
+    def witness_changed(self) -> None:
+        """After a script ran: what it wrote must obey the rules of a voter."""
+        memory, before = self.world.redis.remembered(), self._memory
+        if memory is not None and memory.acked[:2] == self._asking:
+            self._witness_acked_us[memory.acked[0]] = self.world.now_us
+        if memory is before or memory is None:
+            return
+        self._memory = memory
+        if before is not None and before.identity == memory.identity:
+            if memory.term < before.term or memory.record_id < before.record_id:
+                raise Violation("R1", f"the witness went from {before} back to {memory}")
+            if memory.term == before.term and memory.voted_for != before.voted_for:
+                raise Violation("R2", f"the witness changed its vote: {before} to {memory}")
+        if memory.record_id in self._records and memory.record_id[1] == memory.term:
+            record = self._records[memory.record_id][0]
+            if record is not None and record.witness == memory.identity:
+                self._ack(WITNESS, record)
+
+    # -- facts --------------------------------------------------------------------------------------
+
+    def noted(self, n: int, name: str, details: dict[str, Any]) -> None:
+        if name == "elected":
+            self._elected(n, details["term"])
+        elif name == "office_entered":
+            self._entered(n, details["term"])
+        elif name == "voice_given":
+            self.count("admitted again")
+        elif name == "office_handed_over":
+            self.count("handed over")
+        elif name == "witness_founded":
+            self.count("witness founded")
+
+    def _elected(self, n: int, term: int) -> None:
+        saved = self._disks[n]
+        key, who = (saved.record.foundation, term), (n, saved.incarnation)
+        if self._winners.setdefault(key, who) != who:
+            raise Violation("S1", f"{self._winners[key]} and {who} were both elected in term {term}")
+        voters = {v for (v, _), candidate in self._votes.get(term, {}).items() if candidate == n}
+        memory = self.world.redis.memory
+        if (
+            memory is not None
+            and saved.record.witness == memory.identity
+            and has_quorum(saved.record.voters, {WITNESS, *voters})
+            and not has_quorum(saved.record.voters, voters)
+        ):
+            self.count("elected with the witness")
+            voters.add(WITNESS)
+        # A memory of the witness that voted may be gone by now, in which case nobody can tell.
+        known = saved.record.witness is None or self.world.redis.same(saved.record.witness)
+        if known and not has_quorum(saved.record.voters, voters):
+            raise Violation("S1", f"n{n} was elected in term {term} of {saved.record} by the votes of {voters}")
+        self.count("elected")
+
+    def _entered(self, n: int, term: int) -> None:
+        self.count("office entered")
+        if not self.clocks_agree:
+            return
+        if term <= self._office_term:
+            raise Violation("S3", f"n{n} entered the office of term {term} after one of {self._office_term}")
+        self._office_term = term
+        record = self._disks[n].record
+        parent = self._records[record.id][1]  # who enters office may change the electorate in the same step
+        if record.id not in self._committed and parent not in self._committed:
+            raise Violation("R7", f"n{n} is in office, but only {self._acked.get(record.id)} have {record}")
+
+    def published(self, n: int, term: int) -> None:
+        """Somebody wrote to the board; `world.board` is what stands there."""
+        board, before = self.world.board, self._board
+        self._board = board
+        if board[1] < before[1]:
+            raise Violation("S3", f"the board went from {before} back to {board}")
+        if term == board[1] and board[0] not in (0, n):
+            raise Violation("S1", f"n{n} published itself for term {term}, which is {board[0]}'s")
+
+    def board_flushed(self) -> None:
+        self._board = (0, 0)
+
+    # -- offices --------------------------------------------------------------------------------------
+
+    def stepped(self, n: int, life: Life) -> None:
+        """After a step of `n` and its effects."""
+        state = life.machine.state
+        if state.saved != self._disks[n]:
+            raise Violation("R1", f"n{n} knows what it has not saved")
+        if state.reign is None:
+            self.reigning.discard(n)
+            self._until_us.pop(n, None)
+        else:
+            self.reigning.add(n)
+            if state.reign.holds(self.world.local_us(n)):
+                self._until_us[n] = self.world.true_us(n, state.reign.lapses_us)
+            else:
+                self._until_us.pop(n, None)
+        if not self.clocks_agree or not self._until_us:
+            return
+        if n in self._until_us:
+            self._alone(n)
+        promise = state.promise
+        binding = (promise.to if promise is not None else 0, state.term, state.reign is None)
+        if n in self._until_us or self._bindings.get(n) != binding:
+            self._bindings[n] = binding
+            if len(self.world.settings) <= _MOST_CHECKED:
+                for holder, until_us in self._until_us.items():
+                    if until_us > self.world.now_us:
+                        self._rests(holder, self._disks[holder].record, until_us)
+
+    def _alone(self, n: int) -> None:
+        world = self.world
+        holding = [r for r in self.reigning if world.lives[r].machine.in_office(world.local_us(r))]
+        if len(holding) > 1:
+            raise Violation("S2", f"in office at once: {sorted(holding)}")
+        for other, theirs_us in self._until_us.items():
+            if other != n and theirs_us > world.now_us:
+                left_us = theirs_us - world.now_us
+                raise Violation("S2", f"n{n} is in office, and n{other} by its deadline for {left_us} us")
+
+    def _rests(self, n: int, record: Record, until_us: int) -> None:
+        """The lease of `n` must rest on a quorum, of the record or of the one before, that can't vote
+        for anybody else while it runs."""
+        bound = {v for v in record.voters if v != WITNESS and self._bound(v, n, until_us)}
+        # The witness has no clock: whoever wins by its vote waits as long as a promise runs (R12). What is
+        # forgotten votes for nobody.
+        promise_us = self.world.settings[n].timing.promise_us
+        if self._witness_acked_us.get(n, 0) + promise_us >= until_us or not self.world.redis.same(record.witness):
+            bound.add(WITNESS)
+        if has_quorum(record.voters, bound):
+            return
+        parent = self._records[record.id][1]
+        before = self._records[parent][0] if parent is not None else None
+        if before is not None:
+            bound |= {v for v in before.members if self._bound(v, n, until_us)}
+        if before is None or not has_quorum(before.voters, bound):
+            raise Violation("S2", f"the lease of n{n} rests on {sorted(bound)} of {record} only")
+
+    def _bound(self, voter: int, controller: int, until_us: int) -> bool:
+        life = self.world.lives.get(voter)
+        if voter == controller or life is None:
+            return True
+        state = life.machine.state
+        if state.amnesia or state.leaving:
+            return True
+        ends_us, reign = state.silent_until_us, state.reign
+        if ends_us == 0 and state.next_idle_us == NEVER_US:
+            return True  # it has not begun yet
+        if state.promise is not None and state.promise.to == controller:
+            ends_us = max(ends_us, state.promise.until_us)
+        if reign is not None and not reign.entered_us:
+            ends_us = max(ends_us, reign.barrier_us)  # it keeps out of office itself
+        return ends_us > 0 and self.world.true_us(voter, ends_us) >= until_us
+
+    # -- liveness -----------------------------------------------------------------------------------
+
+    def lost(self) -> bool:
+        """Whether nobody can ever be elected: too many of the newest record's voters have forgotten."""
+        states = {n: life.machine.state for n, life in self.world.lives.items()}
+        record = max((s.record for s in states.values()), key=lambda r: r.id)
+        able = {n for n, s in states.items() if s.has_voice(record)}
+        memory = self.world.redis.remembered()
+        if memory is not None and memory.identity == record.witness:
+            if memory.record_id <= record.id:
+                able.add(WITNESS)
+            else:  # the only node that could say what the witness acknowledged has forgotten it
+                self.count("record known to the witness alone")
+        return not has_quorum(record.voters, able)

@@ -1,0 +1,376 @@
+"""The simulator's world: the small world, made nasty and fast.
+
+On top of `tools.simulator.small_world.World`: every node has a clock of its own (offset and rate), a process may
+die between any two effects of a step, connections break and come back while processes live,
+answers of Redis are late, lost, or come from a script that ran long after its question, and what was once
+sent may be delivered again, to the next process too. Everything follows from the seed and the plan
+of faults; `trace` is a checksum over every step.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tools.simulator.jobs import Jobs
+from tools.simulator.properties import Properties
+from tools.simulator.small_world import MS, Entry, Life, World
+from zelect import wire
+from zelect.core.effects import (
+    AskController,
+    Effects,
+    Intent,
+    Probe,
+    PublishOffice,
+    WithdrawOffice,
+    WitnessIntent,
+    WitnessLook,
+    WitnessVote,
+)
+from zelect.core.events import (
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    WitnessSeen,
+    WitnessVoted,
+)
+from zelect.core.lease import NEVER_US
+from zelect.core.messages import Envelope, Refusal
+
+__all__ = ["SimWorld"]
+
+_WIRE_EVERY = 16
+_RECONNECT_US = 20 * MS
+_KEEP_LINES = 4000
+_KEEP_SENT = 400
+_REDIS_TIMEOUT_US = 200 * MS
+
+
+class SimWorld(World):
+    """N nodes under faults. `properties` looks after every event."""
+
+    def __init__(self, nodes: int, *, seed: int, skews_us: dict[int, int], ppm: dict[int, int], **options: Any) -> None:
+        super().__init__(nodes, seed=seed, **options)
+        self.skews_us = skews_us
+        self.ppm = ppm
+        self.history = deque(maxlen=_KEEP_LINES)  # type: ignore[assignment]  # of the end only
+        self.sent = deque(maxlen=_KEEP_SENT)  # type: ignore[assignment]
+        self.properties = Properties(self)
+        self.events = 0
+        self.messages = 0
+        self.trace = 0
+        self.counts: dict[str, int] = {}
+        self.link_delay_us: dict[tuple[int, int], int] = {}
+        self.same_host = False
+        self.witness_slow_us = 0
+        self.redis_cuts: set[int] = set()
+        self.witness_hung = False
+        self.board_slow_us = 0
+        self.armed: dict[str, list[Callable[[int], None]]] = {}
+        self.doomed: dict[int, int] = {}
+        self.healed = False
+        self._stuck: list[tuple[Life, int, WitnessIntent, Callable[[], None]]] = []
+        self._falling: set[tuple[int, int]] = set()
+        self._asked: dict[tuple[int, type], int] = {}
+        self._noise = random.Random(seed ^ 0x5EED)
+        self._jobs = Jobs(self, seed) if options.get("guarded") else None
+
+    # -- clocks ---------------------------------------------------------------------------------
+
+    def local_us(self, n: int, at_us: int | None = None) -> int:
+        """What the clock of `n` shows now, or at true time `at_us`."""
+        true_us = self.now_us if at_us is None else at_us
+        return true_us + self.skews_us[n] + true_us * self.ppm[n] // 1_000_000
+
+    def true_us(self, n: int, local_us: int) -> int:
+        """The first true moment at which the clock of `n` shows `local_us` or more."""
+        at_us = (local_us - self.skews_us[n]) * 1_000_000 // (1_000_000 + self.ppm[n]) - 1
+        while self.local_us(n, at_us) < local_us:
+            at_us += 1
+        return at_us
+
+    # -- what a fault does ------------------------------------------------------------------------
+
+    def start(self, *nodes: int, forget: bool = False) -> None:
+        for n in nodes or tuple(self.settings):
+            if n in self.lives:
+                continue
+            super().start(n, forget=forget and n in self.disks)
+            self.properties.born(n, forgot=forget)
+            self.remark(n, "process_started", forgot=forget)
+
+    def kill(self, *nodes: int) -> None:
+        for n in nodes:
+            self.remark(n, "process_killed")
+            self.properties.ended(n)
+            self.doomed.pop(n, None)
+        super().kill(*nodes)
+
+    def leave(self, n: int, linger_us: int = 5 * MS) -> None:
+        life = self.lives[n]
+        self.feed(n, Leave())
+        self.at(linger_us, lambda: self.kill(n) if self.lives.get(n) is life else None)
+
+    def thaw(self, n: int) -> None:
+        life = self.lives.get(n)
+        if life is None or life.frozen is None:
+            return
+        queued, life.frozen = life.frozen, None
+        for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
+            if self.lives.get(n) is life:
+                self.feed(n, event)
+        self.feed(n, Tick(late=True))
+
+    def unlink(self, a: int, b: int) -> None:
+        """Both ends see their connection close; both processes live, and connect again."""
+        ends = (self.lives.get(a), self.lives.get(b))
+        if ends[0] is None or ends[1] is None:
+            return
+        for x, y, life in ((a, b, ends[0]), (b, a, ends[1])):
+            if y in life.linked:
+                life.linked.discard(y)
+                self._disconnect(x, y, 0)
+        self._connect(a, b)
+
+    def replay(self, which: int) -> None:
+        """Deliver again what was sent some time ago, to whoever has that id now."""
+        if self.sent:
+            _, to, envelope = self.sent[which % len(self.sent)]
+            self.at(0, lambda: self.feed(to, Heard(envelope)))
+
+    def unhang_witness(self) -> None:
+        """Redis runs again: it first carries out what it had read before."""
+        self.witness_hung = False
+        stuck, self._stuck = self._stuck, []
+        self._noise.shuffle(stuck)
+        for *_, run in stuck:
+            self.at(self._noise.randrange(2 * MS), run)
+
+    def later(self, in_us: int, action: Callable[[], None]) -> None:
+        """What a fault leads to later, unless all has been healed by then."""
+        self.at(in_us, lambda: None if self.healed else action())
+
+    def remark(self, n: int, name: str, **details: object) -> None:
+        """A line of history about the world itself."""
+        self.history.append(Entry(self.now_us, n, name, details))
+
+    # -- how it works -------------------------------------------------------------------------------
+
+    def controller(self) -> int | None:
+        found = [n for n in self.properties.reigning if self.lives[n].machine.in_office(self.local_us(n))]
+        return found[0] if found else None
+
+    def feed(self, n: int, event: Event) -> None:
+        life = self.lives.get(n)
+        if life is None:
+            return
+        if life.frozen is not None:
+            if not isinstance(event, Tick):
+                life.frozen.append(event)
+            return
+        self.events += 1
+        before = life.machine.state.saved
+        effects = life.machine.step(event, self.local_us(n))
+        line = f"{self.now_us},{n},{type(event).__name__},{before.term},{before.record.version},{len(effects.send)}"
+        self.trace = zlib.crc32(line.encode(), self.trace)
+        self._carry_out(n, effects)
+        if self.lives.get(n) is life:
+            self._arm(n, life)
+            self.properties.stepped(n, life)
+            if self._jobs is not None:
+                self._jobs.stepped(n, life)
+
+    def _carry_out(self, n: int, effects: Effects) -> None:
+        acts = bool(effects.save or effects.send)
+        doom = self.doomed.pop(n, -1) if acts else -1
+        if doom >= 0:
+            doom %= 4 + len(effects.send)
+        if doom == 0:
+            self._die_at(n, "before the save")
+            return
+        if effects.save is not None:
+            self.properties.saving(n, effects.save)
+            self.disks[n] = effects.save
+        if doom == 1:
+            self._die_at(n, "after the save")
+            return
+        for position, (to, envelope) in enumerate(effects.send):
+            self._deliver(n, to, envelope)
+            if doom == 2 + position:
+                self._die_at(n, f"after message {position + 1} of {len(effects.send)}")
+                return
+        for ask in effects.witness:
+            self._ask_witness(n, ask)
+        if doom >= 2:
+            self._die_at(n, "before the publication")
+            return
+        for intent in effects.publish:
+            self._publish(n, intent)
+        for probe in effects.probe:
+            delay_us = 1100 if self._noise.random() < 0.8 else self._noise.randrange(40 * MS)
+            self.at(delay_us, partial(self._probe, n, probe))
+        for fact in effects.facts:
+            self._note(n, fact.name, dict(fact.fields))
+
+    def _die_at(self, n: int, where: str) -> None:
+        self.remark(n, "process_crashed", where=where)
+        self.kill(n)
+
+    def _note(self, n: int, name: str, details: dict[str, Any]) -> None:
+        self.history.append(Entry(self.now_us, n, name, details))
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self.properties.noted(n, name, details)
+        if name in self.armed:
+            waiting = self.armed.pop(name)
+            for act in waiting:
+                self.at(0, partial(act, n))
+
+    def _deliver(self, n: int, to: int, envelope: Envelope) -> None:
+        self.messages += 1
+        life = self.lives.get(to)
+        if to not in self.lives[n].linked or life is None or (n, to) in self.cuts:
+            return
+        noise = self._noise.random
+        if noise() < self.loss:
+            return
+        if self.messages % _WIRE_EVERY == 0:
+            envelope = wire.decode(wire.encode(envelope))
+        self.sent.append((n, to, envelope))
+        delay_us = self.link_delay_us.get((n, to), self.latency_us)
+        for _ in range(2 if self.duplicates and noise() < self.duplicates else 1):
+            late_us = int(noise() * self.late_us) if self.reordered and noise() < self.reordered else 0
+            self.at(int(delay_us * (1 + noise() / 3)) + late_us, partial(self._arrive, to, life, envelope))
+
+    def _arrive(self, to: int, life: Life, envelope: Envelope) -> None:
+        if self.lives.get(to) is life:  # a connection dies with its process
+            self.feed(to, Heard(envelope))
+
+    def _ask_witness(self, n: int, intent: WitnessIntent) -> None:
+        life, kind, noise = self.lives[n], type(intent), self._noise
+        number = next(self._serial)
+        self._asked[n, kind] = number
+        answered = isinstance(intent, WitnessVote | WitnessLook)
+        asked_us, until_us = self.local_us(n), self.now_us + _REDIS_TIMEOUT_US
+
+        def reply(event: Event | None) -> None:
+            if event is None or self.lives.get(n) is not life:
+                return
+            if answered:
+                if self._asked.get((n, kind)) != number:
+                    return
+                del self._asked[n, kind]
+            self.feed(n, event)
+
+        def run() -> None:
+            self.properties.witness_asked(n, life.incarnation, intent)
+            event = self.redis.carry_out(n, life.incarnation, intent, asked_us)
+            self.properties.witness_changed()
+            if event is not None and self.now_us < until_us and noise.random() >= self.loss:
+                self.at(100 + int(noise.random() * self.witness_slow_us), partial(reply, event))
+
+        if answered:
+            self.at(_REDIS_TIMEOUT_US, partial(reply, _no_answer(intent)))
+        if n in self.redis_cuts:
+            return
+        if self.witness_hung:
+            # One question lies in the server's buffer; later ones are given up unsent.
+            if not any(owner is life for owner, *_ in self._stuck):
+                self._stuck.append((life, n, intent, run))
+            return
+        self.at(100 + noise.randrange(50) + int(noise.random() * self.witness_slow_us), run)
+
+    def _publish(self, n: int, intent: Intent) -> None:
+        life = self.lives[n]
+        delay_us = 300 + self.board_slow_us
+
+        def run() -> None:
+            up = self.board_up and n not in self.redis_cuts
+            if isinstance(intent, AskController):
+                hint = StoreHint(*(self.board if up else (0, 0)))
+                if self.lives.get(n) is life:
+                    self.feed(n, hint)
+            elif isinstance(intent, PublishOffice) and up and self.local_us(n) < intent.valid_until_us:
+                standing, term = self.board
+                if intent.term > term or (intent.term == term and standing in (0, n)):
+                    self.board = (n, intent.term)
+                self.properties.published(n, intent.term)
+            elif isinstance(intent, WithdrawOffice) and up and self.board == (n, intent.term):
+                self.board = (0, self.board[1])
+
+        if isinstance(intent, AskController | PublishOffice | WithdrawOffice):
+            self.at(delay_us, run)
+
+    def _probe(self, n: int, probe: Probe) -> None:
+        if probe.peer in self.lives:
+            return
+        if self.same_host:
+            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.LOCK))
+        elif not self._cut(n, probe.peer):
+            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.REFUSED))
+
+    def _cut(self, a: int, b: int) -> bool:
+        return (a, b) in self.cuts or (b, a) in self.cuts
+
+    def _connect(self, a: int, b: int) -> None:
+        for x, y in ((a, b), (b, a)):
+            self.at(MS, partial(self._link, x, y, (self.lives[x], self.lives[y])))
+
+    def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
+        if (self.lives.get(x), self.lives.get(y)) != ends or y in ends[0].linked:
+            return
+        if self._cut(x, y) or (x, y) in self._falling:
+            self.at(_RECONNECT_US, partial(self._link, x, y, ends))
+            return
+        ends[0].linked.add(y)
+        self.feed(x, LinkUp(y))
+
+    def _disconnect(self, x: int, y: int, in_us: int) -> None:
+        life = self.lives[x]
+        self._falling.add((x, y))
+        noise = self._noise.random
+
+        def gone() -> None:
+            self._falling.discard((x, y))
+            if self.lives.get(x) is life:
+                self.feed(x, LinkDown(y))
+
+        self.at(in_us if noise() < 0.7 else int(noise() * 30 * MS), gone)
+
+    def _arm(self, n: int, life: Life) -> None:
+        due_us = life.machine.deadline_us()
+        if due_us >= NEVER_US:
+            return
+        due_us = self.true_us(n, due_us)
+        if life.tick_at <= due_us:
+            return  # looks again when that one fires
+        life.tick_at = due_us
+
+        def fire() -> None:
+            if self.lives.get(n) is not life or life.tick_at != due_us:
+                return
+            life.tick_at = NEVER_US
+            if life.frozen is None and self.local_us(n) >= life.machine.deadline_us():
+                self.feed(n, Tick())
+            elif life.frozen is None:
+                self._arm(n, life)
+
+        self.at(max(0, due_us - self.now_us), fire)
+
+
+def _no_answer(intent: WitnessIntent) -> Event | None:
+    """What the adapter says in the place of a Redis that doesn't answer in time."""
+    if isinstance(intent, WitnessVote):
+        return WitnessVoted(intent.pre, intent.round, Refusal.UNREACHABLE, 0)
+    if isinstance(intent, WitnessLook):
+        return WitnessSeen(intent.identity, ready=False, same=False)
+    return None

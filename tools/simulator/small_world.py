@@ -1,0 +1,329 @@
+"""A small world for the shipped machine: virtual time, a network, disks that survive, a notice board.
+
+Deterministic: the same calls give the same history. Messages go through the real wire format.
+Scenarios and module tests use it; nothing in it sleeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+from tools.simulator.witness import Redis
+from zelect import wire
+from zelect.core.effects import (
+    AskController,
+    Effects,
+    Probe,
+    PublishOffice,
+    Saved,
+    WithdrawOffice,
+    WitnessIntent,
+)
+from zelect.core.events import (
+    Began,
+    Event,
+    Evidence,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+)
+from zelect.core.lease import NEVER_US
+from zelect.core.machine import Machine, founding
+from zelect.core.messages import Envelope, Message
+from zelect.core.settings import Settings
+from zelect.core.timing import Timing
+
+__all__ = ["MS", "Entry", "Life", "Redis", "World", "letter", "office_of"]
+
+MS = 1000
+
+
+@dataclass(eq=False)
+class Life:
+    """One process of a node."""
+
+    machine: Machine
+    incarnation: int
+    linked: set[int] = field(default_factory=set)
+    frozen: list[Event] | None = None
+    tick_at: int = NEVER_US
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of history."""
+
+    at_us: int
+    node: int
+    name: str
+    details: dict[str, Any]
+
+
+class World:
+    """N nodes, started and broken by the caller, and the history of what they did."""
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        seed: int = 0,
+        loss: float = 0.0,
+        duplicates: float = 0.0,
+        reordered: float = 0.0,
+        late_us: int = 2_000_000,
+        latency_us: int = 150,
+        **options: Any,
+    ) -> None:
+        timing = options.pop("timing", Timing())
+        priorities = options.pop("priorities", {})
+        addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, nodes + 1)}
+        self.settings = {
+            n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options)
+            for n in addresses
+        }
+        self.now_us = 1_000_000
+        self.random = random.Random(seed)
+        self.loss = loss
+        self.duplicates = duplicates
+        self.reordered = reordered
+        self.late_us = late_us
+        self.latency_us = latency_us
+        self.disks: dict[int, Saved] = {}
+        self.lives: dict[int, Life] = {}
+        self.cuts: set[tuple[int, int]] = set()
+        self.history: list[Entry] = []
+        self.board: tuple[int, int] = (0, 0)
+        self.board_up = True
+        self.redis = Redis()
+        self.sent: list[tuple[int, int, Envelope]] = []
+        self._births = count(1)
+        self._serial = count()
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+
+    # -- what a test does -------------------------------------------------------------------------
+
+    def start(self, *nodes: int, forget: bool = False) -> None:
+        """Start processes; a node with a disk restarts with what it saved, or (`forget`) knows only
+        that it ran before."""
+        for n in nodes or self.settings:
+            saved = self.disks.get(n)
+            ran_before = saved is not None
+            born = next(self._births)
+            if saved is None or forget:
+                saved = replace(founding(self.settings[n], born), amnesia=forget)
+            saved = replace(saved, incarnation=born)
+            self.disks[n] = saved
+            self.lives[n] = Life(Machine(self.settings[n], saved, ran_before=ran_before), born)
+            self.at(0, partial(self.feed, n, Began()))
+            for other in self.lives:
+                if other != n:
+                    self._connect(n, other)
+
+    def kill(self, *nodes: int) -> None:
+        """SIGKILL: the process is gone, its connections close within a millisecond."""
+        for n in nodes:
+            del self.lives[n]
+        for n in nodes:
+            for other, life in self.lives.items():
+                # Dead to each other at once; the survivors hear of it a little later.
+                if n in life.linked:
+                    life.linked.discard(n)
+                    self._disconnect(other, n, 700)
+
+    def leave(self, n: int) -> None:
+        """SIGTERM: goodbye, then the process ends."""
+        self.feed(n, Leave())
+        self.at(5 * MS, lambda: self.kill(n) if n in self.lives else None)
+
+    def freeze(self, n: int) -> None:
+        """SIGSTOP: nothing runs, everything queues."""
+        self.lives[n].frozen = []
+
+    def thaw(self, n: int) -> None:
+        """SIGCONT: what queued is handled before timers are judged, as the shell does (R14)."""
+        life = self.lives[n]
+        queued, life.frozen = life.frozen or [], None
+        for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
+            self.feed(n, event)
+        self.feed(n, Tick(late=True))
+
+    def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
+        """Lose everything from `a` to `b` (and back); connections stay up, as with a dropped cable."""
+        self.cuts |= {(a, b)} if one_way else {(a, b), (b, a)}
+
+    def heal(self) -> None:
+        """Undo all cuts."""
+        self.cuts.clear()
+
+    def run(self, for_ms: float) -> None:
+        """Let virtual time pass."""
+        end_us = self.now_us + int(for_ms * MS)
+        while self._queue and self._queue[0][0] <= end_us:
+            self.now_us, _, action = heapq.heappop(self._queue)
+            action()
+        self.now_us = end_us
+
+    def run_until(self, condition: Callable[[], Any], within_ms: float = 5000) -> float:
+        """Let time pass until `condition`; returns how many milliseconds it took."""
+        began_us = self.now_us
+        while not condition():
+            assert self.now_us - began_us <= within_ms * MS, f"not within {within_ms} ms\n{self.timeline()}"
+            assert self._queue, "nothing left to happen"
+            self.now_us, _, action = heapq.heappop(self._queue)
+            action()
+        return (self.now_us - began_us) / MS
+
+    # -- what a test looks at -----------------------------------------------------------------------
+
+    @property
+    def in_office(self) -> list[int]:
+        """Nodes in office at this moment, frozen ones included: their lease still runs."""
+        return [n for n, life in self.lives.items() if life.machine.in_office(self.now_us)]
+
+    def controller(self) -> int | None:
+        """The node in office; two would break S2."""
+        assert len(self.in_office) <= 1, f"S2 broken: {self.in_office}\n{self.timeline()}"
+        return self.in_office[0] if self.in_office else None
+
+    def state(self, n: int) -> Any:
+        return self.lives[n].machine.state
+
+    def happened(self, name: str, node: int | None = None) -> list[Entry]:
+        return [e for e in self.history if e.name == name and node in (None, e.node)]
+
+    def timeline(self, last: int = 60) -> str:
+        lines = (
+            f"{e.at_us / MS - 1000:10.3f} ms  n{e.node:<3} {e.name:<22} "
+            + " ".join(f"{k}={v}" for k, v in e.details.items())
+            for e in list(self.history)[-last:]
+        )
+        return "\n".join(lines)
+
+    # -- how it works -------------------------------------------------------------------------------
+
+    def at(self, in_us: int, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now_us + in_us, next(self._serial), action))
+
+    def feed(self, n: int, event: Event) -> None:
+        """Give one event to a node and carry out what it asks for."""
+        life = self.lives.get(n)
+        if life is None:
+            return
+        if life.frozen is not None:
+            if not isinstance(event, Tick):
+                life.frozen.append(event)
+            return
+        effects = life.machine.step(event, self.now_us)
+        self._carry_out(n, effects)
+        self._arm(n, life)
+        self.controller()
+
+    def _carry_out(self, n: int, effects: Effects) -> None:
+        if effects.save is not None:
+            self.disks[n] = effects.save
+        for to, envelope in effects.send:
+            self._deliver(n, to, envelope)
+        for ask in effects.witness:
+            self._ask_witness(n, ask)
+        for intent in effects.publish:
+            if isinstance(intent, AskController):
+                seen = self.board if self.board_up else (0, 0)
+                self.at(MS, partial(self.feed, n, StoreHint(*seen)))
+            elif isinstance(intent, PublishOffice) and self.board_up:
+                if intent.term >= self.board[1]:  # the script refuses an older term (R13)
+                    self.board = (n, intent.term)
+            elif isinstance(intent, WithdrawOffice) and self.board == (n, intent.term):
+                self.board = (0, self.board[1])
+        for probe in effects.probe:
+            self.at(1100, partial(self._probe, n, probe))
+        for fact in effects.facts:
+            self.history.append(Entry(self.now_us, n, fact.name, dict(fact.fields)))
+
+    def _deliver(self, n: int, to: int, envelope: Envelope) -> None:
+        self.sent.append((n, to, envelope))
+        if to not in self.lives[n].linked or (n, to) in self.cuts or self.random.random() < self.loss:
+            return
+        payload, life = wire.encode(envelope), self.lives.get(to)
+
+        def arrive() -> None:
+            if self.lives.get(to) is life:  # a connection dies with its process
+                self.feed(to, Heard(wire.decode(payload)))
+
+        for _ in range(2 if self.random.random() < self.duplicates else 1):
+            late_us = self.random.randrange(self.late_us) if self.random.random() < self.reordered else 0
+            jitter_us = self.random.randrange(self.latency_us // 3 + 1)
+            self.at(self.latency_us + jitter_us + late_us, arrive)
+
+    def _ask_witness(self, n: int, intent: WitnessIntent) -> None:
+        life = self.lives[n]
+
+        def run() -> None:
+            answer = self.redis.carry_out(n, life.incarnation, intent, self.now_us)
+            if answer is not None and self.lives.get(n) is life:
+                self.at(100, lambda: self.feed(n, answer))
+
+        self.at(100 + self.random.randrange(50), run)
+
+    def _probe(self, n: int, probe: Probe) -> None:
+        life = self.lives.get(probe.peer)
+        if life is None:
+            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.REFUSED))
+
+    def _connect(self, a: int, b: int) -> None:
+        for x, y in ((a, b), (b, a)):
+            self.at(1000, partial(self._link, x, y, (self.lives[x], self.lives[y])))
+
+    def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
+        if (self.lives.get(x), self.lives.get(y)) == ends and y not in ends[0].linked:
+            ends[0].linked.add(y)
+            self.feed(x, LinkUp(y))
+
+    def _disconnect(self, x: int, y: int, in_us: int) -> None:
+        life = self.lives[x]
+
+        def gone() -> None:
+            if self.lives.get(x) is life:
+                self.feed(x, LinkDown(y))
+
+        self.at(in_us, gone)
+
+    def _arm(self, n: int, life: Life) -> None:
+        due_us = life.machine.deadline_us()
+        if due_us == life.tick_at or due_us >= NEVER_US:
+            return
+        life.tick_at = due_us
+
+        def fire() -> None:
+            if self.lives.get(n) is life and life.tick_at == due_us:
+                life.tick_at = NEVER_US
+                self.feed(n, Tick())
+
+        self.at(max(0, due_us - self.now_us), fire)
+
+
+def letter(world: World, sender: int, message: Message, term: int | None = None) -> Heard:
+    """`message` from the living process of `sender`, at its own term unless told otherwise."""
+    machine = world.lives[sender].machine
+    saved = machine.state.saved
+    digest = machine.settings.digest()
+    at_term = saved.term if term is None else term
+    return Heard(Envelope("demo", sender, saved.incarnation, digest, at_term, message, saved.record.foundation))
+
+
+def office_of(node: int, nodes: int = 3) -> World:
+    """A settled cluster in which `node` is in office."""
+    world = World(nodes, priorities={node: 10})
+    world.start()
+    world.run_until(lambda: world.controller() == node)
+    world.run(300)
+    return world

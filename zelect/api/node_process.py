@@ -1,0 +1,176 @@
+"""The node that a program embeds, as a process of its own: the program's side.
+
+An interpreter that is busy, or a library that holds its lock for seconds, costs a thread its turns
+and with them the office. A process has its own. The program reads the office off a shared page,
+with its own clock, so it learns of a lost office even when the node is frozen; and it holds the
+node's lock and listening socket, so that nobody takes the node for dead, and succeeds it, while a
+job here has not ended (see `zelect.node.storage.lock_holder`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import site
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from zelect.config.loading import Config
+from zelect.core.lease import Tenure
+from zelect.node.leadership.lease_page import Page
+from zelect.node.leadership.shared import Office
+from zelect.node.storage.lock_holder import Hold
+
+__all__ = ["ChildEngine", "ChildFailed"]
+
+
+class ChildFailed(Exception):
+    """The node's process could not start, or died; the text says why."""
+
+
+class _RemoteOffice(Office):
+    """The office of a node in another process, as its page tells."""
+
+    def __init__(self, page: Page, control: socket.socket) -> None:
+        super().__init__()
+        # By a thread: a signal's handler may say this, and what it interrupted may hold the locks.
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self.wake_loop = lambda: self._wakes.put(True)
+        threading.Thread(target=self._tell_on, name="zelect-tell", daemon=True).start()
+        self._page = page
+        self._control = control
+        self._sending = threading.Lock()
+        self._seen = 0
+
+    def held(self) -> Tenure | None:
+        self.refresh()
+        return super().held()
+
+    def refresh(self) -> None:
+        """Read the page. Once it has ended, nothing is held whatever stands there."""
+        told = self._page.read()
+        if told is None or self.ended:
+            self.tenure = None
+            return
+        self.tenure, self.controller, going, ended = told
+        self.asked_to_go = self.asked_to_go or going
+        if ended:
+            self.ended, self.tenure = True, None
+
+    def occupy(self, term: int) -> bool:
+        held = super().occupy(term)
+        if held:
+            self.tell()
+        return held
+
+    def left(self, term: int) -> None:
+        """The node has left the office of `term`, and the page no longer shows it."""
+        with self._lock:  # an `occupy` that saw it held has taken note of its job by now
+            self._seen = max(self._seen, term)
+        self.tell()
+
+    def _tell_on(self) -> None:
+        while self._wakes.get():
+            self.tell()
+
+    def hush(self) -> None:
+        """Nobody is there any more who could be told."""
+        self._wakes.put(False)
+
+    def tell(self) -> None:
+        """Tell the node what is the case here."""
+        with self._sending:  # the newest words must be those that are sent last
+            with self._lock:
+                acting, seen = sorted(self._jobs), self._seen
+            words = {"acting": acting, "seen": seen, "go": self.asked_to_go or self.ended, "healthy": self.healthy}
+            words["reloads"] = self.reloads
+            with contextlib.suppress(OSError):
+                self._control.sendall(json.dumps(words).encode() + b"\n")
+
+
+class ChildEngine:
+    """A node in a process of its own, which kills this one `kill_us` before a lease ends if a job has
+    not ended (0: never). `zelect.api.node_thread.Engine` tells of the rest."""
+
+    office: Office
+
+    def __init__(self, config: Config, kill_us: int) -> None:
+        self.error: BaseException | None = None
+        self._config = config
+        self._kill_us = kill_us
+        self._hold: Hold | None = None
+        self._done = threading.Event()
+
+    def start(self) -> None:
+        """Raises `ChildFailed`."""
+        page = Page.create()
+        control, far_end = socket.socketpair()
+        tie = f"{far_end.fileno()},{page.fd},{self._kill_us}"
+        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute()), "--tie", tie]
+        try:
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[far_end.fileno(), page.fd],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal is the program's to judge
+            )
+        except OSError as error:
+            raise ChildFailed(f"{sys.executable}: {error.strerror}") from error
+        finally:
+            far_end.close()
+        text, fds, _, _ = socket.recv_fds(control, 65536, 1)
+        words = json.loads(text) if text else {"failed": f"its process ended with code {self.process.wait()}"}
+        if "failed" in words:
+            control.close()
+            self.process.wait()
+            raise ChildFailed(words["failed"])
+        self._hold = Hold(self._config.node.data_dir, fds[0] if fds else -1)
+        office = self.office = _RemoteOffice(page, control)
+        office.tell()
+        threading.Thread(target=self._listen, args=(office, control, page), name="zelect-tie", daemon=True).start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        return self._done.wait(timeout_s)
+
+    def _listen(self, office: _RemoteOffice, control: socket.socket, page: Page) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in control.makefile("rb"):
+                words: dict[str, Any] = json.loads(line)
+                office.refresh()
+                if "left" in words:
+                    office.left(words["left"])
+                if office.ended or office.asked_to_go:
+                    office.tell()  # that it is known here
+                office.ring()
+        asked = office.asked_to_go
+        office.close()
+        code = self.process.wait()
+        if code and not asked:
+            self.error = ChildFailed(f"the node's process {self.process.pid} ended with code {code}")
+        while office.occupied:  # its peers may not take it for dead as long as a job here acts
+            _pause()
+        if self._hold is not None:
+            self._hold.release()
+        office.hush()
+        control.close()
+        self._done.set()
+
+
+def _pause() -> None:
+    threading.Event().wait(0.001)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, in which the child finds the zelect that is running here."""
+    home = str(Path(__file__).resolve().parents[2])
+    if home in (*site.getsitepackages(), site.getusersitepackages()):
+        return dict(os.environ)
+    paths = [path for path in (os.environ.get("PYTHONPATH", ""), home) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

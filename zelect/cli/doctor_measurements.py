@@ -1,0 +1,198 @@
+"""The figures of `zelect doctor`: round trips, lag, disk, clock, Redis. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zelect.client.query import NodeReport
+    from zelect.config.loading import Config
+    from zelect.security.keys import Keyring
+
+__all__ = ["Clock", "RedisFigures", "Spread", "clock_of", "lag_of", "redis_of", "spread_of", "sync_of", "trips_of"]
+
+_ROUNDS = 30
+_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Half of what was measured took no longer than `p50_ms`, 99 per cent no longer than `p99_ms`."""
+
+    p50_ms: float
+    p99_ms: float
+    most_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f}, most {self.most_ms:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`rate_ppm`: by how much the system's clock is sped up or slowed down against the bare hardware."""
+
+    source: str
+    read_ns: int
+    rate_ppm: float
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFigures:
+    """`problem`: why there are no figures; empty when there are."""
+
+    problem: str
+    trip: Spread
+    timeout_ms: int
+    eviction: str = ""
+    persistence: str = ""
+    role: str = ""
+
+
+def spread_of(times_us: list[float]) -> Spread:
+    """The spread of at least one time."""
+    ordered = sorted(times_us)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000
+
+    return Spread(at(0.5), at(0.99), ordered[-1] / 1000)
+
+
+def trips_of(
+    cluster: str, addresses: Mapping[int, str], keyring: Keyring | None
+) -> tuple[dict[int, Spread | None], dict[int, int], dict[int, NodeReport]]:
+    """Round trips of questions to each node, None where one gave no answer; how often the loops of
+    those that did were late meanwhile; their reports."""
+    import zmq
+
+    from zelect.client.query import Asker
+    from zelect.system.clock import now_us
+
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    asker = Asker(cluster, addresses, context, keyring)
+    poller = zmq.Poller()
+    asker.register(poller)
+    times: dict[int, list[float]] = {}
+    first: dict[int, NodeReport] = {}
+    end_us = now_us() + 3_000_000
+    try:
+        while asker.pending and now_us() < end_us - 2_000_000:  # connections are made first
+            asker.ask()
+            poller.poll(5)
+            asker.collect()
+        first |= asker.reports
+        for _ in range(_ROUNDS if first else 0):
+            asked_us = now_us()
+            asker.ask(at_once=True)
+            open_ = set(first)
+            wait_us = 500_000 if times else 1_000_000
+            while open_ and now_us() < asked_us + wait_us and (now_us() < end_us or not times):
+                poller.poll(5)
+                asker.collect()
+                for node in [node for node in open_ if asker.reports[node].at_us > asked_us]:
+                    times.setdefault(node, []).append(asker.reports[node].at_us - asked_us)
+                    open_.discard(node)
+        late = {node: _late(asker.reports[node]) - _late(first[node]) for node in first}
+        trips = {node: spread_of(times[node]) if node in times else None for node in addresses}
+        return trips, late, dict(asker.reports)
+    finally:
+        asker.close()
+        context.destroy(linger=0)
+
+
+def _late(report: NodeReport) -> int:
+    return report.counters.get("loop_late", 0)
+
+
+def lag_of() -> Spread:
+    """How much later than asked this process is woken."""
+    lags = []
+    for _ in range(200):
+        began = time.monotonic_ns()
+        time.sleep(0.002)
+        lags.append((time.monotonic_ns() - began) / 1000 - 2000)
+    return spread_of(lags)
+
+
+def sync_of(data_dir: Path) -> Spread | None:
+    """What a save in `data_dir`, or where it will be made, costs; None where nothing can be written."""
+    place = data_dir
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    times = []
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=place) as file:
+        os.pwrite(file.fileno(), bytes(4096), 0)
+        os.fsync(file.fileno())
+        for turn in range(50):
+            began = time.monotonic_ns()
+            os.pwrite(file.fileno(), turn.to_bytes(1, "little") * 512, 512 * (turn % 2))
+            os.fdatasync(file.fileno())
+            times.append((time.monotonic_ns() - began) / 1000)
+    return spread_of(times) if times else None
+
+
+def clock_of() -> Clock:
+    """The clock that the election goes by."""
+    source = "unknown"
+    with contextlib.suppress(OSError):
+        source = _SOURCE.read_text().strip()
+    began = time.perf_counter_ns()
+    for _ in range(1000):
+        time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    read_ns = (time.perf_counter_ns() - began) // 1000
+    boot, raw = _both()
+    time.sleep(1.0)
+    later_boot, later_raw = _both()
+    return Clock(source, read_ns, ((later_boot - boot) / (later_raw - raw) - 1) * 1e6)
+
+
+def _both() -> tuple[int, int]:
+    """The election's clock and the bare one at one moment: of many looks the least interrupted."""
+    looks = []
+    for _ in range(50):
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        raw = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        looks.append((after - before, (before + after) // 2, raw))
+    _, boot, raw = min(looks)
+    return boot, raw
+
+
+def redis_of(config: Config) -> RedisFigures | None:
+    """How Redis does; None where none is configured."""
+    if not config.redis.url:
+        return None
+    import redis
+
+    from zelect.redis.credentials import AccessError, access_of
+    from zelect.redis.registry import connect
+    from zelect.redis.registry_worker import safe_url
+
+    times = []
+    timeout_ms = config.redis.timeout_ms
+    try:
+        client = connect(config.redis.url, timeout_ms / 1000, access_of(config))
+        client.ping()
+        for _ in range(50):
+            began = time.monotonic_ns()
+            client.ping()
+            times.append((time.monotonic_ns() - began) / 1000)
+        told = client.info()
+        saves = {}
+        with contextlib.suppress(redis.ResponseError):  # forbidden where somebody else runs it
+            saves = client.config_get("save")
+        client.connection_pool.disconnect()
+    except (AccessError, redis.RedisError, OSError, ValueError) as error:
+        place = safe_url(config.redis.url)
+        return RedisFigures(f"{place}: {str(error) or type(error).__name__}", Spread(0, 0, 0), timeout_ms)
+    kinds = ["aof"] if told.get("aof_enabled") else []
+    kinds += ["rdb"] if saves.get("save") else []
+    eviction = str(told.get("maxmemory_policy", "unknown"))
+    return RedisFigures("", spread_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(told.get("role")))

@@ -1,0 +1,1 @@
+"""Asking nodes and Redis who is controller, from outside."""

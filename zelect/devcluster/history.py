@@ -1,0 +1,73 @@
+"""The last elections of a local cluster, for the view."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from zelect.client.query import NodeReport
+from zelect.devcluster.layout import Plan
+from zelect.status.history import Election, NotAnElection, parse_election
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+__all__ = ["History"]
+
+_ENTRY_WITHIN_S = 1.0
+_READ = 5
+
+
+class History:
+    """The elections: from Redis, which has them all with reasons and gaps; without it, what was
+    seen from here. Redis is asked after a change only, and may cost 0.1 s, seldom, when it hangs."""
+
+    def __init__(self) -> None:
+        self._elections: dict[int, Election] = {}
+        self._due: dict[int, float] = {}
+        self._not_before = 0.0
+        self._client: Redis | None = None
+        self._last_id = 0
+
+    def look(self, plan: Plan, head: NodeReport | None) -> None:
+        """Take notice of `head`, who is in office in the cluster of `plan`."""
+        if head is None or head.term in self._elections:
+            return
+        now = time.monotonic()
+        due = self._due.setdefault(head.term, now + _ENTRY_WITHIN_S)
+        if now >= self._not_before:
+            self._read(plan)
+        if head.term not in self._elections and now > due:
+            self._add(Election(head.term, head.id, self._last_id, "seen", None))
+
+    def _read(self, plan: Plan) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                plan.url,
+                socket_timeout=0.1,
+                socket_connect_timeout=0.1,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+            )
+        try:
+            newest: Any = self._client.xrevrange(f"zelect:{{{plan.name}}}:elections", count=_READ)
+            for key, entry in reversed(newest):
+                self._add(parse_election(key, entry))
+        except (redis.RedisError, NotAnElection):
+            self._not_before = time.monotonic() + 2
+
+    def _add(self, election: Election) -> None:
+        self._elections[election.term] = election
+        self._last_id = election.id
+
+    def of_term(self, term: int) -> Election | None:
+        """The election of `term`, once it is known."""
+        return self._elections.get(term)
+
+    def last(self, count: int) -> list[Election]:
+        """The newest `count` elections, newest first."""
+        return [self._elections[term] for term in sorted(self._elections, reverse=True)[:count]]

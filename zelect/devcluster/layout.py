@@ -1,0 +1,293 @@
+"""The directory of a local cluster: what lies where, what it remembers, and who may run it.
+
+DIR/cluster.json      the plan: name, nodes, ports
+DIR/conf/nK.toml      configurations, written anew at each start
+DIR/keys/             secret keys of nodes and the operator "local", and the directory of public keys
+DIR/data/nK/          what node K must not forget
+DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
+DIR/redis/            files of the bundled Redis
+DIR/supervisor.lock   POSIX lock of the one supervisor; its pid inside
+DIR/supervisor.json   how to reach it (readable by the owner alone: it holds the token)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zelect.config.loading import ConfigError, load, render
+from zelect.security.key_files import DIRECTORY_FILE, Owner, make_missing_keys, secret_file
+from zelect.security.keys import Keyring, keyring_to_ask
+from zelect.system.secure_files import make_directory
+
+__all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "port_is_free"]
+
+HOST = "127.0.0.1"
+FIRST_EPHEMERAL = 32_768
+DEFAULT_BASE_PORT = 7101
+_OPERATOR = "local"
+_SOUGHT = range(16_384, FIRST_EPHEMERAL)
+
+
+class ClusterError(Exception):
+    """The local cluster can't do what was asked; the text says how to mend it."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A local cluster: `nodes` nodes on neighbouring ports from `base_port` up. `redis_url` is
+    empty when a bundled Redis is to be run on `redis_port`. `secure`: links are encrypted."""
+
+    name: str
+    nodes: int
+    base_port: int
+    redis_url: str
+    redis_port: int
+    secure: bool = False
+
+    @property
+    def ids(self) -> range:
+        """The nodes' ids."""
+        return range(1, self.nodes + 1)
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """Node id to port."""
+        return {node: self.base_port + node - 1 for node in self.ids}
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Node id to address."""
+        return {node: f"tcp://{HOST}:{port}" for node, port in self.ports.items()}
+
+    @property
+    def url(self) -> str:
+        """The Redis that the nodes use."""
+        return self.redis_url or f"redis://{HOST}:{self.redis_port}/0"
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of loopback now."""
+    with socket.socket() as probe:
+        # As servers do; it does not hide a listener, only connections that are ending.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def find_port() -> int:
+    """A free port below the ephemeral range, where no outgoing connection can take it."""
+    for port in random.sample(_SOUGHT, 200):
+        if port_is_free(port):
+            return port
+    raise ClusterError(f"found no free port from {_SOUGHT.start} to {_SOUGHT.stop - 1} on {HOST}", 4)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, readable by the owner alone."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock. More than one try, as `supervisor_pid` holds it for an instant to look."""
+    for _ in range(10):
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
+
+
+class Layout:
+    """The directory of one local cluster."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory).absolute()
+        self.conf = self.directory / "conf"
+        self.keys = self.directory / "keys"
+        self.data = self.directory / "data"
+        self.logs = self.directory / "logs"
+        self.redis = self.directory / "redis"
+        self.plan_file = self.directory / "cluster.json"
+        self.lock_file = self.directory / "supervisor.lock"
+        self.control_file = self.directory / "supervisor.json"
+        self.supervisor_log = self.logs / "supervisor.log"
+
+    def conf_of(self, node: int) -> Path:
+        return self.conf / f"n{node}.toml"
+
+    def log_of(self, node: int) -> Path:
+        return self.logs / f"n{node}.log"
+
+    # -- the one supervisor ---------------------------------------------------------------
+
+    def hold(self) -> int:
+        """Become the one supervisor of this directory until the returned descriptor is closed.
+
+        Raises ClusterError (2) when another one runs.
+        """
+        make_directory(self.directory)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _locked(descriptor):
+            pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise ClusterError(
+                f"a supervisor already runs this cluster in {self.directory} (pid {pid}): stop it with "
+                f"'zelect cluster down', or give another --dir"
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def supervisor_pid(self) -> int | None:
+        """The pid of the running supervisor, or None. Not to be called in its own process: closing
+        a file drops all locks that the process has on it."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except OSError:
+            text = os.pread(descriptor, 32, 0).strip()
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(descriptor)
+
+    def read_control(self) -> dict[str, Any] | None:
+        """What the supervisor, alive or not, left about itself."""
+        try:
+            table = json.loads(self.control_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return table if isinstance(table, dict) else None
+
+    def write_control(self, table: dict[str, Any]) -> None:
+        """Say how to reach the supervisor."""
+        write_private(self.control_file, json.dumps(table))
+
+    # -- the plan -------------------------------------------------------------------------
+
+    def read_plan(self) -> Plan:
+        """The plan of the cluster here; raises ClusterError (2) when there is none."""
+        try:
+            return Plan(**json.loads(self.plan_file.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise ClusterError(
+                f"no cluster in {self.directory}: start one with 'zelect cluster up 3', or name its --dir"
+            ) from error
+        except (OSError, ValueError, TypeError) as error:
+            raise ClusterError(f"{self.plan_file}: {error}: remove {self.directory} to begin anew") from error
+
+    def plan(
+        self,
+        nodes: int,
+        base_port: int | None,
+        redis_url: str | None,
+        name: str | None,
+        secure: bool | None = None,
+    ) -> Plan:
+        """The plan for a start; what is None is as it was before, or else the default.
+
+        Raises ClusterError: 2 where it does not fit what is here, 4 where a port is taken.
+        """
+        old = self.read_plan() if self.plan_file.exists() else None
+        if old is not None and (old.nodes != nodes or (name is not None and old.name != name)):
+            raise ClusterError(
+                f"{self.directory} holds cluster {old.name!r} of {old.nodes} nodes, whose electorate is saved: "
+                f"start it with 'zelect cluster up {old.nodes}', give another --dir, or remove the directory"
+            )
+        base = base_port or (old.base_port if old else DEFAULT_BASE_PORT)
+        if base + nodes > FIRST_EPHEMERAL:
+            raise ClusterError(
+                f"--base-port {base}: node ports must lie below {FIRST_EPHEMERAL}, where no outgoing connection "
+                f"takes them; the most for {nodes} nodes is {FIRST_EPHEMERAL - nodes}"
+            )
+        redis_port = old.redis_port if old and port_is_free(old.redis_port) else find_port()
+        if redis_url is None:
+            redis_url = old.redis_url if old else ""
+        if secure is None:
+            secure = old.secure if old else False
+        plan = Plan(name or (old.name if old else "demo"), nodes, base, redis_url, redis_port, secure)
+        self.check_ports(plan)
+        return plan
+
+    def check_ports(self, plan: Plan) -> None:
+        """Raises ClusterError (4) when a node's port is taken."""
+        taken = [port for port in plan.ports.values() if not port_is_free(port)]
+        if taken:
+            ports = ", ".join(map(str, taken))
+            raise ClusterError(
+                f"port {ports} on {HOST} is taken: choose others with --base-port, for example "
+                f"--base-port {plan.base_port + 100}",
+                4,
+            )
+
+    def prepare(self, plan: Plan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic") -> None:
+        """Make the directories, write the configurations, remember the plan. Raises ClusterError
+        when the plan's name or URL, or the timing, makes no valid configuration; then nothing is written."""
+        self._check(plan, timing, quorum)
+        for directory in (self.conf, self.data, self.logs, self.redis):
+            make_directory(directory)
+        data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
+        try:
+            if plan.secure:
+                owners = [Owner(node=node) for node in plan.ids]
+                make_missing_keys(self.keys, [*owners, Owner(operator=_OPERATOR)])
+            for node in plan.ids:
+                security = self._security(node) if plan.secure else None
+                text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, security)
+                write_private(self.conf_of(node), text)
+            load(self.conf_of(1))
+        except ConfigError as error:
+            raise ClusterError(str(error)) from error
+        write_private(self.plan_file, json.dumps(asdict(plan)))
+
+    def _check(self, plan: Plan, timing: Mapping[str, int | str] | None, quorum: str) -> None:
+        data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
+        text = render(plan.name, 1, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, None)
+        with tempfile.TemporaryDirectory(prefix="zelect-") as place:
+            path = Path(place) / "n1.toml"
+            path.write_text(text, encoding="utf-8")
+            try:
+                load(path)
+            except ConfigError as error:
+                told = str(error).replace(f"{path}: ", "")
+                for key, option in (("redis.url:", "--redis:"), ("cluster.name:", "--name:")):
+                    told = told.replace(key, option)
+                raise ClusterError(told) from error
+
+    def _security(self, node: int) -> dict[str, str]:
+        return {
+            "key_file": str(secret_file(self.keys, Owner(node=node))),
+            "directory_file": str(self.keys / DIRECTORY_FILE),
+            "operator_key_file": str(secret_file(self.keys, Owner(operator=_OPERATOR))),
+        }
+
+    def keyring(self) -> Keyring | None:
+        """What commands speak with to the nodes here; None: plain text. Raises ConfigError."""
+        return keyring_to_ask(load(self.conf_of(1)))

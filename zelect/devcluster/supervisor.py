@@ -1,0 +1,334 @@
+"""Runs a local cluster: Redis, the nodes, the view, and whoever commands it.
+
+One thread, one poller. The nodes are fresh interpreters on their own configurations; they depend
+on the supervisor for nothing but their life: if it is killed, the kernel kills them (tether.py). A
+node that ends by itself is shown with its exit code and not started again: here one wants to see
+what happens.
+
+`python -m zelect.devcluster.supervisor DIR` is the detached form; it reads its `Wish` from stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from zelect.client.query import Asker
+from zelect.devcluster.bundled_server import NoServer, RedisServer, ServerFailed
+from zelect.devcluster.control import ControlServer, Processes, ProcessState
+from zelect.devcluster.layout import HOST, ClusterError, Layout, Plan
+from zelect.devcluster.live_view import Picture, View, open_view
+from zelect.devcluster.parent_death import prefix
+from zelect.redis.errors import safe_url
+from zelect.system.secure_files import make_directory
+
+__all__ = ["Supervisor", "Wish", "detach", "supervise"]
+
+_TICK_MS = 250
+_GOODBYE_S = 5.0
+_REDIS_READY_S = 10.0
+_REDIS_FIRST_WAIT_S = 0.5
+_REDIS_LONGEST_WAIT_S = 30.0
+_REDIS_LONG_RUN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What `zelect cluster up` was asked for; None: as before, or the default. What it does not ask
+    for: `program`, what `python -m` runs for a node, with `-c FILE` after it; `timing` and `quorum` of the
+    nodes where they are not the defaults."""
+
+    nodes: int
+    base_port: int | None = None
+    redis_url: str | None = None
+    name: str | None = None
+    program: tuple[str, ...] = ("zelect", "node")
+    timing: Mapping[str, int | str] | None = None
+    quorum: str = "dynamic"
+    secure: bool | None = None
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    frozen: bool = False
+    asked: bool = False
+
+    def state(self, node: int) -> ProcessState:
+        code = self.process.poll()
+        name = "ended" if code is not None else "frozen" if self.frozen else "up"
+        return ProcessState(node, self.process.pid, name, code, self.asked)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+class Supervisor:
+    """Owns the processes of one local cluster. Must be made and run in the main thread: signals
+    arrive there, and the children die with the thread that started them."""
+
+    def __init__(self, layout: Layout, plan: Plan, view: View, program: Sequence[str] = ("zelect", "node")) -> None:
+        self._layout = layout
+        self._plan = plan
+        self._view = view
+        self._program = tuple(program)
+        self._children: dict[int, _Child] = {}
+        self._redis: RedisServer | None = None
+        self._redis_began_s = self._redis_retry_s = self._redis_wait_s = 0.0
+        self._stops = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._token = secrets.token_hex(16)
+        self._control = ControlServer(self._context, self._token)
+        self._asker = Asker(plan.name, plan.addresses, self._context, layout.keyring())
+
+    def run(self) -> int:
+        """Run until told to stop; returns the exit code. Raises ClusterError if Redis won't start."""
+        with _signals(self._stop) as wake:
+            try:
+                self._start_redis()
+                for node in self._plan.ids:
+                    self._start(node)
+                self._loop(wake)
+                return 0
+            finally:
+                self._end()
+
+    def _stop(self) -> None:
+        self._stops += 1
+
+    # -- the loop -------------------------------------------------------------------------
+
+    def _loop(self, wake: socket.socket) -> None:
+        poller = zmq.Poller()
+        poller.register(wake, zmq.POLLIN)
+        poller.register(self._control.socket, zmq.POLLIN)
+        self._asker.register(poller)
+        tick = time.monotonic()
+        while not self._stops:
+            poller.poll(max(0, int((tick - time.monotonic()) * 1000)) + 1)
+            with suppress(BlockingIOError):
+                wake.recv(4096)
+                tick = 0.0  # a child may have ended: show it at once
+            self._control.serve(self._command)
+            self._asker.collect()
+            if time.monotonic() >= tick:
+                tick = time.monotonic() + _TICK_MS / 1000
+                self._tend_redis()
+                self._view.show(self._picture())
+                self._asker.ask()
+
+    def _picture(self) -> Picture:
+        return Picture(self._plan, self._layout.directory, self._processes(), self._asker.fresh(1000))
+
+    def _processes(self) -> Processes:
+        redis_pid = self._redis.pid if self._redis else None
+        states = tuple(child.state(node) for node, child in sorted(self._children.items()))
+        return Processes(os.getpid(), safe_url(self._plan.url), redis_pid, states)
+
+    # -- commands -------------------------------------------------------------------------
+
+    def _command(self, command: str, node: int) -> Processes:
+        """Carry out one command of a person; raises ClusterError when it can't be."""
+        if command == "down":
+            self._stop()
+        elif command == "start":
+            self._start_again(node)
+        elif command in ("stop", "kill", "freeze", "thaw"):
+            self._signal(command, node)
+        elif command != "status":
+            raise ClusterError(f"the supervisor knows no command {command!r}")
+        return self._processes()
+
+    def _start_again(self, node: int) -> None:
+        state = self._processes().node(node)
+        if state.state != "ended":
+            raise ClusterError(f"node {node} is running already (pid {state.pid})", 1)
+        self._start(node)
+
+    def _signal(self, command: str, node: int) -> None:
+        state = self._processes().node(node)
+        if state.state == "ended":
+            raise ClusterError(f"node {node} is not running; 'zelect cluster start {node}' starts it", 1)
+        child = self._children[node]
+        child.asked = child.asked or command in ("stop", "kill")
+        if command == "stop":
+            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGCONT)  # a frozen node can't say goodbye
+        elif command == "kill":
+            child.signal(signal.SIGKILL)
+        elif command == "freeze":
+            child.signal(signal.SIGSTOP)
+        else:
+            child.signal(signal.SIGCONT)
+        child.frozen = command == "freeze"
+
+    # -- processes ------------------------------------------------------------------------
+
+    def _start_redis(self) -> None:
+        if self._plan.redis_url:
+            return
+        try:
+            self._redis = RedisServer(self._layout.redis, self._plan.redis_port, prefix())
+            self._view.say(f"starting Redis on port {self._plan.redis_port}")
+            self._redis.start()
+            self._redis.wait_ready(_REDIS_READY_S)
+        except NoServer as error:
+            raise ClusterError(str(error)) from error
+        except ServerFailed as error:
+            raise ClusterError(f"Redis: {error}", 1) from error
+
+    def _tend_redis(self) -> None:
+        """Start our Redis anew when it has ended, each time later if that happens again and again. It comes
+        back empty, which the nodes mend by themselves."""
+        redis, now_s = self._redis, time.monotonic()
+        if redis is None or redis.pid is not None:
+            return
+        if not self._redis_retry_s:
+            long_run = now_s - self._redis_began_s > _REDIS_LONG_RUN_S
+            self._redis_wait_s = _REDIS_FIRST_WAIT_S if long_run else min(_REDIS_LONGEST_WAIT_S, 2 * self._redis_wait_s)
+            self._redis_wait_s = max(_REDIS_FIRST_WAIT_S, self._redis_wait_s)
+            self._redis_retry_s = now_s + self._redis_wait_s
+            self._view.say(f"Redis has ended, see {redis.log}; started again in {self._redis_wait_s:g} s")
+        if now_s < self._redis_retry_s:
+            return
+        self._redis_retry_s, self._redis_began_s = 0.0, now_s
+        try:
+            redis.start()
+        except ServerFailed as error:
+            self._view.say(f"Redis: {error}")
+            return
+        self._view.say(f"Redis started again (pid {redis.pid}), empty")
+        self._write_control()
+
+    def _start(self, node: int) -> None:
+        command = (*prefix(), sys.executable, "-P", "-m", *self._program, "-c", str(self._layout.conf_of(node)))
+        with open(self._layout.log_of(node), "ab") as log:
+            # A session of its own: Ctrl-C in the terminal is for the supervisor to pass on, in order.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._children[node] = _Child(process)
+        self._write_control()
+
+    def _write_control(self) -> None:
+        """Leave word how to be reached, and what to clean up after a violent end: pids, each with
+        a mark that its command line bears."""
+        marks = {child.process.pid: str(self._layout.conf_of(node)) for node, child in self._children.items()}
+        if self._redis is not None and self._redis.pid is not None:
+            marks[self._redis.pid] = f"{HOST}:{self._plan.redis_port}"
+        self._layout.write_control(
+            {"pid": os.getpid(), "port": self._control.port, "token": self._token, "children": list(marks.items())}
+        )
+
+    def _end(self) -> None:
+        """Goodbye to the nodes, all at once; then Redis; then the rest. A second Ctrl-C is force."""
+        running = [child for child in self._children.values() if child.process.poll() is None]
+        if running:
+            self._view.say(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
+        for child in running:
+            child.asked = True
+            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGCONT)
+        stops, end = self._stops, time.monotonic() + _GOODBYE_S
+        while any(child.process.poll() is None for child in running):
+            if time.monotonic() > end or self._stops > stops:
+                for child in running:
+                    child.signal(signal.SIGKILL)
+            time.sleep(0.01)
+        if self._redis is not None:
+            self._redis.stop()
+        # Whoever was in office is so no more, however fresh its last answer.
+        self._view.show(Picture(self._plan, self._layout.directory, self._processes(), {}))
+        self._view.close()
+        self._layout.control_file.unlink(missing_ok=True)
+        self._control.close()
+        self._asker.close()
+        self._context.term()
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
+    """Deliver SIGINT, SIGTERM and SIGHUP to `stop`, and have every signal wake the poller."""
+    wake, woken = socket.socketpair()
+    wake.setblocking(False)
+    woken.setblocking(False)
+
+    def on_stop(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    def on_child(number: int, frame: FrameType | None) -> None:
+        """Nothing to do but wake up."""
+
+    stops = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_stop)
+    old = {number: signal.signal(number, handler) for number, handler in (stops | {signal.SIGCHLD: on_child}).items()}
+    old_fd = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    try:
+        yield wake
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        wake.close()
+        woken.close()
+
+
+def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
+    """Run the cluster of `directory` in the foreground until told to stop; returns the exit code.
+
+    `live`: draw the live view, where rich and a terminal are at hand. Raises ClusterError.
+    """
+    layout = Layout(directory)
+    lock = layout.hold()
+    try:
+        plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name, wish.secure)
+        layout.prepare(plan, wish.timing, wish.quorum)
+        view = open_view(live)
+        if plan.secure and wish.secure is None:
+            view.say("links are encrypted, as before (--plain for plain text)")
+        return Supervisor(layout, plan, view, wish.program).run()
+    finally:
+        os.close(lock)
+
+
+def detach(layout: Layout, wish: Wish) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a supervisor that outlives this process, in a session of its own. Returns it, and the
+    byte in supervisor.log from which on it writes there."""
+    make_directory(layout.logs)
+    with open(layout.supervisor_log, "ab") as log:
+        said = log.tell()
+        process = subprocess.Popen(
+            (sys.executable, "-P", "-m", "zelect.devcluster.supervisor", str(layout.directory)),
+            stdin=subprocess.PIPE,  # and not the arguments: others may read those, and a URL may hold a secret
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(json.dumps(asdict(wish)).encode())
+    return process, said
+
+
+def _main() -> int:
+    try:
+        return supervise(sys.argv[1], Wish(**json.load(sys.stdin)), live=False)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

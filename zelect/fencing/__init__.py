@@ -1,0 +1,1 @@
+"""Writes that carry the term, and are refused when a newer term has written."""

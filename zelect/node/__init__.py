@@ -1,0 +1,1 @@
+"""The process around the machine: the poller loop, its start, its signals, its answers."""

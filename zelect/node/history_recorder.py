@@ -1,0 +1,93 @@
+"""A node's own history on disk, for judging it afterwards; off unless `ZELECT_HISTORY` names a directory.
+
+One JSON object a line in DIRECTORY/node<ID>.jsonl, each written at once and appended whole, so that
+what was written stays whole whatever kills the process. Every line has `us` (the election's clock),
+`node`, `incarnation`, `term` and `event`; where a fact has a field of such a name for something
+else, the field is called `about_...`. Events: `node_started` and `node_ended`, every fact of the
+machine under its own name, `saved` after a save of the ballot, `tenure` when the office reaches
+further than before, `tenure_ended` when it is over. An end is written before the step's effects
+are carried out, everything else after them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from zelect.core.effects import Effects, Saved
+from zelect.core.lease import Tenure
+from zelect.system.clock import now_us
+
+__all__ = ["HISTORY", "Recorder", "open_history"]
+
+HISTORY = "ZELECT_HISTORY"
+"""Name of the environment variable."""
+
+_OWN = ("us", "node", "incarnation", "event")
+
+
+def open_history(directory: Path, name: str) -> int:
+    """A descriptor to append whole lines to DIRECTORY/NAME.jsonl by. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return os.open(directory / f"{name}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+class Recorder:
+    """Writes the history of one node process. A write that fails ends the node with OSError: a
+    history with holes would be judged wrongly."""
+
+    def __init__(self, directory: Path, node: int, saved: Saved) -> None:
+        self._node = node
+        self._incarnation = saved.incarnation
+        self._tenure: Tenure | None = None
+        self._term = saved.term
+        self._descriptor = open_history(directory, f"node{node}")
+        self.write("node_started", pid=os.getpid())
+        self._tell_saved(saved)
+
+    @classmethod
+    def wanted(cls, node: int, saved: Saved) -> Recorder | None:
+        """The recorder that the environment asks for, if it does."""
+        directory = os.environ.get(HISTORY, "")
+        return cls(Path(directory), node, saved) if directory else None
+
+    def before(self, tenure: Tenure | None, term: int) -> None:
+        """A step was made and nothing of it is carried out yet. `tenure`, `term`: the machine's after it."""
+        self._term = term
+        if tenure is None and self._tenure is not None:
+            self._tenure = None
+            self.write("tenure_ended")
+
+    def after(self, tenure: Tenure | None, effects: Effects) -> None:
+        """The step's effects are carried out."""
+        if effects.save is not None:
+            self._tell_saved(effects.save)
+        if tenure != self._tenure and tenure is not None:
+            self.write("tenure", term=tenure.term, entered_us=tenure.entered_us, lapses_us=tenure.lapses_us)
+        self._tenure = tenure
+        for fact in effects.facts:
+            self.write(fact.name, **dict(fact.fields))
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append one line."""
+        line: dict[str, object] = {
+            "us": now_us(),
+            "node": self._node,
+            "incarnation": self._incarnation,
+            "term": self._term,
+            "event": event,
+        }
+        line |= {f"about_{key}" if key in _OWN else key: value for key, value in fields.items()}
+        os.write(self._descriptor, json.dumps(line, default=str).encode() + b"\n")
+
+    def close(self) -> None:
+        """The node ends, out of office."""
+        self.before(None, self._term)
+        self.write("node_ended")
+        os.close(self._descriptor)
+
+    def _tell_saved(self, saved: Saved) -> None:
+        record = saved.record
+        name = [record.foundation, record.config_term, record.version]
+        self.write("saved", term=saved.term, voted_for=saved.voted_for, record=name, life=saved.life)

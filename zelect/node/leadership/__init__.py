@@ -1,0 +1,1 @@
+"""What a program is told of its node's leadership: in a thread, by shared memory, by hooks."""

@@ -1,0 +1,397 @@
+"""One node: the poller loop around the machine.
+
+Each turn of the loop goes one way: connections' changes, messages, the store's answers, proofs of
+death, then the clock. What the machine wants done is carried out from top to bottom of its
+`Effects`: save, send, publish (R1). A turn that comes late drains everything that waits before
+any deadline is judged (R14).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+
+from zelect import wire
+from zelect.config.loading import Config
+from zelect.core.effects import Effects, Probe
+from zelect.core.events import (
+    Began,
+    Event,
+    HealthChanged,
+    Heard,
+    Leave,
+    LinkDown,
+    LinkUp,
+    Proven,
+    StoreHint,
+    Tick,
+    Vacated,
+)
+from zelect.core.lease import NEVER_US
+from zelect.core.machine import Machine
+from zelect.core.messages import MalformedMessage, Report
+from zelect.core.status import View
+from zelect.core.step import NOTHING
+from zelect.node.deferred_log import Teller
+from zelect.node.failpoints import CrashPoint
+from zelect.node.history_recorder import Recorder
+from zelect.node.leadership.shared import Office, controller_now
+from zelect.node.loop_delay import Lateness
+from zelect.node.reload import reload
+from zelect.node.replies import deny, reply
+from zelect.node.signals import Bell, Wakeup
+from zelect.node.startup import be_born, tell_start, transport_of
+from zelect.node.storage.data_dir import holder, lock_evidence
+from zelect.node.transport.router import CannotBind
+from zelect.node.transport.transport import Received
+from zelect.redis.credentials import access_of
+from zelect.redis.registry_worker import Hint
+from zelect.redis.status import RedisNews, sides_of
+from zelect.security.authorization import caller_of, denied, signed
+from zelect.security.keys import read_keyring
+from zelect.status.encode import report_of
+from zelect.system.clock import now_us
+from zelect.system.log import Log
+from zelect.system.poller import Poller
+
+if TYPE_CHECKING:
+    from zelect.node.http.snapshot import Window
+
+__all__ = ["Node"]
+
+_BATCH = 64
+_LINGER_US = 200_000
+_LINGER_LEAST_US = 20_000
+_GATHER_US = 2_999  # whole milliseconds are what a poll can wait
+
+
+class Node:
+    """The world around one machine. `dial`: where to connect to a peer when not at its address, as
+    through a proxy. `office`: given where jobs act in it, see `Office.occupy`. Raises `BallotError`,
+    `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `office`."""
+
+    def __init__(
+        self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, office: Office | None = None
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.settings = settings = replace(config.settings(), guarded=office is not None)
+        keyring = read_keyring(config)
+        self.directory = None if keyring is None else keyring.directory
+        access = access_of(config)
+        self.context = zmq.Context()
+        self.poller = Poller()
+        self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
+        self.window: Window | None = None
+        try:
+            self._bind()  # before anything on disk is touched: a taken port changes nothing
+            if config.http.listen:
+                from zelect.node.http.snapshot import Window  # a node without [http] does without
+
+                self.window = Window(config)
+            self.data_dir, self.ballot = be_born(config.node.data_dir, settings)
+        except BaseException:
+            if self.window is not None:
+                self.window.close()
+            self.transport.close()
+            self.context.term()
+            raise
+        saved = self.ballot.saved
+        self.machine = Machine(settings, saved, ran_before=not self.ballot.fresh)
+        self.began_us = now_us()
+        self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
+        self.counters: Counter[str] = Counter()
+        self.reload_problem = ""
+        self.reloads = 0  # of those that the office asked for
+        self.teller = Teller(log)
+        self.recorder = Recorder.wanted(settings.node, saved)
+        self.office = office or Office()
+        self.done_us = NEVER_US
+        # The answers to a round of heartbeats come within a millisecond, each in a moment of its
+        # own; in office nothing is lost by reading them together. They count by their PING's time.
+        self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
+        self.gather_until_us = 0
+        # How long to read before judging (R14): every peer has had its turn by then, flood or not.
+        self.drain_us = settings.timing.heartbeat_us // 4
+        # After a usual turn nobody has much waiting, and a campaign should not wait for a flood.
+        self.glance_us = settings.timing.heartbeat_us // 20
+        self.due_us: int | None = None
+        self.redis = RedisNews(log, config)
+        self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
+        self.store, self.witness = sides_of(self.context, config, settings, access, saved.incarnation)
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Open the door. Where it is held by this very node, started before, that is said."""
+        try:
+            self.transport.bind()
+        except CannotBind as error:
+            me = self.config.node
+            pid = holder(me.data_dir, self.config.cluster.name, me.id)
+            if not pid:
+                raise
+            runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
+            raise CannotBind(error.address, error.code, runs) from error
+
+    def run(self, wake: Wakeup | Bell | None = None) -> int:
+        """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `Bell` where
+        the process is not this node's own."""
+        wake = wake or Wakeup()
+        self.office.wake_loop = wake.ring
+        wake.ring()  # the process may have had a wish before
+        try:
+            self.store.start()
+            self.witness.start()
+            self.transport.connect()
+            self.poller.register(self.store.pipe, zmq.POLLIN)
+            self.poller.register(self.witness.pipe, zmq.POLLIN)
+            self.poller.register(wake.fileno(), zmq.POLLIN)
+            tell_start(self)
+            if isinstance(wake, Wakeup):
+                gc.collect()
+                gc.freeze()  # what lives now lives for ever: later collections need not look at it
+            if self.window is not None:
+                self.window.open(self)
+            self.step(Began())
+            self._loop(wake)
+        finally:
+            self.office.close()
+            if self.recorder is not None:
+                self.recorder.close()
+            self.teller.tell()
+            self.office.outlast_job(wake.fileno())
+            wake.close()
+            self.close()
+        self.log.event("info", "node_ended")
+        return 0
+
+    def close(self) -> None:
+        """Give everything back; for a node that never ran, or whose run is over."""
+        if self.window is not None:
+            self.window.close()
+        self.witness.close(within_s=0.1)
+        self.store.close(within_s=0.5)
+        self.transport.close()
+        self.context.term()
+        self.ballot.close()
+        self.data_dir.close()
+
+    def _loop(self, wake: Wakeup | Bell) -> None:
+        lateness, bell = Lateness(self.settings.timing.heartbeat_us // 2), wake.fileno()
+        while True:
+            due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
+            if self.window is not None:
+                self.window.look(self)
+                due_us = min(due_us, self.window.due_us)
+            due_us = lateness.due_us(due_us, now_us())
+            ready = self._wait(due_us)
+            late = lateness.judge(due_us, now_us())
+            if late:
+                self.counters["loop_late"] += 1
+            if bell in ready:
+                signals = set(wake.take())
+                if {signal.SIGTERM, signal.SIGINT} & signals:
+                    self.office.go()
+                if signal.SIGHUP in signals:
+                    self.office.reload()
+                self._heed()
+            self._take_in(ready, self.drain_us if late else 0, everywhere=late)
+            if now_us() >= self._machine_due_us():
+                # What waits may renew what is about to be judged; after an idle poll nothing does.
+                if (late or ready) and self.transport.backlog():
+                    self._take_in(ready, self.drain_us if late else self.glance_us, everywhere=True)
+                if now_us() >= self._machine_due_us():
+                    self.step(Tick(late))
+                    if self.machine.in_office(now_us()):
+                        self.gather_until_us = now_us() + self.gather_us
+            if self._may_end():
+                return
+
+    def _heed(self) -> None:
+        """Do what the process wants: it has news of its job, wants the files read anew, or the node to
+        go (R6, R8)."""
+        office, machine = self.office, self.machine
+        if office.reloads != self.reloads:
+            self.reloads = office.reloads
+            reload(self)
+        if office.healthy is not machine.state.healthy:
+            self.step(HealthChanged(office.healthy))
+        if machine.owes and not office.occupies(machine.owes):
+            self.step(Vacated())
+        if office.asked_to_go and not office.occupied:
+            self.step(Leave())
+
+    def _machine_due_us(self) -> int:
+        """The machine's deadline, worked out once after its newest step."""
+        if self.due_us is None:
+            self.due_us = self.machine.deadline_us()
+        return self.due_us
+
+    def _wait(self, due_us: int) -> Mapping[object, int]:
+        """What is ready, at `due_us` at the latest. What has to be logged is written while there
+        is nothing better to do: in the middle of an election a line costs more than a vote."""
+        # Round up: waking a fraction of a millisecond early would only spin.
+        now = now_us()
+        wait_ms = max(0, min(60_000, -((now - due_us) // 1000)))
+        if self.teller.waits:
+            if wait_ms and not self.teller.is_full:
+                ready = self.poller.poll(0)
+                if ready:
+                    return ready
+            if wait_ms or self.teller.is_full:
+                self.teller.tell()
+        gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
+        if gather_ms > 0:
+            ready = self.poller.poll(gather_ms, eager=False)
+            if ready:
+                return ready
+            wait_ms -= gather_ms
+        return self.poller.poll(wait_ms)
+
+    def _take_in(self, ready: Mapping[object, int], within_us: int, everywhere: bool) -> None:
+        """Everything that came in: monitors first, they tell who died; then messages, one batch, or as
+        many as `within_us` allows. `ready` is the poller's answer; look `everywhere` when that is
+        older than what may have come."""
+        for change in self.transport.service(ready):
+            self.step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
+        end_us = now_us() + within_us
+        while everywhere or self.transport.has_mail(ready):
+            batch = self.transport.receive(_BATCH)
+            for received in batch:
+                self._hear(received)
+            if len(batch) < _BATCH or now_us() >= end_us:
+                break
+        for verdict in self.transport.verdicts():
+            self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
+            if verdict.evidence is not None:
+                self.step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
+        if everywhere or self.store.pipe in ready:
+            self._hear_store()
+        if everywhere or self.witness.pipe in ready:
+            for event in self.witness.receive():
+                self.step(event)
+            self.redis.hear_witness(self.witness.problem)
+
+    def _may_end(self) -> bool:
+        """After the goodbye: stay until a successor is heard, but not long."""
+        if self.done_us == NEVER_US:
+            return False
+        state, now = self.machine.state, now_us()
+        if now >= self.done_us:
+            return True
+        said_for_us = now - (self.done_us - _LINGER_US)
+        settled = state.leader is not None or not any(peer.linked for peer in state.peers.values())
+        return settled and said_for_us >= _LINGER_LEAST_US
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def _hear(self, received: Received) -> None:
+        if self.directory is not None and caller_of(received, self.directory) is None:
+            self.counters["refused_key_gone"] += 1
+            self.transport.throw_out(received, "key_gone")
+            return
+        try:
+            envelope = wire.decode(received.payload, self.config.limits.max_message_bytes)
+        except MalformedMessage as error:
+            self.counters[f"malformed_{error.reason}"] += 1
+            details = {"reason": error.reason, "origin": received.origin, "bytes": len(received.payload)}
+            self.log.limited(error.reason, "warning", "frame_refused", **details)
+            return
+        self.counters["received"] += 1
+        no = denied(received, envelope, self.directory)
+        if no is not None:
+            deny(self, received, envelope, no)
+            return
+        if self.window is not None:
+            self.window.hear(self.machine.state.reign, envelope)
+        if envelope.cluster == self.settings.cluster:
+            self.transport.know(received)
+        effects = self.step(Heard(signed(received, envelope, self.directory)))
+        if isinstance(effects.answer, View):
+            reply(self, received.route, Report(report_of(self, effects.answer)))
+        elif effects.answer is not None:
+            reply(self, received.route, effects.answer)
+
+    def _hear_store(self) -> None:
+        for event in self.store.receive():
+            if isinstance(event, Hint):
+                self.step(StoreHint(event.controller, event.term))
+            else:
+                self.redis.hear_board(event)
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def step(self, event: Event) -> Effects:
+        """One step of the machine, carried out in the order of its fields (R1)."""
+        self.due_us = None
+        at_us = now_us()
+        effects = self.machine.step(event, at_us)
+        # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
+        tenure = self.machine.tenure
+        if tenure is None:
+            self.office.withdraw()
+        if self.recorder is not None:
+            self.recorder.before(tenure, self.machine.state.term)
+        if effects is not NOTHING:
+            self._carry_out(effects)
+        self.office.show(tenure, controller_now(self.machine, self.office.controller))
+        if effects is not NOTHING:
+            self._pass_on(effects, at_us)
+        if self.recorder is not None:
+            self.recorder.after(tenure, effects)
+        if effects.leave:
+            self.done_us = now_us() + _LINGER_US
+        if self.machine.owes and not self.office.occupies(self.machine.owes):
+            self.step(Vacated())  # no job ever began in it
+        return effects
+
+    def _carry_out(self, effects: Effects) -> None:
+        """What must be done before anybody may know of it (R1)."""
+        if effects.save is not None:
+            self.crash_at("before_save", effects)
+            self.ballot.save(effects.save)
+            self.crash_at("after_save", effects)
+        self._send(effects)
+
+    def _pass_on(self, effects: Effects, at_us: int) -> None:
+        """The rest, for which nobody waits."""
+        self.crash_at("after_send", effects)
+        if self.crash_at.breaks_door(effects):
+            self.transport.break_door()
+        if effects.witness:
+            self.witness.submit(effects.witness)
+        if effects.publish:
+            self.store.submit(effects.publish)
+            self.crash_at("after_publish", effects)
+        for probe in effects.probe:
+            self._probe(probe)
+        self.teller.keep(effects.facts, at_us)
+        if self.window is not None:
+            self.window.note(effects.facts)
+
+    def _send(self, effects: Effects) -> None:
+        encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once
+        for to, envelope in effects.send:
+            payload = encoded.get(id(envelope))
+            if payload is None:
+                payload = encoded[id(envelope)] = wire.encode(envelope)
+            if self.transport.send(to, payload):
+                self.counters["sent"] += 1
+
+    def _probe(self, probe: Probe) -> None:
+        path, settings = self.data_dirs.get(probe.peer), self.settings
+        if path is None:
+            self.transport.probe(probe.peer, probe.incarnation, None)
+            return
+        self.transport.probe(
+            probe.peer, probe.incarnation, lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation)
+        )

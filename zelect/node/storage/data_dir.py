@@ -1,0 +1,254 @@
+"""A node's data directory, and the POSIX lock on it that tells whether its process lives (R9, R14).
+
+The lock keeps a second node out of the directory, and it is the proof of death for peers on the
+same host: the kernel frees it with the process, and a forked child that survives does not keep it
+(POSIX locks belong to a process, unlike those of flock). The price is a trap: closing *any*
+descriptor of the file drops the lock of the whole process. Hence the lock file is opened once for
+as long as its node lives, and this module never opens one that this very process holds.
+
+The file holds one line, ``cluster id incarnation pid inode``. The inode is that of the file
+itself, so that a copy of a data directory proves nothing: nobody holds the copy's lock, though the
+process named in it may well live.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from zelect.system.secure_files import UnsafeFile, make_directory, open_directory, open_file
+
+__all__ = ["HOLD_BYTE", "DataDir", "DataDirError", "DataDirInUse", "adopted", "holder", "lock_evidence"]
+
+HOLD_BYTE = 2**40
+"""The byte of the lock that another process may hold for the node's job, see `zelect.node.storage.lock_holder`."""
+
+_LOCK = "lock"
+_LINE_BYTES = 160  # cluster 64, id 5, incarnation 16, pid 10, inode 20, and room
+
+# struct flock per system as (format, index of type, whence, pid); only layouts that we know.
+_FLOCK = {"linux": ("@hhqqi4x", 0, 1, 4), "darwin": ("@qqihh", 3, 4, 2)}
+_FLOCK_FIELDS = 5
+
+_held: set[tuple[int, int]] = set()
+"""(device, inode) of the lock files that this process holds; they must not be opened again."""
+
+
+class DataDirError(Exception):
+    """The data directory cannot be made, written or locked; the text names it and the mend."""
+
+
+class DataDirInUse(DataDirError):
+    """A living process holds the data directory. `pid`: which one (0: not known)."""
+
+    def __init__(self, path: Path, pid: int) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"{path}: in use by {holder}, which holds its lock; every node needs a data_dir of its own: "
+            "stop that process or set another node.data_dir"
+        )
+        self.pid = pid
+
+
+class DataDir:
+    """A data directory held by this process. `path`: the directory; `ran_before`: a node that
+    could speak to its peers used it before this process did; `last_incarnation`: under which
+    incarnation (0: unknown), for a node that lost its ballot; `was_open`: the mode it had when
+    others could read it (0: they could not)."""
+
+    __slots__ = ("_fd", "_identity", "_key", "last_incarnation", "path", "ran_before", "was_open")
+
+    def __init__(self, path: Path, fd: int, identity: str, line: bytes, was_open: int) -> None:
+        self.path = path
+        self.was_open = was_open
+        self.ran_before = bool(line)
+        words = line.split()
+        self.last_incarnation = int(words[2]) if len(words) > 2 and words[2].isdigit() else 0
+        self._fd = fd
+        self._identity = identity
+        self._key = _key(os.fstat(fd))
+        _held.add(self._key)
+
+    @classmethod
+    def open(cls, path: Path, cluster: str, node: int) -> DataDir:
+        """Make the directory if need be (mode 0700) and hold its lock until this process ends.
+
+        Raises `DataDirInUse` when a living process, this one included, holds it, and
+        `DataDirError` when it cannot be made, written or locked, or is not this user's alone.
+        """
+        lock = path / _LOCK
+        fd = directory = -1
+        try:
+            make_directory(path)
+            directory, was_open = open_directory(path)
+            if _is_held(lock):
+                raise DataDirInUse(path, os.getpid())
+            fd = open_file(lock, os.O_RDWR | os.O_CREAT)
+            _take(path, fd)
+            line = os.pread(fd, _LINE_BYTES, 0)
+            if not line:
+                os.fsync(directory)
+        except UnsafeFile as error:
+            raise DataDirError(f"{error}; a data_dir must be the node's user's alone") from error
+        except OSError as error:
+            _close(fd)
+            raise DataDirError(
+                f"{path}: cannot be used as data_dir: {error.strerror or error}; make it a writable "
+                "directory of the user that runs the node, or set another node.data_dir"
+            ) from error
+        except DataDirInUse:
+            _close(fd)
+            raise
+        finally:
+            _close(directory)
+        return cls(path, fd, f"{cluster} {node}", line, was_open)
+
+    def announce(self, incarnation: int) -> None:
+        """Write durably who holds the directory.
+
+        To be called after the ballot is open and before the first message leaves: from then on a
+        missing ballot means lost memory. Raises `DataDirError`.
+        """
+        line = f"{self._identity} {incarnation} {os.getpid()} {self._key[1]}"
+        block = line.ljust(_LINE_BYTES - 1).encode() + b"\n"
+        try:
+            if os.pwrite(self._fd, block, 0) != len(block):
+                raise OSError(errno.EIO, "not written in full")
+            os.ftruncate(self._fd, _LINE_BYTES)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise DataDirError(
+                f"{self.path / _LOCK}: cannot be written: {error.strerror or error}; free space on or repair the "
+                "file system, then start the node again"
+            ) from error
+
+    def share(self) -> None:
+        """Leave the lock's byte for the job to another process. A later node can't start before both
+        have given it up. Raises `DataDirError`."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, HOLD_BYTE)
+        except OSError as error:
+            raise DataDirError(f"{self.path / _LOCK}: its lock can't be shared: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Give the directory up, for a process that outlives its node. The node must be gone: from
+        now on its peers may take it for dead."""
+        if self._fd >= 0:
+            _held.discard(self._key)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def lock_evidence(data_dir: Path, cluster: str, node: int, incarnation: int) -> bool:
+    """Whether the lock in a peer's `data_dir` on this host proves that process dead (R9).
+
+    True only when the lock file names exactly that cluster, node and incarnation, and nobody holds
+    it. Whatever is odd proves nothing. The line is read *before* the lock is looked at: its writer
+    held the lock from before it wrote until it died, so a lock that is free afterwards means that
+    this writer is dead; the other way round, a new process could have come in between.
+    """
+    if sys.platform not in _FLOCK or struct.calcsize("@P") != 8:
+        return False
+    lock = data_dir / _LOCK
+    fd = -1
+    try:
+        if _is_held(lock):
+            return False  # closing it below would drop this process's own lock
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        status = os.fstat(fd)
+        if _key(status) in _held:
+            fd = -1  # it became our own since the look above: better a descriptor lost than the lock
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        words = os.pread(fd, _LINE_BYTES + 1, 0).decode().split()
+        named = len(words) == 5 and words[:3] == [cluster, str(node), str(incarnation)]
+        return named and words[4] == str(status.st_ino) and _holder(fd) is None
+    except (OSError, ValueError, struct.error):
+        return False
+    finally:
+        _close(fd)
+
+
+def adopted(fd: int) -> Callable[[], None]:
+    """Have this process never open the lock file that is open as `fd` again, since closing that
+    would drop what it holds; returns how to undo that."""
+    key = _key(os.fstat(fd))
+    _held.add(key)
+    return lambda: _held.discard(key)
+
+
+def holder(data_dir: Path, cluster: str, node: int) -> int:
+    """The pid of the process that runs that node in `data_dir` on this host; 0: none does, or the
+    system doesn't tell. Not to be asked of one's own directory."""
+    lock = data_dir / _LOCK
+    fd = -1
+    try:
+        if _is_held(lock):
+            return 0
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        words = os.pread(fd, _LINE_BYTES + 1, 0).decode().split()
+        # The line's pid: the kernel may name another process that holds the lock for the node's job.
+        held = len(words) == 5 and words[:2] == [cluster, str(node)] and _holder(fd) is not None
+        return int(words[3]) if held else 0
+    except (OSError, ValueError, KeyError, struct.error):
+        return 0
+    finally:
+        _close(fd)
+
+
+def _take(path: Path, fd: int) -> None:
+    """Take the lock on `fd`. Raises `DataDirInUse`, and `OSError` where locks do not work."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise DataDirInUse(path, _holder_pid(fd)) from error
+
+
+def _holder(fd: int) -> int | None:
+    """The pid of the process that holds a lock on `fd`, or None when nobody does. Asks without
+    taking the lock, so that two probes, or a probe and a starting node, never meet. Raises
+    `OSError`, and `KeyError` on a system whose layout is not known."""
+    layout, kind, whence, pid = _FLOCK[sys.platform]
+    query = [0] * _FLOCK_FIELDS
+    query[kind], query[whence] = fcntl.F_WRLCK, os.SEEK_SET
+    answer = struct.unpack(layout, fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(layout, *query)))
+    return None if answer[kind] == fcntl.F_UNLCK else int(answer[pid])
+
+
+def _holder_pid(fd: int) -> int:
+    """The holder's pid for a message: from the kernel, else (a holder in another pid namespace)
+    from the file, else 0."""
+    with suppress(OSError, KeyError, struct.error):
+        pid = _holder(fd)
+        if pid is not None and pid > 0:
+            return pid
+    with suppress(OSError, ValueError, IndexError):
+        return int(os.pread(fd, _LINE_BYTES, 0).split()[3])
+    return 0
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether this process holds `lock` itself; looks without opening it."""
+    try:
+        return _key(os.stat(lock)) in _held
+    except FileNotFoundError:
+        return False
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)

@@ -1,0 +1,342 @@
+"""The way to one peer: a DEALER, the monitor that tells whether it is connected, and a watchdog.
+
+A link is **up** from HANDSHAKE_SUCCEEDED (a TCP connection alone is made by the kernel of a frozen
+process too) until DISCONNECTED. libzmq reconnects by itself, with one exception that makes the
+watchdog necessary: after a single protocol error (something that speaks no ZMTP answered on the
+port, another socket type or mechanism, an oversize frame) it gives the connection up for ever and
+says nothing. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does) it stays
+"connected" without a handshake and without a time limit. Both show as silence of the monitor:
+
+- after DISCONNECTED a healthy socket says CONNECT_RETRIED at once; not within 100 ms: dead;
+- while not up, a healthy socket says something at least every 0.6 s (a retry is at most 90 ms
+  away, a connection attempt lasts at most 300 ms, a handshake at most 500 ms); not within 1 s: dead.
+
+With keys, a peer whose key is being changed may have one of two. A connection that ends before its
+handshake does may have tried the wrong one: the next attempt is made with the other.
+
+A port inside the ephemeral range has one more trap: a DEALER that dials it while nobody listens may
+meet itself, and then holds the port. That shows in the connection's two addresses, and mends alike.
+
+A dead DEALER is closed and made anew on the same endpoint; `disconnect` and `connect` would keep a
+monitor whose late events can't be told from new ones. A peer that is merely not there keeps the
+retries coming, so its link is left alone. While a link is up the watchdog has no timer at all.
+
+Descriptors: an eventfd each for the DEALER and the two ends of its monitor, and the connection: 4
+for a peer, and a fifth for the connection that the peer makes to the ROUTER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from zelect.core.lease import NEVER_US
+from zelect.security.keys import KeyPair
+from zelect.system.poller import Poller, has_mail
+
+__all__ = ["Context", "Counters", "Link", "Lock", "addresses_of", "parse_endpoint"]
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Counters = dict[str, int]
+
+RETRY_PATIENCE_US = 100_000
+SILENCE_US = 1_000_000
+FIRST_PAUSE_US = 100_000
+"""Pause after mending; it doubles up to `LAST_PAUSE_US` while mending does not help."""
+LAST_PAUSE_US = 1_000_000
+SENT_PER_LOOK = 8
+"""After so many messages sent, strays are looked for although nothing told of any: sending may have
+swallowed the news. Far fewer than the strays that would stop libzmq from reading (`RCVHWM`)."""
+FIRST_KEY_PAUSE_US = 20_000
+"""From one key of the peer to the other; doubles alike."""
+STRAYS_PER_TURN = 256
+"""Most frames thrown away in one go that arrived where nothing should."""
+
+_OPTIONS = {
+    zmq.LINGER: 0,  # closing must not wait for a peer that is gone
+    zmq.IMMEDIATE: 1,  # queue for a completed connection only: a restarted peer must not get stale heartbeats
+    zmq.SNDHWM: 128,  # a late message is worth less than a timely one: short queue, then drop
+    zmq.RCVHWM: 64,  # nobody sends here
+    zmq.RECONNECT_IVL: 10,  # ms; a peer that comes back is found soon ...
+    zmq.RECONNECT_IVL_MAX: 80,  # ... and one that stays away costs a dozen attempts a second, not a hundred
+    zmq.CONNECT_TIMEOUT: 300,  # ms; the kernel itself would repeat a lost SYN only after a second
+    zmq.HANDSHAKE_IVL: 500,  # ms; leave a listener that accepts and then says nothing
+    zmq.TCP_MAXRT: 2000,  # ms; a connection whose data is not acknowledged for so long is gone
+}
+
+_EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_EVENT = struct.Struct("=HI")
+_names = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Own key pair, and the peer's public keys: one, or two while it is being changed."""
+
+    pair: KeyPair
+    servers: tuple[bytes, ...]
+
+    def put_on(self, socket: zmq.Socket[bytes], turn: int) -> None:
+        """Have `socket` speak CURVE, with the peer's key whose turn it is."""
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.pair.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.pair.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.servers[turn % len(self.servers)])
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """Host and port of ``tcp://host:port`` (IPv6 in brackets); raises ValueError on anything else."""
+    host, colon, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://") or not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError(f"{endpoint!r} is not of the form tcp://host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Link:
+    """The way to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
+
+    def __init__(
+        self,
+        context: Context,
+        peer: int,
+        endpoint: str,
+        *,
+        max_message_bytes: int,
+        poller: Poller,
+        counters: Counters,
+        lock: Lock | None = None,
+    ) -> None:
+        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `lock`: None
+        for plain text."""
+        self.peer = peer
+        self.endpoint = endpoint
+        self.up = False
+        self._context = context
+        self._max_message_bytes = max_message_bytes
+        self._poller = poller
+        self._counters = counters
+        self._lock = lock
+        self._key_turn = 0
+        self._key_pause_us = FIRST_KEY_PAUSE_US
+        self._host, self._port = parse_endpoint(endpoint)
+        self._ip: str | None = self._host if _is_numeric(self._host) else None
+        self._dealer: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._pause_us = FIRST_PAUSE_US
+        self._not_before_us = NEVER_US
+        self._up_us = 0
+        self._sent = 0  # messages since strays were last looked for
+        self._reset(0)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """IP address and port of the peer; None while a host name was never connected to."""
+        return (self._ip, self._port) if self._ip is not None else None
+
+    def open(self, now_us: int) -> None:
+        """Begin to connect. Running out of sockets is counted, and tried again later."""
+        self._not_before_us = now_us + self._pause_us
+        self._reset(now_us)
+        try:
+            self._make()
+        except zmq.ZMQError:
+            self._counters["not_made"] += 1
+            self.close()
+
+    def send(self, payload: bytes) -> bool:
+        """Hand `payload` to the connection; False when it was dropped, which is counted."""
+        if self.up and self._dealer is not None:
+            self._sent += 1
+            try:
+                self._dealer.send(payload, zmq.NOBLOCK)
+            except zmq.Again:
+                pass
+            else:
+                self._counters["sent"] += 1
+                return True
+        self._counters["dropped"] += 1
+        return False
+
+    def service(self, ready: Mapping[Any, int], now_us: int) -> list[bool]:
+        """Take what the sockets in `ready` have, mend the link if it is dead.
+
+        Returns the changes in the order in which they happened: True for up, False for down.
+        """
+        changes: list[bool] = []
+        if self.up and self._sent < SENT_PER_LOOK and self._monitor not in ready and self._dealer not in ready:
+            return changes  # as nearly always
+        if self._monitor in ready or now_us >= self.deadline_us():
+            changes = self._drain_monitor(now_us)
+        if self._sent >= SENT_PER_LOOK or self._dealer in ready:
+            self._sent = 0  # sending may have swallowed the news of a stray (see poller.py)
+            self._drain_strays()
+        if now_us >= self.deadline_us():
+            self.close()
+            if self._rejected_us != NEVER_US:
+                self._counters["other_key_tried"] += 1
+                self._key_turn += 1
+                self._key_pause_us = min(2 * self._key_pause_us, LAST_PAUSE_US)
+                self.open(now_us)
+                return changes
+            self._counters["rebuilt"] += 1
+            self._pause_us = min(2 * self._pause_us, LAST_PAUSE_US)
+            self.open(now_us)
+        return changes
+
+    def deadline_us(self) -> int:
+        """When the watchdog wants to look at this link; never while it is up."""
+        if self.up:
+            return NEVER_US
+        if self._rejected_us != NEVER_US:
+            return self._rejected_us + self._key_pause_us
+        patience_us = 0 if self._looped else RETRY_PATIENCE_US if self._left else SILENCE_US
+        return max(self._heard_us + patience_us, self._not_before_us)
+
+    def close(self) -> None:
+        """Close both sockets. Harmless when repeated."""
+        self.up = False
+        for end in (self._dealer, self._monitor):
+            if end is not None and end in self._poller:
+                self._poller.unregister(end)
+        if self._dealer is not None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._dealer.disable_monitor()
+            self._dealer.close(0)
+        if self._monitor is not None:
+            self._monitor.close(0)
+        self._dealer = self._monitor = None
+
+    def _reset(self, now_us: int) -> None:
+        self._heard_us = now_us  # when the monitor last said something
+        self._left = False  # DISCONNECTED was the last it said
+        self._looped = False  # the DEALER met itself, and is closed
+        self._descriptor = -1  # of the connection, by CONNECTED
+        self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
+
+    def _make(self) -> None:
+        self._dealer = dealer = self._context.socket(zmq.DEALER)
+        for option, value in _OPTIONS.items():
+            dealer.setsockopt(option, value)
+        dealer.setsockopt(zmq.MAXMSGSIZE, self._max_message_bytes)
+        if self._lock is not None:
+            self._lock.put_on(dealer, self._key_turn)
+        if ":" in self._host:
+            dealer.setsockopt(zmq.IPV6, 1)
+        # A name never used before: that of the closed monitor may not be free yet.
+        name = f"inproc://link-{self.peer}-{next(_names)}"
+        dealer.monitor(name, _EVENTS)
+        self._monitor = monitor = self._context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.LINGER, 0)
+        # Without limit: a full queue of events would block libzmq's I/O thread, and all links with it.
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.connect(name)
+        self._poller.register(monitor, zmq.POLLIN)
+        self._poller.register(dealer, zmq.POLLIN)
+        dealer.connect(self.endpoint)
+
+    def _drain_monitor(self, now_us: int) -> list[bool]:
+        changes: list[bool] = []
+        learnt: str | None = None
+        while (event := self._next_event()) is not None:
+            code, value = event
+            self._heard_us = now_us
+            self._left = code == zmq.EVENT_DISCONNECTED
+            if code == zmq.EVENT_CONNECTED:
+                self._descriptor = value
+            elif code == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                ends = addresses_of(self._descriptor)
+                if ends is not None and ends[0] == ends[1]:
+                    self._let_go(now_us)
+                    break
+                learnt = ends[1][0] if ends is not None and ends[1][1] == self._port else None
+                self._up_us = now_us
+                self._rejected_us = NEVER_US
+                self._key_pause_us = FIRST_KEY_PAUSE_US
+                self._turn(True, changes)
+            elif code == zmq.EVENT_DISCONNECTED:
+                learnt = None
+                if not self.up and self._descriptor >= 0 and self._lock is not None and len(self._lock.servers) > 1:
+                    self._rejected_us = min(self._rejected_us, now_us)
+                self._descriptor = -1
+                if self.up and now_us - self._up_us >= LAST_PAUSE_US:
+                    self._pause_us = FIRST_PAUSE_US
+                self._turn(False, changes)
+        # DISCONNECTED is said before the descriptor is closed. None came, so what was read from
+        # the descriptor above was this connection's, and not that of a later owner of the number.
+        if learnt is not None and not _is_numeric(self._host):
+            self._ip = learnt
+        return changes
+
+    def _let_go(self, now_us: int) -> None:
+        """Close a DEALER that met itself, and keep it closed for a pause: the port it dials from is
+        the peer's own, which can't bind meanwhile."""
+        self._counters["met_itself"] += 1
+        _reset_when_closed(self._descriptor)
+        self.close()
+        self._looped = True
+        self._not_before_us = now_us + self._pause_us
+
+    def _turn(self, up: bool, changes: list[bool]) -> None:
+        if up is not self.up:
+            self.up = up
+            self._counters["came_up" if up else "went_down"] += 1
+            changes.append(up)
+
+    def _next_event(self) -> tuple[int, int] | None:
+        if self._monitor is None:
+            return None
+        try:
+            head, *_ = self._monitor.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        code, value = _EVENT.unpack(head)
+        return code, value
+
+    def _drain_strays(self) -> None:
+        """Throw away what arrived here: left alone it would stop libzmq from reading the
+        connection, and so from noticing its end."""
+        if self._dealer is None or not has_mail(self._dealer):
+            return
+        with contextlib.suppress(zmq.Again):
+            for _ in range(STRAYS_PER_TURN):
+                self._dealer.recv(zmq.NOBLOCK, copy=False)
+                self._counters["stray_frames"] += 1
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """The connection behind a descriptor that libzmq owns, which stays open. Raises OSError."""
+    connection = socket.socket(fileno=descriptor)
+    try:
+        yield connection
+    finally:
+        connection.detach()
+
+
+def addresses_of(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Own and peer's address of a connection; None when it is gone."""
+    with contextlib.suppress(OSError, ValueError), _borrowed(descriptor) as connection:
+        own, other = connection.getsockname(), connection.getpeername()
+        return (own[0], own[1]), (other[0], other[1])
+    return None
+
+
+def _reset_when_closed(descriptor: int) -> None:
+    """Let a connection end in a reset: in TIME_WAIT it would keep its port for another minute."""
+    with contextlib.suppress(OSError, ValueError), _borrowed(descriptor) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

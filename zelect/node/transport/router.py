@@ -1,0 +1,365 @@
+"""Bytes from whoever speaks to this node: the ROUTER.
+
+What arrives in another shape than one frame is thrown away and counted. With keys (`Keyring`) the
+ROUTER speaks CURVE only, and the door decides who gets in. A change of the own key makes a second
+ROUTER on the very same listening socket, so that no moment passes in which the port refuses:
+refusal would prove this node dead (R9).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from zelect.node.transport.connection_limits import Bounds, Guests
+from zelect.node.transport.peer_link import Context, Counters, addresses_of, parse_endpoint
+from zelect.security.keys import Keyring
+from zelect.security.zap_authenticator import DOMAIN, Door, DoorBroken
+from zelect.system.clock import now_us
+from zelect.system.poller import Poller, has_mail
+
+__all__ = ["INBOX_COUNTERS", "CannotBind", "Inbox", "Received"]
+
+PARTS_PER_TURN = 1024
+"""Most frames read in one `receive`: a message of a million parts must not stop the loop."""
+
+_FEW = 4
+"""After so many messages at once more are taken for granted."""
+
+_OPTIONS = {
+    zmq.LINGER: 0,  # closing must not wait for anybody
+    # Per connection; a flood waits in its own sender's buffers. What a connection leaves here when it
+    # closes stays until it is read, and every message of it takes its time.
+    zmq.RCVHWM: 16,
+    zmq.SNDHWM: 64,  # answers to the command line only
+    zmq.ROUTER_MANDATORY: 1,  # an answer to somebody who has gone fails visibly
+    zmq.BACKLOG: 1024,  # a whole cluster, its probes and strangers may connect at once
+    zmq.HANDSHAKE_IVL: 1000,  # ms; strangers that say nothing give their descriptor back
+    # TCP's own keepalive clears connections of hosts that vanished. Not ZMQ_HEARTBEAT_IVL: libzmq 4.3.5
+    # aborts the process when that timer fires on a connection that broke while it was stopped at the
+    # high-water mark, which any stranger can bring about with a flood.
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 5,  # s
+    zmq.TCP_KEEPALIVE_INTVL: 2,  # s
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: 2000,  # ms
+}
+
+INBOX_COUNTERS = (
+    "received",
+    "wrong_shape",
+    "too_big",
+    "too_fast",
+    "replied",
+    "reply_failed",
+    "accepted",
+    "handshake_broken",
+    "handshake_wrong",
+    "handshake_refused",
+    "let_in",
+    "unknown_keys",
+    "strange_questions",
+    "evicted_crowd",
+    "evicted_same_key",
+    "evicted_strange",
+    "evicted_too_fast",
+    "evicted_unread",
+    "evicted_key_gone",
+)
+_names = itertools.count(1)
+
+
+class CannotBind(Exception):
+    """The node can't listen on its address. The message says why and names the mend."""
+
+    def __init__(self, address: str, code: int, why: str = "") -> None:
+        super().__init__(f"cannot listen on {address}: {why or _explain_bind(address, code)}")
+        self.address = address
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message. `route` leads back over the ROUTER to whoever sent it, see `Inbox.reply`;
+    `frame` is what libzmq gave; `key`: the public key that the connection has proved to own,
+    empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known."""
+
+    route: bytes
+    payload: bytes
+    frame: zmq.Frame | None = None
+    key: bytes = b""
+    descriptor: int = -1
+
+    @property
+    def origin(self) -> str:
+        """The IP address that it came from; "" when its connection has nothing to tell (an old
+        ZMTP, or gone)."""
+        try:
+            return "" if self.frame is None else str(self.frame.get("Peer-Address"))
+        except zmq.ZMQError:
+            return ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it came from this host: over loopback, or between two ends of one address, which
+        no other host can have. False when that is not known."""
+        try:
+            address = ipaddress.ip_address(self.origin)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        if mapped.is_loopback:
+            return True
+        # The origin was written on the message when it was read. Should the descriptor be another
+        # connection's by now, then its own end is still an address of this host.
+        ends = addresses_of(self.descriptor)
+        return ends is not None and ends[0][0] == self.origin
+
+
+class Inbox:
+    """The ROUTER of one node, and the door before it. Use from one thread; `bind` first."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        listen: str,
+        max_message_bytes: int,
+        poller: Poller,
+        counters: Counters,
+        keyring: Keyring | None,
+        bounds: Bounds,
+    ) -> None:
+        """Raises ValueError when `listen` is not of the form ``tcp://host:port``."""
+        parse_endpoint(listen)
+        self.counters = counters
+        self._context = context
+        self._listen = listen
+        self._max_message_bytes = max_message_bytes
+        self._poller = poller
+        self._keyring = keyring
+        self._bounds = bounds
+        self._guests = Guests(bounds, counters, poller)
+        self._door: Door | None = None
+        self.router: zmq.Socket[bytes] | None = None
+        self._listener = -1  # libzmq's listening socket
+        self._left = False  # messages that the poller may never tell of
+        self._part = 0  # of the message being read: 0 route, 1 payload, 2 too many
+        self._route = b""
+
+    @property
+    def waits(self) -> bool:
+        """Whether more may be had at once."""
+        return self._left or (self._door is not None and self._door.waits)
+
+    def bind(self) -> None:
+        """Listen. Raises `CannotBind`."""
+        if self._keyring is not None:  # somebody must answer before anybody can ask
+            try:
+                self._door = Door(self._context, self._keyring.directory, self._poller, self.counters)
+            except DoorBroken as error:
+                raise CannotBind(self._listen, errno.EIO, str(error)) from error
+        self._open(-1)
+
+    def _open(self, descriptor: int) -> None:
+        """Make the ROUTER, on the listening socket `descriptor` if there is one already."""
+        guests = Guests(self._bounds, self.counters, self._poller)
+        router = self._context.socket(zmq.ROUTER)
+        try:
+            for option, value in _OPTIONS.items():
+                router.setsockopt(option, value)
+            # Twice the limit: a peer that is configured a little differently loses its big messages
+            # (counted), not its connection. Beyond that libzmq closes the connection unread.
+            router.setsockopt(zmq.MAXMSGSIZE, 2 * self._max_message_bytes)
+            if "[" in self._listen:
+                router.setsockopt(zmq.IPV6, 1)
+            if self._keyring is not None:
+                _lock(router, self._keyring)
+            if descriptor >= 0:
+                router.setsockopt(zmq.USE_FD, descriptor)
+                # Two ROUTERs share it for a moment, and only one of them gets each connection.
+                os.set_blocking(descriptor, False)
+            guests.watch(router, self._context, f"inproc://inbox-{next(_names)}")
+            router.bind(self._listen)
+            self._listener = guests.listener
+        except zmq.ZMQError as error:
+            guests.close()
+            router.close(0)
+            raise CannotBind(self._listen, error.errno or 0) from error
+        self._poller.register(router, zmq.POLLIN, eager=True)
+        self.router, self._guests = router, guests
+
+    def rekey(self, keyring: Keyring) -> None:
+        """Let in whom `keyring` names from now on; with a new own key, to new connections only.
+        Raises `CannotBind`; then the old key still holds."""
+        assert self._keyring is not None
+        assert self._door is not None
+        before, self._keyring = self._keyring, keyring
+        if keyring.pair != before.pair and self.router is not None:
+            old, guests = self.router, self._guests
+            try:
+                self._open(os.dup(self._listener))
+            except CannotBind:
+                self._keyring = before
+                raise
+            guests.close()
+            self._poller.unregister(old)
+            old.close(0)
+            self._left = True
+            self._part = 0
+        self._door.directory = keyring.directory
+
+    def break_door(self) -> None:
+        """Have nobody answer at the door any more; the next `service` raises `DoorBroken`. For tests
+        (crash.py)."""
+        if self._door is not None:
+            self._door.close()
+
+    def close(self) -> None:
+        """Close all sockets at once. Harmless when repeated."""
+        if self.router is not None:
+            self._guests.close()
+            self._poller.unregister(self.router)
+            self.router.close(0)
+            self.router = None
+            self._left = False
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def rests(self, ready: Mapping[Any, int], now: int) -> bool:
+        """Whether `ready` says nothing but that messages have come, and nothing is due."""
+        if now >= self._guests.due_us or (self._door is not None and self._door.waits):
+            return False
+        return not ready or (len(ready) == 1 and self.router in ready)
+
+    def service(self, ready: Mapping[Any, int], now: int) -> None:
+        """Answer at the door, look after the bounds. Raises `DoorBroken`: then nobody new gets in."""
+        if self._door is not None:
+            self._door.service(ready)
+        self._guests.service(ready, now)
+
+    def know(self, received: Received) -> None:
+        """What `received` said was sensible."""
+        self._guests.know(received.descriptor, received.key)
+
+    def throw_out(self, received: Received, reason: str) -> None:
+        """Close the connection that brought `received`."""
+        self._guests.evict(received.descriptor, reason)
+
+    def has_mail(self, ready: Mapping[Any, int]) -> bool:
+        """Whether the poller's answer says that messages have arrived, or some were left."""
+        return self._left or self.router in ready
+
+    def receive(self, limit: int) -> list[Received]:
+        """At most `limit` messages that have arrived; see `backlog` for whether more wait."""
+        messages: list[Received] = []
+        router, now = self.router, now_us()
+        self._left = router is not None
+        for _ in range(PARTS_PER_TURN):
+            if router is None or len(messages) >= limit:
+                break
+            try:
+                frame = router.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self._left = False
+                self._poller.emptied(router)
+                break
+            message = self._take(frame, now)
+            if message is not None:
+                messages.append(message)
+                if len(messages) <= _FEW and not has_mail(router):  # a read in vain costs more
+                    self._left = False
+                    self._poller.emptied(router)
+                    break
+        return messages
+
+    def backlog(self) -> bool:
+        """Whether more is waiting in the ROUTER."""
+        if self.router is not None and has_mail(self.router):
+            self._left = True  # the poller may never tell of it
+        return self._left
+
+    def reply(self, route: bytes, payload: bytes) -> bool:
+        """Answer over the ROUTER; False when its sender is gone or takes nothing, which is counted."""
+        if self.router is not None:
+            self._left = True  # sending may swallow the news of a message (see poller.py)
+            try:
+                self.router.send_multipart([route, payload], zmq.NOBLOCK)
+            except zmq.ZMQError:  # Again: its queue is full; EHOSTUNREACH: it has gone
+                pass
+            else:
+                self.counters["replied"] += 1
+                return True
+        self.counters["reply_failed"] += 1
+        return False
+
+    def _take(self, frame: zmq.Frame, now: int) -> Received | None:
+        """Judge the next frame; the message if this frame completes a well-shaped one.
+
+        Keeps its place between calls, so that a message of a million parts is thrown away piece
+        by piece, over as many turns as it takes.
+        """
+        part, last = self._part, not frame.more
+        self._part = 0 if last else min(part + 1, 2)
+        if part == 0:
+            self._route = frame.bytes
+            return None
+        key = b"" if self._keyring is None else _key_of(frame)
+        descriptor = _descriptor(frame)
+        if not self._guests.takes(descriptor, key, len(frame), last, now):
+            return None
+        if part == 1 and last:
+            if len(frame) <= self._max_message_bytes:
+                self.counters["received"] += 1
+                return Received(self._route, frame.bytes, frame, key, descriptor)
+            self.counters["too_big"] += 1
+        elif last:
+            self.counters["wrong_shape"] += 1
+        return None
+
+
+def _lock(router: zmq.Socket[bytes], keyring: Keyring) -> None:
+    router.setsockopt(zmq.CURVE_SERVER, 1)
+    router.setsockopt(zmq.CURVE_SECRETKEY, keyring.pair.secret)
+    router.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+    # Without this libzmq lets every key in while nobody answers at the door.
+    router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+def _key_of(frame: zmq.Frame) -> bytes:
+    try:
+        return str(frame.get("User-Id")).encode()
+    except zmq.ZMQError:
+        return b""
+
+
+def _descriptor(frame: zmq.Frame) -> int:
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
+
+
+def _explain_bind(address: str, code: int) -> str:
+    port = parse_endpoint(address)[1]
+    if code == errno.EADDRINUSE:
+        return (
+            "the port is taken. Perhaps this node already runs, or another program listens there: "
+            f"`ss -ltnp 'sport = :{port}'` names it. Stop that one, or choose another port for node.listen"
+        )
+    if code in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        return (
+            "this host has no such address. node.listen must be an address of this host, or "
+            f"tcp://*:{port} for all of them; the address that peers connect to is node.advertise"
+        )
+    if code in (errno.EACCES, errno.EPERM):
+        return "not permitted. Ports below 1024 belong to root; choose one from 1024 to 32767 for node.listen"
+    return f"{zmq.strerror(code)}. Check node.listen"

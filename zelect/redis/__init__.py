@@ -1,0 +1,1 @@
+"""What zelect keeps in Redis: the registry of the controller, and the witness."""

@@ -1,0 +1,191 @@
+"""What a node looks for in Redis beside its own business: rights that its user lacks, an eviction
+policy that could take its keys, and traces of another cluster of the same name.
+
+Nothing here decides anything. Rights are asked of the server for each command and key at once, so
+that the right to withdraw is missed at the start and not when it is needed; servers before Redis 7
+can't be asked, and refuse when the time has come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from zelect.redis.registry_scripts import GarbledReply, Script, parse_entry
+
+__all__ = ["AUDIT", "MOST_ENTRIES", "Findings", "Own", "parse_findings"]
+
+MOST_ENTRIES = 1000
+"""More entries in `nodes` are not looked at one by one."""
+
+# ARGV: the keys controller, nodes, elections, witness; channel, most entries. The keys are not given
+# as KEYS: a user without rights to one of them could not even ask.
+_TEXT = """
+local KEYS = {ARGV[1], ARGV[2], ARGV[3], ARGV[4]}
+local NAMES = {'controller', 'nodes', 'elections', 'witness'}
+local rights = {}
+local function may(...)
+  if not redis.acl_check_cmd then return true end
+  local known, allowed = pcall(redis.acl_check_cmd, ...)
+  return not known or allowed
+end
+local function ask(command, keys, ...)
+  for _, at in ipairs(keys) do
+    rights[#rights + 1] = command .. ' ' .. NAMES[at] .. ' ' .. (may(command, KEYS[at], ...) and 'yes' or 'no')
+  end
+end
+ask('type', {1, 2, 3, 4})
+ask('hmget', {1, 4}, 'f')
+ask('hset', {1, 2, 4}, 'f', 'v')
+ask('pexpire', {1}, '1')
+ask('unlink', {1, 2, 4})
+ask('hget', {2}, 'f')
+ask('hdel', {2}, 'f')
+ask('hlen', {2})
+ask('hgetall', {2})
+ask('xrevrange', {3}, '+', '-')
+ask('xadd', {3}, '*', 'f', 'v')
+ask('persist', {4})
+rights[#rights + 1] = 'publish changes ' .. (may('publish', ARGV[5], 'm') and 'yes' or 'no')
+rights[#rights + 1] = 'info - ' .. (may('info', 'memory') and 'yes' or 'no')
+
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end
+local info = try('INFO', 'memory') or ''
+local controller = try('HMGET', KEYS[1], 'id', 'address', 'incarnation') or {}
+local many = try('HLEN', KEYS[2]) or 0
+local entries = many <= tonumber(ARGV[6]) and try('HGETALL', KEYS[2]) or {}
+local out = {table.concat(rights, ','), string.match(info, '\\nmaxmemory:(%d+)') or '0',
+             string.match(info, 'maxmemory_policy:([%w-]+)') or '', tostring(many),
+             controller[1] or '', controller[2] or '', controller[3] or ''}
+for i = 1, #entries do out[#out + 1] = entries[i] end
+return out
+"""
+
+AUDIT = Script(_TEXT, hashlib.sha1(_TEXT.encode(), usedforsecurity=False).hexdigest())
+_HEAD = 7
+_WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist"}
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Who looks: its cluster, id, life, Redis user, and the members' ids and addresses. `wrote`: an
+    entry of this very life stands, unless somebody has replaced it."""
+
+    cluster: str
+    node: int
+    incarnation: int
+    user: str
+    roster: Mapping[int, str]
+    wrote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`rights`: each command, the part of the keys that it is for, and whether it may be run there.
+    `entries`: id to entry of each node, as it stands."""
+
+    rights: tuple[tuple[str, str, bool], ...]
+    max_memory: int
+    policy: str
+    many: int
+    controller: tuple[str, str, str]
+    entries: Mapping[str, str]
+
+    def problems(self, own: Own, place: str) -> str:
+        """What is wrong, for people, with the mends; empty when nothing."""
+        return "; ".join(filter(None, (self._stranger(own), self._missing(own), self._evicts(place))))
+
+    def _evicts(self, place: str) -> str:
+        if not self.max_memory or self.policy in ("", "noeviction"):
+            return ""
+        return (
+            f"maxmemory-policy {self.policy} of {place} may evict this cluster's keys, and a lost record looks like "
+            "a withdrawn controller: set it to noeviction"
+        )
+
+    def _missing(self, own: Own) -> str:
+        """The commands denied wherever they are needed, and the keys closed to commands that are
+        allowed elsewhere; as little as explains all that is denied."""
+        allowed = {command for command, _, may in self.rights if may}
+        denied = [(command, part) for command, part, may in self.rights if not may]
+        if not denied:
+            return ""
+        closed = {part for command, part in denied if command in allowed}
+        open_parts = {part for _, part, may in self.rights if may} - {"changes", "-"}
+        if not open_parts or {command for command, part in denied if part not in ("changes", "-")} == _WRITES:
+            closed = {"*"}
+        commands = dict.fromkeys(c for c, part in denied if c not in allowed and not closed & {part, "*"})
+        prefix = f"zelect:{{{own.cluster}}}:"
+        mend = [f"+{command}" for command in commands] + [f"~{prefix}{part}" for part in sorted(closed)]
+        if ("publish", "changes") in denied:
+            mend += ["+publish", f"&{prefix}changes"] if "publish" not in commands else [f"&{prefix}changes"]
+        return (
+            f"the Redis user {own.user} lacks rights that a node needs (docs/security.md): "
+            f"ACL SETUSER {own.user} {' '.join(dict.fromkeys(mend))}"
+        )
+
+    def _stranger(self, own: Own) -> str:
+        """Traces of a process that is no member of this cluster."""
+        key = f"zelect:{{{own.cluster}}}:nodes"
+        if self.many > MOST_ENTRIES:
+            return f"{key} has {self.many} entries: who writes there? Give each user of this Redis keys of its own"
+        who, left = self._in_office(own), ""
+        if not who:
+            who, name = self._among_nodes(own)
+            left = f", or remove what is left of it: HDEL {key} {name}" if name else ""
+        if not who:
+            return ""
+        return (
+            f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is none of this one's; "
+            f"give each its own cluster.name{left}"
+        )
+
+    def _in_office(self, own: Own) -> str:
+        node, address, incarnation = self.controller
+        if node and not _is_member(own.roster, node, address):
+            return f"the record names node {node} at {address}"
+        # Lives grow: a later one than this can't be this node's own past.
+        if node == str(own.node) and incarnation.isdecimal() and int(incarnation) > own.incarnation:
+            return f"the record names another process that calls itself node {node}"
+        return ""
+
+    def _among_nodes(self, own: Own) -> tuple[str, str]:
+        """Who is a stranger, and the entry that could be left from earlier (empty: it is not)."""
+        for name, text in sorted(self.entries.items()):
+            entry = parse_entry(text)
+            if entry is None or entry["status"] == "offline":
+                continue
+            address = str(entry.get("address"))
+            if not _is_member(own.roster, name, address):
+                return f"there is a node {name} at {address}", name
+            if name == str(own.node) and own.wrote and entry.get("incarnation") != own.incarnation:
+                return f"another process writes as node {name}", ""
+        return "", ""
+
+
+def parse_findings(value: object) -> Findings:
+    """Check the script's raw answer. Raises `GarbledReply`."""
+    if not isinstance(value, Sequence) or len(value) < _HEAD or not all(isinstance(item, bytes) for item in value):
+        raise GarbledReply("a script gave an answer of another form")
+    texts = [item.decode("utf-8", "replace") for item in value]
+    rights = [tuple(each.split(" ")) for each in texts[0].split(",")]
+    if not all(len(each) == 3 for each in rights) or not (texts[1].isdecimal() and texts[3].isdecimal()):
+        raise GarbledReply("a script gave an answer of another form")
+    rest = texts[_HEAD:]
+    return Findings(
+        rights=tuple((command, part, may == "yes") for command, part, may in rights),
+        max_memory=int(texts[1]),
+        policy=texts[2],
+        many=int(texts[3]),
+        controller=(texts[4], texts[5], texts[6]),
+        entries=dict(zip(rest[::2], rest[1::2], strict=False)),
+    )
+
+
+def _is_member(roster: Mapping[int, str], node: str, address: str) -> bool:
+    return not roster or (node.isdecimal() and roster.get(int(node)) == address)

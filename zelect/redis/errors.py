@@ -1,0 +1,126 @@
+"""What went wrong between a node and Redis, in words for people: the mend in them, secrets not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from zelect.redis.credentials import AccessError
+from zelect.redis.registry_scripts import GarbledReply
+
+__all__ = ["Failure", "explain", "safe_url"]
+
+
+def safe_url(url: str) -> str:
+    """`url` without its secrets, for logs and people. Whatever stands before the last "@" goes,
+    because a password with an unescaped "/" or "#" would else pass for a path."""
+    scheme, mark, rest = url.rpartition("://")
+    if "@" in rest:
+        rest = "***@" + rest.rpartition("@")[2]
+    return scheme + mark + re.sub(r"([?&](?!db=)[^=&]*=)[^&]*", r"\1***", rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing was written. `lost`: there is no use in trying the next thing at once."""
+
+    problem: str
+    lost: bool
+
+
+_LACKS = "the user lacks permissions"
+_CODES = {
+    "WRONGPASS": "wrong password: correct redis.username and redis.password_file, or what stands in redis.url",
+    "NOAUTH": "a password is needed: set redis.password_file, or redis.password_env",
+    "NOPERM": f"{_LACKS}: give it those of a node in docs/security.md",
+    "READONLY": "the server is a read-only replica: point redis.url at the primary",
+    "LOADING": "the server is loading its data: wait for it",
+    "OOM": "the server's memory is full: raise maxmemory or remove data",
+    "MISCONF": "the server refuses writes as it cannot save to disk: mend its disk, or its save settings",
+    "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
+    "BUSY": "the server is busy with somebody's script: SCRIPT KILL ends it",
+    "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
+    "MOVED": "another node of the Redis Cluster holds the keys: point redis.url at that node",
+    "ASK": "the keys are moving within the Redis Cluster: wait for it",
+    "TRYAGAIN": "the keys are moving within the Redis Cluster: wait for it",
+    "NOSCRIPT": "the server forgot a script just loaded: it is flushed time and again, or a proxy spreads the commands",
+}
+_PATTERNS = (
+    # What a server says instead of its code: redis-py cuts some codes off, old servers lack them.
+    (re.compile(r"invalid (username-)?password|AUTH <password> called|AUTH, but no password", re.I), "WRONGPASS"),
+    (re.compile(r"Authentication required|unauthenticated", re.I), "NOAUTH"),
+    (re.compile(r"ACL failure|can't run this command|has no permissions", re.I), "NOPERM"),
+    *((re.compile(rf"(?<![\w']){code}\b"), code) for code in _CODES),
+)
+
+
+def explain(error: Exception, url: str, timeout_ms: int) -> Failure:
+    """What `error` of redis-py means, with its mend and without secrets."""
+    import redis.exceptions as kinds  # here only: it pulls in asyncio
+
+    place = safe_url(url)
+    if isinstance(error, AccessError):
+        return Failure(str(error), True)
+    code = getattr(error, "status_code", None)
+    if code not in _CODES:
+        code = next((code for pattern, code in _PATTERNS if pattern.search(str(error))), None)
+    if code is not None:
+        text = _CODES[code].replace(_LACKS, _LACKS + _lacking(str(error)))
+        lost = code not in ("NOPERM", "OOM", "READONLY", "MISCONF")
+        return Failure(f"{code}: {text} ({place})", lost)
+    if isinstance(error, kinds.TimeoutError):
+        what = "hung, overloaded or without TLS" if place.startswith("rediss://") else "hung or overloaded"
+        return Failure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it {what}?", True)
+    if isinstance(error.__context__, ConnectionRefusedError):
+        return Failure(f"connection refused: nothing listens at {place}; start the server or correct redis.url", True)
+    tls = _tls(error, place)
+    if tls:
+        return Failure(tls, True)
+    text = _scrub(str(error), url)
+    if isinstance(error, kinds.ConnectionError):
+        return Failure(f"no connection to {place}: {text}", True)
+    if isinstance(error, kinds.InvalidResponse | GarbledReply):
+        return Failure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
+    return Failure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
+
+
+def _lacking(text: str) -> str:
+    """What the server says is not allowed, such as " to run the 'xadd' command"."""
+    found = re.search(r"no permissions to (run the '[\w|]{1,40}' command|access (?:a|one of the) \w+)", text, re.I)
+    return f" to {found[1]}" if found else ""
+
+
+def _tls(error: BaseException, place: str) -> str:
+    """What a failed TLS handshake means; empty when `error` is nothing of the kind."""
+    failed: BaseException | None = error
+    while failed is not None and not type(failed).__name__.startswith("SSL"):
+        failed = failed.__cause__ or failed.__context__
+    if failed is None:
+        return ""
+    untrusted, reason = getattr(failed, "verify_message", ""), str(getattr(failed, "reason", "") or "")
+    if "ostname mismatch" in untrusted or "IP address mismatch" in untrusted:
+        name = urlsplit(place).hostname
+        return f"TLS: the certificate at {place} is not for {name}: name the host in redis.url as its certificate does"
+    if untrusted:
+        return (
+            f"TLS: the certificate at {place} is not trusted ({untrusted}): "
+            "set redis.ca_file to the authority that issued it"
+        )
+    if reason == "WRONG_VERSION_NUMBER":
+        return f"TLS: {place} does not speak it: point redis.url at the TLS port, or write redis://"
+    what = reason.lower().replace("_", " ") or "the connection ended"
+    return (
+        f"TLS: {place} refused the handshake ({what}): "
+        "does it want a client certificate? Set redis.cert_file and redis.key_file"
+    )
+
+
+def _scrub(text: str, url: str) -> str:
+    # Old servers repeat the arguments of a command that they don't know, such as AUTH.
+    text = text.partition(", with args")[0]
+    before = url.rpartition("://")[2].rpartition("@")[0]
+    for secret in {before, *re.findall(r"[?&](?!db=)[^=&]*=([^&]*)", url), *before.split(":", 1)}:
+        for form in {secret, unquote(secret)} - {""}:
+            text = text.replace(form, "***")
+    return text[:200]

@@ -1,0 +1,1 @@
+"""Keys, key files, who may connect (ZAP) and who may say what."""

@@ -1,1 +1,0 @@
-"""The shell: everything that touches the world, around the pure machine."""

@@ -1,0 +1,1 @@
+"""Small things over the operating system: clock, poller, log, files that only their owner may touch."""
