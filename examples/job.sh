@@ -1,5 +1,5 @@
 #!/bin/sh
-# A shell job under zelect run: it runs on the machine in office, and on no other.
+# A shell job under zelect run: it runs on the machine active, and on no other.
 #
 #     zelect run -c conf/n1.toml -- examples/job.sh /srv/shared/report     # and n2, n3, on every machine
 #

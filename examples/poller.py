@@ -16,7 +16,7 @@ import redis.asyncio
 
 import zelect
 
-# Taken and noted in one step, which happens as a whole or, when somebody newer is in office, not at all.
+# Taken and noted in one step, which happens as a whole or, when somebody newer is active, not at all.
 TAKE = """
 local order = redis.call('LPOP', KEYS[1])
 if order then redis.call('RPUSH', KEYS[2], order .. ' ' .. ARGV[1]) end
@@ -24,26 +24,26 @@ return order
 """
 
 
-async def poll(office: zelect.Office, url: str) -> None:
+async def poll(leadership: zelect.Leadership, url: str) -> None:
     """Take what lies in `waiting`, one after the other, and note in `done` who took it."""
     async with redis.asyncio.Redis.from_url(url) as client:
-        queue = zelect.AsyncFencedRedis(client, "orders", office)
+        queue = zelect.AsyncFencedRedis(client, "orders", leadership)
         take = queue.register_script(TAKE)
         try:
             while True:
-                order = await take([queue.key("waiting"), queue.key("done")], [f"{office.term} {office.node}"])
+                order = await take([queue.key("waiting"), queue.key("done")], [f"{leadership.term} {leadership.node}"])
                 await asyncio.sleep(0.05 if order is None else 0.001)
         finally:
             await queue.aclose()
 
 
 async def main(path: str) -> None:
-    """Wait for each office of this node, and poll in it."""
+    """Wait for each leadership of this node, and poll in it."""
     async with zelect.Node(path) as node:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, node.ask_to_stop)
-        async for office in node.offices():
-            await office.run(poll(office, node.config.redis.url))
+        async for leadership in node.campaign():
+            await leadership.run(poll(leadership, node.config.redis.url))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One scheduler among three replicas: APScheduler, its jobs in Redis, running where the office is.
+"""One scheduler among three replicas: APScheduler, its jobs in Redis, running where leadership is.
 
     pip install zelect 'apscheduler>=3.11,<4'
     python examples/scheduler.py conf/n1.toml          # and n2, n3, on every machine
 
-Every replica runs this program. The schedule lies in Redis, so the next in office goes on with what
+Every replica runs this program. The schedule lies in Redis, so the next active goes on with what
 the one before left; each run of a job goes through the fence, so one that was frozen in the middle
 can't write after somebody else took over.
 """
@@ -19,22 +19,22 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 import zelect
 
-OFFICE: dict[str, zelect.Office] = {}
-"""The office that this process holds. A job that is kept in Redis has no way to carry it along."""
+OFFICE: dict[str, zelect.Leadership] = {}
+"""Leadership that this process holds. A job that is kept in Redis has no way to carry it along."""
 
 
 def tick(url: str) -> None:
     """The job. It notes who ran it, as a real one would send an invoice."""
-    office = OFFICE["now"]
-    office.check()
+    leadership = OFFICE["now"]
+    leadership.check()
     with redis.Redis.from_url(url) as client:
-        ledger = zelect.FencedRedis(client, "ledger", office)
-        ledger.rpush(ledger.key("ticks"), f"{office.term} {office.node}")
+        ledger = zelect.FencedRedis(client, "ledger", leadership)
+        ledger.rpush(ledger.key("ticks"), f"{leadership.term} {leadership.node}")
 
 
-def schedule(office: zelect.Office, url: str) -> None:
-    """Run the scheduler for as long as the office lasts."""
-    OFFICE["now"] = office
+def schedule(leadership: zelect.Leadership, url: str) -> None:
+    """Run the scheduler for as long as leadership lasts."""
+    OFFICE["now"] = leadership
     options = redis.Redis.from_url(url).connection_pool.connection_kwargs
     store = RedisJobStore(host=options["host"], port=options["port"], db=options["db"])
     scheduler = BackgroundScheduler(jobstores={"default": store}, timezone="UTC")
@@ -42,19 +42,19 @@ def schedule(office: zelect.Office, url: str) -> None:
     scheduler.start()
     try:
         while True:
-            office.sleep(1.0)  # raises OfficeLost when the office is over
+            leadership.sleep(1.0)  # raises LeadershipLost when leadership is over
     finally:
-        # Waits for the job that runs: until it has ended, this node hands the office to nobody.
+        # Waits for the job that runs: until it has ended, this node hands leadership to nobody.
         scheduler.shutdown(wait=True)
 
 
 def main(path: str) -> None:
-    """Wait for each office of this node, and schedule in it."""
+    """Wait for each leadership of this node, and schedule in it."""
     with zelect.Node(path) as node:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: node.ask_to_stop())
-        for office in node.offices():
-            office.run(schedule, office, node.config.redis.url)
+        for leadership in node.campaign():
+            leadership.run(schedule, leadership, node.config.redis.url)
 
 
 if __name__ == "__main__":

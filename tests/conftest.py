@@ -15,9 +15,9 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Recorded scenarios are compared exactly, or written anew; a walk is taken once, or N times in a row."""
+    """Recorded scenarios are compared exactly, or written again; a walk is taken once, or N times in a row."""
     parser.addoption(
-        "--rewrite-scenarios", action="store_true", help="record tests/scenarios/*.txt anew instead of comparing"
+        "--rewrite-scenarios", action="store_true", help="record tests/scenarios/*.txt again instead of comparing"
     )
     parser.addoption(
         "--walks",

@@ -1,9 +1,14 @@
-"""The repository keeps its own shape: arrows point down, the pure part stays pure, files stay small."""
+"""The repository keeps its own shape: rooms with walls, arrows that point down, no circle, one name for one class.
+
+`ROOMS` is the plan of the house: each sub-package of `zelect` and the rooms that it may know. A file
+knows its own room and those named there; a room does not stand for the rooms inside it.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,111 +16,137 @@ import pytest
 from tests.support.paths import ROOT
 
 SOURCES = sorted((ROOT / "zelect").rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 PURE_STDLIB = {"__future__", "collections.abc", "dataclasses", "enum", "functools", "typing", "zlib"}
 """What the pure part may import besides itself: values and arithmetic."""
 
-MAY_IMPORT = {
-    "core": {"core"},
-    "actors": {"core", "actors"},
-    "machine": {"core", "actors", "machine"},
-    "wire": {"core", "wire"},
-    "redis_config": {"redis_config"},
-    "values": {"values"},
-    "http_config": {"http_config", "values"},
-    "config": {"core", "values", "config", "redis_config", "http_config"},
-    "log": {"core", "shell", "log"},
-    "shell": {"core", "actors", "machine", "wire", "shell", "config", "http_config", "log"},
-    "elections": {"elections"},
-    "reports": {"core", "shell", "elections", "reports"},
-    "asking": {"core", "wire", "shell", "reports", "asking"},
-    "cluster": {"core", "wire", "shell", "config", "log", "elections", "asking", "cluster"},
-    "api": {"core", "shell", "config", "log", "asking", "api"},
-    "running": {"core", "shell", "config", "log", "api", "running"},
+_NODE = {"node/transport", "node/storage", "node/leadership", "node/http"}
+
+ROOMS: dict[str, set[str]] = {
+    # pure: nothing here touches the world
+    "core": {"core/actors"},
+    "core/actors": {"core"},
+    "wire": {"core"},
+    # small things that know nobody above them
+    "version": set(),
+    "system": {"core"},
+    "config": {"core"},
+    "status": {"core", "system", "version"},
+    "security": {"core", "config", "system"},
+    "redis": {"core", "config", "system", "status"},
+    # the node
+    "node/transport": {"core", "config", "system", "security"},
+    "node/storage": {"core", "system"},
+    "node/leadership": {"core", "config", "system"},
+    "node/http": {"core", "config", "system", "status", "node/leadership"},
+    "node": {"core", "wire", "version", "system", "config", "status", "security", "redis", *_NODE},
+    # who asks a node, and programs around one
+    "client": {"core", "wire", "config", "system", "security", "redis", "status"},
+    "api": {"core", "config", "system", "client", "node", "node/leadership", "node/storage"},
+    "jobs": {"core", "config", "system", "client", "api", "node", "node/leadership", "node/storage"},
+    "fencing": {"core"},
+    "devcluster": {"core", "config", "system", "security", "redis", "status", "client"},
     "cli": {
-        "api",
-        "running",
-        "core",
-        "elections",
-        "reports",
-        "wire",
-        "shell",
-        "config",
-        "log",
-        "asking",
-        "cluster",
-        "cli",
+        *("core", "version", "system", "config", "status", "security", "redis", "client", "api", "jobs", "devcluster"),
+        *("node", "node/transport", "node/storage", "node/leadership"),
     },
-    "fencing": {"core", "fencing", "fencing_guard"},
-    "fencing_async": {"fencing", "fencing_guard"},
-    "fencing_guard": set(),
-    "__init__": {"core", "config", "api", "fencing", "fencing_async"},
+    # what users import
+    "": {"version", "api", "config", "fencing"},
     "__main__": {"cli"},
 }
-"""Each layer of `zelect`, and the layers that it may know."""
 
-PURE = ("core", "actors", "machine")
+STILL_TO_GO = {
+    # The walls that are still broken; nothing may be added here.
+    ("cli", ""),
+    ("node", ""),
+    ("status", ""),
+    ("status", "node"),
+    ("node/http", "node"),
+    ("node/http", "core/actors"),
+    ("node/http", "node/transport"),
+    ("node/leadership", "node"),
+    ("node/leadership", "node/storage"),
+    ("node/leadership", "node/transport"),
+    ("security", "node/transport"),
+    ("client", "node/transport"),
+}
+
+PURE = ("core", "core/actors")
 
 MAY_SLEEP = {
     "waiting.py": "the one place where tests wait",
     "clusters.py": "holds_for: a condition must hold for a while, so there is nothing to wait for",
-    "test_store.py": "a server that answers drop by drop",
-    "test_witness.py": "a server that answers drop by drop",
+    "test_registry_worker.py": "a server that answers drop by drop",
+    "test_witness_worker.py": "a server that answers drop by drop",
 }
 """Who may call time.sleep once, and why."""
-
-MOST_LINES = 400
-MOST_FUNCTION_LINES = 60
-
-
-def layer(path: Path) -> str:
-    """The part of `zelect` that a file belongs to: its package, or the module itself."""
-    inside = path.relative_to(ROOT / "zelect").parts
-    return inside[0].removesuffix(".py")
-
-
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Each module that a file imports, wherever in it, with the line."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, item.name) for item in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively: layers are read off full names"
-            assert node.module is not None
-            if node.module in ("zelect", "zelect.core.actors", "zelect.core", "zelect.shell"):
-                yield from ((node.lineno, f"{node.module}.{item.name}") for item in node.names)
-            else:
-                yield node.lineno, node.module
 
 
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def room(path: Path) -> str:
+    """The room of `zelect` that a file belongs to: its package, or at the top the module itself."""
+    inside = path.relative_to(ROOT / "zelect").with_suffix("").parts
+    if len(inside) == 1:
+        return "" if inside[0] == "__init__" else inside[0]
+    return "/".join(inside[:-1])
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in (*SOURCES, *TOOLS)}
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imported(path: Path) -> tuple[tuple[int, str], ...]:
+    """Each module that a file imports, wherever in it, with the line."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, item.name) for item in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively: rooms are read off full names"
+            assert node.module is not None
+            for item in node.names:
+                inner = f"{node.module}.{item.name}"
+                found.append((node.lineno, inner if inner in MODULES else node.module))
+    return tuple(found)
+
+
 def calls(path: Path) -> Iterator[tuple[int, str]]:
     """Each call in a file as written, such as ``time.sleep``, with the line."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func)
 
 
-def test_every_file_belongs_to_a_layer() -> None:
+def test_every_file_belongs_to_a_room() -> None:
     assert SOURCES
-    assert {layer(path) for path in SOURCES} == set(MAY_IMPORT)
+    assert {room(path) for path in SOURCES} <= set(ROOMS)
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if layer(p) in PURE], ids=named)
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) in PURE], ids=named)
 def test_the_pure_part_imports_only_itself_and_pure_values(path: Path) -> None:
-    foreign = [
+    outside = [
         f"line {line}: {module}"
         for line, module in imported(path)
-        if module not in PURE_STDLIB and module.split(".")[1:2] not in [[name] for name in PURE]
+        if module not in PURE_STDLIB and not module.startswith("zelect.core")
     ]
-    assert not foreign
+    assert not outside
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if layer(p) in PURE], ids=named)
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) in PURE], ids=named)
 def test_the_pure_part_opens_and_prints_nothing(path: Path) -> None:
     forbidden = {"open", "print", "input", "eval", "exec", "__import__"}
     found = [f"line {line}: {name}" for line, name in calls(path) if name in forbidden]
@@ -123,16 +154,59 @@ def test_the_pure_part_opens_and_prints_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_arrows_point_down(path: Path) -> None:
-    mine = layer(path)
+def test_imports_keep_to_the_plan(path: Path) -> None:
+    mine = room(path)
     for line, module in imported(path):
-        parts = module.split(".")
-        assert parts[0] not in ("tools", "tests"), f"line {line}: the product knows nothing of its tools and tests"
-        if parts[0] != "zelect":
-            continue
-        if module == "zelect.__version__" and mine not in PURE:
-            continue
-        assert parts[1] in MAY_IMPORT[mine], f"line {line}: {mine} may not know {module}"
+        assert module.split(".")[0] not in ("tools", "tests"), f"line {line}: the product knows nothing of its tools"
+        if module in MODULES and module.startswith("zelect"):
+            theirs = room(MODULES[module])
+            known = theirs == mine or theirs in ROOMS[mine] or (mine, theirs) in STILL_TO_GO
+            assert known, f"line {line}: {mine or 'zelect'} may not know {module}"
+
+
+def circles(package: str) -> list[list[str]]:
+    """Groups of modules of `package` that import each other, directly or by way of others."""
+    arrows = {
+        name: {found for _, found in imported(path) if found in MODULES and found != name}
+        for name, path in MODULES.items()
+        if name.split(".")[0] == package
+    }
+    while True:  # whoever imports nobody, or is imported by nobody, is in no circle
+        used = set().union(*arrows.values()) if arrows else set()
+        idle = {name for name, out in arrows.items() if name not in used or not out & arrows.keys()}
+        if not idle:
+            return [sorted(arrows)] if arrows else []
+        arrows = {name: out for name, out in arrows.items() if name not in idle}
+
+
+@pytest.mark.xfail(strict=True, reason="being taken apart, room by room")
+@pytest.mark.parametrize("package", ["zelect", "tools"])
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
+    assert circles(package) == []
+
+
+def test_each_class_name_is_used_once() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(named(path))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+@pytest.mark.xfail(strict=True, reason="being taken apart, room by room")
+def test_helpers_take_values_and_not_the_whole_node() -> None:
+    """In the rooms that a node is made of, nobody is handed the loop."""
+    found = [
+        f"{named(path)}:{node.lineno} {node.name}"
+        for path in SOURCES
+        if room(path).startswith(("node", "status", "redis", "security"))
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.annotation is not None and ast.unparse(argument.annotation).strip("'\"") == "NodeLoop"
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", TESTS, ids=named)
@@ -149,21 +223,3 @@ def test_tests_patch_nothing(path: Path) -> None:
     patching = ("monkeypatch.", "mock.", "patch.")
     found = [f"line {line}: {name}" for line, name in calls(path) if name.startswith(patching) or name == "patch"]
     assert not found
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_files_stay_small(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= MOST_LINES, f"{lines} lines, at most {MOST_LINES}"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_functions_stay_small(path: Path) -> None:
-    long = [
-        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > MOST_FUNCTION_LINES
-    ]
-    assert not long

@@ -14,8 +14,8 @@ run; with `--secure` they compare encrypted links with plain text. What each of 
 Nodes are child processes on their own configurations, Redis is the bundled server, ports are free
 ones below the ephemeral range. What is waited for is what a user of zelect would wait for: the
 change of controller on Redis' channel, read from a plain socket. With `--redis-kill` Redis dies
-just before the controller, and the successor's log line `office_entered` is waited for instead.
-After SIGTERM the time without anybody in office counts from the change to nobody; with
+just before the controller, and the successor's log line `became_active` is waited for instead.
+After SIGTERM the time without anybody active counts from the change to nobody; with
 `--redis-kill` from the signal.
 
 A figure alone says little on a shared machine, so floors are taken between the trials of the same
@@ -57,7 +57,7 @@ class _Bench:
 
 _BENCHES = {
     "failover": _Bench(
-        "how soon a successor is in office",
+        "how soon a successor is active",
         failover.add_options,
         failover.measure,
         failover.tell,
@@ -73,12 +73,12 @@ _BENCHES = {
         "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
     ),
     "lone": _Bench(
-        "how soon the last survivor is in office",
+        "how soon the last survivor is active",
         last_survivor.add_options,
         last_survivor.measure,
         last_survivor.tell,
         20,
-        "the electorate shrinks from at least --nodes 3 to two and the witness",
+        "the voters shrinks from at least --nodes 3 to two and the witness",
     ),
     "majority": _Bench(
         "when too many die at once",

@@ -64,7 +64,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--job",
         metavar="CMD",
-        help='run CMD in every office, as `zelect run` does ("counters": the job as a command; "threads", "asyncio": '
+        help='run CMD while active, as `zelect run` does ("counters": the job as a command; "threads", "asyncio": '
         "the job through that part of the Python interface)",
     )
     parser.add_argument("--namespaces", action="store_true", help="a network namespace for each node (needs root)")
@@ -125,7 +125,7 @@ def _timing(options: argparse.Namespace) -> tuple[dict[str, int | str], str]:
 
 
 def _command(options: argparse.Namespace) -> tuple[str, ...]:
-    """What runs in every office; nothing for the job in a process of Python."""
+    """What runs in every leadership; nothing for the job in a process of Python."""
     if options.job in INTERFACES:
         return ()
     if options.job == "counters":

@@ -70,7 +70,7 @@ def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     for block in blocks(seed, numbers, options.jobs):
         done += block.messages
         outcomes.update(block.outcomes)
-        by_stand[block.stand] += block.messages
+        by_stand[block.position] += block.messages
         if block.finding is not None:
             findings.append(block.finding)
             _tell(seed, block.finding, options.block is not None)
@@ -92,12 +92,12 @@ def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         "seconds": took_s,
         "outcomes": dict(outcomes),
         "stands": dict(by_stand),
-        "findings": [f"block {one.block}, {one.stand}: {one.text}" for one in findings],
+        "findings": [f"block {one.block}, {one.position}: {one.text}" for one in findings],
     }
 
 
 def _tell(seed: int, finding: Finding, whole: bool) -> None:
-    print(f"block {finding.block}, {finding.stand}: {finding.text}", flush=True)
+    print(f"block {finding.block}, {finding.position}: {finding.text}", flush=True)
     if not whole:
         print(f"  again: python tools/fuzz.py messages --seed {seed} --block {finding.block}", flush=True)
         return

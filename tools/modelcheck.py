@@ -1,7 +1,7 @@
 """Check the election exhaustively: `python tools/modelcheck.py`, or with a scenario and wider bounds.
 
     python tools/modelcheck.py                          all scenarios but the long ones, within their own bounds
-    python tools/modelcheck.py office --amnesias 0      one scenario, with other bounds
+    python tools/modelcheck.py leadership --amnesias 0      one scenario, with other bounds
     python tools/modelcheck.py lone --plain             world by world, where each counts alone
     python tools/modelcheck.py --mutant all             what breaks when a rule is broken, in how many steps
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.modelchecker.counterexamples import history_of, true_history
 from tools.modelchecker.mutants import MUTANTS, Mutant
-from tools.modelchecker.parts import Bounds, Seams
+from tools.modelchecker.parts import ConnectionLimits, Seams
 from tools.modelchecker.scenarios import LONG, SCENARIOS
 from tools.modelchecker.search import Found, search
 from tools.modelchecker.stages import Stages
@@ -34,12 +34,12 @@ _MOST_PLAIN = 400_000
 
 _HELP = {
     "terms": "highest term",
-    "versions": "changes of the electorate record after the start",
+    "versions": "changes of the voter record after the start",
     "crashes": "processes that may die",
     "restarts": "processes that may start again",
     "amnesias": "times that the witness forgets or becomes another",
     "losses": "restarts without the disk",
-    "leaves": "goodbyes",
+    "leaves": "leave",
     "skew": "units that clocks may fall behind, all together; R5's margin is 1",
     "founds": "witness memories that one node may begin",
 }
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worlds", type=int, default=10**9, help="stop after so many worlds, or stages")
     parser.add_argument("--depth", type=int, default=10**6, help="stop after so many steps")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop each search after so long")
-    known = {item.name for item in fields(Bounds)}
+    known = {item.name for item in fields(ConnectionLimits)}
     for name, text in _HELP.items():
         assert name in known
         parser.add_argument(f"--{name}", type=int, help=text)

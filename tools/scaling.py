@@ -47,13 +47,15 @@ class Meeting(SimWorld):
         self.start()
         met_us = self.now_us
         peers = {
-            n: Peer(life.incarnation, met_us, linked=True, linked_us=met_us - 1, life=life.machine.state.saved.life)
-            for n, life in self.lives.items()
+            n: Peer(
+                process.incarnation, met_us, linked=True, linked_us=met_us - 1, epoch=process.machine.state.saved.epoch
+            )
+            for n, process in self.processes.items()
         }
-        for n, life in self.lives.items():
+        for n, process in self.processes.items():
             others = {m: peer for m, peer in peers.items() if m != n}
-            life.machine.state.peers = others
-            life.linked = set(others)
+            process.machine.state.peers = others
+            process.linked = set(others)
 
     def _connect(self, a: int, b: int) -> None:
         """They are connected already."""
@@ -78,7 +80,7 @@ def _kind(envelope: Envelope) -> str:
 @dataclass(frozen=True)
 class Row:
     """One cluster; messages are counted when they are sent. `first`: the first election, until
-    everybody follows. `votes`, `rounds`: the election after a kill, until everybody has the electorate
+    everybody follows. `votes`, `rounds`: the election after a kill, until everybody has the voters
     without the dead one: questions for votes with their answers, and all else, which is PINGs with
     theirs. `heartbeats`, `idle`: a second of peace, the controller's PINGs with their answers, and
     those among followers. `controller`, `follower`: what one such node sends in that second. `events`
@@ -155,17 +157,17 @@ def _by_kind(sent: Counter[tuple[int, str]]) -> Counter[str]:
 
 
 def _all_follow(world: Meeting) -> bool:
-    """Whether one is in office, all others follow it, and have saved its electorate."""
+    """Whether one is active, all others follow it, and have saved its voters."""
     head = world.controller()
     if head is None:
         return False
-    states = [life.machine.state for life in world.lives.values()]
+    states = [process.machine.state for process in world.processes.values()]
     record = world.state(head).record
     return all(state.record == record and (state.node == head or state.leader is not None) for state in states)
 
 
 def _settled(world: Meeting, dead: int) -> bool:
-    """Whether the electorate has followed the death, and everybody knows."""
+    """Whether the voters have followed the death, and everybody knows."""
     head = world.controller()
     return head is not None and dead not in world.state(head).members and _all_follow(world)
 

@@ -4,9 +4,9 @@
     python tools/sim.py --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
 
 A run is a *safety phase* with faults, after each event of which `tools.simulator.properties` looks at
-everything; then all is healed, and the nodes must have a controller in office within
-`BOUND_MS` of virtual time, keep it, and have everybody in the electorate again within `GROWN_MS`.
-Runs whose electorate is lost for good by then (too many voters lost their memory) are exempt from
+everything; then all is healed, and the nodes must have a controller active within
+`BOUND_MS` of virtual time, keep it, and have everybody in the voters again within `GROWN_MS`.
+Runs whose voters is lost for good by then (too many voters lost their memory) are exempt from
 the second phase, and counted. The seed is printed first; a seed that fails is shrunk, and its
 shortest history is printed in the words of the protocol.
 """
@@ -34,7 +34,7 @@ from zelect.core.timing import Proof, Timing
 __all__ = ["BOUND_MS", "GROWN_MS", "Outcome", "Run", "Scene", "main", "run", "scene_of", "shrunk"]
 
 BOUND_MS = 6000
-"""Within this virtual time after the last fault somebody is in office."""
+"""Within this virtual time after the last fault somebody is active."""
 GROWN_MS = 20_000
 """Within this virtual time after that, everybody is a member again."""
 _KEPT_MS = 2000
@@ -159,18 +159,18 @@ class Run:
         if world.properties.lost():
             self.outcome.lost = True
             return
-        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody in office")
-        self._wait(self._whole, GROWN_MS, "the electorate does not grow again")
+        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody active")
+        self._wait(self._whole, GROWN_MS, "the voters does not grow again")
         world.run(_KEPT_MS)  # a lease that lost its quorum before may end now
         kept = world.controller()
         world.run(_KEPT_MS)
         if world.controller() != kept:
-            raise Violation("L1", f"n{kept} did not keep its office: now {world.controller()}")
+            raise Violation("L1", f"n{kept} did not keep its leadership: now {world.controller()}")
 
     def _whole(self) -> bool:
         world = self.world
         controller = world.controller()
-        if controller is None or any(life.machine.state.amnesia for life in world.lives.values()):
+        if controller is None or any(process.machine.state.lost_state for process in world.processes.values()):
             return False
         return bool(world.state(controller).members == tuple(world.settings))
 
@@ -214,7 +214,7 @@ def shrunk(scene: Scene, outcome: Outcome, tries: int = 150) -> tuple[Scene, Out
     return best, run(best)
 
 
-def _story(scene: Scene, outcome: Outcome) -> str:
+def _trace(scene: Scene, outcome: Outcome) -> str:
     lines = [
         f"seed {scene.seed}: {outcome.text}",
         f"{scene.nodes} nodes, quorum {scene.quorum}, {scene.timing}, rates {scene.ppm}, same host {scene.same_host}",
@@ -273,12 +273,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"seed {outcome.seed} broke {outcome.text}", flush=True)
             if not options.whole:
                 scene = scene_of(outcome.seed, options.nodes, options.steps, names, options.wild)
-                print(_story(*shrunk(scene, outcome)), flush=True)
+                print(_trace(*shrunk(scene, outcome)), flush=True)
             if failed >= options.most:
                 break
     took_s = time.monotonic() - began
     print(f"{runs} runs, {events} events, {messages} messages in {took_s:.1f} s: {events / took_s:.0f} events/s")
-    print(f"{lost} runs lost their electorate for good; the slowest of the others healed in {slowest:.0f} ms")
+    print(f"{lost} runs lost their voters for good; the slowest of the others healed in {slowest:.0f} ms")
     print("seen: " + ", ".join(f"{name} {count}" for name, count in sorted(sometimes.items())))
     if runs == 1:
         print(f"trace {outcome.trace:08x}")

@@ -1,8 +1,8 @@
 """zelect: elects one controller among a fixed set of processes.
 
     with zelect.Node("conf/n1.toml") as node:
-        for office in node.offices():
-            office.run(work, office)
+        for leadership in node.campaign():
+            leadership.run(work, leadership)
 
 Importing this package imports nothing else, so that the command line starts at once: the names
 below are fetched when they are first asked for.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zelect.api import ChildFailed, Node, NodeFailed, Observer, Office, OfficeLost, Seen
+    from zelect.api import ChildFailed, Leadership, LeadershipLost, Node, NodeFailed, Observer, Seen
     from zelect.config.loading import ConfigError
     from zelect.fencing.asyncio import AsyncFencedRedis
     from zelect.fencing.sync import FencedOut, FencedRedis
@@ -24,11 +24,11 @@ __all__ = [
     "ConfigError",
     "FencedOut",
     "FencedRedis",
+    "Leadership",
+    "LeadershipLost",
     "Node",
     "NodeFailed",
     "Observer",
-    "Office",
-    "OfficeLost",
     "Seen",
     "__version__",
 ]
@@ -44,8 +44,8 @@ _HOMES = {
     "Node": "zelect.api",
     "NodeFailed": "zelect.api",
     "Observer": "zelect.api",
-    "Office": "zelect.api",
-    "OfficeLost": "zelect.api",
+    "Leadership": "zelect.api",
+    "LeadershipLost": "zelect.api",
     "Seen": "zelect.api",
 }
 

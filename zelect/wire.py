@@ -1,6 +1,6 @@
 """Bytes to messages and back: one msgpack array in one frame.
 
-    [protocol version, cluster, type, sender, incarnation, settings, foundation, term, [field, ...]]
+    [protocol version, cluster, type, sender, incarnation, settings, generation, term, [field, ...]]
 
 Positional, so that a map's duplicate keys can't exist; every value is checked for its exact type
 (msgpack happily decodes True, floats, NaN and extension types where a number belongs). Whatever
@@ -18,13 +18,13 @@ import msgpack
 from zelect.core.messages import (
     MESSAGES,
     PROTOCOL_VERSION,
+    AdminAction,
     Envelope,
     MalformedMessage,
     Message,
+    Reason,
     Refusal,
     Result,
-    Steering,
-    Trigger,
 )
 from zelect.core.quorum import Record, Witness
 
@@ -44,7 +44,7 @@ def encode(envelope: Envelope) -> bytes:
     message = envelope.message
     body = [_plain(getattr(message, name)) for name in _NAMES[type(message)]]
     header = (PROTOCOL_VERSION, envelope.cluster, _CODES[type(message)], envelope.sender)
-    rest = (envelope.incarnation, envelope.settings, envelope.foundation, envelope.term, body)
+    rest = (envelope.incarnation, envelope.settings, envelope.generation, envelope.term, body)
     packed: bytes = msgpack.packb((*header, *rest))
     return packed
 
@@ -67,8 +67,8 @@ def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
         raise MalformedMessage("other_version", f"this node speaks version {PROTOCOL_VERSION}")
     if len(frame) != _HEADER:
         raise MalformedMessage("bad_envelope", f"not {_HEADER} items")
-    _, cluster, code, sender, incarnation, settings, foundation, term, body = frame
-    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), foundation)
+    _, cluster, code, sender, incarnation, settings, generation, term, body = frame
+    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), generation)
 
 
 def _message(code: object, body: object) -> Message:
@@ -84,7 +84,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Record):
         w = value.witness
         witness = None if w is None else (w.key, w.run_id, w.replid)
-        return (value.foundation, value.config_term, value.version, value.members, witness, value.lives)
+        return (value.generation, value.config_term, value.version, value.members, witness, value.epochs)
     return value
 
 
@@ -100,20 +100,20 @@ def _record(value: Any) -> Any:
     if value is None:
         return None
     if type(value) is not list or len(value) != 6 or type(value[3]) is not list or type(value[5]) is not list:
-        raise MalformedMessage("bad_field", "not an electorate record")
-    foundation, config_term, version, members, identity, lives = value
-    if not all(type(item) is int for item in (foundation, config_term, version, *members, *lives)):
-        raise MalformedMessage("bad_field", "not an electorate record")
+        raise MalformedMessage("bad_field", "not an voter record")
+    generation, config_term, version, members, identity, epochs = value
+    if not all(type(item) is int for item in (generation, config_term, version, *members, *epochs)):
+        raise MalformedMessage("bad_field", "not an voter record")
     if identity is not None and (type(identity) is not list or len(identity) != 3):
         raise MalformedMessage("bad_field", "not the identity of a witness")
     try:
         witness = None if identity is None else Witness(*identity)
-        return Record(config_term, version, tuple(members), witness, foundation, tuple(lives))
+        return Record(config_term, version, tuple(members), witness, generation, tuple(epochs))
     except ValueError as error:
         raise MalformedMessage("bad_field", str(error)) from None
 
 
-def _one_of(kind: type[Trigger] | type[Refusal] | type[Result] | type[Steering]) -> _Reader:
+def _one_of(kind: type[Reason] | type[Refusal] | type[Result] | type[AdminAction]) -> _Reader:
     def read(value: Any) -> Any:
         try:
             return kind(value) if type(value) is str else value
@@ -132,10 +132,10 @@ _BY_ANNOTATION: dict[str, _Reader] = {
     "tuple[int, int, int]": _tuple,
     "Record": _record,
     "Record | None": _record,
-    "Trigger": _one_of(Trigger),
+    "Reason": _one_of(Reason),
     "Refusal | None": _one_of(Refusal),
     "Result": _one_of(Result),
-    "Steering": _one_of(Steering),
+    "AdminAction": _one_of(AdminAction),
 }
 
 _TYPES: dict[int, tuple[Callable[..., Message], tuple[_Reader, ...]]] = {

@@ -17,14 +17,13 @@ import pytest
 import zelect
 from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
 from tests.support.waiting import wait_until
-from zelect.core.lease import Tenure
-from zelect.node.leadership.shared import Controller
-from zelect.node.leadership.shared import Office as Post
+from zelect.core.lease import Lease
+from zelect.node.leadership.shared import Controller, SharedLeadership
 from zelect.node.transport.transport import CannotBind
 from zelect.system.clock import now_us
 
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
-"""Timings at which a busy machine costs no office."""
+"""Timings at which a busy machine costs no leadership."""
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @dataclass
 class Shift:
-    """One job in one office: who, in which term, from when to when on the election's clock."""
+    """One job in one leadership: who, in which term, from when to when on the election's clock."""
 
     node: int
     term: int
@@ -50,30 +49,30 @@ class Shifts:
 
     all: list[Shift] = field(default_factory=list)
 
-    def begin(self, node: int, office: zelect.Office) -> Shift:
-        shift = Shift(node, office.term, now_us())
+    def begin(self, node: int, leadership: zelect.Leadership) -> Shift:
+        shift = Shift(node, leadership.term, now_us())
         self.all.append(shift)
         return shift
 
-    def end(self, shift: Shift, office: zelect.Office) -> None:
-        shift.ended_us, shift.lapsed_us = now_us(), office.lapses_us
+    def end(self, shift: Shift, leadership: zelect.Leadership) -> None:
+        shift.ended_us, shift.lapsed_us = now_us(), leadership.lapses_us
 
-    def work(self, node: int, office: zelect.Office) -> None:
-        """Work until the office is lost."""
-        shift = self.begin(node, office)
+    def work(self, node: int, leadership: zelect.Leadership) -> None:
+        """Work until leadership is lost."""
+        shift = self.begin(node, leadership)
         try:
             while True:
-                office.sleep(0.005)
+                leadership.sleep(0.005)
         finally:
-            self.end(shift, office)
+            self.end(shift, leadership)
 
-    async def work_async(self, node: int, office: zelect.Office) -> None:
-        shift = self.begin(node, office)
+    async def work_async(self, node: int, leadership: zelect.Leadership) -> None:
+        shift = self.begin(node, leadership)
         try:
             while True:
                 await asyncio.sleep(0.005)
         finally:
-            self.end(shift, office)
+            self.end(shift, leadership)
 
     def working(self, node: int) -> Callable[[], bool]:
         return lambda: bool(self.all) and (self.all[-1].node, self.all[-1].ended_us) == (node, 0)
@@ -86,7 +85,7 @@ class Shifts:
 
 
 class Program:
-    """A thread that works in every office of its node."""
+    """A thread that works in every leadership of its node."""
 
     def __init__(self, cluster: Cluster, node: int, shifts: Shifts, **options: object) -> None:
         self.node = zelect.Node(cluster.conf(node), **options)  # type: ignore[arg-type]
@@ -98,8 +97,8 @@ class Program:
     def _run(self) -> None:
         try:
             with self.node:
-                for office in self.node.offices():
-                    office.run(self._shifts.work, self._id, office)
+                for leadership in self.node.campaign():
+                    leadership.run(self._shifts.work, self._id, leadership)
         except BaseException as error:
             self.error = error
 
@@ -140,7 +139,7 @@ def test_a_job_ends_within_its_lease_when_the_renewals_stop(fleet: Fleet) -> Non
     shift = shifts.all[-1]
     assert shift.ended_us < shift.lapsed_us
     cluster.thaw(2, 3)
-    wait_until(lambda: len(shifts.all) > 1 or cluster.in_office(), what="there is an office again")
+    wait_until(lambda: len(shifts.all) > 1 or cluster.active(), what="there is a leadership again")
     program.stop()
     shifts.check()
 
@@ -151,8 +150,8 @@ def test_coroutines_are_cancelled_within_the_lease_and_campaign_again(fleet: Fle
 
     async def main() -> None:
         async with node:
-            async for office in node.offices():
-                await office.run(shifts.work_async(1, office))
+            async for leadership in node.campaign():
+                await leadership.run(shifts.work_async(1, leadership))
 
     program = threading.Thread(target=asyncio.run, args=(main(),))
     program.start()
@@ -172,10 +171,10 @@ def test_coroutines_are_cancelled_within_the_lease_and_campaign_again(fleet: Fle
 
 
 def _bring_home(cluster: Cluster, shifts: Shifts) -> None:
-    """Have node 1 work, whoever is in office: the others give it up one after the other."""
+    """Have node 1 work, whoever is active: the others give it up one after the other."""
 
     def there() -> bool:
-        head = cluster.in_office()
+        head = cluster.active()
         if head is not None and head.id != 1 and len(cluster.running()) == 2:
             cluster.term(head.id)
             cluster.exit_code(head.id)
@@ -189,15 +188,15 @@ def _bring_home(cluster: Cluster, shifts: Shifts) -> None:
 def test_what_the_job_returns_and_raises(fleet: Fleet) -> None:
     cluster = fleet.cluster((1,))
     with zelect.Node(cluster.conf(1)) as node:
-        offices = iter(node.offices())
-        office = next(offices)
-        assert node.office is office
-        assert (office.node, office.term, office.previous, office.reason) == (1, 1, 0, "start")
-        assert 0 < office.remaining_ms < 400
-        assert office.run(lambda a, b: a + b, 1, 2) == 3
+        leaderships = iter(node.campaign())
+        leadership = next(leaderships)
+        assert node.leadership is leadership
+        assert (leadership.node, leadership.term, leadership.previous, leadership.reason) == (1, 1, 0, "start")
+        assert 0 < leadership.remaining_ms < 400
+        assert leadership.run(lambda a, b: a + b, 1, 2) == 3
         with pytest.raises(ZeroDivisionError):
-            office.run(lambda: 1 // 0)
-        office.check()
+            leadership.run(lambda: 1 // 0)
+        leadership.check()
         assert (node.controller.id, node.controller.term) == (1, 1)
 
         async def job(value: int) -> int:
@@ -207,30 +206,30 @@ def test_what_the_job_returns_and_raises(fleet: Fleet) -> None:
             raise ZeroDivisionError
 
         async def both() -> None:
-            assert await office.run(job(7)) == 7
+            assert await leadership.run(job(7)) == 7
             with pytest.raises(ZeroDivisionError):
-                await office.run(failing())
+                await leadership.run(failing())
 
         asyncio.run(both())
         node.ask_to_stop()
-        with pytest.raises(zelect.OfficeLost):
-            office.check()
-        assert office.run(lambda: pytest.fail("runs out of office")) is None
-        assert next(offices, None) is None
-    assert node.office is None
+        with pytest.raises(zelect.LeadershipLost):
+            leadership.check()
+        assert leadership.run(lambda: pytest.fail("runs not active")) is None
+        assert next(leaderships, None) is None
+    assert node.leadership is None
 
 
-def test_a_program_is_called_back_and_the_office_waits_for_it(fleet: Fleet) -> None:
+def test_a_program_is_called_back_and_leadership_waits_for_it(fleet: Fleet) -> None:
     cluster, calls = fleet.cluster((1, 2), timing=BUSY, quorum="static"), list[tuple[str, int, int]]()
     going = threading.Event()
 
-    def elected(office: zelect.Office) -> None:
-        calls.append(("elected", office.node, office.term))
+    def elected(leadership: zelect.Leadership) -> None:
+        calls.append(("elected", leadership.node, leadership.term))
         going.wait()
 
-    def lost(office: zelect.Office) -> None:
-        calls.append(("lost", office.node, office.term))
-        assert office.lost
+    def lost(leadership: zelect.Leadership) -> None:
+        calls.append(("lost", leadership.node, leadership.term))
+        assert leadership.lost
 
     def controller(head: Controller) -> None:
         calls.append(("controller", head.id, head.term))
@@ -242,7 +241,7 @@ def test_a_program_is_called_back_and_the_office_waits_for_it(fleet: Fleet) -> N
         cluster.settled(1, 2)
         node.ask_to_stop()
         wait_until(lambda: ("lost", 1, 1) in calls)
-        still = cluster.in_office()
+        still = cluster.active()
         assert still is not None, "on_elected has not returned, so nothing is handed over"
         assert still.id == 1
         going.set()
@@ -250,7 +249,7 @@ def test_a_program_is_called_back_and_the_office_waits_for_it(fleet: Fleet) -> N
     wait_until(lambda: (cluster.ask(2)["controller"] or 0) != 1)
 
 
-def test_an_unwell_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> None:
+def test_an_unhealthy_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> None:
     cluster, shifts, well = fleet.cluster(timing=BUSY), Shifts(), [True]
     options: dict[str, object] = {"health": lambda: well[0], "health_every_s": 0.05, "hung_after_s": 5.0}
     program = Program(cluster, 1, shifts, **options)
@@ -266,23 +265,23 @@ def test_an_unwell_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> None:
     shifts.check()
 
 
-def test_a_job_that_hangs_costs_the_office_but_nobody_acts_before_its_lease_has_ended(fleet: Fleet) -> None:
+def test_a_job_that_hangs_costs_leadership_but_nobody_acts_before_its_lease_has_ended(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=BUSY)
     goes_on = threading.Event()
     times: dict[str, int] = {}
 
-    def hang(office: zelect.Office) -> None:
-        office.check()
+    def hang(leadership: zelect.Leadership) -> None:
+        leadership.check()
         cluster.settled(1, 2, 3)
         goes_on.wait()
-        times["lapsed"] = office.lapses_us
-        office.check()
+        times["lapsed"] = leadership.lapses_us
+        leadership.check()
 
     def program() -> None:
         with node:
-            for office in node.offices():
-                times["term"] = office.term
-                office.run(hang, office)
+            for leadership in node.campaign():
+                times["term"] = leadership.term
+                leadership.run(hang, leadership)
                 return
 
     node = zelect.Node(cluster.conf(1), hung_after_s=3.0)
@@ -291,7 +290,7 @@ def test_a_job_that_hangs_costs_the_office_but_nobody_acts_before_its_lease_has_
     cluster.start(2, 3)
     wait_until(lambda: "term" in times)
     head = cluster.settled(2, 3, term_above=times["term"])
-    assert node.office is None
+    assert node.leadership is None
     goes_on.set()
     thread.join(30)
     assert not thread.is_alive()
@@ -300,12 +299,12 @@ def test_a_job_that_hangs_costs_the_office_but_nobody_acts_before_its_lease_has_
 
 OUTLASTS = """
 import sys, time, zelect
-def job(office):
+def job(leadership):
     print("works", flush=True)
     while True: time.sleep(1)
 with zelect.Node(sys.argv[1], exits=True) as node:
-    for office in node.offices():
-        office.run(job, office)
+    for leadership in node.campaign():
+        leadership.run(job, leadership)
 """
 
 
@@ -335,65 +334,65 @@ def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(fleet: Fl
     ):
         pass
     with pytest.raises(RuntimeError, match="does not run"):
-        node.offices()
+        node.campaign()
     with node:
-        assert next(iter(node.offices())).term == 2, "a node may be started anew"
+        assert next(iter(node.campaign())).term == 2, "a node may be started again"
     with pytest.raises(zelect.ConfigError, match="cannot be read"):
         zelect.Node(tmp_path / "nothing.toml")
     with pytest.raises(ValueError, match="half of lease_ms = 400"):
         zelect.Node(cluster.conf(1), margin_ms=201)
 
 
-# -- one office, without a node -------------------------------------------------------------------
+# -- one leadership, without a node -------------------------------------------------------------------
 
 
-class Keeper:
+class LeadershipOwner:
     """Stands for a node whose lease the test sets."""
 
     def __init__(self, left_ms: int, margin_ms: int = 100) -> None:
-        self.post, self.margin_us = Post(), margin_ms * 1000
-        self.post.tenure = Tenure(3, 1, now_us() + left_ms * 1000)
+        self.shared, self.margin_us = SharedLeadership(), margin_ms * 1000
+        self.shared.lease = Lease(3, 1, now_us() + left_ms * 1000)
 
-    def office(self) -> zelect.Office:
-        assert self.post.tenure is not None
-        return zelect.Office(self, self.post.tenure, Controller(1, 3, 2, "death"))
-
-
-def test_an_office_ends_a_margin_before_its_lease_and_for_ever() -> None:
-    keeper = Keeper(10_000)
-    office = keeper.office()
-    assert 9_000 < office.remaining_ms <= 9_900
-    keeper.post.tenure = Tenure(3, 1, now_us() + 99_000)
-    assert office.remaining_ms == 0
-    with pytest.raises(zelect.OfficeLost):
-        office.check()
-    keeper.post.tenure = Tenure(3, 1, now_us() + 10_000_000)
-    assert office.lost, "renewed too late for this one"
-    assert keeper.office().remaining_ms > 0
+    def leadership(self) -> zelect.Leadership:
+        assert self.shared.lease is not None
+        return zelect.Leadership(self, self.shared.lease, Controller(1, 3, 2, "death"))
 
 
-@pytest.mark.parametrize("tenure", [None, Tenure(4, 1, 2**60), Tenure(3, 2, 2**60)])
-def test_another_tenure_is_not_this_office(tenure: Tenure | None) -> None:
-    keeper = Keeper(10_000)
-    office = keeper.office()
-    keeper.post.tenure = tenure
-    assert office.lost
+def test_leadership_ends_a_margin_before_its_lease_and_for_ever() -> None:
+    owner = LeadershipOwner(10_000)
+    leadership = owner.leadership()
+    assert 9_000 < leadership.remaining_ms <= 9_900
+    owner.shared.lease = Lease(3, 1, now_us() + 99_000)
+    assert leadership.remaining_ms == 0
+    with pytest.raises(zelect.LeadershipLost):
+        leadership.check()
+    owner.shared.lease = Lease(3, 1, now_us() + 10_000_000)
+    assert leadership.lost, "renewed too late for this one"
+    assert owner.leadership().remaining_ms > 0
+
+
+@pytest.mark.parametrize("lease", [None, Lease(4, 1, 2**60), Lease(3, 2, 2**60)])
+def test_another_lease_is_not_this_leadership(lease: Lease | None) -> None:
+    owner = LeadershipOwner(10_000)
+    leadership = owner.leadership()
+    owner.shared.lease = lease
+    assert leadership.lost
 
 
 def test_a_late_event_loop_is_cancelled_that_much_earlier() -> None:
-    office = Keeper(10_000).office()
-    office.lag_us = 60_000
-    assert 9_000 < office.remaining_ms <= 9_840
-    office.lag_us = 10_000_000
-    assert 9_000 < office.remaining_ms <= 9_800, "by the margin again at most"
+    leadership = LeadershipOwner(10_000).leadership()
+    leadership.lag_us = 60_000
+    assert 9_000 < leadership.remaining_ms <= 9_840
+    leadership.lag_us = 10_000_000
+    assert 9_000 < leadership.remaining_ms <= 9_800, "by the margin again at most"
 
 
 def test_who_is_called_at_a_loss_is_called_once() -> None:
-    office, calls = Keeper(10_000).office(), list[str]()
-    office.when_lost(lambda: calls.append("before"))
-    office.lose()
-    office.lose()
-    office.when_lost(lambda: calls.append("after"))
+    leadership, calls = LeadershipOwner(10_000).leadership(), list[str]()
+    leadership.when_lost(lambda: calls.append("before"))
+    leadership.lose()
+    leadership.lose()
+    leadership.when_lost(lambda: calls.append("after"))
     assert calls == ["before", "after"]
 
 
@@ -406,7 +405,7 @@ def _boom_now() -> None:
 
 
 async def _meets(what: str) -> None:
-    """Something is thrown into the job, and is none of its office's business."""
+    """Something is thrown into the job, and is none of its leadership's business."""
     if what == "task":
         with pytest.raises(ZeroDivisionError):
             await asyncio.create_task(_boom())
@@ -425,21 +424,21 @@ def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, t
     """`told`: somebody notices the loss; else only the look at the clock before each step does."""
 
     async def main() -> list[bool]:
-        keeper = Keeper(60_000)
-        office, steps = keeper.office(), list[bool]()
+        owner = LeadershipOwner(60_000)
+        leadership, steps = owner.leadership(), list[bool]()
 
         async def job() -> None:
             await _meets(what)
             while len(steps) < 1000:
-                steps.append(office.lost)
+                steps.append(leadership.lost)
                 if len(steps) == 3:
-                    keeper.post.tenure = None
+                    owner.shared.lease = None
                     if told:
-                        office.lose()
+                        leadership.lose()
                 await asyncio.sleep(0)
 
-        await office.run(job())
-        assert not keeper.post.occupied
+        await leadership.run(job())
+        assert not owner.shared.has_job
         return steps
 
     assert asyncio.run(main()) == [False] * 3
@@ -447,12 +446,12 @@ def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, t
 
 def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
     async def main() -> list[str]:
-        keeper, seen = Keeper(60_000), list[str]()
-        office = keeper.office()
+        owner, seen = LeadershipOwner(60_000), list[str]()
+        leadership = owner.leadership()
 
         async def job() -> None:
             async def late() -> None:
-                keeper.post.tenure = None
+                owner.shared.lease = None
                 raise ZeroDivisionError
 
             try:
@@ -463,7 +462,7 @@ def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
                 seen.append("cleaned up")
                 raise
 
-        await office.run(job())
+        await leadership.run(job())
         return seen
 
     assert asyncio.run(main()) == ["CancelledError", "cleaned up"]
@@ -471,34 +470,34 @@ def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
 
 def test_an_async_function_is_a_coroutine_and_one_that_only_makes_it_is_refused() -> None:
     async def main() -> None:
-        keeper = Keeper(60_000)
-        office = keeper.office()
+        owner = LeadershipOwner(60_000)
+        leadership = owner.leadership()
 
         async def job(value: int) -> int:
-            assert keeper.post.occupied
+            assert owner.shared.has_job
             await asyncio.sleep(0)
             return value
 
-        assert await office.run(job, 7) == 7
+        assert await leadership.run(job, 7) == 7
         with pytest.raises(TypeError, match="give run the coroutine itself"):
-            office.run(lambda: job(7))
-        assert not keeper.post.occupied
+            leadership.run(lambda: job(7))
+        assert not owner.shared.has_job
 
     asyncio.run(main())
 
 
 def test_callbacks_that_nobody_would_await_are_refused(fleet: Fleet) -> None:
-    async def called(office: zelect.Office) -> None:
+    async def called(leadership: zelect.Leadership) -> None:
         pytest.fail("never")
 
     with pytest.raises(TypeError, match="on_lost is an async function"):
         zelect.Node(fleet.cluster((1,)).conf(1), on_lost=called)  # type: ignore[arg-type]
 
 
-def test_a_coroutine_that_is_cancelled_twice_keeps_the_office_until_it_has_ended() -> None:
+def test_a_coroutine_that_is_cancelled_twice_keeps_leadership_until_it_has_ended() -> None:
     async def main() -> list[bool]:
-        keeper, seen = Keeper(60_000), list[bool]()
-        office, begun = keeper.office(), asyncio.Event()
+        owner, seen = LeadershipOwner(60_000), list[bool]()
+        leadership, begun = owner.leadership(), asyncio.Event()
 
         async def job() -> None:
             begun.set()
@@ -509,10 +508,10 @@ def test_a_coroutine_that_is_cancelled_twice_keeps_the_office_until_it_has_ended
                     await asyncio.sleep(60)
                 for _ in range(10):
                     await asyncio.sleep(0)
-                    seen.append(keeper.post.occupied)
+                    seen.append(owner.shared.has_job)
                 raise
 
-        outer = asyncio.ensure_future(office.run(job()))
+        outer = asyncio.ensure_future(leadership.run(job()))
         await begun.wait()
         for _ in range(2):
             outer.cancel()
@@ -520,13 +519,13 @@ def test_a_coroutine_that_is_cancelled_twice_keeps_the_office_until_it_has_ended
                 await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await outer
-        assert not keeper.post.occupied
+        assert not owner.shared.has_job
         return seen
 
     assert asyncio.run(main()) == [True] * 10
 
 
-def test_a_callback_that_exits_does_not_end_the_watch_over_the_office(
+def test_a_callback_that_exits_does_not_end_the_watch_over_leadership(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[str] = []
@@ -536,7 +535,7 @@ def test_a_callback_that_exits_does_not_end_the_watch_over_the_office(
         sys.exit("enough")
 
     with zelect.Node(fleet.cluster((1,)).conf(1), on_elected=leave, on_lost=leave, on_controller=leave) as node:
-        wait_until(lambda: node.office is not None and len(told) >= 2)
+        wait_until(lambda: node.leadership is not None and len(told) >= 2)
     assert len(told) >= 3, "and of the loss"
     assert "enough" in capsys.readouterr().err
 
@@ -553,10 +552,10 @@ def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
                 await asyncio.to_thread(node.stop)
 
         async def both() -> None:
-            await office.run(stops_too())
+            await leadership.run(stops_too())
 
-        office = next(iter(node.offices()))
-        office.run(stops)
+        leadership = next(iter(node.campaign()))
+        leadership.run(stops)
         asyncio.run(both())
 
 
@@ -578,8 +577,8 @@ def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: node.ask_to_stop())
             print("ready", flush=True)
-            for office in node.offices():
-                office.run(lambda: office.sleep(60))
+            for leadership in node.campaign():
+                leadership.run(lambda: leadership.sleep(60))
     """
     cluster = fleet.cluster((1,))
     for kind in ("thread", "process"):
@@ -597,13 +596,13 @@ def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
                 run.kill()
 
 
-def test_sleep_ends_with_the_office() -> None:
-    office = Keeper(250).office()
+def test_sleep_ends_with_leadership() -> None:
+    leadership = LeadershipOwner(250).leadership()
     began_us = now_us()
-    with pytest.raises(zelect.OfficeLost):
-        office.sleep(60)
+    with pytest.raises(zelect.LeadershipLost):
+        leadership.sleep(60)
     assert now_us() - began_us < 30_000_000
-    longer = Keeper(60_000).office()
+    longer = LeadershipOwner(60_000).leadership()
     longer.sleep(0.01)
 
 

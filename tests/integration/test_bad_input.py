@@ -117,7 +117,7 @@ def test_a_node_that_runs_already_is_named(fleet: Fleet) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of one node, ended, with a ballot in which both slots have been written."""
+    """A cluster of one node, ended, with a vote file in which both slots have been written."""
     cluster = Cluster(tmp_path_factory.mktemp("alone"), "alone", (1,))
     try:
         cluster.start()
@@ -155,16 +155,16 @@ BALLOTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", BALLOTS)
-def test_a_bad_ballot_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
+def test_a_bad_vote_store_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
     change, word = BALLOTS[kind]
     data_dir = tmp_path / "data"
     shutil.copytree(alone.data_dirs[1], data_dir)
-    ballot = data_dir / "ballot"
-    ballot.write_bytes(change(ballot.read_bytes()))
+    vote_store = data_dir / "vote"
+    vote_store.write_bytes(change(vote_store.read_bytes()))
     before = files_under(data_dir)
     done = zelect("node", "-c", _conf_with(alone, tmp_path, data_dir))
     assert done.returncode == 3, done.stderr
-    for expected in (str(ballot), word, "move this file away"):
+    for expected in (str(vote_store), word, "move this file away"):
         assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert files_under(data_dir) == before
@@ -180,10 +180,10 @@ def _conf_with(cluster: Cluster, directory: Path, data_dir: Path, listen: int | 
     return conf
 
 
-def test_a_read_only_ballot_is_refused_with_3(alone: Cluster, tmp_path: Path) -> None:
+def test_a_read_only_vote_store_is_refused_with_3(alone: Cluster, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     shutil.copytree(alone.data_dirs[1], data_dir)
-    (data_dir / "ballot").chmod(0o444)
+    (data_dir / "vote").chmod(0o444)
     before = files_under(data_dir)
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:  # root may write to any file, unless it gives that privilege up
@@ -192,12 +192,12 @@ def test_a_read_only_ballot_is_refused_with_3(alone: Cluster, tmp_path: Path) ->
         prefix = ("setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override", "--")
     done = zelect("node", "-c", _conf_with(alone, tmp_path, data_dir), prefix=prefix)
     assert done.returncode == 3, done.stderr
-    assert str(data_dir / "ballot") in done.stderr
+    assert str(data_dir / "vote") in done.stderr
     assert "Permission denied" in done.stderr
     assert files_under(data_dir) == before
 
 
-def test_a_ballot_of_another_node_is_refused_with_3(alone: Cluster, fleet: Fleet) -> None:
+def test_a_vote_store_of_another_node_is_refused_with_3(alone: Cluster, fleet: Fleet) -> None:
     cluster = fleet.cluster((1,))
     shutil.copytree(alone.data_dirs[1], cluster.data_dirs[1])
     before = files_under(cluster.data_dirs[1])

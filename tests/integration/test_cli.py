@@ -21,7 +21,7 @@ from zelect import __version__
 from zelect.cli import main
 from zelect.cli.table import WIDTH, columns, draw
 from zelect.cli.tail import tail
-from zelect.client.query import NodeReport, StoreReport, ask_all, controller_of, summary
+from zelect.client.query import NodeReport, RedisReport, ask_all, controller_of, summary
 from zelect.config.loading import render
 from zelect.core.messages import Envelope, Query, Report
 from zelect.system.clock import now_us
@@ -39,12 +39,12 @@ def said(node: int, port: int, **changes: object) -> dict[str, Any]:
         "role": "follower",
         "status": "running",
         "address": f"tcp://127.0.0.1:{port}",
-        "in_office": False,
+        "active": False,
         "lease_left_ms": 0.0,
         "since_ms": None,
         "controller_heard_ms": 12.5,
-        "electorate": {
-            "foundation": 0,
+        "voters": {
+            "generation": 0,
             "config_term": 4,
             "version": 9,
             "members": [1, 2, 3],
@@ -52,14 +52,14 @@ def said(node: int, port: int, **changes: object) -> dict[str, Any]:
             "survives": 1,
         },
         "peers": [{"id": 7, "linked": True}, {"id": 8, "linked": False}],
-        "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
+        "redis": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "rss_kb": 30_000,
         "counters": {"received": 5},
         **changes,
     }
 
 
-IN_OFFICE = {"in_office": True, "role": "controller", "lease_left_ms": 380.5, "since_ms": 1_770_000_000_000}
+IN_OFFICE = {"active": True, "role": "controller", "lease_left_ms": 380.5, "since_ms": 1_770_000_000_000}
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def test_status_when_nobody_answers(tmp_path: Path) -> None:
     assert run("status", "-c", path).exit_code == 5
 
 
-def test_status_when_nobody_is_in_office(tmp_path: Path) -> None:
+def test_status_when_nobody_is_active(tmp_path: Path) -> None:
     ports = three_ports()
     path = write_conf(tmp_path / "n1.toml", ports)
     with answering({2: said(2, ports[2], controller=1)}, ports):
@@ -196,8 +196,8 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
         "term": 4,
         "quorate": True,
         "controller": {"id": 2, "term": 4, "address": address, "since_ms": 1_770_000_000_000},
-        "electorate": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
-        "store": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
+        "voters": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
+        "redis": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "pause": None,
         "nodes": [
             {
@@ -289,27 +289,27 @@ def test_another_cluster_is_ignored() -> None:
         assert ask_all("demo", {1: f"tcp://127.0.0.1:{ports[1]}"}, 0.3) == {}
 
 
-def report(node: int, term: int, in_office: bool, version: int = 1) -> NodeReport:
+def report(node: int, term: int, active: bool, version: int = 1) -> NodeReport:
     return NodeReport(
         id=node,
         pid=4_000_000,
         term=term,
-        role="controller" if in_office else "follower",
+        role="controller" if active else "follower",
         status="identifying",
         address=f"tcp://controller-{node}.a-rather-long-name.of-a-host.example.net:32767",
-        in_office=in_office,
+        active=active,
         lease_left_ms=400.0,
-        since_ms=1_000 if in_office else None,
+        since_ms=1_000 if active else None,
         config_term=term,
         version=version,
         members=(1, 2, 3),
-        foundation=0,
+        generation=0,
         witness="ready",
         survives=1,
         links=2,
         peers=2,
         controller_heard_ms=3.0,
-        store=StoreReport("redis://x", "up", term, ""),
+        redis=RedisReport("redis://x", "up", term, ""),
         rss_kb=10**6,
         at_us=now_us(),
     )
@@ -322,7 +322,7 @@ def test_of_two_claims_the_newest_term_counts() -> None:
     assert head.id == 2
     state = summary("demo", {node: entry.address for node, entry in reports.items()}, reports)
     assert state["term"] == 6
-    assert state["electorate"]["config_term"] == 9
+    assert state["voters"]["config_term"] == 9
 
 
 def test_table_fits_a_terminal() -> None:

@@ -18,7 +18,7 @@ from zelect.devcluster.bundled_server import RedisServer
 
 EXAMPLES = ROOT / "examples"
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 300, "down_after_ms": 4000}
-"""Timings at which a busy machine costs no office."""
+"""Timings at which a busy machine costs no leadership."""
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_poller_takes_each_order_once(fleet: Fleet, server: RedisServer) -> No
     assert [cluster.exit_code(node) for node in living] == [0, 0]
 
 
-def test_a_shell_job_runs_where_the_office_is(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> None:
     cluster, out = fleet.cluster(timing=BUSY), tmp_path / "report"
     job = ("--", EXAMPLES / "job.sh", out)
     start(cluster, lambda node: ("-m", "zelect", "run", "-c", cluster.conf(node), *job))
@@ -130,12 +130,12 @@ def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
         cluster.conf(node).write_text(text + '\n[log]\nformat = "json"\n')
     cluster.start()
     first = cluster.settled()
-    wait_until(lambda: cluster.ask(first.id)["electorate"]["witness"] == "member", 20, what="the witness is a voter")
+    wait_until(lambda: cluster.ask(first.id)["voters"]["witness"] == "member", 20, what="the witness is a voter")
     cluster.kill(first.id)
     (other,) = set(cluster.ids) - {first.id}
     second = cluster.controller(term_above=first.term)
     assert second.id == other
     server.stop()
-    wait_until(lambda: cluster.in_office() is None, 20, what="alone without the witness nobody leads")
+    wait_until(lambda: cluster.active() is None, 20, what="alone without the witness nobody leads")
     cluster.start(first.id)
     assert cluster.controller(term_above=second.term).id in cluster.ids

@@ -1,4 +1,4 @@
-"""Real nodes and a real Redis: who is in office, what Redis says of it, and what each death,
+"""Real nodes and a real Redis: who is active, what Redis says of it, and what each death,
 departure and freeze changes."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Ballots, Board, TermWatch
+from tests.support.watches import Registry, StoredRound, TermWatch
 from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis import registry_scripts
@@ -44,10 +44,10 @@ def hear(pubsub: Any, within_s: float = 10.0) -> dict[str, Any]:
     return change
 
 
-def entry(board: Board, node: int, **expected: object) -> None:
+def entry(registry: Registry, node: int, **expected: object) -> None:
     """Wait until the entry of `node` in Redis holds what is expected."""
     wait_until(
-        lambda: expected.items() <= board.nodes().get(node, {}).items(), 10, what=f"node {node} in Redis: {expected}"
+        lambda: expected.items() <= registry.nodes().get(node, {}).items(), 10, what=f"node {node} in Redis: {expected}"
     )
 
 
@@ -56,21 +56,21 @@ def entry(board: Board, node: int, **expected: object) -> None:
 
 def test_kill_of_the_controller_and_its_return(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
-    pubsub = board.client.pubsub()
-    pubsub.subscribe(board.changes)
-    watch, ballots = TermWatch(board), Ballots(cluster)
+    registry = Registry(server.url, cluster.name)
+    pubsub = registry.client.pubsub()
+    pubsub.subscribe(registry.changes)
+    watch, ballots = TermWatch(registry), StoredRound(cluster)
     cluster.start()
 
     first = cluster.settled()
     assert first.id == 1, "first start: the first in line"
-    _record_is_right(cluster, board, first)
+    _record_is_right(cluster, registry, first)
     for node in cluster.ids:
-        entry(board, node, role="controller" if node == 1 else "follower", status="running", term=first.term)
-    assert all(board.nodes()[node]["address"] == cluster.addresses[node] for node in cluster.ids)
-    assert all(abs(board.nodes()[node]["seen_ms"] / 1000 - time.time()) < 60 for node in cluster.ids)
+        entry(registry, node, role="controller" if node == 1 else "follower", status="running", term=first.term)
+    assert all(registry.nodes()[node]["address"] == cluster.addresses[node] for node in cluster.ids)
+    assert all(abs(registry.nodes()[node]["seen_ms"] / 1000 - time.time()) < 60 for node in cluster.ids)
     assert hear(pubsub) == {"id": 1, "term": first.term, "reason": "start"}
-    (election,) = board.elections()
+    (election,) = registry.elections()
     assert (election["id"], election["term"], election["previous"]) == ("1", str(first.term), "0")
     assert election["reason"] == "start"
     assert {vote["voter"] for vote in json.loads(election["votes"]) if vote["granted"]} >= {1}
@@ -79,25 +79,25 @@ def test_kill_of_the_controller_and_its_return(fleet: Fleet, server: RedisServer
     cluster.kill(1)
     second = cluster.settled(2, 3, term_above=first.term)
     assert second.id == 2, "the next in succession"
-    _record_is_right(cluster, board, second)
+    _record_is_right(cluster, registry, second)
     assert hear(pubsub) == {"id": 2, "term": second.term, "reason": "death"}
-    last = board.elections()[-1]
+    last = registry.elections()[-1]
     assert (last["id"], last["term"], last["previous"], last["reason"]) == ("2", str(second.term), "1", "death")
     assert float(last["gap_ms"]) > 0
 
     cluster.start(1)
     again = cluster.settled()
     assert (again.id, again.term) == (2, second.term), "one that returns follows (R8)"
-    entry(board, 1, role="follower", status="running", term=second.term)
-    holds_for(lambda: board.names(second), 1.0, "no preemption")
-    assert cluster.in_office() is not None
-    assert len(board.elections()) == 2
+    entry(registry, 1, role="follower", status="running", term=second.term)
+    holds_for(lambda: registry.names(second), 1.0, "no preemption")
+    assert cluster.active() is not None
+    assert len(registry.elections()) == 2
     watch.stop()
     ballots.stop()
 
 
-def _record_is_right(cluster: Cluster, board: Board, head: NodeReport) -> None:
-    record = board.published(head)
+def _record_is_right(cluster: Cluster, registry: Registry, head: NodeReport) -> None:
+    record = registry.published(head)
     said = cluster.ask(head.id)
     assert record.pop("since_ms").isdigit()
     assert record == {
@@ -106,42 +106,42 @@ def _record_is_right(cluster: Cluster, board: Board, head: NodeReport) -> None:
         "address": cluster.addresses[head.id],
         "incarnation": str(said["incarnation"]),
     }
-    assert abs(int(board.record()["since_ms"]) - said["since_ms"]) < 1000
-    left = board.client.pttl(board.key("controller"))
+    assert abs(int(registry.record()["since_ms"]) - said["since_ms"]) < 1000
+    left = registry.client.pttl(registry.key("controller"))
     assert 0 < left <= cluster.config(head.id).redis.ttl_ms
-    assert said["store"]["state"] == "up"
+    assert said["redis"]["state"] == "up"
 
 
 def test_who_dies_with_the_controller_is_offline_in_redis(fleet: Fleet, server: RedisServer) -> None:
-    """Nobody is in office when these deaths are proven; the successor must tell of them later."""
+    """Nobody is active when these deaths are proven; the successor must tell of them later."""
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     first = cluster.settled()
     for node in cluster.ids:
-        entry(board, node, status="running")
+        entry(registry, node, status="running")
     dead = {first.id, max(set(cluster.ids) - {first.id})}
     cluster.kill(*dead)
     second = cluster.settled(*set(cluster.ids) - dead, term_above=first.term)
-    entry(board, second.id, role="controller")
+    entry(registry, second.id, role="controller")
     for node in dead:
-        entry(board, node, status="offline")
+        entry(registry, node, status="offline")
 
 
 def test_a_killed_follower_is_offline_everywhere(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     head = cluster.settled()
-    entry(board, 3, status="running")
+    entry(registry, 3, status="running")
     cluster.kill(3)
-    entry(board, 3, status="offline", role="follower")
+    entry(registry, 3, status="offline", role="follower")
     wait_until(lambda: all(_peer(cluster, other, 3)["dead"] for other in (1, 2)), 10, what="the others know")
-    assert not _peer(cluster, 1, 3)["offline"], "it said no goodbye"
-    assert board.names(head), "the death of a follower changes nothing in office"
+    assert not _peer(cluster, 1, 3)["offline"], "it said no leave"
+    assert registry.names(head), "the death of a follower changes nothing active"
     cluster.start(3)
     assert cluster.settled().term == head.term
-    entry(board, 3, status="running")
+    entry(registry, 3, status="running")
 
 
 def _peer(cluster: Cluster, node: int, peer: int) -> dict[str, Any]:
@@ -154,19 +154,19 @@ def _peer(cluster: Cluster, node: int, peer: int) -> dict[str, Any]:
 
 def test_departures_in_good_order_one_after_the_other(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     first = cluster.settled()
-    board.published(first)
+    registry.published(first)
 
     cluster.term(first.id)
     second = cluster.settled(2, 3, term_above=first.term)
     assert cluster.exit_code(first.id) == 0
-    board.published(second)
-    assert board.elections()[-1]["reason"] in ("handover", "goodbye")
-    wait_until(lambda: first.id not in board.nodes(), 10, what="its own entry gone")
+    registry.published(second)
+    assert registry.elections()[-1]["reason"] in ("handover", "leave")
+    wait_until(lambda: first.id not in registry.nodes(), 10, what="its own entry gone")
     for other in (2, 3):
-        assert cluster.events(other, "office_handed_over"), "handed over before it went"
+        assert cluster.events(other, "leadership_handed_over"), "handed over before it went"
         assert _peer(cluster, other, first.id)["offline"], "told the others"
 
     cluster.start(first.id)
@@ -176,29 +176,29 @@ def test_departures_in_good_order_one_after_the_other(fleet: Fleet, server: Redi
     assert cluster.exit_code(leaver) == 0
     assert _peer(cluster, second.id, leaver)["offline"]
     assert _peer(cluster, first.id, leaver)["offline"]
-    wait_until(lambda: leaver not in board.nodes(), 10, what="nodes refreshed")
-    assert board.names(second), "a follower that goes changes nothing in office"
+    wait_until(lambda: leaver not in registry.nodes(), 10, what="nodes refreshed")
+    assert registry.names(second), "a follower that goes changes nothing active"
 
     for node in (second.id, first.id):
         cluster.term(node)
         assert cluster.exit_code(node) == 0
-    wait_until(lambda: not board.record() and not board.nodes(), 5, what="the last one cleared the board")
-    elections = board.elections()
+    wait_until(lambda: not registry.record() and not registry.nodes(), 5, what="the last one cleared the registry")
+    elections = registry.elections()
     assert [int(one["term"]) for one in elections] == sorted(int(one["term"]) for one in elections)
 
 
-def test_departure_of_all_at_once_clears_the_board(fleet: Fleet, server: RedisServer) -> None:
+def test_departure_of_all_at_once_clears_the_registry(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
-    board.published(cluster.settled())
+    registry.published(cluster.settled())
     cluster.term(*cluster.ids)
     assert [cluster.exit_code(node) for node in cluster.ids] == [0, 0, 0]
-    assert not board.record()
-    assert board.nodes() == {}
+    assert not registry.record()
+    assert registry.nodes() == {}
 
 
-def test_a_second_sigterm_and_sigint_change_nothing_about_the_goodbye(fleet: Fleet) -> None:
+def test_a_second_sigterm_and_sigint_change_nothing_about_the_leave(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM)
     cluster.start()
     head = cluster.settled()
@@ -207,14 +207,14 @@ def test_a_second_sigterm_and_sigint_change_nothing_about_the_goodbye(fleet: Fle
         cluster.term(head.id)
         cluster.signal(signal.SIGINT, head.id)
     assert cluster.exit_code(head.id) == 0
-    assert [fact["event"] for fact in cluster.events(head.id, "goodbye_said", "node_ended")] == [
-        "goodbye_said",
+    assert [fact["event"] for fact in cluster.events(head.id, "leave_announced", "node_ended")] == [
+        "leave_announced",
         "node_ended",
     ]
     second = cluster.settled(2, 3, term_above=head.term)
     cluster.signal(signal.SIGINT, second.id)
     assert cluster.exit_code(second.id) == 0
-    assert cluster.events(second.id, "goodbye_said")
+    assert cluster.events(second.id, "leave_announced")
 
 
 # -- a freeze -----------------------------------------------------------------------------------
@@ -222,39 +222,39 @@ def test_a_second_sigterm_and_sigint_change_nothing_about_the_goodbye(fleet: Fle
 
 def test_a_frozen_controller_is_replaced_and_claims_nothing_once_thawed(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     old = cluster.settled()
-    board.published(old)
-    watch = TermWatch(board)
+    registry.published(old)
+    watch = TermWatch(registry)
     cluster.freeze(old.id)
     others = set(cluster.ids) - {old.id}
     new = cluster.settled(*others, term_above=old.term)
-    board.published(new)
+    registry.published(new)
 
-    with board.client.monitor() as monitor:
+    with registry.client.monitor() as monitor:
         cluster.thaw(old.id)
         claims = _claims_until_it_follows(cluster, old)
-        board.client.ping()
+        registry.client.ping()
         commands = list(itertools.takewhile(lambda one: one != "PING", (one["command"] for one in monitor.listen())))
     assert not claims, "the lease ran out during the freeze"
-    key = board.key("controller")
+    key = registry.key("controller")
     writes = [one for one in commands if key in one and one.split()[0].upper() in ("HSET", "PEXPIRE", "UNLINK", "DEL")]
     assert all(f"{key} id {old.id} " not in one for one in writes), writes
-    offices = [one.split() for one in commands if registry_scripts.OFFICE.sha in one]
-    assert not [one for one in offices if f"tcp://127.0.0.1:{cluster.ports[old.id]}" in one], offices
+    leaderships = [one.split() for one in commands if registry_scripts.OFFICE.sha in one]
+    assert not [one for one in leaderships if f"tcp://127.0.0.1:{cluster.ports[old.id]}" in one], leaderships
     assert cluster.settled().term >= new.term
-    assert int(board.record()["term"]) >= new.term
+    assert int(registry.record()["term"]) >= new.term
     watch.stop()
 
 
 def _claims_until_it_follows(cluster: Cluster, old: NodeReport) -> list[dict[str, Any]]:
-    """What the thawed node says in office, in term `old.term` or before it has followed anybody."""
+    """What the thawed node says active, in term `old.term` or before it has followed anybody."""
     claims = []
 
     def follows() -> bool:
         said = cluster.ask(old.id)
-        if said and said["in_office"]:
+        if said and said["active"]:
             claims.append(said)
         return bool(said) and said["controller"] not in (None, old.id)
 
@@ -281,15 +281,15 @@ def test_a_storm_of_signals_does_not_disturb_the_controller(fleet: Fleet) -> Non
     thread = threading.Thread(target=storm)
     thread.start()
     try:
-        # Two leases long: a loop that the signals delay would have lost its office by then.
-        holds_for(lambda: cluster.in_office() is not None, 3.0, "in office")
+        # Two leases long: a loop that the signals delay would have lost its leadership by then.
+        holds_for(lambda: cluster.active() is not None, 3.0, "active")
     finally:
         over.set()
         thread.join()
     assert sent[0] > 100
     assert cluster.settled().term == head.term
     assert cluster.counters(head.id)["sent"] > sent_before
-    assert not cluster.events(head.id, "office_left", "office_suspended")
+    assert not cluster.events(head.id, "stopped_being_active", "leadership_suspended")
 
 
 # -- many ---------------------------------------------------------------------------------------
@@ -297,17 +297,17 @@ def test_a_storm_of_signals_does_not_disturb_the_controller(fleet: Fleet) -> Non
 
 def test_twenty_one_nodes_elect_and_fail_over(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(range(1, 22), redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     began = time.monotonic()
     cluster.start()
     first = cluster.settled()
-    board.published(first)
+    registry.published(first)
     settled_s = time.monotonic() - began
-    watch = TermWatch(board)
+    watch = TermWatch(registry)
     cluster.kill(first.id)
     began = time.monotonic()
     second = cluster.controller(term_above=first.term)
-    board.published(second)
+    registry.published(second)
     print(f"21 nodes: start {settled_s:.1f} s, kill until the successor was seen {time.monotonic() - began:.3f} s")
     cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
     watch.stop()

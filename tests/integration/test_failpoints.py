@@ -13,10 +13,10 @@ import pytest
 from tests.support.clusters import Fleet, fleet_of
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Ballots
+from tests.support.watches import StoredRound
 from zelect.core.effects import Effects, Fact
 from zelect.devcluster.bundled_server import RedisServer
-from zelect.node.failpoints import CRASH_POINTS, CrashPoint
+from zelect.node.failpoints import FAILPOINTS, Failpoint
 
 # The second in line waits so long that a busy machine does not change who is first.
 IN_ORDER = {"stagger_ms": 450}
@@ -37,25 +37,25 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize(
-    "crash_at",
+    "failpoint",
     [
         "before_save:pre_vote_won",  # its vote for itself is lost with the term
         "after_save:pre_vote_won",  # it voted for itself, and nobody heard of it
         "after_send:pre_vote_won",  # the others vote for one that is dead
-        "before_save:elected",  # it won, but its electorate record is lost
+        "before_save:elected",  # it won, but its voter record is lost
         "after_save:elected",  # the record is saved on its disk alone
-        "after_send:office_entered",  # in office, but Redis does not know
-        "after_publish:office_entered",
+        "after_send:became_active",  # active, but Redis does not know
+        "after_publish:became_active",
     ],
 )
-def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str) -> None:
+def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
-    ballots = Ballots(cluster)
+    ballots = StoredRound(cluster)
     cluster.start(1)
     wait_until(lambda: cluster.events(1, "node_began"))
     cluster.start(3)
     cluster.settled(1, 3)
-    cluster.start(2, crash_at=crash_at)
+    cluster.start(2, failpoint=failpoint)
     head = cluster.settled()
     assert head.id == 1, "the first in line, there first"
     wait_until(lambda: [cluster.ask(node).get("succession") for node in (2, 3)] == [[2, 3]] * 2, what="2 is the next")
@@ -69,12 +69,14 @@ def test_a_successor_that_dies_on_its_way_to_office(fleet: Fleet, crash_at: str)
     ballots.stop()
 
 
-@pytest.mark.parametrize("crash_at", ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"])
-def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str) -> None:
+@pytest.mark.parametrize(
+    "failpoint", ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"]
+)
+def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
-    ballots = Ballots(cluster)
+    ballots = StoredRound(cluster)
     cluster.start(1, 2)
-    cluster.start(3, crash_at=crash_at)
+    cluster.start(3, failpoint=failpoint)
     first = cluster.settled(1, 2)
     if 3 in cluster.running():  # the others had elected somebody before it was there
         cluster.settled()
@@ -89,10 +91,10 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, crash_at: str
 
 
 @pytest.mark.parametrize("point", ["before_save", "after_save", "after_send"])
-def test_a_controller_that_dies_while_the_electorate_changes(fleet: Fleet, point: str, server: RedisServer) -> None:
+def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: str, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
-    ballots = Ballots(cluster)
-    cluster.start(1, 2, 3, crash_at=f"{point}:electorate_changed")
+    ballots = StoredRound(cluster)
+    cluster.start(1, 2, 3, failpoint=f"{point}:voters_changed")
     head = cluster.settled()
     gone = next(node for node in cluster.ids if node != head.id)
     cluster.kill(gone)
@@ -104,17 +106,19 @@ def test_a_controller_that_dies_while_the_electorate_changes(fleet: Fleet, point
     ballots.stop()
 
 
-def test_a_controller_whose_door_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:
+def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:
     """A new priority is what its door does not survive, since that can be brought about at any time."""
     cluster = fleet.cluster(secure=True)
-    cluster.start(crash_at="door:priority_changed")
+    cluster.start(failpoint="door:priority_changed")
     head = cluster.settled()
     conf = cluster.conf(head.id).read_text()
     cluster.conf(head.id).write_text(conf.replace("[node]", "[node]\npriority = 7"))
     cluster.signal(signal.SIGHUP, head.id)
     assert cluster.exit_code(head.id) == 4, "nobody can be let in any more"
     last = cluster.log_of(head.id).read_text().splitlines()[-1]
-    assert last.startswith("zelect: the handler that checks keys has failed (its socket is closed); the door is closed")
+    assert last.startswith(
+        "zelect: the handler that checks keys has failed (its socket is closed); the authenticator is closed"
+    )
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", cluster.ports[head.id]), timeout=5)
     after = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
@@ -124,18 +128,18 @@ def test_a_controller_whose_door_breaks_ends_with_4_and_is_replaced(fleet: Fleet
 
 def test_only_the_named_point_and_fact_kill() -> None:
     harmless = Effects(facts=(Fact("elected", ()),))
-    for point in CRASH_POINTS:
-        CrashPoint("door:elected")(point, harmless)
-        CrashPoint("")(point, harmless)
-        CrashPoint(f"{point}:office_entered")(point, harmless)
-        for other in set(CRASH_POINTS) - {point}:
-            CrashPoint(f"{other}:elected")(point, harmless)
-        assert not CrashPoint(f"{point}:elected").breaks_door(harmless)
-    assert not CrashPoint("door:office_entered").breaks_door(harmless)
-    assert CrashPoint("door:elected").breaks_door(harmless)
+    for point in FAILPOINTS:
+        Failpoint("door:elected")(point, harmless)
+        Failpoint("")(point, harmless)
+        Failpoint(f"{point}:became_active")(point, harmless)
+        for other in set(FAILPOINTS) - {point}:
+            Failpoint(f"{other}:elected")(point, harmless)
+        assert not Failpoint(f"{point}:elected").breaks_authenticator(harmless)
+    assert not Failpoint("door:became_active").breaks_authenticator(harmless)
+    assert Failpoint("door:elected").breaks_authenticator(harmless)
 
 
 @pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected"])
 def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="before_save, after_save, after_send, after_publish"):
-        CrashPoint(text)
+        Failpoint(text)

@@ -137,7 +137,7 @@ def test_a_frozen_and_thawed_job_cannot_write(client: redis.Redis, server: Redis
             FencedRedis(client, "job", 2).rpush("log", 2)
             job.send_signal(signal.SIGCONT)
             assert job.stdout is not None
-            assert job.stdout.read() == "job: term 1 is out of office, term 2 has written since\n"
+            assert job.stdout.read() == "job: term 1 is not active, term 2 has written since\n"
         finally:
             job.kill()
     assert client.lindex("log", -1) == "2"
@@ -196,7 +196,7 @@ def test_being_fenced_out_changes_nothing_and_tells_the_newer_term(client: redis
         lambda: old.register_script("redis.call('SET', 'a', 'old')")(),
         lambda: _set_in_a_pipeline(old),
     ):
-        with pytest.raises(FencedOut, match="r: term 3 is out of office, term 4 has written since") as caught:
+        with pytest.raises(FencedOut, match="r: term 3 is not active, term 4 has written since") as caught:
             call()
         assert (caught.value.resource, caught.value.term, caught.value.newest) == ("r", 3, 4)
     assert client.get("a") == "new"
@@ -215,7 +215,7 @@ def _set_in_a_pipeline(fenced: FencedRedis) -> None:
 
 def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
     fenced = FencedRedis(client, "r", 3)
-    for call, mend in (
+    for call, fix in (
         (lambda: fenced.evalsha("0" * 40, 0), "use eval, or register_script"),
         (lambda: fenced.pubsub(), "use an ordinary client"),
         (lambda: fenced.execute_command("MULTI"), "use pipeline"),
@@ -234,12 +234,12 @@ def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
         (lambda: fenced.pipeline().execute_command(b"EVALSHA", "0" * 40, 0), "use eval"),
         (lambda: fenced.pipeline().immediate_execute_command("SET", "a", 1), "call it on the FencedRedis itself"),
     ):
-        with pytest.raises(ValueError, match=mend):
+        with pytest.raises(ValueError, match=fix):
             call()
     assert client.keys() == []
     wrong: Any
     for resource, wrong in (("", 1), ("a{b}", 1), ("r", 0), ("r", True), ("r", 2**53), ("r", "7"), ("r", None), (7, 1)):
-        with pytest.raises(ValueError, match=r"give a name without braces|pass a zelect\.Office"):
+        with pytest.raises(ValueError, match=r"give a name without braces|pass a zelect\.Leadership"):
             FencedRedis(client, resource, wrong)  # type: ignore[arg-type]
     client.set("zelect:fence:{r}", "word")
     with pytest.raises(redis.ResponseError, match="FENCEBROKEN"):
@@ -248,7 +248,7 @@ def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
     assert zelect.FencedOut is FencedOut
 
 
-PAST = r"out of office|can't be fenced: this way goes past the fence"
+PAST = r"not active|can't be fenced: this way goes past the fence"
 
 
 def around(old: FencedRedis) -> list[Callable[[], object]]:
@@ -447,7 +447,7 @@ async def _coroutines(url: str) -> None:
             lambda: old.pipeline().set("a", "old").execute(),
         ]
         for call in calls:
-            with pytest.raises(FencedOut, match="r: term 3 is out of office, term 4 has written since"):
+            with pytest.raises(FencedOut, match="r: term 3 is not active, term 4 has written since"):
                 await call()
         assert await new.register_script("return ARGV[1]")(args=["v"]) == "v"
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

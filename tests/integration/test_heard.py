@@ -13,19 +13,29 @@ import zmq
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.config.loading import load, render
-from zelect.core.messages import CommonResp, Envelope, Message, NodeOnline, Query, Report, Result, Steer, Steering
-from zelect.node.loop import Node
+from zelect.core.messages import (
+    AdminAction,
+    AdminCommand,
+    CommonResp,
+    Envelope,
+    Message,
+    NodeOnline,
+    Query,
+    Report,
+    Result,
+)
+from zelect.node.loop import NodeLoop
 from zelect.node.reload import reload
 from zelect.node.transport.peer_link import Lock
 from zelect.node.transport.router import Received
 from zelect.security.key_files import DIRECTORY_FILE, Owner, add_next, make_keys, promote, retire, secret_file
-from zelect.security.keys import Right, read_key
+from zelect.security.keys import Permission, read_key
 from zelect.system.log import setup
 from zelect.wire import decode, encode
 
 HOST = "127.0.0.1"
 MEMBERS = [Owner(node=node) for node in (1, 2, 3)]
-READER, STEERER = Owner(operator="r", right=Right.READ), Owner(operator="s")
+READER, STEERER = Owner(operator="r", permission=Permission.READ), Owner(operator="s")
 
 
 @pytest.fixture
@@ -36,13 +46,13 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def node(tmp_path: Path, keys: Path) -> Iterator[Node]:
+def node(tmp_path: Path, keys: Path) -> Iterator[NodeLoop]:
     """Node 1 of three with keys, bound and without its loop."""
     ports = dict(zip((1, 2, 3), free_ports(3), strict=True))
     security = {"key_file": str(keys / "n1.key"), "directory_file": str(keys / DIRECTORY_FILE)}
     conf = tmp_path / "n1.toml"
     conf.write_text(render("heard", 1, HOST, ports, "", {1: str(tmp_path / "data")}, security=security))
-    made = Node(load(conf), setup("error", "text", str(tmp_path / "log"), 1, "heard"))
+    made = NodeLoop(load(conf), setup("error", "text", str(tmp_path / "log"), 1, "heard"))
     try:
         yield made
     finally:
@@ -55,7 +65,7 @@ def node(tmp_path: Path, keys: Path) -> Iterator[Node]:
 class Speaker:
     """Somebody who speaks to `node` with the key of `owner`."""
 
-    def __init__(self, node: Node, keys: Path, owner: Owner) -> None:
+    def __init__(self, node: NodeLoop, keys: Path, owner: Owner) -> None:
         self._node = node
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -67,7 +77,7 @@ class Speaker:
         self._socket.send(encode(Envelope("heard", sender, incarnation, digest, 0, message)))
 
     def hello(self, sender: int, incarnation: int) -> None:
-        self.say(sender, NodeOnline(self._node.settings.addresses[sender], priority=0, life=incarnation), incarnation)
+        self.say(sender, NodeOnline(self._node.settings.addresses[sender], priority=0, epoch=incarnation), incarnation)
 
     def answer(self) -> Message:
         until(self._node, lambda: self._socket.poll(0), "an answer")
@@ -78,7 +88,7 @@ class Speaker:
 
 
 @pytest.fixture
-def speaker(node: Node, keys: Path) -> Iterator[Callable[[Owner], Speaker]]:
+def speaker(node: NodeLoop, keys: Path) -> Iterator[Callable[[Owner], Speaker]]:
     made: list[Speaker] = []
 
     def begin(owner: Owner) -> Speaker:
@@ -90,7 +100,7 @@ def speaker(node: Node, keys: Path) -> Iterator[Callable[[Owner], Speaker]]:
         one.close()
 
 
-def until(node: Node, condition: Callable[[], object], what: str) -> None:
+def until(node: NodeLoop, condition: Callable[[], object], what: str) -> None:
     """Turn the loop until `condition` holds."""
 
     def looked() -> object:
@@ -101,7 +111,7 @@ def until(node: Node, condition: Callable[[], object], what: str) -> None:
 
 
 def test_a_key_that_was_taken_out_is_heard_no_more_on_the_connection_that_stands(
-    node: Node, keys: Path, speaker: Callable[[Owner], Speaker]
+    node: NodeLoop, keys: Path, speaker: Callable[[Owner], Speaker]
 ) -> None:
     thief = speaker(MEMBERS[1])
     thief.hello(2, 77)
@@ -119,7 +129,7 @@ def test_a_key_that_was_taken_out_is_heard_no_more_on_the_connection_that_stands
 
 
 def test_a_new_key_of_its_own_is_used_and_who_came_before_must_come_again(
-    node: Node, keys: Path, speaker: Callable[[Owner], Speaker]
+    node: NodeLoop, keys: Path, speaker: Callable[[Owner], Speaker]
 ) -> None:
     before = speaker(MEMBERS[1])
     before.hello(2, 77)
@@ -138,7 +148,7 @@ def test_a_new_key_of_its_own_is_used_and_who_came_before_must_come_again(
     assert node.machine.state.peers[2].incarnation == 77
 
 
-def test_what_is_denied_goes_no_further(node: Node, speaker: Callable[[Owner], Speaker]) -> None:
+def test_what_is_denied_goes_no_further(node: NodeLoop, speaker: Callable[[Owner], Speaker]) -> None:
     member, reader, steerer = speaker(MEMBERS[1]), speaker(READER), speaker(STEERER)
     member.hello(3, 99)
     member.hello(2, 77)
@@ -150,12 +160,12 @@ def test_what_is_denied_goes_no_further(node: Node, speaker: Callable[[Owner], S
         assert isinstance(operator.answer(), Report)
     assert node.counters["refused_not_a_member"] == 2
     assert node.machine.state.peers[3].incarnation == 0
-    pause = Steer(Steering.PAUSE, 0, 60_000, "release day", "ops@host1")
+    pause = AdminCommand(AdminAction.PAUSE, 0, 60_000, "release day", "ops@host1")
     for operator, lacks in ((reader, True), (steerer, False)):
         operator.say(0, pause)
         said = operator.answer()
         assert isinstance(said, CommonResp)
-        assert (said.result is Result.FORBIDDEN and "takes the right to steer" in said.detail) is lacks
+        assert (said.result is Result.FORBIDDEN and "takes the right to admin" in said.detail) is lacks
     assert node.counters["refused_forbidden"] == 1
 
 

@@ -111,7 +111,7 @@ def test_the_file_names_the_controller_while_there_is_one(fleet: Fleet, tmp_path
             head = cluster.settled()
             wait_until(lambda: path.exists() and path.read_text() == f"{head.id} {head.term}\n")
             cluster.kill(*(set(cluster.ids) - {head.id}))
-            wait_until(lambda: not path.exists(), what="nobody is in office")
+            wait_until(lambda: not path.exists(), what="nobody is active")
             cluster.start(*(set(cluster.ids) - {head.id}))
             again = cluster.controller(term_above=0)
             wait_until(lambda: path.exists() and int(path.read_text().split()[1]) >= again.term)

@@ -22,10 +22,10 @@ from tests.support.paths import ROOT
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
 from zelect.config.loading import ConfigError, load, render
-from zelect.core.lease import Tenure
-from zelect.node.http.app import Pages
-from zelect.node.http.snapshot import Spread, Window
-from zelect.node.leadership.shared import Controller, Office
+from zelect.core.lease import Lease
+from zelect.node.http.app import HttpApp
+from zelect.node.http.snapshot import Histogram, StatusPublisher
+from zelect.node.leadership.shared import Controller, SharedLeadership
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -85,20 +85,20 @@ class Served:
         return next((s.value for s in samples if s.name == name and s.labels == labels), 0.0)
 
 
-# -- one office, by the clock ----------------------------------------------------------------------
+# -- one leadership, by the clock ----------------------------------------------------------------------
 
 
 class Stand:
-    """The pages of a node whose office the test gives and takes. Its loop has just turned."""
+    """The pages of a node whose leadership the test gives and takes. Its loop has just turned."""
 
     def __init__(self, directory: Path) -> None:
-        self.window = Window(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
-        self.office = Office()
-        self.pages = Pages(self.window, self.office, 1, QUIET)
+        self.window = StatusPublisher(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
+        self.leadership = SharedLeadership()
+        self.pages = HttpApp(self.window, self.leadership, 1, QUIET)
 
     def lead(self, lease_ms: int, term: int = 4) -> None:
         now = now_us()
-        self.office.show(Tenure(term, now, now + lease_ms * 1000), Controller(1, term, 2, "death"))
+        self.leadership.show(Lease(term, now, now + lease_ms * 1000), Controller(1, term, 2, "death"))
 
     def get(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         said: list[Any] = []
@@ -116,7 +116,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 def test_green_as_long_as_the_lease_lasts_and_no_longer(stand: Stand) -> None:
     stand.lead(lease_ms=200)
-    lapses_us = stand.office.tenure.lapses_us if stand.office.tenure else 0
+    lapses_us = stand.leadership.lease.lapses_us if stand.leadership.lease else 0
     green = 0
     while True:
         before_us = now_us()
@@ -133,20 +133,20 @@ def test_green_as_long_as_the_lease_lasts_and_no_longer(stand: Stand) -> None:
     assert now_us() >= lapses_us - 1000, "up to a millisecond early is fine: less can't be told in the header"
 
 
-def test_an_office_withdrawn_or_a_node_that_ended(stand: Stand) -> None:
+def test_leadership_withdrawn_or_a_node_that_ended(stand: Stand) -> None:
     stand.lead(lease_ms=60_000)
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready")] == [200, 503, 200]
-    stand.office.withdraw()
+    stand.leadership.withdraw()
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready")] == [503, 503, 503]
-    stand.office.show(None, Controller(2, 5, 1, "death"))
+    stand.leadership.show(None, Controller(2, 5, 1, "death"))
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready", "/live")] == [503, 200, 200, 200]
     assert stand.get("/follower")[1]["X-Zelect-Term"] == "5"
-    stand.office.close()
+    stand.leadership.close()
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready", "/live")] == [503] * 4
 
 
 def test_a_loop_that_hangs_is_not_live_and_follows_nobody(stand: Stand) -> None:
-    stand.office.show(None, Controller(2, 5, 1, "death"))
+    stand.leadership.show(None, Controller(2, 5, 1, "death"))
     stand.window.turned_us = now_us() - 60_000_000
     assert [stand.get(path)[0] for path in ("/follower", "/ready", "/live")] == [503] * 3
     stand.lead(lease_ms=60_000)
@@ -178,10 +178,10 @@ def test_before_the_first_picture_there_is_no_status(stand: Stand) -> None:
 
 
 def test_a_spread_counts_each_duration_once() -> None:
-    spread = Spread((10, 20), (0, 0, 0), 0)
+    spread = Histogram((10, 20), (0, 0, 0), 0)
     for us in (1, 10, 11, 20, 21, 1000):
         spread = spread.with_one(us)
-    assert spread == Spread((10, 20), (2, 2, 2), 1063)
+    assert spread == Histogram((10, 20), (2, 2, 2), 1063)
 
 
 # -- nodes --------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_status_and_metrics(fleet: Fleet) -> None:
     head = served.cluster.settled()
     node = head.id
     wait_until(lambda: served.value(node, "zelect_heartbeat_rtt_seconds_count") > 2, what="answers are counted")
-    wait_until(lambda: served.value(node, "zelect_in_office"))
+    wait_until(lambda: served.value(node, "zelect_active"))
     assert 0 < served.value(node, "zelect_lease_remaining_seconds") <= 2.5
     assert served.value(node, "zelect_term") == head.term
     assert {n: served.value(n, "zelect_controller_id") for n in served.cluster.ids} == dict.fromkeys((1, 2, 3), node)
@@ -229,7 +229,7 @@ def test_status_and_metrics(fleet: Fleet) -> None:
     status, headers, body = served.get(node, "/v1/status")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     report = json.loads(body)
-    assert (report["id"], report["in_office"], report["term"]) == (node, True, head.term)
+    assert (report["id"], report["active"], report["term"]) == (node, True, head.term)
     assert 0 < report["lease_left_ms"] <= 2500
     assert report["age_ms"] >= 0
     assert set(report) == {*served.cluster.ask(node), "age_ms"}
@@ -287,7 +287,7 @@ def loaded_by(path: Path) -> set[str]:
         "import sys; from pathlib import Path; import zelect.node.foreground as f;"
         "from zelect.config.loading import load;"
         "from zelect.system.log import Log;"
-        f"f.Node(load(Path({str(path)!r})), Log(-1, 'error', 'text', 1, 'demo')).close(); print(*sys.modules)"
+        f"f.NodeLoop(load(Path({str(path)!r})), Log(-1, 'error', 'text', 1, 'demo')).close(); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     return set(done.stdout.split())
@@ -307,7 +307,7 @@ def test_without_the_section_nothing_of_it_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["waitress", "prometheus_client"])
-def test_without_the_extra_the_mend_is_named(tmp_path: Path, package: str) -> None:
+def test_without_the_extra_the_fix_is_named(tmp_path: Path, package: str) -> None:
     path = lone(tmp_path, f'[http]\nlisten = "{HOST}:{free_port()}"')
     script = f"import sys; sys.modules[{package!r}] = None; import zelect.cli as c; c.main(['node', '-c', sys.argv[1]])"
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)

@@ -12,7 +12,7 @@ from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Board, TermWatch
+from tests.support.watches import Registry, TermWatch
 
 
 @pytest.fixture
@@ -45,18 +45,18 @@ def test_a_second_process_with_one_id_is_refused(fleet: Fleet, twin: int) -> Non
     others = set(cluster.ids) - {twin}
     second = second_process(cluster, twin)
     wait_until(lambda: all(refused(cluster, node, twin, "id_in_use") for node in others), 20, what="they refuse")
-    complaints = wait_until(lambda: cluster.events(twin, "complaint_heard"), 20, what="the first process hears of it")
+    complaints = wait_until(lambda: cluster.events(twin, "error_received"), 20, what="the first process hears of it")
     assert complaints[0]["level"] == "error"
     assert f"two processes say they are node {twin}" in complaints[0]["detail"]
     assert all(cluster.counters(node)["refused_id_in_use"] > 0 for node in others)
-    holds_for(lambda: cluster.in_office() is not None, 1.5, "in office")
+    holds_for(lambda: cluster.active() is not None, 1.5, "active")
     cluster.term(second)
     assert cluster.exit_code(second) == 0
     after = cluster.settled()
     assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
     for node in others:
         known = next(peer for peer in cluster.ask(node)["peers"] if peer["id"] == twin)
-        assert not known["offline"], "the goodbye of the second process is not that of the first"
+        assert not known["offline"], "the leave of the second process is not that of the first"
         assert not known["dead"]
 
 
@@ -64,11 +64,11 @@ def test_a_second_process_with_the_controllers_id_leaves_the_record_alone(fleet:
     (tmp_path / "redis").mkdir()
     with running_server(tmp_path / "redis") as server:
         cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-        board = Board(server.url, cluster.name)
+        registry = Registry(server.url, cluster.name)
         cluster.start()
         head = cluster.settled()
-        board.published(head)
-        watch = TermWatch(board)
+        registry.published(head)
+        watch = TermWatch(registry)
         second = second_process(cluster, head.id)
         others = set(cluster.ids) - {head.id}
         wait_until(lambda: all(refused(cluster, node, head.id, "id_in_use") for node in others), 20, what="refused")
@@ -76,7 +76,7 @@ def test_a_second_process_with_the_controllers_id_leaves_the_record_alone(fleet:
         assert cluster.exit_code(second) == 0
         assert cluster.settled().term == head.term
         wait_until(
-            lambda: board.nodes().get(head.id, {}).get("role") == "controller", what="its entry is its own again"
+            lambda: registry.nodes().get(head.id, {}).get("role") == "controller", what="its entry is its own again"
         )
         watch.stop()
     assert watch.seen == [(head.term, head.id)]
@@ -91,7 +91,7 @@ def _larger(cluster: Cluster) -> str:
     return cluster.text(3, CALM) + f'\n[[peers]]\nid = 4\naddress = "tcp://127.0.0.1:{free_port()}"\n'
 
 
-@pytest.mark.parametrize("change", [_slower, _larger], ids=["timing", "roster"])
+@pytest.mark.parametrize("change", [_slower, _larger], ids=["timing", "configured"])
 def test_a_node_with_other_settings_is_refused(fleet: Fleet, change: Callable[[Cluster], str]) -> None:
     cluster = fleet.cluster(timing=CALM)
     cluster.start()
@@ -104,7 +104,7 @@ def test_a_node_with_other_settings_is_refused(fleet: Fleet, change: Callable[[C
     wait_until(lambda: refused(cluster, 3, head.id, "settings_mismatch"), 20, what="and is refused")
     assert all(fact["level"] == "warning" for fact in cluster.events(3, "message_refused"))
     assert cluster.ask(3)["controller"] is None, "it follows nobody"
-    holds_for(lambda: cluster.in_office() is not None, 1.0, "in office")
+    holds_for(lambda: cluster.active() is not None, 1.0, "active")
     assert cluster.settled(1, 2).term == head.term
     cluster.kill(3)
     cluster.write(3, CALM)
@@ -118,4 +118,4 @@ def test_a_node_with_other_settings_is_told_what_must_be_equal(fleet: Fleet) -> 
     cluster.start()
     cluster.settled(1, 2)
     wait_until(lambda: refused(cluster, 3, 1, "settings_mismatch"), 20, what="refused")
-    wait_until(lambda: "must be equal" in json.dumps(cluster.events(3)), 10, what="the mend in the log of node 3")
+    wait_until(lambda: "must be equal" in json.dumps(cluster.events(3)), 10, what="the fix in the log of node 3")

@@ -1,5 +1,5 @@
 """A lone survivor and its witness, with real nodes and a real Redis (R11, R12): who loses two of three
-at once elects nobody; the last of two is in office while the witness remembers, and not when it forgot."""
+at once elects nobody; the last of two is active while the witness remembers, and not when it forgot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Ballots, Board, TermWatch
+from tests.support.watches import Registry, StoredRound, TermWatch
 from zelect.client.query import NodeReport
 from zelect.core.quorum import Record, Witness
 from zelect.core.voters import failures_survived
@@ -61,9 +61,9 @@ class Relay:
         self.to, self.port = to, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._thread: threading.Thread | None = None
-        self.mend()
+        self.fix()
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Listen (again)."""
         listener = socket.create_server(("127.0.0.1", self.port))
         self._over = threading.Event()
@@ -139,44 +139,42 @@ class Scene:
     def __init__(self, fleet: Fleet, server: RedisServer, relay: Relay, timing: dict[str, int] | None = None) -> None:
         self.server, self.relay = server, relay
         self.cluster: Cluster = fleet.cluster(redis_url=relay.url, timing=timing)
-        self.board = Board(server.url, self.cluster.name)
+        self.registry = Registry(server.url, self.cluster.name)
 
     def memory(self) -> dict[str, str]:
-        return dict(self.board.client.hgetall(self.board.key("witness")))
+        return dict(self.registry.client.hgetall(self.registry.key("witness")))
 
     def two_left(self) -> NodeReport:
-        """Start three and kill the third: the electorate adapts to two and the witness."""
+        """Start three and kill the third: the voters adapts to two and the witness."""
         self.cluster.start()
         self.cluster.adapted(1, 2, 3)
         self.cluster.kill(3)
         head = self.cluster.adapted(1, 2)
-        self.board.published(head)
+        self.registry.published(head)
         return head
 
-    def electorate(self) -> dict[str, Any]:
-        """What `zelect electorate --json` prints."""
-        done = zelect("electorate", "-c", self.cluster.conf(1), "--json")
+    def voters(self) -> dict[str, Any]:
+        """What `zelect members --json` prints."""
+        done = zelect("members", "-c", self.cluster.conf(1), "--json")
         assert done.returncode in (0, 1), done.stderr
         table: dict[str, Any] = json.loads(done.stdout)
         assert (table["controller"] is None) == (done.returncode == 1)
         return table
 
     def nobody(self, seconds: float, *left: int) -> None:
-        """For `seconds` none of `left` (all that run) is in office, says Redis of nobody anything new,
+        """For `seconds` none of `left` (all that run) is active, says Redis of nobody anything new,
         or saves anything."""
-        cluster, board = self.cluster, self.board
+        cluster, registry = self.cluster, self.registry
         assert cluster.running() == set(left)
-        record, elections = board.record(), board.elections()
+        record, elections = registry.record(), registry.elections()
         terms = {node: cluster.saved(node).term for node in left}
-        wins = {node: len(cluster.events(node, "elected", "office_entered")) for node in left}
-        holds_for(
-            lambda: cluster.in_office(0.05) is None and board.record() in ({}, record), seconds, "nobody in office"
-        )
+        wins = {node: len(cluster.events(node, "elected", "became_active")) for node in left}
+        holds_for(lambda: cluster.active(0.05) is None and registry.record() in ({}, record), seconds, "nobody active")
         said = {node: cluster.ask(node) for node in left}
         assert all(one["role"] == "follower" and one["controller"] is None for one in said.values())
-        assert board.elections() == elections
+        assert registry.elections() == elections
         assert {node: cluster.saved(node).term for node in left} == terms
-        assert {node: len(cluster.events(node, "elected", "office_entered")) for node in left} == wins
+        assert {node: len(cluster.events(node, "elected", "became_active")) for node in left} == wins
 
 
 # -- two of three at once -----------------------------------------------------------------------
@@ -187,25 +185,25 @@ def test_two_of_three_killed_at_once_elect_nobody(
     fleet: Fleet, server: RedisServer, relay: Relay, survives: str
 ) -> None:
     scene = Scene(fleet, server, relay)
-    cluster, board = scene.cluster, scene.board
-    watch, ballots = TermWatch(board), Ballots(cluster)
+    cluster, registry = scene.cluster, scene.registry
+    watch, ballots = TermWatch(registry), StoredRound(cluster)
     cluster.start()
     head = cluster.adapted(1, 2, 3)
-    board.published(head)
+    registry.published(head)
     left = head.id if survives == "controller" else max(set(cluster.ids) - {head.id})
     one, other = sorted(set(cluster.ids) - {left})
     cluster.kill(one, other)
-    wait_until(lambda: cluster.in_office(0.05) is None, 20, what="out of office")
+    wait_until(lambda: cluster.active(0.05) is None, 20, what="not active")
     scene.nobody(SEVERAL_S, left)
-    wait_until(lambda: not board.record(), 20, what="the record expired")
-    table = scene.electorate()
+    wait_until(lambda: not registry.record(), 20, what="the record expired")
+    table = scene.voters()
     assert (table["controller"], table["answered"], table["survives"]) == (None, [left], -1)
     assert set(table["members"]) == {1, 2, 3}, "nobody may be taken out without a quorum"
 
     cluster.start(one)
     new = cluster.adapted(left, one)
     assert new.term > head.term
-    board.published(new)
+    registry.published(new)
     cluster.start(other)
     again = cluster.adapted(1, 2, 3)
     assert again.term >= new.term
@@ -218,12 +216,12 @@ def test_two_of_three_killed_at_once_elect_nobody(
 
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
 @pytest.mark.parametrize("goes", ["controller", "follower"])
-def test_the_last_of_three_is_in_office_alone(
+def test_the_last_of_three_is_active_alone(
     fleet: Fleet, server: RedisServer, relay: Relay, way: signal.Signals, goes: str
 ) -> None:
     scene = Scene(fleet, server, relay, UNHURRIED)
-    cluster, board = scene.cluster, scene.board
-    watch, ballots = TermWatch(board), Ballots(cluster)
+    cluster, registry = scene.cluster, scene.registry
+    watch, ballots = TermWatch(registry), StoredRound(cluster)
     head = scene.two_left()
     gone = head.id if goes == "controller" else 3 - head.id
     left = 3 - gone
@@ -231,22 +229,22 @@ def test_the_last_of_three_is_in_office_alone(
     assert cluster.exit_code(gone) == (0 if way is signal.SIGTERM else -signal.SIGKILL)
     alone = cluster.adapted(left, members={1, 2})
     assert (alone.term > head.term) is (goes == "controller"), "a controller that is left just stays"
-    board.published(alone)
-    holds_for(lambda: cluster.in_office() is not None and board.names(alone), 3.0, "in office, alone")
+    registry.published(alone)
+    holds_for(lambda: cluster.active() is not None and registry.names(alone), 3.0, "active, alone")
     assert cluster.settled(left).term == alone.term
-    table = scene.electorate()
+    table = scene.voters()
     assert (table["controller"], table["members"], table["witness"]) == (left, [1, 2], "member")
     assert (table["survives"], table["answered"]) == (0, [left])
     assert scene.memory()["acked"] == str(left), "the witness answers its PINGs"
 
-    # Redis away, and back as it was: the office ends with the lease, and comes again.
+    # Redis away, and back as it was: leadership ends with the lease, and comes again.
     relay.cut()
-    wait_until(lambda: cluster.in_office(0.05) is None, 20, what="out of office without the witness")
+    wait_until(lambda: cluster.active(0.05) is None, 20, what="not active without the witness")
     scene.nobody(1.0, left)
-    relay.mend()
+    relay.fix()
     back = cluster.adapted(left, members={1, 2})
     assert back.term > alone.term
-    board.published(back)
+    registry.published(back)
     watch.stop()
     ballots.stop()
 
@@ -270,7 +268,7 @@ class Losses(Scene):
         head = self.two_left()
         if kind != "restored":
             return head
-        self.board.client.save()
+        self.registry.client.save()
         shutil.copy(self._dump, directory / "old.rdb")
         old = self.memory()
         self.cluster.kill(head.id)
@@ -293,7 +291,7 @@ class Losses(Scene):
             self.server.start()
             self.server.wait_ready(30)
         elif kind == "flushed":
-            self.board.client.flushall()
+            self.registry.client.flushall()
         else:
             self._fail_over(back=kind == "there and back")
         after = self.memory()
@@ -308,19 +306,19 @@ class Losses(Scene):
     def _fail_over(self, back: bool) -> None:
         replica = self.replica
         assert replica is not None
-        old, new = self.board, Board(replica.url, self.cluster.name)
+        old, new = self.registry, Registry(replica.url, self.cluster.name)
         wait_until(lambda: new.client.hgetall(new.key("witness")) == self.memory(), 20, what="replicated")
         new.client.replicaof("NO", "ONE")
         if back:
             self._follows(self.server, replica)
             old.client.replicaof("NO", "ONE")
         else:
-            self.board, self.relay.to = new, replica.port
+            self.registry, self.relay.to = new, replica.port
 
     def _follows(self, one: RedisServer, other: RedisServer) -> None:
-        client = Board(one.url, self.cluster.name).client
+        client = Registry(one.url, self.cluster.name).client
         client.config_set("repl-diskless-sync-delay", 0)
-        Board(other.url, self.cluster.name).client.config_set("repl-diskless-sync-delay", 0)
+        Registry(other.url, self.cluster.name).client.config_set("repl-diskless-sync-delay", 0)
         client.replicaof("127.0.0.1", str(other.port))
         wait_until(lambda: client.info("replication")["master_link_status"] == "up", 30, what="the replica is in step")
 
@@ -331,16 +329,18 @@ class Losses(Scene):
         left = head.id if survives == "controller" else 3 - head.id
         self.relay.cut()
         self.cluster.kill(3 - left)
-        wait_until(lambda: self.cluster.in_office(0.05) is None, 20, what="out of office")
+        wait_until(lambda: self.cluster.active(0.05) is None, 20, what="not active")
         self.strike(kind)
-        self.relay.mend()
+        self.relay.fix()
         wait_until(
-            lambda: self.cluster.ask(left)["electorate"]["witness"] == "stranger", 20, what="the witness is a stranger"
+            lambda: self.cluster.ask(left)["voters"]["witness"] == "unrecognized",
+            20,
+            what="the witness is an unknown client",
         )
-        assert self.cluster.ask(left)["store"]["state"] == "up"
+        assert self.cluster.ask(left)["redis"]["state"] == "up"
         self.nobody(SEVERAL_S, left)
-        table = self.electorate()
-        assert (table["members"], table["witness"], table["survives"]) == ([1, 2], "stranger", -1)
+        table = self.voters()
+        assert (table["members"], table["witness"], table["survives"]) == ([1, 2], "unrecognized", -1)
         return left, 3 - left, head.term
 
 
@@ -388,13 +388,13 @@ def losses(fleet: Fleet, server: RedisServer, relay: Relay) -> Iterator[Losses]:
 def test_a_survivor_whose_witness_forgot_waits_for_the_other(
     losses: Losses, tmp_path: Path, kind: str, survives: str
 ) -> None:
-    ballots = Ballots(losses.cluster)
+    ballots = StoredRound(losses.cluster)
     left, dead, term = losses.forgets(kind, tmp_path, survives)
     key = losses.memory().get("key")
     losses.cluster.start(dead)
     new = losses.cluster.adapted(left, dead)
     assert new.term > term
-    losses.board.published(new)
+    losses.registry.published(new)
     assert losses.memory()["key"] != key, "a new memory was founded"
     ballots.stop()
 
@@ -403,17 +403,17 @@ def test_one_that_is_no_member_does_not_help(losses: Losses, tmp_path: Path) -> 
     left, dead, term = losses.forgets("flushed", tmp_path, "follower")
     losses.cluster.start(3)
     wait_until(lambda: losses.cluster.ask(left)["peers"][-1]["linked"], 20, what="node 3 is back")
-    wait_until(lambda: losses.cluster.ask(3)["electorate"]["members"] == [1, 2], 20, what="it knows the electorate")
+    wait_until(lambda: losses.cluster.ask(3)["voters"]["members"] == [1, 2], 20, what="it knows the voters")
     losses.nobody(SEVERAL_S, left, 3)
     losses.cluster.start(dead)
     assert losses.cluster.adapted(1, 2, 3).term > term
 
 
-def test_the_operator_founds_the_electorate_of_a_survivor_anew(losses: Losses, tmp_path: Path) -> None:
+def test_the_operator_resets_the_voters_of_a_survivor_again(losses: Losses, tmp_path: Path) -> None:
     left, _, term = losses.forgets("restarted", tmp_path, "follower")
-    done = zelect("electorate", "-c", losses.cluster.conf(left), "reset", "--yes-i-know", left)
+    done = zelect("members", "-c", losses.cluster.conf(left), "reset", "--yes-i-know", left)
     assert done.returncode == 0, done.stderr
     new = losses.cluster.adapted(left)
-    assert new.term > term, "the token grows although the electorate is another"
-    losses.board.published(new)
-    holds_for(lambda: losses.board.names(new), 1.0, "in office")
+    assert new.term > term, "the token grows although the voters are another"
+    losses.registry.published(new)
+    holds_for(lambda: losses.registry.names(new), 1.0, "active")

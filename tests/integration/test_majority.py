@@ -1,4 +1,4 @@
-"""Real nodes: without a majority nobody is in office, with one somebody is, and what was saved stays so."""
+"""Real nodes: without a majority nobody is active, with one somebody is, and what was saved stays so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Ballots, Board, TermWatch
+from tests.support.watches import Registry, StoredRound, TermWatch
 from zelect.devcluster.bundled_server import RedisServer
 
 ELECTION_TIMEOUT_S = 0.5
@@ -29,8 +29,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
-def nobody_takes_office(cluster: Cluster, seconds: float) -> None:
-    holds_for(lambda: cluster.in_office(0.05) is None, seconds, "nobody in office")
+def nobody_becomes_active(cluster: Cluster, seconds: float) -> None:
+    holds_for(lambda: cluster.active(0.05) is None, seconds, "nobody active")
 
 
 # -- a majority lost ----------------------------------------------------------------------------
@@ -39,42 +39,42 @@ def nobody_takes_office(cluster: Cluster, seconds: float) -> None:
 def test_one_of_three_elects_nobody(fleet: Fleet, server: RedisServer) -> None:
     """Two are killed at once; the one that is left was a follower."""
     cluster = fleet.cluster(redis_url=server.url)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     head = cluster.settled()
-    board.published(head)
+    registry.published(head)
     left, other = sorted(set(cluster.ids) - {head.id})
     cluster.kill(head.id, other)
-    nobody_takes_office(cluster, 5 * ELECTION_TIMEOUT_S)
+    nobody_becomes_active(cluster, 5 * ELECTION_TIMEOUT_S)
     assert cluster.running() == {left}
     assert cluster.ask(left)["quorate"] is False
-    wait_until(lambda: not board.record(), 20, what="the record expired")
+    wait_until(lambda: not registry.record(), 20, what="the record expired")
     cluster.start(other)
     new = cluster.settled(left, other, term_above=head.term)
-    board.published(new)
+    registry.published(new)
 
 
-def test_a_controller_without_a_majority_leaves_its_office(fleet: Fleet, server: RedisServer) -> None:
+def test_a_controller_without_a_majority_leaves_its_leadership(fleet: Fleet, server: RedisServer) -> None:
     """Two are killed at once; the one that is left was the controller."""
     cluster = fleet.cluster(redis_url=server.url)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     head = cluster.settled()
-    board.published(head)
+    registry.published(head)
     one, other = sorted(set(cluster.ids) - {head.id})
     cluster.kill(one, other)
-    wait_until(lambda: cluster.in_office(0.1) is None, 20, what="out of office")
-    wait_until(lambda: not board.record(), 20, what="no record")
-    nobody_takes_office(cluster, 5 * ELECTION_TIMEOUT_S)
-    assert not board.record()
+    wait_until(lambda: cluster.active(0.1) is None, 20, what="not active")
+    wait_until(lambda: not registry.record(), 20, what="no record")
+    nobody_becomes_active(cluster, 5 * ELECTION_TIMEOUT_S)
+    assert not registry.record()
     assert cluster.running() == {head.id}
     cluster.start(one)
     new = cluster.settled(head.id, one, term_above=head.term)
-    board.published(new)
+    registry.published(new)
 
 
 def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
-    # The roster votes: an electorate that follows the living would survive a third death.
+    # The members votes: a set of voters that follows the living would survive a third death.
     cluster = fleet.cluster(range(1, 6), quorum="static")
     cluster.start()
     first = cluster.settled()
@@ -82,7 +82,7 @@ def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
     cluster.kill(first.id, followers[0])
     second = cluster.settled(*followers[1:], term_above=first.term)
     cluster.kill(second.id)
-    nobody_takes_office(cluster, 4 * ELECTION_TIMEOUT_S)
+    nobody_becomes_active(cluster, 4 * ELECTION_TIMEOUT_S)
     cluster.start(first.id)
     cluster.settled(first.id, *set(followers[1:]) - {second.id}, term_above=second.term)
 
@@ -92,14 +92,14 @@ def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
 
 def test_restarts_of_all_with_their_saved_state(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
-    board = Board(server.url, cluster.name)
-    watch, ballots = TermWatch(board), Ballots(cluster)
+    registry = Registry(server.url, cluster.name)
+    watch, ballots = TermWatch(registry), StoredRound(cluster)
     term = 0
     for round_number in range(3):
         cluster.start()
         head = cluster.settled(term_above=term)
         term = head.term
-        board.published(head)
+        registry.published(head)
         incarnations = {node: cluster.saved(node).incarnation for node in cluster.ids}
         cluster.kill(*cluster.ids)
         saved = {node: cluster.saved(node) for node in cluster.ids}

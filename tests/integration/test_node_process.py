@@ -31,7 +31,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def child_of_this_process() -> psutil.Process:
-    (child,) = [p for p in psutil.Process().children() if "--tie" in p.cmdline()]
+    (child,) = [p for p in psutil.Process().children() if "--child_node" in p.cmdline()]
     return child
 
 
@@ -46,42 +46,42 @@ def test_a_job_that_holds_the_interpreter(fleet: Fleet, process: bool) -> None:
     node = zelect.Node(cluster.conf(1), process=process)
     with node:
         cluster.start(2, 3)
-        office = next(iter(node.offices()))
+        leadership = next(iter(node.campaign()))
         cluster.settled()
         began_us = now_us()
-        office.run(hold_the_interpreter)
+        leadership.run(hold_the_interpreter)
         assert now_us() - began_us >= HELD_MS * 1000
         if process:
-            assert not office.lost, "its node renewed the lease meanwhile"
-            assert cluster.ask(2)["term"] == office.term
+            assert not leadership.lost, "its node renewed the lease meanwhile"
+            assert cluster.ask(2)["term"] == leadership.term
         else:
-            assert office.lost
-            assert cluster.controller(term_above=office.term).id != 1
+            assert leadership.lost
+            assert cluster.controller(term_above=leadership.term).id != 1
 
 
 def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -> None:
     cluster, ends = fleet.cluster(timing=CALM), threading.Event()
     ended_us = [0]
 
-    def job(office: zelect.Office) -> None:
-        wait_until(lambda: office.lost)
+    def job(leadership: zelect.Leadership) -> None:
+        wait_until(lambda: leadership.lost)
         assert not ends.wait(0.5)  # long after its node's death could be proven
         ended_us[0] = now_us()
 
     node = zelect.Node(cluster.conf(1), process=True)
     node.start()
     cluster.start(2, 3)
-    offices = iter(node.offices())
-    office = next(offices)
+    leaderships = iter(node.campaign())
+    leadership = next(leaderships)
     cluster.settled()
-    thread = threading.Thread(target=office.run, args=(job, office))
+    thread = threading.Thread(target=leadership.run, args=(job, leadership))
     thread.start()
     child_of_this_process().kill()
-    head = cluster.controller(term_above=office.term)
+    head = cluster.controller(term_above=leadership.term)
     thread.join()
     assert ended_us[0] < head.at_us
     with pytest.raises(zelect.NodeFailed, match="ended with code -9"):
-        next(offices)
+        next(leaderships)
     with pytest.raises(zelect.NodeFailed, match="ended with code -9"):
         node.stop()
 
@@ -92,31 +92,31 @@ def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -
     node.stop()
 
 
-def test_a_frozen_child_costs_the_office_in_time(fleet: Fleet) -> None:
+def test_a_frozen_child_costs_leadership_in_time(fleet: Fleet) -> None:
     cluster = fleet.cluster((1,), timing=BUSY)
     with zelect.Node(cluster.conf(1), process=True) as node:
-        office = next(iter(node.offices()))
+        leadership = next(iter(node.campaign()))
         child = child_of_this_process()
         child.suspend()
         frozen_us = now_us()
-        with pytest.raises(zelect.OfficeLost):
-            office.sleep(60)
-        assert now_us() < office.lapses_us
-        assert office.lapses_us <= frozen_us + BUSY["lease_ms"] * 1000
+        with pytest.raises(zelect.LeadershipLost):
+            leadership.sleep(60)
+        assert now_us() < leadership.lapses_us
+        assert leadership.lapses_us <= frozen_us + BUSY["lease_ms"] * 1000
         child.resume()
-        again = next(iter(node.offices()))
-        assert again is not office
-        assert again.term >= office.term
+        again = next(iter(node.campaign()))
+        assert again is not leadership
+        assert again.term >= leadership.term
 
 
 HOLDS = """
 import ctypes, sys, zelect
-def job(office):
-    print(office.term, flush=True)
+def job(leadership):
+    print(leadership.term, flush=True)
     ctypes.PyDLL(None).usleep(60_000_000)
 with zelect.Node(sys.argv[1], process=True, exits=True) as node:
-    for office in node.offices():
-        office.run(job)
+    for leadership in node.campaign():
+        leadership.run(job)
 """
 
 
@@ -124,7 +124,7 @@ def test_a_program_that_holds_its_interpreter_past_the_lease_is_killed_by_its_ch
     """The renewals stop, and nothing in the program itself could end the job."""
     cluster = fleet.cluster(timing=CALM)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", HOLDS.replace("job)", "job, office)"), str(cluster.conf(1))]
+    command = [sys.executable, "-c", HOLDS.replace("job)", "job, leadership)"), str(cluster.conf(1))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as program:
         try:
             cluster.start(2, 3)
@@ -141,12 +141,12 @@ def test_a_program_that_holds_its_interpreter_past_the_lease_is_killed_by_its_ch
 
 PROGRAM = """
 import sys, threading, zelect
-def job(office):
-    print(office.term, flush=True)
-    while True: office.sleep(0.01)
+def job(leadership):
+    print(leadership.term, flush=True)
+    while True: leadership.sleep(0.01)
 with zelect.Node(sys.argv[1], process=True) as node:
-    for office in node.offices():
-        office.run(job, office)
+    for leadership in node.campaign():
+        leadership.run(job, leadership)
 """
 
 
@@ -165,7 +165,7 @@ def test_the_end_of_the_program_is_the_childs(fleet: Fleet, number: signal.Signa
         program.send_signal(number)
         program.wait(30)
         head = cluster.controller(term_above=1)
-        assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it said goodbye: nobody had to wait"
+        assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it left: nobody had to wait"
         wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 

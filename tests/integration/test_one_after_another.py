@@ -1,5 +1,5 @@
 """The original's walk, with real nodes and a real Redis: members go one after the other down to the
-last, which is in office alone; they return and follow; the last one goes, and another leads (R11).
+last, which is active alone; they return and follow; the last one goes, and another leads (R11).
 
 `pytest tests/integration/test_one_after_another.py --walks 10` takes each form ten times in a row.
 """
@@ -18,7 +18,7 @@ import zmq
 from tests.support.clusters import Cluster, Fleet, fleet_of
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Ballots, Board, TermWatch
+from tests.support.watches import Registry, StoredRound, TermWatch
 from zelect.client.query import Asker, NodeReport, ask_all, summary
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.system.clock import now_us
@@ -54,7 +54,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A node said that it was in office: at some moment after `asked_us` and before `at_us`."""
+    """A node said that it was active: at some moment after `asked_us` and before `at_us`."""
 
     asked_us: int
     at_us: int
@@ -62,8 +62,8 @@ class Claim:
     term: int
 
 
-class Offices:
-    """A thread that asks all nodes all the time who is in office; `stop` judges what they said."""
+class LeadershipIterator:
+    """A thread that asks all nodes all the time who is active; `stop` judges what they said."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -77,7 +77,7 @@ class Offices:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         asker, poller = Asker(self._cluster.name, self._cluster.addresses, context), zmq.Poller()
         asker.register(poller)
-        # A node is asked anew once it has answered, so it was asked after its answer before.
+        # A node is asked again once it has answered, so it was asked after its answer before.
         asked_us = dict.fromkeys(self._cluster.ids, 0)
         try:
             while not self._over.wait(0.02):
@@ -85,7 +85,7 @@ class Offices:
                 poller.poll(20)
                 asker.collect()
                 for node, report in asker.reports.items():
-                    if report.in_office:
+                    if report.active:
                         self.claims.append(Claim(asked_us[node], report.at_us, node, report.term))
                     asked_us[node] = report.at_us
                 asker.reports.clear()
@@ -97,7 +97,7 @@ class Offices:
     def look(self) -> None:
         """Wait until the nodes were asked once more."""
         before = self.looks
-        wait_until(lambda: self.looks > before + 1, what="another look at the offices")
+        wait_until(lambda: self.looks > before + 1, what="another look at the leaderships")
 
     def of(self, nodes: Iterable[int], since_us: int) -> list[Claim]:
         """What any of `nodes` claimed that was heard after `since_us`."""
@@ -105,7 +105,7 @@ class Offices:
         return [claim for claim in list(self.claims) if claim.id in wanted and claim.at_us > since_us]
 
     def stop(self) -> None:
-        """Fails when a term had two controllers (S1), or a node was in office after one of a newer
+        """Fails when a term had two controllers (S1), or a node was active after one of a newer
         term had been (S2)."""
         self._over.set()
         self._thread.join(30)
@@ -125,9 +125,9 @@ class Walk:
     """One walk of `cluster`: turns nodes off (`way`) and on, and looks after each step whether all
     that can be asked agree. `heads` holds each controller seen as (term, id)."""
 
-    def __init__(self, cluster: Cluster, board: Board, way: str) -> None:
-        self.cluster, self.board, self.way = cluster, board, way
-        self.offices, self.terms = Offices(cluster), TermWatch(board)
+    def __init__(self, cluster: Cluster, registry: Registry, way: str) -> None:
+        self.cluster, self.registry, self.way = cluster, registry, way
+        self.leaderships, self.terms = LeadershipIterator(cluster), TermWatch(registry)
         self.on: set[int] = set()
         self.heads: list[tuple[int, int]] = []
 
@@ -147,7 +147,7 @@ class Walk:
 
     def turn_on(self, *nodes: int) -> None:
         """Start `nodes` again, or thaw them; until they follow none of them may claim anything."""
-        self.offices.look()
+        self.leaderships.look()
         since_us = now_us()
         if self.way == "freeze":
             self.cluster.thaw(*nodes)
@@ -155,10 +155,10 @@ class Walk:
             self.cluster.start(*nodes)
         self.on.update(nodes)
         self.cluster.adapted(*self.on)
-        assert not self.offices.of(nodes, since_us), "one that returns claims nothing (R8)"
+        assert not self.leaderships.of(nodes, since_us), "one that returns claims nothing (R8)"
 
     def stays(self, members: Iterable[int] = ()) -> None:
-        """The controller of before is in office still, in the same term."""
+        """The controller of before is active still, in the same term."""
         head = self.cluster.adapted(*self.on, members=members)
         assert (head.term, head.id) == self.heads[-1], "nobody preempts a working controller"
         self._agreed(head)
@@ -177,35 +177,36 @@ class Walk:
 
     def _agreed(self, head: NodeReport) -> None:
         """The nodes, `status` and Redis say the same: exactly one controller, its id, its term."""
-        cluster, board = self.cluster, self.board
-        board.published(head)
-        wait_until(lambda: cluster.ask(head.id)["store"]["published_term"] == head.term, 20, what="it knows so, too")
+        cluster, registry = self.cluster, self.registry
+        registry.published(head)
+        wait_until(lambda: cluster.ask(head.id)["redis"]["published_term"] == head.term, 20, what="it knows so, too")
         # The frozen ones, which would only be waited for, are not asked; the dead ones refuse.
         asked = {node: cluster.addresses[node] for node in self.on | self._dead()}
         reports = ask_all(cluster.name, asked, 20.0, lambda some: set(some) >= self.on)
         assert set(reports) == self.on
-        assert [report.id for report in reports.values() if report.in_office] == [head.id]
+        assert [report.id for report in reports.values() if report.active] == [head.id]
         assert {report.role for node, report in reports.items() if node != head.id} <= {"follower"}
         assert {report.term for report in reports.values()} == {head.term}
         status = summary(cluster.name, asked, reports)
-        controller, record = status["controller"], board.record()
+        controller, record = status["controller"], registry.record()
         assert (controller["id"], controller["term"], controller["address"]) == (
             int(record["id"]),
             int(record["term"]),
             record["address"],
         )
-        assert (controller["id"], status["term"], status["store"]["published_term"]) == (head.id, head.term, head.term)
-        last = board.elections()[-1]
+        assert (controller["id"], status["term"], status["redis"]["published_term"]) == (head.id, head.term, head.term)
+        last = registry.elections()[-1]
         assert (last["id"], last["term"]) == (record["id"], record["term"])
         wait_until(
             lambda: (
-                {n for n, entry in board.nodes().items() if entry["role"] == "controller" and n in self.on} == {head.id}
+                {n for n, entry in registry.nodes().items() if entry["role"] == "controller" and n in self.on}
+                == {head.id}
             ),
             20,
             what="one controller among the nodes in Redis",
         )
         wait_until(
-            lambda: cluster.ask(head.id)["electorate"]["survives"] == len(self.on) - 1,
+            lambda: cluster.ask(head.id)["voters"]["survives"] == len(self.on) - 1,
             20,
             what=f"{len(self.on) - 1} more may fail, one after the other",
         )
@@ -214,23 +215,23 @@ class Walk:
         return set(self.cluster.ids) - self.cluster.running()
 
     def end(self) -> None:
-        """Nobody else was ever in office: so say all who asked, Redis, and the nodes' own logs."""
-        self.offices.stop()
+        """Nobody else was ever active: so say all who asked, Redis, and the nodes' own logs."""
+        self.leaderships.stop()
         self.terms.stop()
-        facts = [fact for node in self.cluster.ids for fact in self.cluster.events(node, "office_entered")]
+        facts = [fact for node in self.cluster.ids for fact in self.cluster.events(node, "became_active")]
         entered = sorted((fact["term"], fact["node"]) for fact in facts)
         assert entered == self.heads
-        assert {(claim.term, claim.id) for claim in self.offices.claims} <= set(self.heads)
+        assert {(claim.term, claim.id) for claim in self.leaderships.claims} <= set(self.heads)
         assert self.terms.seen == self.heads
-        assert [(int(one["term"]), int(one["id"])) for one in self.board.elections()] == self.heads
+        assert [(int(one["term"]), int(one["id"])) for one in self.registry.elections()] == self.heads
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", [3, 5])
 def test_the_walk(fleet: Fleet, server: RedisServer, size: int, way: str, number: int) -> None:
     cluster = fleet.cluster(range(1, size + 1), redis_url=server.url, timing=UNHURRIED)
-    ballots = Ballots(cluster)
-    walk = Walk(cluster, Board(server.url, cluster.name), way)
+    ballots = StoredRound(cluster)
+    walk = Walk(cluster, Registry(server.url, cluster.name), way)
     everybody = set(cluster.ids)
 
     walk.begin()
@@ -240,7 +241,7 @@ def test_the_walk(fleet: Fleet, server: RedisServer, size: int, way: str, number
         walk.off(node)
         walk.stays()
     walk.off(1)
-    assert walk.changes(members={1, 2}) == 2, "the last one is in office alone, with the witness"
+    assert walk.changes(members={1, 2}) == 2, "the last one is active alone, with the witness"
 
     walk.turn_on(*everybody - {2})
     walk.stays()

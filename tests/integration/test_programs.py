@@ -23,33 +23,33 @@ BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "sta
 BEGIN = """
 import asyncio, os, sys, time, zelect
 out = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-def say(office):
+def say(leadership):
     at_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-    os.write(out, f"{at_us} {office.node} {office.term}\\n".encode())
+    os.write(out, f"{at_us} {leadership.node} {leadership.term}\\n".encode())
 """
 THREAD = (
     BEGIN
     + """
-def job(office):
+def job(leadership):
     while True:
-        office.sleep(0.002)
-        say(office)
+        leadership.sleep(0.002)
+        say(leadership)
 with zelect.Node(sys.argv[1], process=len(sys.argv) > 3) as node:
-    for office in node.offices():
-        office.run(job, office)
+    for leadership in node.campaign():
+        leadership.run(job, leadership)
 """
 )
 COROUTINE = (
     BEGIN
     + """
-async def job(office):
+async def job(leadership):
     while True:
         await asyncio.sleep(0.002)
-        say(office)
+        say(leadership)
 async def main():
     async with zelect.Node(sys.argv[1]) as node:
-        async for office in node.offices():
-            await office.run(job(office))
+        async for leadership in node.campaign():
+            await leadership.run(job(leadership))
 asyncio.run(main())
 """
 )
@@ -117,7 +117,7 @@ def _kept(cluster: Cluster, out: Path, term: int) -> tuple[int, int, int]:
     return lines(out)[-1]
 
 
-def test_a_step_is_taken_only_in_office_and_cleaning_up_is_not_disturbed() -> None:
+def test_a_step_is_taken_only_active_and_cleaning_up_is_not_disturbed() -> None:
     lost, done = [False], list[str]()
 
     async def job() -> None:

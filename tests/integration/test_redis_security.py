@@ -21,21 +21,21 @@ from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.tls import Papers, papers, tls_proxy
 from tests.support.waiting import wait_until
-from tests.support.watches import Board
+from tests.support.watches import Registry
 from zelect.client.observer import Observer
-from zelect.core.effects import Depart, PublishNode, PublishOffice, WithdrawOffice, WitnessFound, WitnessLook
-from zelect.core.election_trace import Story
-from zelect.core.events import WitnessFounded, WitnessSeen
-from zelect.core.messages import Trigger
+from zelect.core.effects import Depart, PublishController, PublishNode, WithdrawController, WitnessCreate, WitnessLook
+from zelect.core.election_trace import ElectionTrace
+from zelect.core.events import WitnessCreated, WitnessSeen
+from zelect.core.messages import Reason
 from zelect.devcluster.bundled_server import RedisServer
-from zelect.redis.credentials import Access, AccessError
-from zelect.redis.registry_worker import Store, StoreState
+from zelect.redis.credentials import Credentials, CredentialsError
+from zelect.redis.registry_worker import RegistryState, RegistryWorker
 from zelect.redis.witness_worker import WitnessClient, WitnessEvent
 from zelect.system.clock import now_us
 
 SECRET = "hunter2-Zq%/#"
 RUNNING = PublishNode("follower", "running", 1)
-ROSTER = {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102", 3: "tcp://127.0.0.1:7103"}
+MEMBERS = {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102", 3: "tcp://127.0.0.1:7103"}
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def password_file(directory: Path, password: str = SECRET, mode: int = 0o600) ->
 
 @contextmanager
 def a_store(
-    url: str, access: Access | None = None, node: int = 1, incarnation: int = 1, **more: Any
-) -> Iterator[Store]:
+    url: str, credentials: Credentials | None = None, node: int = 1, incarnation: int = 1, **more: Any
+) -> Iterator[RegistryWorker]:
     with zmq.Context() as context:
         settings: dict[str, Any] = {"url": url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo"}
-        settings |= {"node": 1, "address": ROSTER[1], "incarnation": incarnation, "roster": ROSTER}
-        store = Store(context, **settings, access=access)
+        settings |= {"node": 1, "address": MEMBERS[1], "incarnation": incarnation, "configured": MEMBERS}
+        store = RegistryWorker(context, **settings, credentials=credentials)
         store.start()
         try:
             yield store
@@ -105,7 +105,7 @@ def a_store(
             store.close(0.2)
 
 
-def state_of(store: Store, word: str, up: bool | None = None) -> StoreState:
+def state_of(store: RegistryWorker, word: str, up: bool | None = None) -> RegistryState:
     """Have the entry written, again and again, until the state has `word` in its problem."""
     store.submit([RUNNING])
 
@@ -118,9 +118,9 @@ def state_of(store: Store, word: str, up: bool | None = None) -> StoreState:
     return store.state
 
 
-def office() -> PublishOffice:
+def leadership() -> PublishController:
     now = now_us()
-    return PublishOffice(9, now, now + 60_000_000, 0, Trigger.START, -1, Story(-1, -1, now, now, ()))
+    return PublishController(9, now, now + 60_000_000, 0, Reason.START, -1, ElectionTrace(-1, -1, now, now, ()))
 
 
 def answers_of(client: WitnessClient) -> list[WitnessEvent]:
@@ -144,29 +144,33 @@ def configure(cluster: Cluster, **keys: str | bool) -> None:
 # -- users --------------------------------------------------------------------------------
 
 
-def test_a_cluster_lives_fully_with_the_documented_rights(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
+def test_a_cluster_lives_fully_with_the_documented_permissions(
+    fleet: Fleet, server: RedisServer, tmp_path: Path
+) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     configure(cluster, username="zelect-node", password_file=password_file(tmp_path))
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", cluster.name))
-    board = Board(server.url, cluster.name)
-    with board.client.pubsub() as heard:
-        heard.subscribe(board.changes)
+    registry = Registry(server.url, cluster.name)
+    with registry.client.pubsub() as heard:
+        heard.subscribe(registry.changes)
         cluster.start()
         first = cluster.adapted(*cluster.ids)
-        board.published(first)
+        registry.published(first)
         cluster.kill(first.id)
         left = sorted(set(cluster.ids) - {first.id})
         second = cluster.adapted(*left)  # the witness is a member now
-        board.published(second)
-        assert [int(entry["term"]) for entry in board.elections()] == [first.term, second.term]
-        wait_until(lambda: board.nodes()[first.id]["status"] == "offline", what="the dead node's entry")
+        registry.published(second)
+        assert [int(entry["term"]) for entry in registry.elections()] == [first.term, second.term]
+        wait_until(lambda: registry.nodes()[first.id]["status"] == "offline", what="the dead node's entry")
         for node in left:
-            store = cluster.ask(node)["store"]
+            store = cluster.ask(node)["redis"]
             assert (store["state"], store["problem"]) == ("up", "")
         cluster.term(*left)
         assert [cluster.exit_code(node) for node in left] == [0, 0]
-        wait_until(lambda: not board.client.exists(board.key("controller"), board.key("nodes")), what="withdrawn")
+        wait_until(
+            lambda: not registry.client.exists(registry.key("controller"), registry.key("nodes")), what="withdrawn"
+        )
         said = [message["data"] for message in iter(lambda: heard.get_message(timeout=0.2), None)]
     texts = [json.loads(text) for text in said if isinstance(text, str)]
     assert {text["id"] for text in texts} >= {first.id, second.id, None}
@@ -210,8 +214,8 @@ def test_each_missing_command_is_named(server: RedisServer, tmp_path: Path, comm
     with admin_of(server) as admin:
         words = [word for word in documented("zelect-node", "demo") if word != f"+{command}"]
         admin.execute_command("ACL", "SETUSER", *words)
-    access = Access("zelect-node", password_file(tmp_path))
-    with a_store(server.url, access) as store:
+    credentials = Credentials("zelect-node", password_file(tmp_path))
+    with a_store(server.url, credentials) as store:
         problem = state_of(store, command).problem
         assert f"+{command}" in problem or f"run the '{command}' command" in problem
         others = {other for other in NODE_COMMANDS if re.search(rf"\+{other}\b", problem)}
@@ -219,7 +223,7 @@ def test_each_missing_command_is_named(server: RedisServer, tmp_path: Path, comm
         assert SECRET not in problem
         with admin_of(server) as admin:
             admin.execute_command("ACL", "SETUSER", "zelect-node", f"+{command}")
-        store.submit([office()])
+        store.submit([leadership()])
         wait_until(lambda: (store.pipe.poll(100) is not None and not store.receive() and store.state.up) or None)
 
 
@@ -229,7 +233,7 @@ def test_each_missing_key_is_named(server: RedisServer, tmp_path: Path, part: st
     with admin_of(server) as admin:
         words = [word for word in documented("zelect-node", "demo") if not word.startswith("~")]
         admin.execute_command("ACL", "SETUSER", *words, *keys)
-    with a_store(server.url, Access("zelect-node", password_file(tmp_path))) as store:
+    with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
         problem = state_of(store, f"~zelect:{{demo}}:{part}").problem
         assert "ACL SETUSER zelect-node ~zelect" in problem, "no command is said to be missing"
 
@@ -247,14 +251,14 @@ def test_other_keys_or_channels_are_named(server: RedisServer, tmp_path: Path, i
         kind = "&" if instead.startswith("&") else "~"
         words = [word for word in documented("zelect-node", "demo") if not word.startswith(kind)]
         admin.execute_command("ACL", "SETUSER", *words, instead)
-    with a_store(server.url, Access("zelect-node", password_file(tmp_path))) as store:
+    with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
         state_of(store, named)
 
 
-def test_rights_taken_away_later_are_named_too(server: RedisServer, tmp_path: Path) -> None:
+def test_permissions_taken_away_later_are_named_too(server: RedisServer, tmp_path: Path) -> None:
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"))
-        with a_store(server.url, Access("zelect-node", password_file(tmp_path))) as store:
+        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
             state_of(store, "", up=True)
             admin.execute_command("ACL", "SETUSER", "zelect-node", "-hset", "-xadd")
             assert "+hset" in state_of(store, "+xadd", up=False).problem
@@ -271,7 +275,7 @@ def test_the_documented_reader_reads_and_writes_nothing(server: RedisServer) -> 
         with reader, reader.pubsub() as heard:
             heard.subscribe("zelect:{demo}:changes")
             wait_until(lambda: heard.get_message(timeout=0.1))
-            store.submit([office(), RUNNING])
+            store.submit([leadership(), RUNNING])
             message = wait_until(lambda: heard.get_message(timeout=0.1), what="the change")
             assert json.loads(message["data"])["id"] == 1
             assert reader.hgetall("zelect:{demo}:controller")["term"] == "9"
@@ -298,12 +302,12 @@ def test_the_documented_reader_reads_and_writes_nothing(server: RedisServer) -> 
             assert admin.hget("zelect:{demo}:controller", "id") == "1"
 
 
-def test_an_observer_needs_the_readers_rights_only(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
+def test_an_observer_needs_the_readers_permissions_only(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,), redis_url=server.url, timing=CALM)
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-reader", cluster.name))
     cluster.start()
-    Board(server.url, cluster.name).published(cluster.controller())
+    Registry(server.url, cluster.name).published(cluster.controller())
     configure(cluster, username="zelect-reader", password_file=password_file(tmp_path))
     with Observer(cluster.conf(1)) as observer:
         seen = observer.controller()
@@ -323,7 +327,7 @@ def test_a_password_is_seen_nowhere(fleet: Fleet, server: RedisServer, tmp_path:
         configure(cluster, username="zelect-node", password_file=password_file(tmp_path, password))
         cluster.start()
         cluster.controller()
-        wait_until(lambda: cluster.ask(1)["store"]["problem"] not in ("", "not asked yet"), what="a problem")
+        wait_until(lambda: cluster.ask(1)["redis"]["problem"] not in ("", "not asked yet"), what="a problem")
         pid = cluster.ask(1)["pid"]
         seen = [Path(f"/proc/{pid}/cmdline").read_text(), json.dumps(cluster.ask(1)), cluster.log_of(1).read_text()]
         for arguments in (("--json",), ()):
@@ -341,18 +345,18 @@ def test_a_password_from_the_environment(server: RedisServer) -> None:
     name = "ZELECT_TEST_PASSWORD"
     os.environ[name] = SECRET
     try:
-        with a_store(server.url, Access("zelect-node", password_env=name)) as store:
+        with a_store(server.url, Credentials("zelect-node", password_env=name)) as store:
             assert state_of(store, "", up=True).problem == ""
     finally:
         del os.environ[name]
-    with a_store(server.url, Access("zelect-node", password_env=name)) as store:
+    with a_store(server.url, Credentials("zelect-node", password_env=name)) as store:
         assert f"redis.password_env: {name} is not set" in state_of(store, name, up=False).problem
 
 
 def test_a_changed_password_needs_no_restart(server: RedisServer, tmp_path: Path) -> None:
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"))
-        with a_store(server.url, Access("zelect-node", password_file(tmp_path))) as store:
+        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
             state_of(store, "", up=True)
             admin.execute_command("ACL", "SETUSER", "zelect-node", "resetpass", ">another")
             for client in admin.client_list():
@@ -438,43 +442,46 @@ def test_a_cluster_lives_behind_tls(fleet: Fleet, server: RedisServer, authority
         configure(cluster, ca_file=authority.ca_file, cert_file=own_cert, key_file=own_key)
         cluster.start()
         head = cluster.adapted(1, 2)  # the witness is a member
-        Board(server.url, cluster.name).published(head)
-        assert [cluster.ask(node)["store"]["problem"] for node in cluster.ids] == ["", ""]
+        Registry(server.url, cluster.name).published(head)
+        assert [cluster.ask(node)["redis"]["problem"] for node in cluster.ids] == ["", ""]
         cluster.kill(head.id)
         left = 3 - head.id
         second = cluster.settled(left, term_above=head.term)  # by the witness's vote
-        Board(server.url, cluster.name).published(second)
+        Registry(server.url, cluster.name).published(second)
         assert not cluster.events(left, "redis_unverified")
 
 
 def test_what_is_wrong_with_tls_is_named(server: RedisServer, authority: Papers, tmp_path: Path) -> None:
     cert, key = authority.issue("localhost")
     own_cert, own_key = authority.issue("node1")
-    stranger = papers(tmp_path / "stranger")
+    unknown = papers(tmp_path / "unrecognized")
     with tls_proxy(server.port, cert, key) as port, tls_proxy(server.port, cert, key, authority.ca_file) as strict:
         good, by_ip = f"rediss://localhost:{port}/0", f"rediss://127.0.0.1:{port}/0"
-        for url, access, word in (
-            (good, Access(), "redis.ca_file"),
-            (good, Access(ca_file=stranger.ca_file), "redis.ca_file"),
-            (by_ip, Access(ca_file=authority.ca_file), "is not for 127.0.0.1"),
-            (f"rediss://localhost:{strict}/0", Access(ca_file=authority.ca_file), "redis.cert_file"),
-            (f"rediss://localhost:{server.port}/0", Access(ca_file=authority.ca_file), "without TLS"),
+        for url, credentials, word in (
+            (good, Credentials(), "redis.ca_file"),
+            (good, Credentials(ca_file=unknown.ca_file), "redis.ca_file"),
+            (by_ip, Credentials(ca_file=authority.ca_file), "is not for 127.0.0.1"),
+            (f"rediss://localhost:{strict}/0", Credentials(ca_file=authority.ca_file), "redis.cert_file"),
+            (f"rediss://localhost:{server.port}/0", Credentials(ca_file=authority.ca_file), "without TLS"),
         ):
-            with a_store(url, access) as store:
+            with a_store(url, credentials) as store:
                 assert "TLS" in state_of(store, word, up=False).problem, url
-        for url, access in (
-            (good, Access(ca_file=authority.ca_file)),
-            (by_ip, Access(tls_verify=False)),
-            (f"rediss://localhost:{strict}/0", Access(ca_file=authority.ca_file, cert_file=own_cert, key_file=own_key)),
+        for url, credentials in (
+            (good, Credentials(ca_file=authority.ca_file)),
+            (by_ip, Credentials(tls_verify=False)),
+            (
+                f"rediss://localhost:{strict}/0",
+                Credentials(ca_file=authority.ca_file, cert_file=own_cert, key_file=own_key),
+            ),
         ):
-            with a_store(url, access) as store:
+            with a_store(url, credentials) as store:
                 assert state_of(store, "", up=True).problem == ""
 
 
 def test_the_witness_verifies_too(server: RedisServer, authority: Papers) -> None:
     cert, key = authority.issue("localhost")
     with tls_proxy(server.port, cert, key) as port, zmq.Context() as context:
-        for access, ready in ((Access(), False), (Access(ca_file=authority.ca_file), True)):
+        for credentials, ready in ((Credentials(), False), (Credentials(ca_file=authority.ca_file), True)):
             client = WitnessClient(
                 context,
                 url=f"rediss://localhost:{port}/0",
@@ -482,7 +489,7 @@ def test_the_witness_verifies_too(server: RedisServer, authority: Papers) -> Non
                 cluster="demo",
                 node=1,
                 incarnation=1,
-                access=access,
+                credentials=credentials,
             )
             client.start()
             try:
@@ -499,32 +506,32 @@ def test_an_unverified_server_is_warned_about(fleet: Fleet, server: RedisServer,
         cluster = fleet.cluster((1,), redis_url=f"rediss://127.0.0.1:{port}/0", timing=CALM)
         configure(cluster, tls_verify=False)
         cluster.start()
-        Board(server.url, cluster.name).published(cluster.controller())
+        Registry(server.url, cluster.name).published(cluster.controller())
         (warning,) = cluster.events(1, "redis_unverified")
         assert warning["level"] == "warning"
-        assert "redis.ca_file" in warning["mend"]
+        assert "redis.ca_file" in warning["fix"]
 
 
 def test_files_for_tls_are_looked_at_before_the_start(authority: Papers, tmp_path: Path) -> None:
     cert, key = authority.issue("node1")
     other_cert, _ = authority.issue("node2")
-    Access(ca_file=authority.ca_file, cert_file=cert, key_file=key).check(tls=True)
+    Credentials(ca_file=authority.ca_file, cert_file=cert, key_file=key).check(tls=True)
     noise = tmp_path / "noise.pem"
     noise.write_text("noise")
     noise.chmod(0o600)
     wide = tmp_path / "wide.key"
     wide.write_bytes(Path(key).read_bytes())
     wide.chmod(0o644)
-    for access, key_name, word in (
-        (Access(ca_file=str(tmp_path / "nowhere")), "ca_file", "No such file"),
-        (Access(ca_file=str(noise)), "ca_file", "no certificate"),
-        (Access(cert_file=str(noise), key_file=key), "cert_file", "PEM"),
-        (Access(cert_file=other_cert, key_file=key), "cert_file", "key values mismatch"),
-        (Access(cert_file=cert, key_file=str(wide)), "key_file", f"chmod 600 {wide}"),
-        (Access(cert_file=cert, key_file=str(tmp_path / "nowhere")), "key_file", "No such file"),
+    for credentials, key_name, word in (
+        (Credentials(ca_file=str(tmp_path / "nowhere")), "ca_file", "No such file"),
+        (Credentials(ca_file=str(noise)), "ca_file", "no certificate"),
+        (Credentials(cert_file=str(noise), key_file=key), "cert_file", "PEM"),
+        (Credentials(cert_file=other_cert, key_file=key), "cert_file", "key values mismatch"),
+        (Credentials(cert_file=cert, key_file=str(wide)), "key_file", f"chmod 600 {wide}"),
+        (Credentials(cert_file=cert, key_file=str(tmp_path / "nowhere")), "key_file", "No such file"),
     ):
-        with pytest.raises(AccessError, match=f"^redis.{key_name}: ") as caught:
-            access.check(tls=True)
+        with pytest.raises(CredentialsError, match=f"^redis.{key_name}: ") as caught:
+            credentials.check(tls=True)
         assert word in str(caught.value)
 
 
@@ -549,7 +556,7 @@ def entry(address: str, incarnation: int = 1, status: str = "running") -> str:
 
 def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -> None:
     nodes, controller = "zelect:{demo}:nodes", "zelect:{demo}:controller"
-    record = {"id": "2", "term": "1", "address": ROSTER[2], "since_ms": "0", "incarnation": "1"}
+    record = {"id": "2", "term": "1", "address": MEMBERS[2], "since_ms": "0", "incarnation": "1"}
     with admin_of(server) as admin:
         for name, text in (("4", entry("tcp://10.0.0.4:7101")), ("2", entry("tcp://10.0.0.2:7101"))):
             admin.delete(nodes)
@@ -562,7 +569,7 @@ def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -
         for changes in (
             {"address": "tcp://10.0.0.2:7101"},
             {"id": "9"},
-            {"id": "1", "address": ROSTER[1], "incarnation": "5"},
+            {"id": "1", "address": MEMBERS[1], "incarnation": "5"},
         ):
             admin.delete(controller)
             admin.hset(controller, mapping=record | changes)
@@ -570,11 +577,13 @@ def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -
                 assert "give each its own cluster.name" in state_of(store, "another cluster named demo").problem
         admin.delete(controller, nodes)
         admin.hset(controller, mapping=record)
-        admin.hset(nodes, "2", entry(ROSTER[2]))
+        admin.hset(nodes, "2", entry(MEMBERS[2]))
         admin.hset(nodes, "9", entry("tcp://10.0.0.9:7101", status="offline"))
         admin.hset(nodes, "8", "garbage")
         with a_store(server.url, incarnation=3) as store:
-            assert state_of(store, "", up=True).problem == "", "members, those who left, and garbage are no strangers"
+            assert state_of(store, "", up=True).problem == "", (
+                "members, those who left, and garbage are no unknown clients"
+            )
 
 
 def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> None:
@@ -583,10 +592,10 @@ def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> Non
         assert state_of(one, "", up=True).problem == ""
         assert state_of(other, "", up=True).problem == ""
         with admin_of(server) as admin:
-            # What the other one wrote stands; the first one looks before it writes anew.
+            # What the other one wrote stands; the first one looks before it writes again.
             admin.execute_command("ACL", "SETUSER", "default", "-pexpire")
             try:
-                one.submit([office()])
+                one.submit([leadership()])
                 wait_until(
                     lambda: (
                         one.pipe.poll(100) is not None
@@ -614,7 +623,7 @@ def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServe
     clusters[1].controller()
 
     def told(cluster: Cluster) -> bool:
-        return "own cluster.name" in cluster.ask(1)["store"]["problem"]
+        return "own cluster.name" in cluster.ask(1)["redis"]["problem"]
 
     wait_until(lambda: any(told(cluster) for cluster in clusters), 30, what="a warning in the status")
     (loud,) = [cluster for cluster in clusters if told(cluster)][:1]
@@ -631,25 +640,25 @@ def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
         )  # fmt: skip
         rival.start()
         try:
-            rival.submit([WitnessFound("theirs", 1000, (5, 1000, 1))])
-            assert isinstance(answers_of(rival)[0], WitnessFounded)
+            rival.submit([WitnessCreate("theirs", 1000, (5, 1000, 1))])
+            assert isinstance(answers_of(rival)[0], WitnessCreated)
         finally:
             rival.close()
     cluster.start()
     head = cluster.controller()
-    wait_until(lambda: "witness memory" in cluster.ask(head.id)["store"]["problem"], 30, what="the warning")
+    wait_until(lambda: "witness memory" in cluster.ask(head.id)["redis"]["problem"], 30, what="the warning")
     (told, *_) = cluster.events(head.id, "witness_troubled")
     assert told["level"] == "warning"
     assert "own cluster.name" in told["problem"]
 
 
-def test_withdrawal_needs_its_rights_at_the_start(server: RedisServer, tmp_path: Path) -> None:
+def test_withdrawal_needs_its_permissions_at_the_start(server: RedisServer, tmp_path: Path) -> None:
     """What is used at the end only is missed at the start."""
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"), "-hdel", "-hgetall")
-        with a_store(server.url, Access("zelect-node", password_file(tmp_path))) as store:
+        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
             problem = state_of(store, "ACL SETUSER zelect-node +hdel +hgetall", up=True).problem
             assert "docs/security.md" in problem
             admin.execute_command("ACL", "SETUSER", "zelect-node", "+hdel", "+hgetall")
-            store.submit([WithdrawOffice(9, "leaving"), Depart(True)])
+            store.submit([WithdrawController(9, "leaving"), Depart(True)])
             wait_until(lambda: not admin.exists("zelect:{demo}:nodes"), what="departed")

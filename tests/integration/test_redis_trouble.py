@@ -16,7 +16,7 @@ from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, ze
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Board, TermWatch
+from tests.support.watches import Registry, TermWatch
 from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
 
@@ -44,22 +44,22 @@ def start_again(server: RedisServer) -> None:
 class Trouble:
     """What happens to Redis, how it ends, and a word of what the nodes must say of it."""
 
-    begin: Callable[[RedisServer, Board], object]
-    end: Callable[[RedisServer, Board], object]
+    begin: Callable[[RedisServer, Registry], object]
+    end: Callable[[RedisServer, Registry], object]
     word: str
 
 
 TROUBLES = {
-    "killed": Trouble(lambda server, board: server.kill(), lambda server, board: start_again(server), "refused"),
-    "hung": Trouble(lambda server, board: server.freeze(), lambda server, board: server.thaw(), "time-out"),
+    "killed": Trouble(lambda server, registry: server.kill(), lambda server, registry: start_again(server), "refused"),
+    "hung": Trouble(lambda server, registry: server.freeze(), lambda server, registry: server.thaw(), "time-out"),
     "full": Trouble(
-        lambda server, board: board.client.config_set("maxmemory", 1),
-        lambda server, board: board.client.config_set("maxmemory", 0),
+        lambda server, registry: registry.client.config_set("maxmemory", 1),
+        lambda server, registry: registry.client.config_set("maxmemory", 0),
         "OOM",
     ),
     "read-only": Trouble(
-        lambda server, board: board.client.replicaof("127.0.0.1", free_port()),
-        lambda server, board: board.client.replicaof("no", "one"),
+        lambda server, registry: registry.client.replicaof("127.0.0.1", free_port()),
+        lambda server, registry: registry.client.replicaof("no", "one"),
         "READONLY",
     ),
 }
@@ -69,7 +69,7 @@ def says_down(cluster: Cluster, node: int, word: str) -> None:
     """Wait until `node` says that Redis is down, and why."""
 
     def said() -> bool:
-        store = cluster.ask(node).get("store", {})
+        store = cluster.ask(node).get("redis", {})
         return store.get("state") == "down" and word in store.get("problem", "")
 
     wait_until(said, 20, what=f"node {node} says Redis is down: {word}")
@@ -77,39 +77,39 @@ def says_down(cluster: Cluster, node: int, word: str) -> None:
 
 
 def status(cluster: Cluster) -> dict[str, Any]:
-    """What `zelect status --json` prints while somebody is in office."""
+    """What `zelect status --json` prints while somebody is active."""
     done = zelect("status", "-c", cluster.conf(cluster.ids[0]), "--json", "--timeout", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     state: dict[str, Any] = json.loads(done.stdout)
     return state
 
 
-def right_again(cluster: Cluster, board: Board, head: NodeReport) -> None:
-    board.published(head)
+def right_again(cluster: Cluster, registry: Registry, head: NodeReport) -> None:
+    registry.published(head)
     wait_until(
-        lambda: {node for node, entry in board.nodes().items() if entry["status"] == "running"} >= cluster.running(),
+        lambda: {node for node, entry in registry.nodes().items() if entry["status"] == "running"} >= cluster.running(),
         20,
         what="every node's entry",
     )
     wait_until(
-        lambda: all(cluster.ask(node)["store"]["state"] == "up" for node in cluster.running()), 20, what="store up"
+        lambda: all(cluster.ask(node)["redis"]["state"] == "up" for node in cluster.running()), 20, what="store up"
     )
-    assert cluster.ask(head.id)["store"]["published_term"] == head.term
+    assert cluster.ask(head.id)["redis"]["published_term"] == head.term
 
 
 @pytest.mark.parametrize("kind", TROUBLES)
 def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: str) -> None:
     trouble = TROUBLES[kind]
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     first = cluster.settled()
-    right_again(cluster, board, first)
-    watch = TermWatch(board)
-    trouble.begin(server, board)
+    right_again(cluster, registry, first)
+    watch = TermWatch(registry)
+    trouble.begin(server, registry)
     says_down(cluster, first.id, trouble.word)
     state = status(cluster)
-    store = state["store"]
+    store = state["redis"]
     assert (store["url"], store["state"], store["published_term"]) == (server.url, "down", first.term)
     assert trouble.word in store["problem"]
 
@@ -119,13 +119,13 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
     cluster.start(first.id)
     assert cluster.settled().term == second.term, "a node starts without Redis, too"
     cluster.term(second.id)
-    assert cluster.exit_code(second.id) == 0, "a goodbye does not wait for Redis"
+    assert cluster.exit_code(second.id) == 0, "a graceful leave does not wait for Redis"
     third = cluster.settled(*set(cluster.ids) - {second.id}, term_above=second.term)
 
-    trouble.end(server, board)
-    right_again(cluster, board, third)
-    assert cluster.settled(*cluster.running()).term == third.term, "the return of Redis changes nothing in office"
-    terms = [int(election["term"]) for election in board.elections()]
+    trouble.end(server, registry)
+    right_again(cluster, registry, third)
+    assert cluster.settled(*cluster.running()).term == third.term, "the return of Redis changes nothing active"
+    terms = [int(election["term"]) for election in registry.elections()]
     assert terms == sorted(set(terms))
     assert terms[-1] == third.term
     watch.stop()
@@ -133,14 +133,14 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
 
 def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisServer) -> None:
     # Faster than calm: a node that was just restarted votes only after an election timeout (R4).
-    # The roster votes: a witness that is flushed all the time would be a stranger all the time.
+    # The members votes: a witness that is flushed all the time would be an unknown client all the time.
     timing = {**CALM, "lease_ms": 1200, "election_timeout_ms": 1500}
     cluster = fleet.cluster(redis_url=server.url, timing=timing, quorum="static")
-    board = Board(server.url, cluster.name)
-    watch, over = TermWatch(board), threading.Event()
+    registry = Registry(server.url, cluster.name)
+    watch, over = TermWatch(registry), threading.Event()
 
     def flush() -> None:
-        client = Board(server.url, cluster.name).client
+        client = Registry(server.url, cluster.name).client
         while not over.wait(0.03):
             client.flushall()
 
@@ -157,28 +157,28 @@ def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisSer
     finally:
         over.set()
         thread.join()
-    right_again(cluster, board, head)
-    board.client.flushall()
-    right_again(cluster, board, head)
-    assert cluster.in_office() is not None
+    right_again(cluster, registry, head)
+    registry.client.flushall()
+    right_again(cluster, registry, head)
+    assert cluster.active() is not None
     watch.stop()
 
 
 def test_a_restored_old_dump_is_overwritten(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
-    board = Board(server.url, cluster.name)
+    registry = Registry(server.url, cluster.name)
     cluster.start()
     first = cluster.settled()
-    right_again(cluster, board, first)
+    right_again(cluster, registry, first)
     parts = ("controller", "nodes", "elections")
-    dumps = {part: board.client_bytes.dump(board.key(part)) for part in parts}
+    dumps = {part: registry.client_bytes.dump(registry.key(part)) for part in parts}
     cluster.kill(first.id)
     second = cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
-    right_again(cluster, board, second)
+    right_again(cluster, registry, second)
     for part in parts:
-        board.client_bytes.restore(board.key(part), 0, dumps[part], replace=True)
-    right_again(cluster, board, second)
-    left = board.client.pttl(board.key("controller"))
+        registry.client_bytes.restore(registry.key(part), 0, dumps[part], replace=True)
+    right_again(cluster, registry, second)
+    left = registry.client.pttl(registry.key("controller"))
     assert left > 0, "it expires again"
 
 
@@ -190,7 +190,7 @@ def test_wrong_password(fleet: Fleet, tmp_path: Path) -> None:
         head = cluster.settled()
         for node in cluster.ids:
             says_down(cluster, node, "WRONGPASS")
-            assert "redis.url" in cluster.ask(node)["store"]["problem"], "names the mend"
+            assert "redis.url" in cluster.ask(node)["redis"]["problem"], "names the fix"
             assert "wrongOne" not in json.dumps(cluster.ask(node))
             assert "wrongOne" not in cluster.log_of(node).read_text()
         assert "wrongOne" not in json.dumps(status(cluster))
@@ -208,7 +208,7 @@ def test_unreachable_at_the_start_and_there_later(fleet: Fleet, tmp_path: Path) 
         says_down(cluster, node, "refused")
     try:
         start_again(server)
-        right_again(cluster, Board(server.url, cluster.name), head)
+        right_again(cluster, Registry(server.url, cluster.name), head)
     finally:
         server.stop()
 
@@ -220,7 +220,7 @@ def test_no_redis_configured(fleet: Fleet) -> None:
     for node in cluster.ids:
         says_down(cluster, node, "not configured")
     none = {"url": "", "state": "down", "published_term": None, "problem": "not configured"}
-    assert status(cluster)["store"] == none
+    assert status(cluster)["redis"] == none
     cluster.kill(head.id)
     second = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
     cluster.term(second.id)
@@ -232,11 +232,11 @@ def test_two_clusters_share_a_redis_without_meeting(fleet: Fleet, server: RedisS
     other = fleet.cluster(redis_url=server.url, timing=CALM)
     one.start()
     first = one.settled()
-    right_again(one, Board(server.url, one.name), first)
+    right_again(one, Registry(server.url, one.name), first)
     other.start()
     second = other.settled()
-    right_again(other, Board(server.url, other.name), second)
+    right_again(other, Registry(server.url, other.name), second)
     one.term(*one.ids)
     assert [one.exit_code(node) for node in one.ids] == [0, 0, 0]
-    holds_for(lambda: Board(server.url, other.name).names(second), 0.5, "the other cluster's record")
-    assert not Board(server.url, one.name).nodes()
+    holds_for(lambda: Registry(server.url, other.name).names(second), 0.5, "the other cluster's record")
+    assert not Registry(server.url, one.name).nodes()

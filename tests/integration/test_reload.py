@@ -79,7 +79,7 @@ def linked(cluster: Cluster) -> bool:
 
 
 def test_all_keys_change_wherever_the_nodes_run(fleet: Fleet, tmp_path: Path) -> None:
-    """The command in office goes on, undisturbed, while every key of the cluster is replaced."""
+    """The command active goes on, undisturbed, while every key of the cluster is replaced."""
     cluster, out = fleet.cluster(secure=True, timing=CALM), tmp_path / "out"
     run(cluster, 1, out)
     program(cluster, 2, "listens")

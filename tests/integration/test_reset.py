@@ -1,4 +1,4 @@
-"""The operator's last resort, with real nodes: `zelect electorate reset` founds a lost electorate anew,
+"""The operator's last resort, with real nodes: `zelect members reset` founds a lost voters again,
 nodes of the old one are refused until they are told to join, and then they follow and vote (R11)."""
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def cluster(request: pytest.FixtureRequest, fleet: Fleet, server: RedisServer) -
 
 
 def reset(cluster: Cluster, *arguments: str | int, typed: str = "") -> subprocess.CompletedProcess[str]:
-    return zelect("electorate", "-c", cluster.conf(1), "reset", *arguments, typed=typed)
+    return zelect("members", "-c", cluster.conf(1), "reset", *arguments, typed=typed)
 
 
-def electorate(cluster: Cluster, node: int) -> dict[str, Any]:
-    found: dict[str, Any] = cluster.ask(node).get("electorate", {})
+def voters(cluster: Cluster, node: int) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.ask(node).get("voters", {})
     return found
 
 
@@ -61,83 +61,83 @@ def lost(cluster: Cluster, *left: int) -> NodeReport:
     cluster.start()
     head = cluster.settled()
     cluster.kill(*set(cluster.ids) - set(left))
-    wait_until(lambda: cluster.in_office(0.05) is None, 20, what="out of office")
+    wait_until(lambda: cluster.active(0.05) is None, 20, what="not active")
     return head
 
 
-def founded(done: subprocess.CompletedProcess[str]) -> int:
-    """The foundation that a reset printed."""
+def new_witness(done: subprocess.CompletedProcess[str]) -> int:
+    """The generation that a reset printed."""
     assert done.returncode == 0, done.stderr
-    said = re.search(r"founded anew: foundation (\d+) ", done.stdout)
+    said = re.search(r"founded again: generation (\d+) ", done.stdout)
     assert said is not None, done.stdout
-    assert f"zelect electorate reset --join {said[1]} NODE..." in done.stdout, "what to tell the others"
+    assert f"zelect members reset --join {said[1]} NODE..." in done.stdout, "what to tell the others"
     return int(said[1])
 
 
-def refused(cluster: Cluster, node: int, foundation: int) -> None:
-    """`node` of the old foundation gets nowhere, and its log says how it would."""
-    how = f"zelect electorate reset --join {foundation} {node}"
+def refused(cluster: Cluster, node: int, generation: int) -> None:
+    """`node` of the old generation gets nowhere, and its log says how it would."""
+    how = f"zelect members reset --join {generation} {node}"
     wait_until(lambda: how in cluster.log_of(node).read_text(), 20, what=f"node {node} is told how")
     holds_for(
-        lambda: electorate(cluster, node)["foundation"] == 0 and not cluster.ask(node)["in_office"],
+        lambda: voters(cluster, node)["generation"] == 0 and not cluster.ask(node)["active"],
         SEVERAL_S,
         "it neither follows nor leads",
     )
     assert cluster.ask(node)["controller"] is None
-    assert cluster.counters(node)["refused_other_foundation"] > 0
+    assert cluster.counters(node)["refused_other_generation"] > 0
 
 
-def has(cluster: Cluster, foundation: int, *members: int) -> None:
-    """All `members` follow one of them in `foundation`, and make up its electorate."""
+def has(cluster: Cluster, generation: int, *members: int) -> None:
+    """All `members` follow one of them in `generation`, and make up its voters."""
     wait_until(
         lambda: all(
-            (one.get("foundation"), one.get("members")) == (foundation, list(members))
-            for one in (electorate(cluster, node) for node in members)
+            (one.get("generation"), one.get("members")) == (generation, list(members))
+            for one in (voters(cluster, node) for node in members)
         ),
         40,
-        what=f"foundation {foundation} has {members}",
+        what=f"generation {generation} has {members}",
     )
     cluster.settled(*members)
 
 
-def test_what_was_lost_is_founded_anew_and_the_old_ones_follow_when_told(cluster: Cluster) -> None:
+def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Cluster) -> None:
     head = lost(cluster, 3)
-    foundation = founded(reset(cluster, 3, typed=f"{cluster.name}\n"))
+    generation = new_witness(reset(cluster, 3, typed=f"{cluster.name}\n"))
     new = cluster.controller(term_above=head.term)
     assert new.id == 3
-    assert (new.foundation, new.members) == (foundation, (3,))
+    assert (new.generation, new.members) == (generation, (3,))
 
     cluster.start(1)
-    refused(cluster, 1, foundation)
-    assert cluster.controller().term == new.term, "it does not disturb the new electorate either"
-    assert electorate(cluster, 3)["members"] == [3]
-    joined = reset(cluster, "--join", foundation, "--yes-i-know", 1)
+    refused(cluster, 1, generation)
+    assert cluster.controller().term == new.term, "it does not disturb the new voters either"
+    assert voters(cluster, 3)["members"] == [3]
+    joined = reset(cluster, "--join", generation, "--yes-i-know", 1)
     assert joined.returncode == 0, joined.stderr
-    assert f"node 1 joined foundation {foundation}" in joined.stdout
-    has(cluster, foundation, 1, 3)
+    assert f"node 1 joined generation {generation}" in joined.stdout
+    has(cluster, generation, 1, 3)
 
     cluster.start(2)
-    refused(cluster, 2, foundation)
-    assert reset(cluster, "--join", foundation, 2, typed=f"{cluster.name}\n").returncode == 0
-    has(cluster, foundation, 1, 2, 3)
+    refused(cluster, 2, generation)
+    assert reset(cluster, "--join", generation, 2, typed=f"{cluster.name}\n").returncode == 0
+    has(cluster, generation, 1, 2, 3)
 
     before = cluster.settled()
     cluster.kill(before.id)
     after = cluster.settled(*set(cluster.ids) - {before.id}, term_above=before.term)
-    assert after.foundation == foundation, "they vote in it"
+    assert after.generation == generation, "they vote in it"
 
 
 @pytest.mark.parametrize("quorum", ["dynamic", "static"])
-def test_a_foundation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
+def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=UNHURRIED, quorum=quorum)
     head = lost(cluster, 4, 5)
-    foundation = founded(reset(cluster, 4, 5, "--yes-i-know"))
-    has(cluster, foundation, 4, 5)
+    generation = new_witness(reset(cluster, 4, 5, "--yes-i-know"))
+    has(cluster, generation, 4, 5)
     term = cluster.settled(4, 5, term_above=head.term).term
     cluster.kill(4, 5)
     cluster.start(1, 4, 5)
-    assert cluster.settled(4, 5, term_above=term).foundation == foundation
-    refused(cluster, 1, foundation)
+    assert cluster.settled(4, 5, term_above=term).generation == generation
+    refused(cluster, 1, generation)
 
 
 def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
@@ -147,33 +147,33 @@ def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
         assert done.returncode == 2, (typed, done)
         assert "nothing was changed" in done.stderr
         assert done.stdout == ""
-        assert f"founds the electorate of {cluster.name} anew with 3." in done.stderr
+        assert f"founds the voters of {cluster.name} again with 3." in done.stderr
         assert "(1, 2) still runs somewhere" in done.stderr, "whom to make sure of"
-        assert "two controllers may be in office at once" in done.stderr
-    assert electorate(cluster, 3)["foundation"] == 0
-    assert not cluster.events(3, "electorate_founded")
+        assert "two controllers may be active at once" in done.stderr
+    assert voters(cluster, 3)["generation"] == 0
+    assert not cluster.events(3, "voters_reset")
 
 
-def test_nothing_is_founded_while_somebody_is_in_office(cluster: Cluster) -> None:
+def test_nothing_is_created_while_somebody_is_active(cluster: Cluster) -> None:
     cluster.start()
     head = cluster.settled()
     done = reset(cluster, 1, 2, 3, "--yes-i-know")
     assert done.returncode == 1
-    assert f"node {head.id} is in office (term {head.term}): nothing is lost, nothing was changed" in done.stderr
+    assert f"node {head.id} is active (term {head.term}): nothing is lost, nothing was changed" in done.stderr
     assert cluster.settled().term == head.term
-    assert {electorate(cluster, node)["foundation"] for node in cluster.ids} == {0}
+    assert {voters(cluster, node)["generation"] for node in cluster.ids} == {0}
 
 
-def test_a_foundation_that_nobody_is_in_or_that_is_its_own_is_not_joined(cluster: Cluster) -> None:
+def test_a_generation_that_nobody_is_in_or_that_is_its_own_is_not_joined(cluster: Cluster) -> None:
     lost(cluster, 3)
     done = reset(cluster, "--join", 7, "--yes-i-know", 3)
     assert done.returncode == 1
-    assert "no node that answers is in foundation 7" in done.stderr
-    assert electorate(cluster, 3)["foundation"] == 0
-    foundation = founded(reset(cluster, 3, "--yes-i-know"))
-    again = reset(cluster, "--join", foundation, "--yes-i-know", 3)
+    assert "no node that answers is in generation 7" in done.stderr
+    assert voters(cluster, 3)["generation"] == 0
+    generation = new_witness(reset(cluster, 3, "--yes-i-know"))
+    again = reset(cluster, "--join", generation, "--yes-i-know", 3)
     assert again.returncode == 1
-    assert f"node 3 refused: this node is in foundation {foundation}" in again.stderr
+    assert f"node 3 refused: this node is in generation {generation}" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -197,15 +197,15 @@ def test_bad_usage(fleet: Fleet, arguments: list[str | int], said: str) -> None:
 
 
 def test_without_a_configuration(tmp_path: Path) -> None:
-    assert zelect("electorate", "-c", tmp_path / "none.toml", "reset", "--yes-i-know", 1).returncode == 2
-    assert zelect("electorate", "--dir", tmp_path, "reset", "--yes-i-know", 1).returncode == 2
-    assert zelect("electorate", "-c", "a", "--dir", "b", "reset", 1).returncode == 2
+    assert zelect("members", "-c", tmp_path / "none.toml", "reset", "--yes-i-know", 1).returncode == 2
+    assert zelect("members", "--dir", tmp_path, "reset", "--yes-i-know", 1).returncode == 2
+    assert zelect("members", "-c", "a", "--dir", "b", "reset", 1).returncode == 2
 
 
 def test_its_help_needs_no_cluster() -> None:
-    done = zelect("electorate", "reset", "--help")
+    done = zelect("members", "reset", "--help")
     assert done.returncode == 0
-    assert "Found a lost electorate anew" in done.stdout
+    assert "Found a lost voters again" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -216,10 +216,10 @@ def test_who_does_not_answer_can_not_be_told(fleet: Fleet, arguments: list[str |
     assert "does not answer: start it first" in done.stderr
 
 
-def test_founding_with_one_that_is_down_changes_nobody(fleet: Fleet) -> None:
+def test_reset_with_one_that_is_down_changes_nobody(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=UNHURRIED)
     lost(cluster, 3)
     done = reset(cluster, "--yes-i-know", 2, 3)
     assert done.returncode == 5
     assert "node 2 does not answer" in done.stderr
-    assert electorate(cluster, 3)["foundation"] == 0
+    assert voters(cluster, 3)["generation"] == 0

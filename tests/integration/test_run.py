@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
 
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 300, "down_after_ms": 4000}
-"""Timings at which a busy machine costs no office."""
+"""Timings at which a busy machine costs no leadership."""
 
 WORKS = """
 import os, signal, subprocess, sys, time
@@ -119,7 +119,7 @@ def gone(pid: int) -> bool:
     return True
 
 
-def guard_of(stage: Stage, node: int) -> psutil.Process:
+def watchdog_of(stage: Stage, node: int) -> psutil.Process:
     return psutil.Process(stage.cluster.processes[node].pid).children()[0]
 
 
@@ -129,14 +129,14 @@ def test_a_killed_supervisor_takes_everything_along_before_the_next_command_begi
     first = stage.begun(1)
     stage.cluster.settled()
     (grandchild,) = [row[3] for row in stage.lines("grandchild")]
-    guard = guard_of(stage, 1)
+    watchdog = watchdog_of(stage, 1)
     killed_us = now_us()
     stage.cluster.kill(1)
     second = stage.begun(2, term_above=first[2])
     assert gone(first[3])
     assert gone(grandchild), "a session of its own is no way out"
     assert second[0] - killed_us < BUSY["lease_ms"] * 1000, "its death was proven: nobody waited for promises"
-    wait_until(lambda: not guard.is_running())
+    wait_until(lambda: not watchdog.is_running())
     stage.cluster.term(2, 3)
     assert (stage.cluster.exit_code(2), stage.cluster.exit_code(3)) == (0, 0)
     stage.check()
@@ -173,12 +173,12 @@ def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(flee
     stage.cluster.thaw(1)
 
 
-def test_one_sweep_of_the_guard_reaches_every_generation() -> None:
+def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
     program = """if True:
         import os, time
         from zelect.jobs.process_tree import adopt_orphans
         from zelect.jobs.watchdog import Guard, below
-        adopt_orphans()  # as the guard does
+        adopt_orphans()  # as the watchdog does
         for depth in range(20):
             if os.fork():
                 break
@@ -221,7 +221,7 @@ def test_a_command_that_ignores_term_is_killed_before_the_lease_ends(fleet: Flee
 
 
 def _newer(cluster: Cluster, term: int) -> bool:
-    head = cluster.in_office()
+    head = cluster.active()
     return head is not None and head.term > term
 
 
@@ -251,7 +251,7 @@ def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str,
     to = 3 if head.id != 3 else 2
 
     def fit() -> bool:
-        peers = {peer.id: peer.unfit for peer in stage.cluster.controller().others}
+        peers = {peer.id: peer.ineligible for peer in stage.cluster.controller().others}
         return not peers[to]
 
     wait_until(fit)
@@ -263,14 +263,14 @@ def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str,
     stage.check()
 
 
-def test_a_killed_guard_ends_the_command_and_the_run(fleet: Fleet) -> None:
+def test_a_killed_watchdog_ends_the_command_and_the_run(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster((1,), timing=BUSY))
     stage.start(1)
     first = stage.begun(1)
-    guard_of(stage, 1).kill()
+    watchdog_of(stage, 1).kill()
     assert stage.cluster.exit_code(1) == 1
     assert gone(first[3])
-    assert "the guard of the command has died" in stage.cluster.log_of(1).read_text()
+    assert "the watchdog of the command has died" in stage.cluster.log_of(1).read_text()
 
 
 def test_a_command_that_fails_is_started_again_later_and_later(fleet: Fleet) -> None:
@@ -282,9 +282,9 @@ def test_a_command_that_fails_is_started_again_later_and_later(fleet: Fleet) -> 
     assert gaps_ms[0] >= 100
     assert gaps_ms[1] >= 200
     assert gaps_ms[2] >= 400
-    assert {row[2] for row in stage.lines()} == {1}, "one term of office"
+    assert {row[2] for row in stage.lines()} == {1}, "one term of leadership"
     stage.cluster.term(1)
-    assert stage.cluster.exit_code(1) in (3, 7, 143), "by itself, or told to while it began anew"
+    assert stage.cluster.exit_code(1) in (3, 7, 143), "by itself, or told to while it began again"
 
 
 @pytest.mark.parametrize(("restart", "code"), [("never", 3), ("on-failure", 0)])
@@ -295,14 +295,14 @@ def test_a_command_that_is_done_ends_the_run_where_its_code_is_asked_for(fleet: 
     assert done.returncode == code, done.stderr
 
 
-def test_without_that_it_stays_and_runs_in_the_next_office(fleet: Fleet) -> None:
+def test_without_that_it_stays_and_runs_in_the_next_leadership(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster((1, 2), timing=BUSY, quorum="static"))
     stage.start(1, options=("--restart", "never"), words=("fails",))
     stage.cluster.start(2)
     first = stage.begun(1)
     stage.cluster.settled()
     stage.cluster.freeze(2)
-    wait_until(lambda: not (stage.cluster.ask(1) or {"in_office": True})["in_office"])
+    wait_until(lambda: not (stage.cluster.ask(1) or {"active": True})["active"])
     stage.cluster.thaw(2)
     head = stage.cluster.controller(term_above=first[2])
     assert len(stage.lines("begins")) == (2 if head.id == 1 else 1)
@@ -317,10 +317,10 @@ def test_arguments_and_environment_reach_the_command_untouched(fleet: Fleet) -> 
     words = ("--json", "-c", "a b", "--", "", "$HOME", "ü")
     done = zelect("run", "-c", cluster.conf(1), "--child-exit-code", "--", sys.executable, "-c", show, *words)
     assert done.returncode == 0, done.stderr
-    guard, _, shown = done.stdout.partition(" ")
+    watchdog, _, shown = done.stdout.partition(" ")
     expected = {
         "ZELECT_CONTROLLER": "1",
-        "ZELECT_GUARD": guard,
+        "ZELECT_WATCHDOG": watchdog,
         "ZELECT_LEASE_MS": "400",
         "ZELECT_NODE": "1",
         "ZELECT_PREVIOUS": "",
@@ -352,7 +352,7 @@ def test_what_cannot_be_run_is_said_at_once(fleet: Fleet, tmp_path: Path) -> Non
     with socket.create_server((HOST, cluster.ports[1])):
         assert zelect("run", "-c", cluster.conf(1), "--", "true").returncode == 4
     cluster.data_dirs[1].mkdir(mode=0o700)
-    (cluster.data_dirs[1] / "ballot").write_bytes(b"garbage")
+    (cluster.data_dirs[1] / "vote").write_bytes(b"garbage")
     done = zelect("run", "-c", cluster.conf(1), "--", "true")
     assert done.returncode == 3, done.stderr
 
@@ -366,85 +366,85 @@ def test_a_command_that_leaves_children_behind_leaves_none(fleet: Fleet, tmp_pat
     assert gone(int(pid.read_text()))
 
 
-def test_a_guard_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
-    """The renewals stop, and the guard can't act: the supervisor ends the command itself, in time."""
+def test_a_watchdog_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
+    """The renewals stop, and the watchdog can't act: the supervisor ends the command itself, in time."""
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, words=("stubborn",))
     stage.cluster.start(2, 3)
     first = stage.begun(1)
     stage.cluster.settled()
-    guard = guard_of(stage, 1)
-    guard.suspend()
+    watchdog = watchdog_of(stage, 1)
+    watchdog.suspend()
     stage.cluster.freeze(2, 3)
     frozen_us = now_us()
     wait_until(lambda: gone(first[3]))
     assert max(row[0] for row in stage.lines()) < frozen_us + BUSY["lease_ms"] * 1000
-    guard.resume()
+    watchdog.resume()
     stage.cluster.thaw(2, 3)
     wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
-    assert stage.cluster.processes[1].poll() is None, "a guard that was late is no reason to end"
+    assert stage.cluster.processes[1].poll() is None, "a watchdog that was late is no reason to end"
     stage.check()
 
 
-def test_a_frozen_guard_with_plenty_of_mail_stops_nobody_from_killing(fleet: Fleet) -> None:
-    """Forwarded signals that it does not read, a child in a session of its own, and the office lost."""
+def test_a_frozen_watchdog_with_plenty_of_mail_stops_nobody_from_killing(fleet: Fleet) -> None:
+    """Forwarded signals that it does not read, a child in a session of its own, and leadership lost."""
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, words=("family",))
     stage.cluster.start(2, 3)
     first = stage.begun(1)
     stage.cluster.settled()
     (grandchild,) = [row[3] for row in stage.lines("grandchild")]
-    guard = guard_of(stage, 1)
-    guard.suspend()
+    watchdog = watchdog_of(stage, 1)
+    watchdog.suspend()
     for _ in range(3000):
         stage.cluster.signal(signal.SIGUSR2, 1)
     stage.cluster.freeze(2, 3)
     frozen_us = now_us()
     wait_until(lambda: gone(first[3]) and gone(grandchild), 20)
     assert max(row[0] for row in stage.lines()) < frozen_us + BUSY["lease_ms"] * 1000
-    guard.resume()
+    watchdog.resume()
     stage.cluster.thaw(2, 3)
     wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
     stage.check()
 
 
-def test_a_frozen_guard_wakes_when_the_supervisor_is_killed(fleet: Fleet) -> None:
+def test_a_frozen_watchdog_wakes_when_the_supervisor_is_killed(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("family",))
     first = stage.begun(1)
     stage.cluster.settled()
     (grandchild,) = [row[3] for row in stage.lines("grandchild")]
-    guard = guard_of(stage, 1)
-    guard.suspend()
+    watchdog = watchdog_of(stage, 1)
+    watchdog.suspend()
     stage.cluster.kill(1)
     stage.begun(2, term_above=first[2])
     assert gone(first[3])
     assert gone(grandchild)
-    wait_until(lambda: not guard.is_running())
+    wait_until(lambda: not watchdog.is_running())
     stage.check()
 
 
 @pytest.mark.parametrize("child", ["family", "bare"])
-def test_a_killed_guard_leaves_no_child_behind(fleet: Fleet, child: str) -> None:
+def test_a_killed_watchdog_leaves_no_child_behind(fleet: Fleet, child: str) -> None:
     """Not even one that has lost its environment."""
     stage = Stage(fleet.cluster(timing=BUSY, ids=(1,), quorum="static"))
     stage.start(1, words=(child,))
     first = stage.begun(1)
     (grandchild,) = [row[3] for row in stage.lines("grandchild")]
-    guard_of(stage, 1).kill()
+    watchdog_of(stage, 1).kill()
     assert stage.cluster.exit_code(1) == 1
     assert gone(first[3])
     assert gone(grandchild)
 
 
-def test_grace_and_a_second_term_hold_though_the_guard_is_frozen(fleet: Fleet) -> None:
+def test_grace_and_a_second_term_hold_though_the_watchdog_is_frozen(fleet: Fleet) -> None:
     stage = Stage(
         fleet.cluster(timing={**BUSY, "lease_ms": 8000, "election_timeout_ms": 9000, "down_after_ms": 20_000})
     )
     stage.start(1, 2, options=("--grace", "30"), words=("stubborn",))
     stage.cluster.start(3)
     first = stage.begun(1)
-    guard_of(stage, 1).suspend()
+    watchdog_of(stage, 1).suspend()
     stage.cluster.term(1)
     stage.cluster.signal(signal.SIGINT, 1)
     wait_until(lambda: gone(first[3]), 20, what="the second signal does not wait for the grace")

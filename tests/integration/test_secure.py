@@ -1,4 +1,4 @@
-"""Clusters of real nodes whose links are encrypted: strangers, thieves, operators, and new keys."""
+"""Clusters of real nodes whose links are encrypted: unknown clients, thieves, operators, and new keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zelect as zelect_package
 from tests.support.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet_of, zelect
 from tests.support.waiting import wait_until
 from zelect.client.query import ask_all, tell_all
-from zelect.core.messages import Envelope, Found, NodeOffline, Ping, Result
+from zelect.core.messages import Envelope, NodeOffline, Ping, Reset, Result
 from zelect.node.transport.peer_link import Lock
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import KeyPair, Keyring, read_directory, read_key
@@ -68,7 +68,7 @@ SHUT_OUT = ("link_handshake_wrong", "link_handshake_broken")
 
 
 def rises(cluster: Cluster, node: int, names: tuple[str, ...], act: Callable[[], Callable[[], None]]) -> None:
-    """A counter of `names` of `node` rises after `act`, nobody's office ends and no vote is cast."""
+    """A counter of `names` of `node` rises after `act`, nobody's leadership ends and no vote is cast."""
     head = cluster.settled()
     saved = {one: cluster.saved(one) for one in cluster.ids}
     before = cluster.counters(node)
@@ -80,28 +80,28 @@ def rises(cluster: Cluster, node: int, names: tuple[str, ...], act: Callable[[],
     assert {one: cluster.saved(one) for one in cluster.ids} == saved
 
 
-def goodbye_of(cluster: Cluster, sender: int) -> list[Envelope]:
-    """What would end the controller's reign if `sender` were believed."""
+def leave_of(cluster: Cluster, sender: int) -> list[Envelope]:
+    """What would end the controller's leadership if `sender` were believed."""
     said = cluster.ask(sender)
     digest = cluster.config(sender).settings().digest()
-    messages = (NodeOffline(sender, said["incarnation"], "goodbye"), Ping(0, False, None, ()))
+    messages = (NodeOffline(sender, said["incarnation"], "leave"), Ping(0, False, None, ()))
     return [Envelope(cluster.name, sender, said["incarnation"], digest, said["term"], one) for one in messages]
 
 
-def test_no_stranger_is_heard(living: Cluster) -> None:
+def test_no_unrecognized_is_heard(living: Cluster) -> None:
     head = living.settled().id
     target = head % 3 + 1
-    forged = goodbye_of(living, head)
+    forged = leave_of(living, head)
     rises(living, target, SHUT_OUT, lambda: says(living, target, None, *forged))
     rises(living, target, ("link_unknown_keys",), lambda: says(living, target, KeyPair.new(), *forged))
 
 
 def test_the_right_key_with_another_id_is_not_heard(living: Cluster) -> None:
-    """The thief of one follower's key says goodbye in the controller's name."""
+    """The thief of one follower's key leaves in the controller's name."""
     head = living.settled().id
     target, thief = head % 3 + 1, (head + 1) % 3 + 1
     stolen = read_key(secret_file(living.keys, Owner(node=thief)))
-    forged = goodbye_of(living, head)
+    forged = leave_of(living, head)
     rises(living, target, ("refused_not_the_keys_owner",), lambda: says(living, target, stolen, *forged))
     denied = [fact for fact in living.events(target, "message_denied") if fact["reason"] == "not_the_keys_owner"]
     assert (denied[-1]["sender"], denied[-1]["key_of"]) == (head, f"node {thief}")
@@ -111,21 +111,22 @@ def test_an_operators_key_is_no_members(living: Cluster) -> None:
     head = living.settled().id
     target = head % 3 + 1
     operator = read_key(secret_file(living.keys, OPERATOR))
-    forged = goodbye_of(living, head)
+    forged = leave_of(living, head)
     rises(living, target, ("refused_not_a_member",), lambda: says(living, target, operator, *forged))
 
 
-def test_operators_ask_and_steer_as_far_as_their_keys_go(living: Cluster) -> None:
-    steer = Found(1, (99,))  # nobody in the roster: refused by the election itself, once it gets there
-    for owner, may_steer in ((READER, False), (Owner(node=1), False), (OPERATOR, True)):
+def test_operators_ask_and_admin_as_far_as_their_keys_go(living: Cluster) -> None:
+    admin = Reset(1, (99,))  # nobody in the members: refused by the election itself, once it gets there
+    for owner, may_admin in ((READER, False), (Owner(node=1), False), (OPERATOR, True)):
         ring = key_of(living, owner)
         assert set(ask_all(living.name, living.addresses, 10, lambda some: len(some) == 3, ring)) == {1, 2, 3}
-        answers = tell_all(living.name, living.addresses, steer, 10, ring)
+        answers = tell_all(living.name, living.addresses, admin, 10, ring)
         assert set(answers) == {1, 2, 3}
         lacks = {
-            answer.detail == "steering takes the right to steer, which this key lacks" for answer in answers.values()
+            answer.detail == "admin commands takes the right to admin, which this key lacks"
+            for answer in answers.values()
         }
-        assert lacks == {not may_steer}
+        assert lacks == {not may_admin}
         assert all(answer.result is Result.FORBIDDEN for answer in answers.values()), "refused by one or the other"
 
 
@@ -147,11 +148,11 @@ def test_an_observer_asks_with_the_key_of_its_configuration(living: Cluster) -> 
 def test_the_command_line_finds_its_key(living: Cluster) -> None:
     conf, reader = living.conf(2), secret_file(living.keys, READER)
     assert zelect("status", "-c", conf).returncode == 0
-    assert zelect("electorate", "-c", conf, "--key", reader).returncode == 0
-    stranger = living.directory / "elsewhere"
-    make_keys(stranger, [OPERATOR])
-    for command in (("status",), ("who",), ("electorate",), ("electorate", "reset")):
-        place = ("-c", conf, "--key", secret_file(stranger, OPERATOR))
+    assert zelect("members", "-c", conf, "--key", reader).returncode == 0
+    unknown = living.directory / "elsewhere"
+    make_keys(unknown, [OPERATOR])
+    for command in (("status",), ("who",), ("voters",), ("voters", "reset")):
+        place = ("-c", conf, "--key", secret_file(unknown, OPERATOR))
         nodes = ("1", "2", "3", "--yes-i-know") if "reset" in command else ()
         done = zelect(command[0], *place, *command[1:], *nodes)
         assert done.returncode == 5
@@ -221,7 +222,7 @@ def test_all_keys_change_and_the_controller_stays(fleet: Fleet) -> None:
     assert not set(old.nodes.values()) & set(new.nodes.values())
     after = cluster.settled()
     assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
-    assert len(cluster.events(head.id, "office_entered")) == 1
+    assert len(cluster.events(head.id, "became_active")) == 1
     assert campaigns(cluster) == begun
     thief = read_key(secret_file(cluster.keys, OPERATOR))  # any pair; the old secrets are gone
     assert thief.public in new.owners

@@ -1,4 +1,4 @@
-"""Encrypted links: who gets in and who doesn't, what a wire shows, and links that are mended."""
+"""Encrypted links: who gets in and who doesn't, what a wire shows, and links that are repaired."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import zmq
 
 from tests.support.ports import free_port, free_ports
 from tests.support.samples import envelope
-from tests.support.wires import BadListener, Keys, Loop, Recorder, Strangers, at, loop
+from tests.support.wires import BadListener, HistoryRecorder, Keys, Loop, UnknownClients, at, loop
 from zelect.core.messages import NodeOnline
 from zelect.node.transport.peer_link import Lock
 from zelect.node.transport.transport import LinkChange
 from zelect.security.keys import KeyPair, Keyring
-from zelect.security.zap_authenticator import DOMAIN, DoorBroken
+from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed
 from zelect.wire import encode
 
 MENDED_WITHIN_S = 2.0
@@ -30,8 +30,8 @@ def keys() -> Keys:
 
 
 @pytest.fixture
-def strangers() -> Iterator[Strangers]:
-    made = Strangers()
+def unknowns() -> Iterator[UnknownClients]:
+    made = UnknownClients()
     yield made
     made.close()
 
@@ -63,9 +63,9 @@ def shut_out(alone: Loop) -> int:
     return alone.transport.counters["handshake_wrong"] + alone.transport.counters["handshake_broken"]
 
 
-def is_heard(keys: Keys, strangers: Strangers, alone: Loop) -> None:
+def is_heard(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     """Node 2's key gets a message through, and nothing else has come before it."""
-    strangers.dealer(alone, lock_to(keys, keys.pairs[2][0])).send(b"from node 2")
+    unknowns.dealer(alone, lock_to(keys, keys.pairs[2][0])).send(b"from node 2")
     alone.until(lambda: alone.received)
     assert alone.payloads() == [b"from node 2"]
     assert alone.received[0].key == keys.pairs[2][0].public
@@ -74,43 +74,43 @@ def is_heard(keys: Keys, strangers: Strangers, alone: Loop) -> None:
 # -- who gets in ------------------------------------------------------------------------------------
 
 
-def test_members_and_operators_are_known_by_their_keys(keys: Keys, strangers: Strangers, alone: Loop) -> None:
-    is_heard(keys, strangers, alone)
-    strangers.dealer(alone, lock_to(keys, keys.operator)).send(b"from the operator")
+def test_members_and_operators_are_known_by_their_keys(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    is_heard(keys, unknowns, alone)
+    unknowns.dealer(alone, lock_to(keys, keys.operator)).send(b"from the operator")
     alone.until(lambda: len(alone.received) == 2)
     assert alone.received[1].key == keys.operator.public
     assert alone.transport.counters["let_in"] == 2
 
 
-def test_plain_text_gets_nothing_in(keys: Keys, strangers: Strangers, alone: Loop) -> None:
-    strangers.dealer(alone).send(b"plain")
+def test_plain_text_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    unknowns.dealer(alone).send(b"plain")
     alone.until(lambda: shut_out(alone))
-    is_heard(keys, strangers, alone)
+    is_heard(keys, unknowns, alone)
 
 
-def test_an_unknown_key_gets_nothing_in(keys: Keys, strangers: Strangers, alone: Loop) -> None:
-    strangers.dealer(alone, lock_to(keys, KeyPair.new())).send(b"unknown")
+def test_an_unknown_key_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    unknowns.dealer(alone, lock_to(keys, KeyPair.new())).send(b"unknown")
     alone.until(lambda: alone.transport.counters["unknown_keys"])
-    is_heard(keys, strangers, alone)
+    is_heard(keys, unknowns, alone)
 
 
-def test_a_public_key_without_its_secret_gets_nothing_in(keys: Keys, strangers: Strangers, alone: Loop) -> None:
+def test_a_public_key_without_its_secret_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     forged = KeyPair(keys.pairs[2][0].public, KeyPair.new().secret)
-    strangers.dealer(alone, lock_to(keys, forged)).send(b"forged")
+    unknowns.dealer(alone, lock_to(keys, forged)).send(b"forged")
     alone.until(lambda: shut_out(alone))
-    is_heard(keys, strangers, alone)
+    is_heard(keys, unknowns, alone)
 
 
-def test_who_takes_this_node_for_another_gets_nothing_in(keys: Keys, strangers: Strangers, alone: Loop) -> None:
-    strangers.dealer(alone, Lock(keys.pairs[2][0], (KeyPair.new().public,))).send(b"mistaken")
+def test_who_takes_this_node_for_another_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    unknowns.dealer(alone, Lock(keys.pairs[2][0], (KeyPair.new().public,))).send(b"mistaken")
     alone.until(lambda: shut_out(alone))
-    is_heard(keys, strangers, alone)
+    is_heard(keys, unknowns, alone)
 
 
 def test_a_recorded_session_gets_nothing_in_when_it_is_played_again(
-    keys: Keys, strangers: Strangers, alone: Loop
+    keys: Keys, unknowns: UnknownClients, alone: Loop
 ) -> None:
-    recorder = Recorder(alone.port)
+    recorder = HistoryRecorder(alone.port)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     dealer = context.socket(zmq.DEALER)
     lock_to(keys, keys.pairs[2][0]).put_on(dealer, 0)
@@ -128,42 +128,42 @@ def test_a_recorded_session_gets_nothing_in_when_it_is_played_again(
     for replayer in replayers:
         replayer.close()
     assert alone.transport.counters["let_in"] == let_in
-    strangers.dealer(alone, lock_to(keys, keys.pairs[2][0])).send(b"from node 2")
+    unknowns.dealer(alone, lock_to(keys, keys.pairs[2][0])).send(b"from node 2")
     alone.until(lambda: len(alone.received) == 2)
     assert alone.payloads() == [b"once", b"from node 2"]
 
 
-def test_while_the_door_is_broken_nobody_gets_in(keys: Keys, strangers: Strangers, alone: Loop) -> None:
+def test_while_the_authenticator_is_broken_nobody_gets_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     """And the node that turns its loop hears of it."""
-    door = alone.transport._inbox._door
-    assert door is not None
-    door.close()
-    dealers = [strangers.dealer(alone, lock_to(keys, pair)) for pair in (keys.pairs[2][0], KeyPair.new())]
+    authenticator = alone.transport._router._authenticator
+    assert authenticator is not None
+    authenticator.close()
+    dealers = [unknowns.dealer(alone, lock_to(keys, pair)) for pair in (keys.pairs[2][0], KeyPair.new())]
     for dealer in dealers:
         dealer.send(b"nobody asked")
-    with pytest.raises(DoorBroken, match="its socket is closed"):
+    with pytest.raises(AuthenticatorFailed, match="its socket is closed"):
         alone.turn()
     end = time.monotonic() + 1.5  # longer than a handshake may take
     while time.monotonic() < end:
         ready = alone.poller.poll(20)
         assert alone.transport.receive(10) == []
-        alone.transport._inbox._guests.service(ready, 0)
+        alone.transport._router._connections.service(ready, 0)
     assert alone.transport.counters["handshake_broken"] >= 1
     assert alone.transport.counters["let_in"] == 0
 
 
-def test_a_door_that_cannot_answer_is_broken(alone: Loop) -> None:
-    """Somebody else has taken a question away from it, and it owes the answer first."""
-    door = alone.transport._inbox._door
-    assert door is not None
+def test_an_authenticator_that_cannot_answer_is_broken(alone: Loop) -> None:
+    """Somebody else has taken a question away from it, and it owed_term the answer first."""
+    authenticator = alone.transport._router._authenticator
+    assert authenticator is not None
     asker = alone.context.socket(zmq.DEALER)
     try:
         asker.connect("inproc://zeromq.zap.01")
         asker.send_multipart([b"", b"1.0", b"1", DOMAIN, b"127.0.0.1", b"", b"CURVE", bytes(32)])
-        assert door._socket.poll(20_000)
-        door._socket.recv_multipart()
-        with pytest.raises(DoorBroken, match="cannot be accomplished in current state"):
-            door.service({door._socket: zmq.POLLIN})
+        assert authenticator._socket.poll(20_000)
+        authenticator._socket.recv_multipart()
+        with pytest.raises(AuthenticatorFailed, match="cannot be accomplished in current state"):
+            authenticator.service({authenticator._socket: zmq.POLLIN})
     finally:
         asker.close(0)
 
@@ -178,7 +178,7 @@ def test_the_bytes_on_a_link_show_neither_cluster_nor_ids_nor_terms(keys: Keys, 
     message = envelope(NodeOnline("tcp://127.0.0.1:7101", 10, 11))
     payload = encode(message)
     rings: tuple[Keyring | None, Keyring | None] = (keys.of(1), keys.of(2)) if secure else (None, None)
-    recorder = Recorder(two)
+    recorder = HistoryRecorder(two)
     with loop(two, {}, keyring=rings[1]) as listener, loop(one, {2: at(recorder.port)}, keyring=rings[0]) as speaker:
         speaker.until(also(listener, lambda: speaker.transport.links()[2]))
         for _ in range(20):
@@ -195,7 +195,7 @@ def test_the_bytes_on_a_link_show_neither_cluster_nor_ids_nor_terms(keys: Keys, 
         assert pairs[0].secret not in seen
 
 
-# -- links that are mended --------------------------------------------------------------------------
+# -- links that are repaired --------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -212,14 +212,14 @@ def router(
     """A ROUTER on `port`, whose door answers `answer` to everybody (None: nobody answers)."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stop = threading.Event()
-    door = context.socket(zmq.REP)
-    door.bind("inproc://zeromq.zap.01" if answer is not None else "inproc://unused")
+    authenticator = context.socket(zmq.REP)
+    authenticator.bind("inproc://zeromq.zap.01" if answer is not None else "inproc://unused")
 
     def serve() -> None:
         while not stop.is_set():
-            if door.poll(20):
-                version, request, *_ = door.recv_multipart()
-                door.send_multipart([version, request, answer or b"", b"", b"", b""])
+            if authenticator.poll(20):
+                version, request, *_ = authenticator.recv_multipart()
+                authenticator.send_multipart([version, request, answer or b"", b"", b"", b""])
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -249,7 +249,7 @@ OBSTACLES: dict[str, Callable[[int, Keys], contextlib.AbstractContextManager[Cal
     "says 400": lambda port, keys: router(port, keys.pairs[2][0], b"400"),
     "says 500": lambda port, keys: router(port, keys.pairs[2][0], b"500"),
     "says nonsense": lambda port, keys: router(port, keys.pairs[2][0], b"999"),
-    "nobody at the door": lambda port, keys: router(port, keys.pairs[2][0], None),
+    "nobody at the authenticator": lambda port, keys: router(port, keys.pairs[2][0], None),
 }
 
 
@@ -322,8 +322,8 @@ def test_new_keys_take_over_without_a_refusal_or_a_gap_of_ones_own(keys: Keys) -
         assert second.received[-1].key == keys.pairs[1][0].public
 
 
-def test_a_key_that_left_the_directory_gets_in_no_more(keys: Keys, strangers: Strangers, alone: Loop) -> None:
-    is_heard(keys, strangers, alone)
+def test_a_key_that_left_the_directory_gets_in_no_more(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    is_heard(keys, unknowns, alone)
     keys.pairs[2] = [KeyPair.new()]
     gone = alone.received[0].key
     alone.transport.rekey(keys.of(1))

@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.devcluster.control import ProcessState, bring_down
-from zelect.devcluster.layout import ClusterError, Layout, Plan, find_port, port_is_free
+from zelect.devcluster.layout import ClusterError, ClusterPlan, Layout, find_port, port_is_free
 
 TETHER = ROOT / "zelect" / "devcluster" / "parent_death.py"
 
@@ -66,7 +66,7 @@ class Cluster:
         found: dict[str, Any] = self.listed()["processes"]["nodes"][node - 1]
         return found
 
-    def office(self) -> dict[str, Any]:
+    def leadership(self) -> dict[str, Any]:
         """What `zelect status --json` says of the controller; empty when there is none."""
         state = json.loads(zelect("status", "--dir", self.layout.directory, "--json", code=None))
         found: dict[str, Any] | None = state["controller"]
@@ -92,14 +92,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_up_kill_start_down(cluster: Cluster) -> None:
-    first = wait_until(cluster.office)
+    first = wait_until(cluster.leadership)
     pids = cluster.pids()
     told = cluster.do("kill", first["id"])
     assert f"node {first['id']} killed" in told
-    second = wait_until(cluster.office)
+    second = wait_until(cluster.leadership)
     assert second["id"] != first["id"]
     assert second["term"] > first["term"]
-    assert f"node {second['id']} is in office" in told
+    assert f"node {second['id']} is active" in told
     assert cluster.process(first["id"])["exit_code"] == -signal.SIGKILL
     cluster.do("kill", first["id"], code=1)
     assert "started" in cluster.do("start", first["id"])
@@ -112,16 +112,16 @@ def test_up_kill_start_down(cluster: Cluster) -> None:
 
 
 def test_up_again_goes_on_with_the_terms(cluster: Cluster) -> None:
-    before = wait_until(cluster.office)
+    before = wait_until(cluster.leadership)
     cluster.do("down")
     assert "3 nodes" in zelect("cluster", "up", 5, "--dir", cluster.layout.directory, "--detach", code=2)
     cluster.up()
-    after = wait_until(cluster.office)
+    after = wait_until(cluster.leadership)
     assert after["term"] > before["term"]
 
 
-def test_stop_is_a_goodbye(cluster: Cluster) -> None:
-    first = wait_until(cluster.office)
+def test_stop_is_a_graceful_leave(cluster: Cluster) -> None:
+    first = wait_until(cluster.leadership)
     cluster.do("freeze", first["id"])  # even a frozen node is stopped in good order
     told = cluster.do("stop", first["id"])
     assert f"node {first['id']} stopped" in told
@@ -133,7 +133,7 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
         found = json.loads(zelect("history", "--json", "--dir", cluster.layout.directory, code=None) or "[]")
         return int(found[0]["at_ms"]) if found else 0
 
-    head, redis = wait_until(cluster.office), cluster.listed()["processes"]["redis_pid"]
+    head, redis = wait_until(cluster.leadership), cluster.listed()["processes"]["redis_pid"]
     since_ms = wait_until(told_ms)
     assert f"pid {redis}" in cluster.do("status")
     os.kill(redis, signal.SIGKILL)
@@ -141,8 +141,8 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
     told = cluster.layout.supervisor_log.read_text()
     assert "Redis has ended" in told
     assert f"Redis started again (pid {later}), empty" in told
-    wait_until(lambda: (cluster.listed()["status"]["store"] or {}).get("published_term") == head["term"], 30)
-    assert cluster.office()["term"] == head["term"], "the office has not changed"
+    wait_until(lambda: (cluster.listed()["status"]["redis"] or {}).get("published_term") == head["term"], 30)
+    assert cluster.leadership()["term"] == head["term"], "leadership has not changed"
     assert wait_until(told_ms) == since_ms, "nor has its history"
     os.kill(later, signal.SIGKILL)  # again, soon: now it waits longer
     wait_until(lambda: "started again in 1 s" in cluster.layout.supervisor_log.read_text(), 30)
@@ -150,11 +150,11 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
 
 
 def test_freeze_and_thaw(cluster: Cluster) -> None:
-    first = wait_until(cluster.office)
+    first = wait_until(cluster.leadership)
     cluster.do("freeze", first["id"])
     assert cluster.process(first["id"])["state"] == "frozen"
     assert psutil.Process(cluster.process(first["id"])["pid"]).status() == psutil.STATUS_STOPPED
-    second = wait_until(cluster.office)
+    second = wait_until(cluster.leadership)
     assert second["id"] != first["id"]
     cluster.do("thaw", first["id"])
     assert "is not frozen" in cluster.do("thaw", first["id"])
@@ -162,20 +162,20 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
     assert nodes
 
 
-def test_the_last_of_three_is_in_office_alone(cluster: Cluster) -> None:
-    shrunk = ("electorate", "--dir", str(cluster.layout.directory), "--json")
+def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
+    shrunk = ("members", "--dir", str(cluster.layout.directory), "--json")
     cluster.do("kill", 1)
-    wait_until(lambda: json.loads(zelect(*shrunk))["members"] == [2, 3], what="the electorate is without node 1")
+    wait_until(lambda: json.loads(zelect(*shrunk))["members"] == [2, 3], what="the voters are without node 1")
     told = cluster.do("kill", 2)
-    assert "node 3 is in office" in told
+    assert "node 3 is active" in told
     alone = json.loads(zelect(*shrunk))
     assert (alone["members"], alone["witness"], alone["survives"]) == ([2, 3], "member", 0)
 
 
-def test_without_a_quorum_nobody_is_in_office(cluster: Cluster) -> None:
-    for node in (1, 2):  # frozen at one blow: the electorate had no time to follow
+def test_without_a_quorum_nobody_is_active(cluster: Cluster) -> None:
+    for node in (1, 2):  # frozen at one blow: the voters had no time to follow
         os.kill(cluster.process(node)["pid"], signal.SIGSTOP)
-    wait_until(lambda: not cluster.office(), what="the controller is frozen, or its lease has ended")
+    wait_until(lambda: not cluster.leadership(), what="the controller is frozen, or its lease has ended")
     zelect("status", "--dir", cluster.layout.directory, code=1)
 
 
@@ -205,7 +205,7 @@ def test_logs_show_one_node_or_all(cluster: Cluster) -> None:
 def test_second_supervisor_is_refused(cluster: Cluster) -> None:
     told = cluster.up(code=2)
     assert f"pid {cluster.listed()['processes']['supervisor']}" in told
-    assert wait_until(cluster.office)
+    assert wait_until(cluster.leadership)
 
 
 def test_everything_dies_with_a_killed_supervisor(cluster: Cluster) -> None:
@@ -240,7 +240,7 @@ def test_control_wants_the_token(cluster: Cluster) -> None:
             ask.send(question)
             assert ask.poll(20_000)
             assert "error" in json.loads(ask.recv())
-    assert wait_until(cluster.office)
+    assert wait_until(cluster.leadership)
 
 
 def test_foreground_prints_lines_and_ends_on_interrupt(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_foreground_prints_lines_and_ends_on_interrupt(tmp_path: Path) -> None:
         process.stdout.close()
 
 
-def test_taken_port_names_the_mend(tmp_path: Path) -> None:
+def test_taken_port_names_the_fix(tmp_path: Path) -> None:
     made = Cluster(tmp_path / "cluster")
     with socket.create_server(("127.0.0.1", made.base_port + 1)):
         told = made.up(code=4)
@@ -307,8 +307,8 @@ def test_ports_lie_below_the_ephemeral_ones() -> None:
 
 
 def test_addresses_follow_the_base_port() -> None:
-    assert Plan("demo", 2, 7101, "", 20_000).addresses == {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102"}
-    assert Plan("demo", 2, 7101, "", 20_000).url == "redis://127.0.0.1:20000/0"
+    assert ClusterPlan("demo", 2, 7101, "", 20_000).addresses == {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102"}
+    assert ClusterPlan("demo", 2, 7101, "", 20_000).url == "redis://127.0.0.1:20000/0"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import zmq
 
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
-from tests.support.wires import LIMIT_BYTES, Loop, Pair, Strangers, at, ends, loop, open_descriptors
+from tests.support.wires import LIMIT_BYTES, Loop, Pair, UnknownClients, at, ends, loop, open_descriptors
 from zelect.node.transport.transport import CannotBind, LinkChange, Transport
 from zelect.system.poller import Poller
 
@@ -31,8 +31,8 @@ def alone() -> Iterator[Loop]:
 
 
 @pytest.fixture
-def strangers() -> Iterator[Strangers]:
-    made = Strangers()
+def unknowns() -> Iterator[UnknownClients]:
+    made = UnknownClients()
     yield made
     made.close()
 
@@ -71,8 +71,8 @@ def test_sending_never_blocks_and_drops_in_the_end(pair: Pair) -> None:
     assert pair.loop.transport.counters["dropped"] == dropped
 
 
-def test_answers_to_a_query(alone: Loop, strangers: Strangers) -> None:
-    asking = strangers.dealer(alone)
+def test_answers_to_a_query(alone: Loop, unknowns: UnknownClients) -> None:
+    asking = unknowns.dealer(alone)
     asking.send(b"who is controller?")
     alone.until(lambda: alone.received)
     assert alone.transport.reply(alone.received[0].route, b"me")
@@ -80,8 +80,8 @@ def test_answers_to_a_query(alone: Loop, strangers: Strangers) -> None:
     assert asking.recv_multipart() == [b"me"]
 
 
-def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, strangers: Strangers) -> None:
-    asking = strangers.dealer(alone)
+def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, unknowns: UnknownClients) -> None:
+    asking = unknowns.dealer(alone)
     asking.send(b"who is controller?")
     alone.until(lambda: alone.received)
     asking.close(0)
@@ -89,8 +89,8 @@ def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, strangers: Stra
     assert alone.transport.counters["reply_failed"] == 1
 
 
-def test_reads_at_most_the_limit_and_says_that_more_waits(alone: Loop, strangers: Strangers) -> None:
-    sender = strangers.dealer(alone)
+def test_reads_at_most_the_limit_and_says_that_more_waits(alone: Loop, unknowns: UnknownClients) -> None:
+    sender = unknowns.dealer(alone)
     for number in range(10):
         sender.send(b"%d" % number)
     got: list[bytes] = []

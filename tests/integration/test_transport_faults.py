@@ -1,4 +1,4 @@
-"""The transport between real processes: death, freezes, restarts, and hostile strangers."""
+"""The transport between real processes: death, freezes, restarts, and hostile unknown clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zmq
 
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
-from tests.support.wires import LIMIT_BYTES, Loop, Pair, Strangers, at, loop
+from tests.support.wires import LIMIT_BYTES, Loop, Pair, UnknownClients, at, loop
 from zelect.core.events import Evidence
 from zelect.core.timing import Proof
 from zelect.node.transport.transport import LinkChange
@@ -32,8 +32,8 @@ def alone() -> Iterator[Loop]:
 
 
 @pytest.fixture
-def strangers() -> Iterator[Strangers]:
-    made = Strangers()
+def unknowns() -> Iterator[UnknownClients]:
+    made = UnknownClients()
     yield made
     made.close()
 
@@ -138,11 +138,11 @@ def test_two_incarnations_are_two_questions(pair: Pair) -> None:
     assert sorted(verdict.incarnation for verdict in pair.loop.verdicts) == [7, 8]
 
 
-# -- strangers --------------------------------------------------------------------------------------
+# -- unknown clients --------------------------------------------------------------------------------------
 
 
-def test_message_of_other_shapes_is_thrown_away(alone: Loop, strangers: Strangers) -> None:
-    sender = strangers.dealer(alone)
+def test_message_of_other_shapes_is_thrown_away(alone: Loop, unknowns: UnknownClients) -> None:
+    sender = unknowns.dealer(alone)
     sender.send_multipart([b"", b"as a REQ would"])
     sender.send_multipart([b"a", b"b", b"c"])
     sender.send(b"right")
@@ -151,9 +151,9 @@ def test_message_of_other_shapes_is_thrown_away(alone: Loop, strangers: Stranger
     assert alone.transport.counters["wrong_shape"] == 2
 
 
-def test_message_of_very_many_parts(alone: Loop, strangers: Strangers) -> None:
+def test_message_of_very_many_parts(alone: Loop, unknowns: UnknownClients) -> None:
     """Thrown away over many turns, none of which lasts long."""
-    sender = strangers.dealer(alone)
+    sender = unknowns.dealer(alone)
     for _ in range(100_000):
         sender.send(b"x", zmq.SNDMORE)
     sender.send(b"last")
@@ -167,8 +167,8 @@ def test_message_of_very_many_parts(alone: Loop, strangers: Strangers) -> None:
     assert turns > 90
 
 
-def test_payload_a_little_above_the_limit_costs_only_itself(alone: Loop, strangers: Strangers) -> None:
-    sender = strangers.dealer(alone)
+def test_payload_a_little_above_the_limit_costs_only_itself(alone: Loop, unknowns: UnknownClients) -> None:
+    sender = unknowns.dealer(alone)
     sender.send(b"x" * (LIMIT_BYTES + 1))
     sender.send(b"y" * LIMIT_BYTES)
     alone.until(lambda: alone.received)
@@ -176,27 +176,27 @@ def test_payload_a_little_above_the_limit_costs_only_itself(alone: Loop, strange
     assert alone.transport.counters["too_big"] == 1
 
 
-def test_payload_far_above_the_limit_costs_the_connection(alone: Loop, strangers: Strangers) -> None:
-    sender = strangers.dealer(alone)
+def test_payload_far_above_the_limit_costs_the_connection(alone: Loop, unknowns: UnknownClients) -> None:
+    sender = unknowns.dealer(alone)
     events = sender.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     sender.send(b"x" * (100 * LIMIT_BYTES))
     alone.until(lambda: events.poll(0))
     sender.disable_monitor()
-    strangers.is_heard_by(alone)
+    unknowns.is_heard_by(alone)
     assert alone.payloads() == [b"well-behaved"]
 
 
 @pytest.mark.parametrize("text", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 5000, b"\xff" * 5000, bytes(range(256)) * 20])
-def test_garbage_on_the_port(alone: Loop, strangers: Strangers, text: bytes) -> None:
+def test_garbage_on_the_port(alone: Loop, unknowns: UnknownClients, text: bytes) -> None:
     talkers = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(20)]
     for talker in talkers:
         talker.sendall(text)
-    strangers.is_heard_by(alone)
+    unknowns.is_heard_by(alone)
     for talker in talkers:
         talker.close()
 
 
-def test_a_thousand_stray_connections(pair: Pair, strangers: Strangers) -> None:
+def test_a_thousand_stray_connections(pair: Pair, unknowns: UnknownClients) -> None:
     """They leave no event behind that could block libzmq, and both links stay up."""
     pair.echo(b"before")
     for number in range(1000):
@@ -204,5 +204,5 @@ def test_a_thousand_stray_connections(pair: Pair, strangers: Strangers) -> None:
             if number % 2:  # every other one ends in a reset
                 stray.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     pair.echo(b"after")
-    strangers.is_heard_by(pair.loop)
+    unknowns.is_heard_by(pair.loop)
     assert pair.loop.changes == [LinkChange(2, True)]

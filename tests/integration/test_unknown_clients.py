@@ -1,4 +1,4 @@
-"""Strangers that talk to living nodes: whatever they send is refused and counted, and changes nothing."""
+"""Unknown clients that talk to living nodes: whatever they send is refused and counted, and changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zelect.core.messages import (
     NodeOffline,
     Ping,
     Query,
-    Trigger,
+    Reason,
     Voting,
     VotResp,
 )
@@ -31,7 +31,7 @@ from zelect.core.quorum import Record
 from zelect.core.timing import MAX_TERM, MAX_TERM_JUMP
 from zelect.wire import encode
 
-# -- strangers that talk to living nodes --------------------------------------------------------
+# -- unknown clients that talk to living nodes --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def living(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield cluster
 
 
-class Stranger:
+class UnknownClient:
     """Speaks to `node` with a raw DEALER, in the name of whomever it likes."""
 
     def __init__(self, cluster: Cluster, node: int) -> None:
@@ -65,15 +65,15 @@ class Stranger:
 @contextlib.contextmanager
 def undisturbed(cluster: Cluster, *counters: str) -> Iterator[Callable[[bytes], None]]:
     """Yields a function that sends a frame to every node. Afterwards each of `counters` has grown
-    on each node, nobody has ended, and the same controller is in office in the same term."""
+    on each node, nobody has ended, and the same controller is active in the same term."""
     head = cluster.settled()
     before = {node: cluster.counters(node) for node in cluster.ids}
     saved = {node: cluster.saved(node) for node in cluster.ids}
-    strangers = [Stranger(cluster, node) for node in cluster.ids]
+    unknowns = [UnknownClient(cluster, node) for node in cluster.ids]
 
     def send(frame: bytes) -> None:
-        for stranger in strangers:
-            stranger.send(frame)
+        for unknown in unknowns:
+            unknown.send(frame)
 
     try:
         yield send
@@ -81,8 +81,8 @@ def undisturbed(cluster: Cluster, *counters: str) -> Iterator[Callable[[bytes], 
             lambda: all(_grown(cluster, node, before[node], counters) for node in cluster.ids), 20, what=str(counters)
         )
     finally:
-        for stranger in strangers:
-            stranger.close()
+        for unknown in unknowns:
+            unknown.close()
     assert cluster.running() == set(cluster.ids)
     after = cluster.settled()
     assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
@@ -163,9 +163,9 @@ def forged(cluster: Cluster, sender: int, message: Message, /, **changes: object
 
 def test_senders_that_do_not_belong(living: Cluster) -> None:
     idle, term = Ping(0, False, None, ()), living.settled().term
-    reign = Ping(1, True, Record(term, 9, (1, 2, 3)), ())
+    leading = Ping(1, True, Record(term, 9, (1, 2, 3)), ())
     with undisturbed(living, "refused_wrong_cluster", "refused_unknown_sender", "refused_settings_mismatch") as send:
-        for message in (idle, reign, NodeOffline(1, 2**53 - 1, "goodbye")):
+        for message in (idle, leading, NodeOffline(1, 2**53 - 1, "leave")):
             send(forged(living, 1, message, cluster="another"))
             send(forged(living, 1, message, sender=4))
             send(forged(living, 1, message, sender=0))
@@ -179,21 +179,21 @@ def test_old_processes_and_terms_that_jump(living: Cluster, target: int) -> None
     sender = target % 3 + 1
     head = living.settled()
     record = Record(head.term, 1, (1, 2, 3))
-    vote = Voting(False, 1, head.term + MAX_TERM_JUMP + 1, record, Trigger.DEATH, head.id, head.term)
+    vote = Voting(False, 1, head.term + MAX_TERM_JUMP + 1, record, Reason.DEATH, head.id, head.term)
     with undisturbed(living):
         before = living.counters(target)
-        stranger = Stranger(living, target)
+        unknown = UnknownClient(living, target)
         try:
-            stranger.send(forged(living, sender, Ping(0, False, None, ()), incarnation=1))
-            stranger.send(forged(living, sender, NodeOffline(sender, 1, "goodbye"), incarnation=1))
-            stranger.send(forged(living, sender, Ping(0, False, None, ()), term=head.term + MAX_TERM_JUMP + 1))
-            stranger.send(forged(living, sender, Ping(0, False, None, ()), term=MAX_TERM))
-            stranger.send(forged(living, sender, vote))
-            stranger.send(forged(living, target, Ping(0, False, None, ())))
+            unknown.send(forged(living, sender, Ping(0, False, None, ()), incarnation=1))
+            unknown.send(forged(living, sender, NodeOffline(sender, 1, "leave"), incarnation=1))
+            unknown.send(forged(living, sender, Ping(0, False, None, ()), term=head.term + MAX_TERM_JUMP + 1))
+            unknown.send(forged(living, sender, Ping(0, False, None, ()), term=MAX_TERM))
+            unknown.send(forged(living, sender, vote))
+            unknown.send(forged(living, target, Ping(0, False, None, ())))
             names = ("refused_old_incarnation", "refused_term_jump", "refused_own_id")
             wait_until(lambda: _grown(living, target, before, names), 20, what=str(names))
         finally:
-            stranger.close()
+            unknown.close()
 
 
 @pytest.mark.parametrize("target", [1, 2, 3])
@@ -210,26 +210,26 @@ def test_words_of_old_terms(living: Cluster, target: int) -> None:
     record = Record(old, 1, (1, 2, 3))
     with undisturbed(living):
         before = living.counters(target)
-        stranger = Stranger(living, target)
+        unknown = UnknownClient(living, target)
         try:
-            stranger.send(forged(living, sender, Ping(7, True, record, (2, 3)), term=old))
-            stranger.send(forged(living, sender, Voting(False, 1, old, record, Trigger.DEATH, 0, 0), term=old))
-            stranger.send(forged(living, sender, Voting(True, 1, head.term, record, Trigger.DEATH, 0, 0), term=old))
-            stranger.send(forged(living, sender, VotResp(False, 1, True, None, 0, 0, None), term=old))
+            unknown.send(forged(living, sender, Ping(7, True, record, (2, 3)), term=old))
+            unknown.send(forged(living, sender, Voting(False, 1, old, record, Reason.DEATH, 0, 0), term=old))
+            unknown.send(forged(living, sender, Voting(True, 1, head.term, record, Reason.DEATH, 0, 0), term=old))
+            unknown.send(forged(living, sender, VotResp(False, 1, True, None, 0, 0, None), term=old))
             wait_until(lambda: living.counters(target)["received"] >= before["received"] + 4, 20)
         finally:
-            stranger.close()
+            unknown.close()
 
 
 def test_no_multipart_and_no_million_parts(living: Cluster) -> None:
     with undisturbed(living, "link_wrong_shape"):
-        strangers = [Stranger(living, node) for node in living.ids]
-        for stranger in strangers:
-            stranger.send(b"one", b"two")
-            stranger.send(*[b"x"] * 5000)
+        unknowns = [UnknownClient(living, node) for node in living.ids]
+        for unknown in unknowns:
+            unknown.send(b"one", b"two")
+            unknown.send(*[b"x"] * 5000)
         wait_until(lambda: all(living.counters(node)["link_wrong_shape"] >= 2 for node in living.ids), 20)
-        for stranger in strangers:
-            stranger.close()
+        for unknown in unknowns:
+            unknown.close()
 
 
 def test_what_is_no_zeromq_on_the_port(living: Cluster) -> None:
@@ -242,9 +242,9 @@ def test_what_is_no_zeromq_on_the_port(living: Cluster) -> None:
                     connection.sendall(text)
         frame = b"x" * 200_000  # beyond what ZeroMQ itself lets in
         for node in living.ids:
-            stranger = Stranger(living, node)
-            stranger.send(frame)
-            stranger.close()
+            unknown = UnknownClient(living, node)
+            unknown.send(frame)
+            unknown.close()
 
 
 def test_a_flood_of_garbage(living: Cluster) -> None:
@@ -253,12 +253,12 @@ def test_a_flood_of_garbage(living: Cluster) -> None:
         before = {node: _malformed(living, node) for node in living.ids}
         for _ in range(count):
             send(b"\xc1" + noise.randbytes(40))
-        assert living.in_office() is not None
+        assert living.active() is not None
         wait_until(lambda: all(_malformed(living, node) >= before[node] + count for node in living.ids), 30)
 
 
-def test_a_stranger_that_never_says_anything_sensible_is_thrown_out(living: Cluster) -> None:
-    with undisturbed(living, "link_evicted_strange") as send:
+def test_unrecognized_that_never_says_anything_sensible_is_thrown_out(living: Cluster) -> None:
+    with undisturbed(living, "link_evicted_never_valid") as send:
         for _ in range(3000):
             send(b"\xc1" * 41)
 

@@ -66,7 +66,7 @@ def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: Redi
     assert (table[0]["reason"], table[0]["previous"]) == ("death", first.id)
     why = zelect("why", *here)
     assert why.returncode == 0
-    assert f"term {second.term}: node {second.id} came into office" in why.stdout
+    assert f"term {second.term}: node {second.id} became active" in why.stdout
     assert "proven dead" in why.stdout
     assert "vote for term" in why.stdout
     assert max(map(len, why.stdout.splitlines())) <= 80
@@ -117,9 +117,9 @@ def test_why_says_that_nobody_leads_before_it_tells_of_the_last_election(fleet: 
     head = cluster.settled()
     wait_until(lambda: _history(here, head.term), 10, what="the history has the election")
     cluster.kill(*(node for node in cluster.ids if node != head.id))
-    wait_until(lambda: zelect("who", *here).returncode == 1, 10, what="nobody is in office")
+    wait_until(lambda: zelect("who", *here).returncode == 1, 10, what="nobody is active")
     told = zelect("why", *here).stdout
-    assert told.startswith("Nobody is in office.")
+    assert told.startswith("Nobody is active.")
     assert f"node {head.id} has asked nobody" in told
     assert f"The last election:\n\nterm {head.term}:" in told
     assert "no answer from node" in told

@@ -12,15 +12,15 @@ import redis
 from tests.support.redis_server import redis_server  # noqa: F401
 from tools.modelcheck import check
 from tools.modelchecker.mutants import MUTANTS
-from tools.modelchecker.parts import Ask, Bounds, Seams, World
+from tools.modelchecker.parts import Ask, ConnectionLimits, Seams, World
 from tools.modelchecker.scenarios import SCENARIOS
 from tools.modelchecker.search import search
 from tools.modelchecker.stages import Stages
 from tools.modelchecker.witness_model import Server, answer, flushed, restarted
-from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
-from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessVoted
+from zelect.core.effects import WitnessCreate, WitnessPing, WitnessVote
+from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.quorum import Witness
-from zelect.core.state import Campaign, Owed, Pause, Peer, Promise, Reign, State
+from zelect.core.state import Campaign, LeaderState, Pause, Peer, PendingHandover, Promise, State
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
 
@@ -48,7 +48,7 @@ def test_five_voters_elect_one_in_the_first_stages() -> None:
     assert found.violation == "", "\n".join([found.violation, *found.trace])
 
 
-def test_no_office_is_entered_while_a_job_acts_in_the_first_stages() -> None:
+def test_no_leadership_is_entered_while_a_job_acts_in_the_first_stages() -> None:
     found = check("guarded3", most=30_000)
     assert found.violation == "", "\n".join([found.violation, *found.trace])
 
@@ -63,7 +63,7 @@ def test_a_broken_rule_is_found(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "bounds"), SMALL, ids=[name for name, _ in SMALL])
 def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
-    """What is left out by taking worlds as one is nothing: each is on a stage, with all its letters."""
+    """What is left out by taking worlds as one is nothing: each is on a stage, with all its packets."""
     universe, start = SCENARIOS[name].begin(replace(SCENARIOS[name].bounds, **bounds), Seams())
     stages = Stages(universe, len(universe.cast.nodes))
     assert stages.search(start, **NO_LIMIT).complete
@@ -74,14 +74,14 @@ def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
     assert search(universe, start, heed=worlds.append, **NO_LIMIT).complete
     assert len(worlds) > len(stages.keys)
     for world in worlds:
-        letters = world.letters & ~stages.dead_in(world)
+        packets = world.packets & ~stages.dead_in(world)
         key = stages.key(world, len(universe.cast.nodes))
-        assert any(not letters & ~mask for mask in held[key])
+        assert any(not packets & ~mask for mask in held[key])
 
 
 def test_names_may_be_given_in_the_order_of_campaigns() -> None:
     """With and without it, the same comes about, but for the names."""
-    bounds = Bounds(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
+    bounds = ConnectionLimits(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
     assert bounds.nameless
     shapes: list[set[object]] = []
     for alike in (0, 3):
@@ -95,13 +95,17 @@ def test_names_may_be_given_in_the_order_of_campaigns() -> None:
 def test_every_time_in_a_state_is_known_to_the_checker() -> None:
     """A new deadline must be brought into its relative form (tools/modelchecker/canonical.py), else worlds
     that differ in nothing but the date count as different, or a deadline never moves."""
-    times = {item.name for kind in (State, Owed, Reign, Campaign, Peer, Promise, Pause) for item in fields(kind)}
+    times = {
+        item.name
+        for kind in (State, PendingHandover, LeaderState, Campaign, Peer, Promise, Pause)
+        for item in fields(kind)
+    }
     assert {name for name in times if name.endswith("_us")} == {
-        *("silent_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
+        *("grace_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
         *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
-        *("asked_us", "lost_us", "rest_until_us"),
+        *("asked_us", "lost_us", "cooling_until_us"),
         *("until_us", "elected_us", "barrier_us", "waits_until_us", "previous_heard_us", "next_ping_us", "floor_us"),
-        *("renewed_us", "lapses_us", "entered_us", "found_again_us", "sent_us", "steady_us", "answered_us"),
+        *("renewed_us", "lapses_us", "active_since_us", "retry_witness_us", "sent_us", "steady_us", "answered_us"),
     }
 
 
@@ -123,9 +127,9 @@ class Twins:
     ) -> None:
         self.turn += 1
         named = Witness(key, f"r{self.model.run}" if known else "another", "p")
-        intent: WitnessFound | WitnessPing | WitnessVote
+        intent: WitnessCreate | WitnessPing | WitnessVote
         if op == "found":
-            intent = WitnessFound(key, term, record_id)
+            intent = WitnessCreate(key, term, record_id)
         elif op == "ping":
             intent = WitnessPing(named, term, 1, record_id)
         else:
@@ -134,7 +138,7 @@ class Twins:
         script = words(op, self.identity(key, known), *who, term, record_id, self.turn)
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
         reply = parse_witness_reply(raw)
-        if isinstance(event, WitnessFounded) or event is None:
+        if isinstance(event, WitnessCreated) or event is None:
             assert (event is not None) == (reply.refusal is None)
         elif isinstance(event, WitnessVoted):
             acked = (event.acked, event.acked_incarnation, event.acked_term)

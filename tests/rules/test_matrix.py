@@ -5,8 +5,8 @@ A literal table, to be read: a cell names what changed and what was answered, in
     x reason        refused at the gate, or for its term, and counted
     +term           the newer term was taken over
     votes           the vote of the term was given to the sender
-    record          the sender's electorate record was taken over
-    pre-candidate, candidate, elected, falls, enters and leaves the office: the new stand
+    record          the sender's voter record was taken over
+    pre-candidate, candidate, elected, falls, enters and stops being active: the new stand
     follows (and so falls), lost   the controller;  promises, freed: the promise;  gone: the sender is offline
     probes          looks whether somebody is dead
     pong, ping, grant, no (reason), tells, complains, hands over     what was sent;  asks: a campaign
@@ -24,12 +24,13 @@ from typing import Any
 import pytest
 
 from tests.support.positions import grant, pong
-from tools.simulator.small_world import World, letter
+from tools.simulator.small_world import World, packet
 from zelect.core.effects import Effects, Saved
-from zelect.core.events import Heard, Leave
+from zelect.core.events import Leave, MessageReceived
 from zelect.core.messages import (
+    AdminAction,
+    AdminCommand,
     CommonResp,
-    Found,
     Handover,
     Message,
     NodeOffline,
@@ -38,19 +39,18 @@ from zelect.core.messages import (
     Ping,
     Pong,
     Query,
+    Reason,
     Refusal,
     Report,
+    Reset,
     Result,
-    Steer,
-    Steering,
-    Trigger,
     Voting,
     VotResp,
 )
 from zelect.core.quorum import Record
-from zelect.core.state import Stand, clone
+from zelect.core.state import Role, clone
 
-SAVED = Record(3, 4, (1, 2, 3), lives=(1, 2, 3))
+SAVED = Record(3, 4, (1, 2, 3), epochs=(1, 2, 3))
 
 MATRIX = """
 following, from its controller | older             | same                     | newer
@@ -69,8 +69,8 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | lost, freed              | +term, lost, freed
-FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, lost, shows | record, lost, shows      | record, lost, shows
+ADMIN              | shows             | shows                    | shows
 
 following, from another | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -88,8 +88,8 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, lost
-FOUND              | record, lost, shows | record, lost, shows      | record, lost, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, lost, shows | record, lost, shows      | record, lost, shows
+ADMIN              | shows             | shows                    | shows
 
 leaderless         | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -107,8 +107,8 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
-FOUND              | record, shows     | record, shows            | record, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
 
 pre-candidate      | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -126,8 +126,8 @@ NODE_ONLINE_RESP   | .                 | record, falls            | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
-FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, falls, shows | record, falls, shows     | record, falls, shows
+ADMIN              | shows             | shows                    | shows
 
 candidate          | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -145,10 +145,10 @@ NODE_ONLINE_RESP   | .                 | record, falls            | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
-FOUND              | record, falls, shows | record, falls, shows     | record, falls, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, falls, shows | record, falls, shows     | record, falls, shows
+ADMIN              | shows             | shows                    | shows
 
-elected, not in office | older             | same                     | newer
+elected, not active | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, falls, freed, hands over, pong
 PING               | pong              | .                        | +term, record, follows, hands over, pong
@@ -164,10 +164,10 @@ NODE_ONLINE_RESP   | .                 | .                        | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls, freed, hands over
-FOUND              | record, falls, freed, shows | record, falls, freed, shows | record, falls, freed, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, falls, freed, shows | record, falls, freed, shows | record, falls, freed, shows
+ADMIN              | shows             | shows                    | shows
 
-in office          | older             | same                     | newer
+active          | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, leaves, freed, hands over, pong
 PING               | pong              | .                        | +term, record, leaves, follows, hands over, pong
@@ -183,8 +183,8 @@ NODE_ONLINE_RESP   | .                 | .                        | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, leaves, freed, hands over
-FOUND              | record, leaves, freed, shows | record, leaves, freed, shows | record, leaves, freed, shows
-STEER  | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
+RESET              | record, leaves, freed, shows | record, leaves, freed, shows | record, leaves, freed, shows
+ADMIN  | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
 
 leaving            | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -202,8 +202,8 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
-FOUND              | record, shows     | record, shows            | record, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
 
 silent             | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
@@ -221,16 +221,16 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
-FOUND              | record, shows     | record, shows            | record, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
 
-without voice      | older             | same                     | newer
+without voting right      | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
 PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
-VOTING pre         | no (old_term)     | no (amnesia)             | no (amnesia)
-VOTING             | no (old_term)     | no (amnesia)             | +term, no (amnesia)
+VOTING pre         | no (old_term)     | no (lost_state)             | no (lost_state)
+VOTING             | no (old_term)     | no (lost_state)             | +term, no (lost_state)
 VOT_RESP yes       | .                 | .                        | +term
 VOT_RESP no        | .                 | .                        | +term
 NODE_OFFLINE self  | gone              | gone                     | +term, gone
@@ -240,8 +240,8 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
-FOUND              | record, shows     | record, shows            | record, shows
-STEER              | shows             | shows                    | shows
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
 """
 
 
@@ -249,7 +249,7 @@ def _restarted(run_ms: float = 600, forgot: int = 0) -> World:
     """Three nodes that ran before, at term 5, connected but deaf, their silence over. The life of
     node `forgot` is not the one that the record names."""
     world = World(3)
-    world.disks = {n: Saved(5, 0, 0, SAVED, life=90 if n == forgot else n) for n in world.settings}
+    world.disks = {n: Saved(5, 0, 0, SAVED, epoch=90 if n == forgot else n) for n in world.settings}
     for a in world.settings:
         for b in world.settings:
             world.cut(a, b)
@@ -261,19 +261,19 @@ def _restarted(run_ms: float = 600, forgot: int = 0) -> World:
 
 def _following() -> tuple[World, int]:
     world = _restarted()
-    world.feed(2, letter(world, 1, Ping(1, True, SAVED, (2, 3))))
+    world.feed(2, packet(world, 1, Ping(1, True, SAVED, (2, 3))))
     return world, 2
 
 
 def _campaigning(answers: int) -> tuple[World, int]:
     world = _restarted(0)
-    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     for _ in range(answers):
         world.feed(1, grant(world, 2))
     return world, 1
 
 
-def _in_office() -> tuple[World, int]:
+def _active() -> tuple[World, int]:
     world, me = _campaigning(2)
     world.feed(1, pong(world, 2))
     assert world.controller() == 1
@@ -292,11 +292,11 @@ STANDS: dict[str, tuple[Callable[[], tuple[World, int]], int]] = {
     "leaderless": (lambda: (_restarted(), 2), 3),
     "pre-candidate": (lambda: _campaigning(0), 3),
     "candidate": (lambda: _campaigning(1), 3),
-    "elected, not in office": (lambda: _campaigning(2), 3),
-    "in office": (_in_office, 3),
+    "elected, not active": (lambda: _campaigning(2), 3),
+    "active": (_active, 3),
     "leaving": (_leaving, 3),
     "silent": (lambda: (_restarted(100), 2), 3),
-    "without voice": (lambda: (_restarted(forgot=2), 2), 3),
+    "without voting right": (lambda: (_restarted(forgot=2), 2), 3),
 }
 """How to get there, and who sends the message."""
 
@@ -316,8 +316,8 @@ MESSAGES = (
     "QUERY",
     "REPORT",
     "HANDOVER",
-    "FOUND",
-    "STEER",
+    "RESET",
+    "ADMIN",
 )
 
 
@@ -326,27 +326,27 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
     third = 6 - me - sender
     known = SAVED if term < state.term else state.record
     record = SAVED if term < state.term else replace(SAVED, config_term=term, version=9)
-    campaign, reign = state.campaign, state.reign
+    campaign, leading = state.campaign, state.leading
     pre, round_ = (campaign.pre, campaign.round) if campaign else (False, 1)
-    number = reign.number if reign else 7
+    number = leading.number if leading else 7
     made: dict[str, Callable[[], Message]] = {
         "COMMON_RESP": lambda: CommonResp(1, Result.TERM_JUMP, "no"),
         "PING idle": lambda: Ping(0, False, None, ()),
         "PING": lambda: Ping(7, True, record, (1, 2, 3)),
         "PONG": lambda: Pong(number, term, state.record.id, 0, sender),
-        "VOTING pre": lambda: Voting(True, 1, term + 1, known, Trigger.TIMEOUT, 0, 0),
-        "VOTING": lambda: Voting(False, 1, term, known, Trigger.TIMEOUT, 0, 0),
+        "VOTING pre": lambda: Voting(True, 1, term + 1, known, Reason.TIMEOUT, 0, 0),
+        "VOTING": lambda: Voting(False, 1, term, known, Reason.TIMEOUT, 0, 0),
         "VOT_RESP yes": lambda: VotResp(pre, round_, True, None, 0, sender, None),
         "VOT_RESP no": lambda: VotResp(pre, round_, False, Refusal.VOTED, 0, sender, None),
-        "NODE_OFFLINE self": lambda: NodeOffline(sender, world.lives[sender].incarnation, "goodbye"),
-        "NODE_OFFLINE third": lambda: NodeOffline(third, world.lives[third].incarnation, "silent"),
+        "NODE_OFFLINE self": lambda: NodeOffline(sender, world.processes[sender].incarnation, "leave"),
+        "NODE_OFFLINE third": lambda: NodeOffline(third, world.processes[third].incarnation, "silent"),
         "NODE_ONLINE": lambda: NodeOnline(world.settings[sender].addresses[sender], 0, sender),
         "NODE_ONLINE_RESP": lambda: NodeOnlineResp(sender, term, record),
         "QUERY": lambda: Query("status"),
         "REPORT": lambda: Report("{}"),
         "HANDOVER": lambda: Handover(term, me),
-        "FOUND": lambda: Found(1, (1, 2)),
-        "STEER": lambda: Steer(Steering.TRANSFER, 0, 0, "", "ops"),
+        "RESET": lambda: Reset(1, (1, 2)),
+        "ADMIN": lambda: AdminCommand(AdminAction.TRANSFER, 0, 0, "", "ops"),
     }
     return made[kind]()
 
@@ -362,7 +362,7 @@ def _sent(effects: Effects, to: int) -> list[str]:
             CommonResp: "complains",
             Handover: "hands over",
             NodeOnline: "greets",
-            NodeOffline: "says goodbye",
+            NodeOffline: "leaves",
             Voting: "asks",
         }.get(type(message), "")
         if isinstance(message, VotResp):
@@ -372,27 +372,27 @@ def _sent(effects: Effects, to: int) -> list[str]:
     return words
 
 
-def _change(stand: str, kind: str, offset: int) -> str:
+def _change(role: str, kind: str, offset: int) -> str:
     """What one message does, in words."""
-    bring, sender = STANDS[stand]
+    bring, sender = STANDS[role]
     world, me = bring()
     state, term = world.state(me), world.state(me).term
-    world.feed(me, letter(world, sender, Ping(0, False, None, ()), term))  # they have met
-    machine = world.lives[me].machine
-    before, was_in_office, refused = clone(state), machine.in_office(world.now_us), dict(state.refused)
-    heard = letter(world, sender, _message(kind, world, me, sender, term + offset), term + offset)
-    if kind in ("QUERY", "STEER"):
-        heard = Heard(replace(heard.envelope, sender=0, incarnation=0))
+    world.feed(me, packet(world, sender, Ping(0, False, None, ()), term))  # they have met
+    machine = world.processes[me].machine
+    before, was_active, refused = clone(state), machine.active(world.now_us), dict(state.refused)
+    heard = packet(world, sender, _message(kind, world, me, sender, term + offset), term + offset)
+    if kind in ("QUERY", "ADMIN"):
+        heard = MessageReceived(replace(heard.envelope, sender=0, incarnation=0))
     effects = machine.step(heard, world.now_us)
     words = [f"x {reason}" for reason, count in state.refused.items() if count > refused.get(reason, 0)]
     words += ["+term"] if state.term > before.term else []
     words += ["votes"] if state.saved.voted_for == sender != before.saved.voted_for else []
-    words += ["record"] if state.record != before.record and state.reign is None else []
-    in_office = machine.in_office(world.now_us)
-    if in_office is not was_in_office:
-        words += ["leaves" if was_in_office else "enters"]
-    elif state.stand is not before.stand and (state.leader is None or state.leader == before.leader):
-        words += ["falls" if state.stand is Stand.FOLLOWER else state.stand.value.replace("_", "-")]
+    words += ["record"] if state.record != before.record and state.leading is None else []
+    active = machine.active(world.now_us)
+    if active is not was_active:
+        words += ["leaves" if was_active else "enters"]
+    elif state.role is not before.role and (state.leader is None or state.leader == before.leader):
+        words += ["falls" if state.role is Role.FOLLOWER else state.role.value.replace("_", "-")]
     if state.leader != before.leader:
         words += ["follows" if state.leader is not None else "lost"]
     if (state.promise is None) is not (before.promise is None):
@@ -404,10 +404,10 @@ def _change(stand: str, kind: str, offset: int) -> str:
     return ", ".join(words) or "."
 
 
-def _table(stand: str) -> str:
+def _table(role: str) -> str:
     """The part of the matrix for one stand, as it is."""
-    rows = [[kind, *(_change(stand, kind, offset) for offset in (-1, 0, 1))] for kind in MESSAGES]
-    rows.insert(0, [stand, "older", "same", "newer"])
+    rows = [[kind, *(_change(role, kind, offset) for offset in (-1, 0, 1))] for kind in MESSAGES]
+    rows.insert(0, [role, "older", "same", "newer"])
     lines = [" | ".join(f"{cell:{width}}" for cell, width in zip(row, (18, 17, 24, 0), strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -416,11 +416,11 @@ def _cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
-@pytest.mark.parametrize("stand", STANDS)
-def test_the_matrix_says_what_each_stand_does_with_each_message(stand: str) -> None:
+@pytest.mark.parametrize("role", STANDS)
+def test_the_matrix_says_what_each_stand_does_with_each_message(role: str) -> None:
     written = {_cells(part)[0][0]: part for part in MATRIX.strip().split("\n\n")}
-    actual = _table(stand)
-    assert _cells(written[stand]) == _cells(actual), f"it is now:\n\n{actual}\n"
+    actual = _table(role)
+    assert _cells(written[role]) == _cells(actual), f"it is now:\n\n{actual}\n"
 
 
 def test_the_matrix_is_whole() -> None:

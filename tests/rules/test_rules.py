@@ -18,17 +18,17 @@ from tests.support.positions import (
     sent_by,
     step,
 )
-from tools.simulator.small_world import MS, World, letter, office_of
-from zelect.core.effects import Effects, PublishOffice, Saved, WithdrawOffice, WitnessPing
+from tools.simulator.small_world import MS, World, leadership_of, packet
+from zelect.core.effects import Effects, PublishController, Saved, WithdrawController, WitnessPing
 from zelect.core.events import (
+    ControllerHint,
+    DeathProven,
     Event,
     Evidence,
-    Heard,
     LinkDown,
     LinkUp,
+    MessageReceived,
     PriorityChanged,
-    Proven,
-    StoreHint,
     Tick,
     WitnessVoted,
 )
@@ -40,14 +40,14 @@ from zelect.core.messages import (
     NodeOnlineResp,
     Ping,
     Pong,
+    Reason,
     Refusal,
-    Trigger,
     Voting,
     VotResp,
 )
 from zelect.core.quorum import Record, Witness
-from zelect.core.state import Stand, State, clone
-from zelect.core.step import Turn
+from zelect.core.state import Role, State, clone
+from zelect.core.step import Step
 from zelect.core.succession import jitter_us
 from zelect.core.timing import MAX_TERM, Timing
 
@@ -57,10 +57,10 @@ HEARTBEAT_US = Timing().heartbeat_us
 STAGGER_US = Timing().stagger_us
 
 
-def _ask(world: World, candidate: int, *, term: int, pre: bool = False, voter: int = 2) -> Heard:
+def _ask(world: World, candidate: int, *, term: int, pre: bool = False, voter: int = 2) -> MessageReceived:
     """A request of `candidate`, which has the record that `voter` has."""
-    question = Voting(pre, 1, term, world.state(voter).record, Trigger.TIMEOUT, 0, 0)
-    return letter(world, candidate, question, None if pre else term)
+    question = Voting(pre, 1, term, world.state(voter).record, Reason.TIMEOUT, 0, 0)
+    return packet(world, candidate, question, None if pre else term)
 
 
 def _answer(effects: Effects) -> VotResp:
@@ -69,15 +69,15 @@ def _answer(effects: Effects) -> VotResp:
     return answer
 
 
-def _until_in_office(world: World, node: int) -> float:
-    """How many milliseconds it takes until `node` is in office."""
+def _until_active(world: World, node: int) -> float:
+    """How many milliseconds it takes until `node` is active."""
     return world.run_until(lambda: world.controller() == node)
 
 
-def _turn(world: World, node: int) -> Turn:
+def _turn(world: World, node: int) -> Step:
     """A step in the making, for what no message may bring about."""
-    machine = world.lives[node].machine
-    return Turn(machine.settings, machine.state, world.now_us, machine.state.saved, 0)
+    machine = world.processes[node].machine
+    return Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0)
 
 
 # -- R1: save, then speak ----------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def eventful() -> Watched:
     world.run(1000)
     world.leave(world.controller() or 5)
     world.run(3000)
-    assert len({e.details["term"] for e in world.happened("office_entered")}) >= 4, "enough has happened"
+    assert len({e.details["term"] for e in world.happened("became_active")}) >= 4, "enough has happened"
     return world
 
 
@@ -131,8 +131,8 @@ def test_r1_whatever_durable_changed_is_to_be_saved_before_anything_is_said(even
                 assert message.record.id <= disks[node].record.id
             if isinstance(message, Pong):
                 assert message.record_id <= disks[node].record.id
-    for node, life in eventful.lives.items():
-        assert eventful.disks[node] == life.machine.state.saved
+    for node, process in eventful.processes.items():
+        assert eventful.disks[node] == process.machine.state.saved
 
 
 def test_r1_a_vote_is_saved_in_the_step_that_grants_it() -> None:
@@ -153,9 +153,9 @@ def test_r1_a_candidates_own_vote_is_saved_in_the_step_that_asks_for_others() ->
 
 
 def test_r1_a_newer_record_is_saved_in_the_step_that_answers_for_it() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     newer = replace(world.state(1).record, version=99)
-    effects = step(world, 2, letter(world, 1, Ping(1000, True, newer, (2, 3))))
+    effects = step(world, 2, packet(world, 1, Ping(1000, True, newer, (2, 3))))
     (answer,) = sent_by(effects, Pong)
     assert effects.save is not None
     assert effects.save.record == newer
@@ -164,16 +164,16 @@ def test_r1_a_newer_record_is_saved_in_the_step_that_answers_for_it() -> None:
 
 @pytest.mark.parametrize("changes", [{"term": 0}, {"term": MAX_TERM + 1}])
 def test_r1_a_term_that_falls_or_overflows_ends_the_node(changes: dict[str, int]) -> None:
-    world = office_of(1)
-    turn = _turn(world, 1)
-    turn.save(**changes)
+    world = leadership_of(1)
+    step = _turn(world, 1)
+    step.save(**changes)
     with pytest.raises(RuleBroken, match=r"^R1"):
-        turn.finish()
+        step.finish()
 
 
 def test_r1_a_node_that_forgot_neither_votes_nor_campaigns_until_it_was_taken_out_and_in() -> None:
     world = World(3)
-    world.redis.up = world.board_up = False
+    world.redis.up = world.registry_up = False
     world.start()
     world.run_until(lambda: world.controller() == 1)
     world.run(500)
@@ -186,10 +186,10 @@ def test_r1_a_node_that_forgot_neither_votes_nor_campaigns_until_it_was_taken_ou
     assert not {e.name for e in since} & {"vote_granted", "campaign_began"}
     refused = [e.details["reason"] for e in since if e.name == "vote_refused"]
     assert refused
-    assert set(refused) == {"amnesia"}
+    assert set(refused) == {"lost_state"}
     world.start(1)
-    world.run_until(lambda: world.controller() is not None and not world.state(3).amnesia)
-    members = [e.details["members"] for e in world.happened("electorate_changed")]
+    world.run_until(lambda: world.controller() is not None and not world.state(3).lost_state)
+    members = [e.details["members"] for e in world.happened("voters_changed")]
     assert members[-2:] == [(1, 2), (1, 2, 3)]
 
 
@@ -226,7 +226,7 @@ def test_r2_a_vote_is_remembered_over_a_restart() -> None:
 def test_r2_a_candidate_that_voted_for_itself_votes_for_nobody_else_in_the_term() -> None:
     world = pre_candidate_of(3)
     world.feed(1, grant(world, 2))
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
     answer = _answer(step(world, 1, _ask(world, 3, term=1, voter=1)))
     assert (answer.granted, answer.reason) == (False, Refusal.VOTED)
 
@@ -236,26 +236,26 @@ def test_r2_a_duplicated_answer_counts_once_of_five() -> None:
     world = pre_candidate_of(5)
     for _ in range(4):
         world.feed(1, grant(world, 2))
-    assert world.state(1).stand is Stand.PRE_CANDIDATE
+    assert world.state(1).role is Role.PRE_CANDIDATE
     world.feed(1, grant(world, 3))
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
     for _ in range(4):
         world.feed(1, grant(world, 2))
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
     world.feed(1, grant(world, 3))
-    assert world.state(1).stand is Stand.ELECTED
+    assert world.state(1).role is Role.ELECTED
 
 
 def test_r2_an_answer_to_another_question_does_not_count() -> None:
     world = pre_candidate_of(3)
     early = grant(world, 2)
     world.feed(1, early)
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
     campaign = world.state(1).campaign
     for pre, round_ in ((True, campaign.round), (False, campaign.round - 1), (False, campaign.round + 1)):
-        world.feed(1, letter(world, 2, VotResp(pre, round_, True, None, 0, world.lives[2].incarnation, None), 1))
+        world.feed(1, packet(world, 2, VotResp(pre, round_, True, None, 0, world.processes[2].incarnation, None), 1))
     world.feed(1, early)
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
 
 
 @pytest.mark.parametrize("term", [0, 2])
@@ -263,32 +263,32 @@ def test_r2_a_grant_from_another_term_elects_nobody(term: int) -> None:
     world = pre_candidate_of(3)
     world.feed(1, grant(world, 2))
     heard = grant(world, 2)
-    world.feed(1, Heard(replace(heard.envelope, term=term)))
-    assert world.state(1).stand is not Stand.ELECTED
+    world.feed(1, MessageReceived(replace(heard.envelope, term=term)))
+    assert world.state(1).role is not Role.ELECTED
 
 
 def test_r2_a_node_that_is_no_voter_elects_nobody() -> None:
     world = World(3)
-    electorate = Record(1, 5, (1, 2), lives=(1, 2))
-    world.disks = {n: Saved(1, 0, 0, electorate, life=n) for n in (1, 2, 3)}
+    voters = Record(1, 5, (1, 2), epochs=(1, 2))
+    world.disks = {n: Saved(1, 0, 0, voters, epoch=n) for n in (1, 2, 3)}
     for a in world.settings:
         for b in world.settings:
             world.cut(a, b)
     world.start()
-    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     for _ in range(3):
         world.feed(1, grant(world, 3))
-    assert world.state(1).stand is Stand.PRE_CANDIDATE
+    assert world.state(1).role is Role.PRE_CANDIDATE
 
 
 def test_r2_a_vote_that_changes_within_its_term_ends_the_node() -> None:
     world = deaf(3)
     world.run(5)
     world.feed(2, _ask(world, 3, term=4))
-    turn = _turn(world, 2)
-    turn.save(voted_for=1)
+    step = _turn(world, 2)
+    step.save(voted_for=1)
     with pytest.raises(RuleBroken, match=r"^R2"):
-        turn.finish()
+        step.finish()
 
 
 def test_r2_in_no_term_two_are_elected(eventful: Watched) -> None:
@@ -309,9 +309,9 @@ def _but_for_hearing(state: State) -> dict[str, object]:
 @pytest.mark.parametrize("term", [1, 2, 3, 1000])
 @pytest.mark.parametrize("settled", [True, False])
 def test_r3_a_pre_vote_changes_nothing_at_the_voter(settled: bool, term: int) -> None:
-    world = office_of(1) if settled else deaf(3)
+    world = leadership_of(1) if settled else deaf(3)
     world.run(5)
-    machine = world.lives[2].machine
+    machine = world.processes[2].machine
     before, due_us = _but_for_hearing(machine.state), machine.deadline_us()
     effects = step(world, 2, _ask(world, 3, term=term, pre=True))
     assert _answer(effects).granted is not settled
@@ -330,7 +330,7 @@ def test_r3_a_pre_candidate_has_neither_raised_its_term_nor_voted() -> None:
 @pytest.mark.parametrize("pre", [True, False])
 @pytest.mark.parametrize("candidate", [2, 3])
 def test_r3_who_answered_a_ping_grants_nobody_else_a_vote(candidate: int, pre: bool) -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     voter = 5 - candidate
     term = world.state(voter).term
     answer = _answer(step(world, voter, _ask(world, candidate, term=term + 1, pre=pre, voter=voter)))
@@ -340,15 +340,15 @@ def test_r3_who_answered_a_ping_grants_nobody_else_a_vote(candidate: int, pre: b
 
 
 def test_r3_a_refusal_carries_the_voters_term() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     effects = step(world, 2, _ask(world, 3, term=world.state(2).term + 5))
     assert [envelope.term for _, envelope in effects.send] == [world.state(2).term]
 
 
 def test_r3_a_promise_lasts_one_election_timeout_from_the_ping_on_the_voters_clock() -> None:
-    world = office_of(1)
-    world.feed(2, letter(world, 1, Ping(1000, True, world.state(1).record, (2, 3))))
-    machine, term = world.lives[2].machine, world.state(2).term
+    world = leadership_of(1)
+    world.feed(2, packet(world, 1, Ping(1000, True, world.state(1).record, (2, 3))))
+    machine, term = world.processes[2].machine, world.state(2).term
     asked = _ask(world, 3, term=term + 1, pre=True)
     last, after = machine.step(asked, world.now_us + PROMISE_US - 1), machine.step(asked, world.now_us + PROMISE_US)
     assert (_answer(last).granted, _answer(last).wait_us) == (False, 1)
@@ -362,22 +362,22 @@ def _is_promised(world: World, voter: int = 2) -> bool:
 
 
 def test_r3_proof_of_the_controllers_death_ends_the_promise_at_once() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     world.feed(2, LinkDown(1))
     assert _is_promised(world), "a closed connection alone proves nothing"
-    world.feed(2, Proven(1, world.lives[1].incarnation, Evidence.REFUSED))
+    world.feed(2, DeathProven(1, world.processes[1].incarnation, Evidence.REFUSED))
     assert not _is_promised(world)
 
 
-def test_r3_the_controllers_goodbye_ends_the_promise_at_once() -> None:
-    world = office_of(1)
-    world.feed(2, letter(world, 1, NodeOffline(1, world.lives[1].incarnation, "goodbye")))
+def test_r3_the_controllers_leave_ends_the_promise_at_once() -> None:
+    world = leadership_of(1)
+    world.feed(2, packet(world, 1, NodeOffline(1, world.processes[1].incarnation, "leave")))
     assert not _is_promised(world)
 
 
 def test_r3_the_controllers_handover_ends_the_promise_at_once() -> None:
-    world = office_of(1)
-    world.feed(2, letter(world, 1, Handover(world.state(1).term, 3)))
+    world = leadership_of(1)
+    world.feed(2, packet(world, 1, Handover(world.state(1).term, 3)))
     assert not _is_promised(world)
 
 
@@ -385,13 +385,13 @@ def test_r3_the_controllers_handover_ends_the_promise_at_once() -> None:
     "what",
     [
         "a connection closed",
-        "somebody else's goodbye",
+        "somebody else's leave",
         "hearsay of its death",
         "hearsay of another controller",
         "a handover of somebody else",
         "a handover of an earlier term",
         "proof of an earlier process's death",
-        "a goodbye of an earlier process",
+        "a graceful leave of an earlier process",
         "a word of Redis",
         "a late turn of the loop",
     ],
@@ -408,21 +408,21 @@ def test_r3_nothing_else_ends_a_promise_early(what: str) -> None:
     world.leave(world.controller() or 0)
     world.run_until(lambda: world.controller() == 1)
     world.run(300)
-    born, term = world.lives[1].incarnation, world.state(1).term
-    world.start(2) if 2 not in world.lives else world.start(3)
+    born, term = world.processes[1].incarnation, world.state(1).term
+    world.start(2) if 2 not in world.processes else world.start(3)
     world.run(2000)
     assert term > 1, "there is an earlier term to speak of"
     record = world.state(2).record
     events: dict[str, Event] = {
         "a connection closed": LinkDown(1),
-        "somebody else's goodbye": letter(world, 3, NodeOffline(3, world.lives[3].incarnation, "goodbye")),
-        "hearsay of its death": letter(world, 3, NodeOffline(1, born, "refused")),
-        "hearsay of another controller": letter(world, 3, NodeOnlineResp(3, term, record)),
-        "a handover of somebody else": letter(world, 3, Handover(term, 3)),
-        "a handover of an earlier term": letter(world, 1, Handover(term - 1, 3)),
-        "proof of an earlier process's death": Proven(1, born - 1, Evidence.LOCK),
-        "a goodbye of an earlier process": letter(world, 1, NodeOffline(1, born - 1, "goodbye")),
-        "a word of Redis": StoreHint(3, term),
+        "somebody else's leave": packet(world, 3, NodeOffline(3, world.processes[3].incarnation, "leave")),
+        "hearsay of its death": packet(world, 3, NodeOffline(1, born, "refused")),
+        "hearsay of another controller": packet(world, 3, NodeOnlineResp(3, term, record)),
+        "a handover of somebody else": packet(world, 3, Handover(term, 3)),
+        "a handover of an earlier term": packet(world, 1, Handover(term - 1, 3)),
+        "proof of an earlier process's death": DeathProven(1, born - 1, Evidence.LOCK),
+        "a graceful leave of an earlier process": packet(world, 1, NodeOffline(1, born - 1, "leave")),
+        "a word of Redis": ControllerHint(3, term),
         "a late turn of the loop": Tick(late=True),
     }
     world.feed(2, events[what])
@@ -440,10 +440,10 @@ def test_r4_a_restarted_node_grants_nothing_for_one_election_timeout(pre: bool) 
     world.start(2)
     world.run(2)
     began_us = world.now_us - 2 * MS
-    machine = world.lives[2].machine
+    machine = world.processes[2].machine
     asked = _ask(world, 3, term=9, pre=pre)
     refused = _answer(machine.step(asked, began_us + PROMISE_US - 1))
-    assert (refused.granted, refused.reason, refused.wait_us) == (False, Refusal.SILENT, 1)
+    assert (refused.granted, refused.reason, refused.wait_us) == (False, Refusal.UNRESPONSIVE, 1)
     assert machine.state.term == 0
     assert _answer(machine.step(asked, began_us + PROMISE_US)).granted
 
@@ -471,71 +471,71 @@ def test_r4_a_node_that_never_ran_need_not_wait() -> None:
 
 
 def test_r5_authority_is_a_deadline_that_passes_without_any_event() -> None:
-    world = office_of(1)
-    machine = world.lives[1].machine
-    lapses_us = machine.state.reign.lapses_us if machine.state.reign else 0
-    assert machine.in_office(lapses_us - 1)
-    assert not machine.in_office(lapses_us)
+    world = leadership_of(1)
+    machine = world.processes[1].machine
+    lapses_us = machine.state.leading.lapses_us if machine.state.leading else 0
+    assert machine.active(lapses_us - 1)
+    assert not machine.active(lapses_us)
 
 
 def test_r5_the_lease_rests_on_the_newest_ping_that_a_quorum_answered() -> None:
     world = elected_of(5)
-    reign = world.state(1).reign
-    first_us = reign.sent_us[1]
+    leading = world.state(1).leading
+    first_us = leading.sent_us[1]
     for voter in (2, 3):
         world.feed(1, pong(world, voter))
-    world.run_until(lambda: reign.number == 2)
+    world.run_until(lambda: leading.number == 2)
     assert world.controller() == 1
     world.feed(1, pong(world, 2))
-    assert reign.lapses_us == first_us + LEASE_US, "two of five are no quorum"
+    assert leading.lapses_us == first_us + LEASE_US, "two of five are no quorum"
     world.feed(1, pong(world, 2))
-    assert reign.lapses_us == first_us + LEASE_US, "the same one twice neither"
+    assert leading.lapses_us == first_us + LEASE_US, "the same one twice neither"
     world.feed(1, pong(world, 3))
-    assert reign.lapses_us == reign.sent_us[2] + LEASE_US
+    assert leading.lapses_us == leading.sent_us[2] + LEASE_US
 
 
 def test_r5_a_stale_echo_renews_nothing() -> None:
-    world = office_of(1)
-    reign = world.state(1).reign
+    world = leadership_of(1)
+    leading = world.state(1).leading
     world.cut(2, 1)
     world.cut(3, 1)
     world.run(120)
-    numbers = dict(reign.sent_us)
-    answered_us, lapses_us = dict(reign.answered_us), reign.lapses_us
+    numbers = dict(leading.sent_us)
+    answered_us, lapses_us = dict(leading.answered_us), leading.lapses_us
     for number in (min(numbers) - 1, max(numbers) + 1, 0):
         for voter in (2, 3):
             world.feed(1, pong(world, voter, number=number))
     for voter in (2, 3):
         world.feed(1, pong(world, voter, number=min(numbers)))
-        world.feed(1, pong(world, voter, of_term=reign.term - 1))
+        world.feed(1, pong(world, voter, of_term=leading.term - 1))
         heard = pong(world, voter)
-        world.feed(1, Heard(replace(heard.envelope, term=reign.term - 1)))
-    assert {n: reign.answered_us[n] for n in (2, 3)} == {n: answered_us[n] for n in (2, 3)}
-    assert reign.lapses_us == lapses_us
+        world.feed(1, MessageReceived(replace(heard.envelope, term=leading.term - 1)))
+    assert {n: leading.answered_us[n] for n in (2, 3)} == {n: answered_us[n] for n in (2, 3)}
+    assert leading.lapses_us == lapses_us
 
 
-def test_r5_the_answer_of_a_life_without_a_voice_renews_nothing() -> None:
-    world = office_of(1)
-    reign = world.state(1).reign
+def test_r5_the_answer_of_a_epoch_without_a_voting_right_renews_nothing() -> None:
+    world = leadership_of(1)
+    leading = world.state(1).leading
     world.cut(1, 2)
     world.cut(1, 3)
     world.run(150)
-    lapses_us = reign.lapses_us
+    lapses_us = leading.lapses_us
     for voter in (2, 3):
-        world.feed(1, pong(world, voter, life=world.state(voter).saved.life + 1000))
-    assert reign.lapses_us == lapses_us
+        world.feed(1, pong(world, voter, epoch=world.state(voter).saved.epoch + 1000))
+    assert leading.lapses_us == lapses_us
 
 
 def test_r5_an_answer_that_comes_after_the_lease_has_ended_renews_nothing() -> None:
-    world = office_of(1)
-    machine, reign = world.lives[1].machine, world.state(1).reign
+    world = leadership_of(1)
+    machine, leading = world.processes[1].machine, world.state(1).leading
     answers = [pong(world, voter) for voter in (2, 3)]
     world.cut(1, 2)
     world.cut(1, 3)
-    late_us = max(reign.sent_us.values()) + LEASE_US
+    late_us = max(leading.sent_us.values()) + LEASE_US
     for answer in answers:
         machine.step(answer, late_us)
-    assert not machine.in_office(late_us)
+    assert not machine.active(late_us)
 
 
 # -- R6: step down -----------------------------------------------------------------------------------
@@ -546,53 +546,53 @@ def test_r6_a_controller_whose_lease_lapsed_is_silent_and_a_follower() -> None:
     world.start()
     world.run_until(lambda: world.controller() == 1)
     world.run(300)
-    reign, cut_us = world.state(1).reign, world.now_us
+    leading, cut_us = world.state(1).leading, world.now_us
     world.cut(1, 2)
     world.cut(1, 3)
     world.run(3000)
-    assert world.state(1).stand is not Stand.ELECTED
-    (left,) = world.happened("office_left", 1)
+    assert world.state(1).role is not Role.ELECTED
+    (left,) = world.happened("stopped_being_active", 1)
     assert left.details["why"] == "lease_lapsed"
-    assert left.at_us == reign.lapses_us <= cut_us + LEASE_US
+    assert left.at_us == leading.lapses_us <= cut_us + LEASE_US
     late = [effects for n, at_us, effects in world.steps if n == 1 and at_us >= left.at_us]
     assert not [envelope for effects in late for _, envelope in effects.send if numbered(envelope)]
 
 
-def test_r6_a_higher_term_ends_the_office_and_is_said_to_all() -> None:
-    world = office_of(1)
+def test_r6_a_higher_term_ends_leadership_and_is_said_to_all() -> None:
+    world = leadership_of(1)
     term = world.state(1).term
-    effects = step(world, 1, letter(world, 3, Pong(1, 0, (0, 0, 0), 0, 1), term + 1))
-    assert not world.lives[1].machine.in_office(world.now_us)
-    assert (world.state(1).stand, world.state(1).term) == (Stand.FOLLOWER, term + 1)
-    assert WithdrawOffice(term, "higher_term") in effects.publish
+    effects = step(world, 1, packet(world, 3, Pong(1, 0, (0, 0, 0), 0, 1), term + 1))
+    assert not world.processes[1].machine.active(world.now_us)
+    assert (world.state(1).role, world.state(1).term) == (Role.FOLLOWER, term + 1)
+    assert WithdrawController(term, "higher_term") in effects.publish
     assert [to for to, e in effects.send if isinstance(e.message, Handover) and e.message.of_term == term] == [2, 3]
 
 
 def test_r6_losing_the_connections_to_a_majority_suspends_until_a_fresh_round_is_answered() -> None:
-    world = office_of(1)
-    machine, reign = world.lives[1].machine, world.state(1).reign
+    world = leadership_of(1)
+    machine, leading = world.processes[1].machine, world.state(1).leading
     before = [pong(world, voter) for voter in (2, 3)]
     step(world, 1, LinkDown(2))
-    assert machine.in_office(world.now_us), "two of three are connected still"
+    assert machine.active(world.now_us), "two of three are connected still"
     step(world, 1, LinkDown(3))
-    assert not machine.in_office(world.now_us)
+    assert not machine.active(world.now_us)
     for answer in before:
         step(world, 1, answer)
-    assert not machine.in_office(world.now_us), "these answered a PING from before"
+    assert not machine.active(world.now_us), "these answered a PING from before"
     for peer in (2, 3):
         step(world, 1, LinkUp(peer))
-    assert not machine.in_office(world.now_us), "a connection is no answer"
-    number = reign.number
+    assert not machine.active(world.now_us), "a connection is no answer"
+    number = leading.number
     step(world, 1, Tick(), after_us=1)
-    assert reign.number == number + 1, "it asks again at once"
+    assert leading.number == number + 1, "it asks again at once"
     step(world, 1, pong(world, 2), after_us=300)
-    assert machine.in_office(world.now_us + 300)
+    assert machine.active(world.now_us + 300)
 
 
 def test_r6_a_ping_of_an_old_term_is_answered_with_the_newer_one() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     term, promise = world.state(2).term, world.state(2).promise
-    old = letter(world, 3, Ping(5, True, replace(world.state(3).record, config_term=0), (2,)), term - 1)
+    old = packet(world, 3, Ping(5, True, replace(world.state(3).record, config_term=0), (2,)), term - 1)
     effects = step(world, 2, old)
     ((to, envelope),) = effects.send
     assert (to, envelope.term) == (3, term)
@@ -602,17 +602,17 @@ def test_r6_a_ping_of_an_old_term_is_answered_with_the_newer_one() -> None:
     assert world.state(2).leader.id == 1
 
 
-# -- R7: elected is not in office ----------------------------------------------------------------------
+# -- R7: elected is not active ----------------------------------------------------------------------
 
 
-def test_r7_who_was_just_elected_is_not_in_office_and_says_so() -> None:
+def test_r7_who_was_just_elected_is_not_active_and_says_so() -> None:
     world = pre_candidate_of(3)
     world.feed(1, grant(world, 2))
     effects = step(world, 1, grant(world, 2))
-    assert world.state(1).stand is Stand.ELECTED
-    assert not world.lives[1].machine.in_office(world.now_us)
-    assert {ping.in_office for ping in sent_by(effects, Ping)} == {False}
-    assert not [intent for intent in effects.publish if isinstance(intent, PublishOffice)]
+    assert world.state(1).role is Role.ELECTED
+    assert not world.processes[1].machine.active(world.now_us)
+    assert {ping.active for ping in sent_by(effects, Ping)} == {False}
+    assert not [intent for intent in effects.publish if isinstance(intent, PublishController)]
 
 
 def test_r7_a_winner_rewrites_the_record_in_its_own_term_and_waits_until_a_quorum_has_saved_it() -> None:
@@ -621,19 +621,19 @@ def test_r7_a_winner_rewrites_the_record_in_its_own_term_and_waits_until_a_quoru
     assert record.config_term == world.state(1).term == 1
     world.feed(1, pong(world, 2, record_id=(0, 0, 0)))
     world.feed(1, pong(world, 3, record_id=(0, 0, 0)))
-    assert world.state(1).reign.lapses_us > world.now_us, "the lease runs"
+    assert world.state(1).leading.lapses_us > world.now_us, "the lease runs"
     assert world.controller() is None, "but nobody has the record"
     world.feed(1, pong(world, 2))
     assert world.controller() is None
     effects = step(world, 1, pong(world, 3))
     assert world.controller() == 1
-    assert [intent for intent in effects.publish if isinstance(intent, PublishOffice)]
+    assert [intent for intent in effects.publish if isinstance(intent, PublishController)]
 
 
 def test_r7_promises_to_an_earlier_controller_that_voters_reported_run_out_first() -> None:
     wait_us = 300 * MS
     world = elected_of(3, wait_us=wait_us)
-    barrier_us = world.state(1).reign.barrier_us
+    barrier_us = world.state(1).leading.barrier_us
     assert barrier_us == world.now_us + wait_us
     while world.now_us < barrier_us:
         world.feed(1, pong(world, 2))
@@ -649,12 +649,12 @@ def test_r7_the_longest_of_the_reported_promises_counts() -> None:
     for _ in ("pre-vote", "vote"):
         world.feed(1, grant(world, 2, wait_us=200 * MS))
         world.feed(1, grant(world, 3, wait_us=100 * MS))
-    assert world.state(1).reign.barrier_us == world.now_us + 200 * MS
+    assert world.state(1).leading.barrier_us == world.now_us + 200 * MS
 
 
 def test_r7_no_voter_can_report_a_promise_longer_than_promises_are() -> None:
     world = elected_of(3, wait_us=2**53 - 1)
-    assert world.state(1).reign.barrier_us == world.now_us + PROMISE_US
+    assert world.state(1).leading.barrier_us == world.now_us + PROMISE_US
     world.run(PROMISE_US / MS)
     world.feed(1, pong(world, 2))
     assert world.controller() == 1
@@ -666,15 +666,15 @@ WITNESS_NOW = Witness("1-1-1-1-1", "run1", "repl")
 def _asks_the_witness() -> World:
     """Node 1 of {1, 2, W}, alone, has voted for itself and waits for the witness."""
     world = World(2)
-    electorate = Record(4, 5, (1, 2), WITNESS_NOW, 0, (1, 2))
-    world.disks = {n: Saved(4, 0, 0, electorate, life=n) for n in (1, 2)}
+    voters = Record(4, 5, (1, 2), WITNESS_NOW, 0, (1, 2))
+    world.disks = {n: Saved(4, 0, 0, voters, epoch=n) for n in (1, 2)}
     world.redis.up = False
     world.cut(1, 2)
     world.start()
-    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     world.feed(1, refusal(world, 2, Refusal.LEAVING))
     world.feed(1, WitnessVoted(True, world.state(1).campaign.round, None, 4))
-    assert world.state(1).stand is Stand.CANDIDATE
+    assert world.state(1).role is Role.CANDIDATE
     world.feed(1, refusal(world, 2, Refusal.LEAVING))
     return world
 
@@ -682,21 +682,21 @@ def _asks_the_witness() -> World:
 @pytest.mark.parametrize("known_dead", [True, False])
 def test_r7_the_controller_that_the_witness_acknowledged_is_waited_out_unless_proven_dead(known_dead: bool) -> None:
     world = _asks_the_witness()
-    born = world.lives[2].incarnation
+    born = world.processes[2].incarnation
     if known_dead:
         world.feed(1, LinkDown(2))
-        world.feed(1, Proven(2, born, Evidence.REFUSED))
+        world.feed(1, DeathProven(2, born, Evidence.REFUSED))
     world.feed(1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4))
-    assert world.state(1).stand is Stand.ELECTED
-    assert world.state(1).reign.barrier_us == (0 if known_dead else world.now_us + PROMISE_US)
+    assert world.state(1).role is Role.ELECTED
+    assert world.state(1).leading.barrier_us == (0 if known_dead else world.now_us + PROMISE_US)
 
 
 def test_r7_a_winner_that_waits_leaves_the_witness_its_memory_of_whom_it_waits_for() -> None:
     """Should this winner die meanwhile, the next one must hear of that controller, too."""
     world = _asks_the_witness()
-    born = world.lives[2].incarnation
+    born = world.processes[2].incarnation
     asked = step(world, 1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4)).witness
-    barrier_us = world.state(1).reign.barrier_us - world.now_us
+    barrier_us = world.state(1).leading.barrier_us - world.now_us
     assert barrier_us == PROMISE_US
     for after_us in range(HEARTBEAT_US, barrier_us, HEARTBEAT_US):
         asked += step(world, 1, Tick(), after_us).witness
@@ -724,10 +724,10 @@ def test_r8_successor_r_waits_r_times_the_stagger() -> None:
     world.start()
     world.run_until(lambda: world.controller() == 1)
     world.run(300)
-    born = world.lives[1].incarnation
+    born = world.processes[1].incarnation
     for rank, node in enumerate((2, 3, 4, 5)):
         step(world, node, LinkDown(1))
-        step(world, node, Proven(1, born, Evidence.REFUSED))
+        step(world, node, DeathProven(1, born, Evidence.REFUSED))
         assert world.state(node).campaign_at_us == world.now_us + rank * STAGGER_US
 
 
@@ -738,12 +738,12 @@ def test_r8_who_is_known_to_be_gone_is_not_waited_for() -> None:
     world.run(300)
     for peer in (2, 1):
         step(world, 3, LinkDown(peer))
-        step(world, 3, Proven(peer, world.lives[peer].incarnation, Evidence.REFUSED))
+        step(world, 3, DeathProven(peer, world.processes[peer].incarnation, Evidence.REFUSED))
     assert world.state(3).campaign_at_us == world.now_us
 
 
 def test_r8_a_returning_node_never_preempts() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     world.kill(1)
     world.run_until(lambda: world.controller() == 2)
     world.run(300)
@@ -751,33 +751,33 @@ def test_r8_a_returning_node_never_preempts() -> None:
     world.run(10_000)
     assert world.settings[1].priority > world.settings[2].priority
     assert world.controller() == 2
-    assert len(world.happened("office_entered")) == 2
+    assert len(world.happened("became_active")) == 2
 
 
 def test_r8_one_campaign_is_enough_when_the_controller_dies() -> None:
     for seed in range(10):
         world = World(5, seed=seed)
         world.start()
-        _until_in_office(world, 1)
+        _until_active(world, 1)
         world.run(300 + seed)
         began = len(world.happened("campaign_began"))
         world.kill(1)
-        _until_in_office(world, 2)
+        _until_active(world, 2)
         assert len(world.happened("campaign_began")) == began + 1
 
 
 def test_r8_only_repeated_failures_add_a_little_randomness() -> None:
-    world = office_of(1)
-    turn = _turn(world, 2)
+    world = leadership_of(1)
+    step = _turn(world, 2)
     seen = set()
     for attempts in range(12):
-        turn.state.attempts = attempts
-        seen.add(jitter_us(turn))
-        assert jitter_us(turn) == jitter_us(turn), "a run can be replayed"
-        assert 0 <= jitter_us(turn) < STAGGER_US << min(attempts, 4) or attempts == jitter_us(turn) == 0
+        step.state.attempts = attempts
+        seen.add(jitter_us(step))
+        assert jitter_us(step) == jitter_us(step), "a run can be replayed"
+        assert 0 <= jitter_us(step) < STAGGER_US << min(attempts, 4) or attempts == jitter_us(step) == 0
     assert len(seen) > 8
-    turn.state.attempts = 0
-    assert jitter_us(turn) == 0
+    step.state.attempts = 0
+    assert jitter_us(step) == 0
     others = [_turn(world, n) for n in (2, 3)]
     for other in others:
         other.state.attempts = 3
@@ -799,9 +799,9 @@ def test_l1_two_of_three_elect_each_other_though_the_third_died_after_its_first_
 # -- found by breaking things on purpose ---------------------------------------------------------------
 
 
-def _second_reign() -> tuple[World, list[Envelope]]:
-    """Node 1 is in office for the second time (term 3), node 2 cut off; and the numbered PINGs of
-    its first reign (term 1) to node 3, which a network may deliver again or late."""
+def _second_leadership() -> tuple[World, list[Envelope]]:
+    """Node 1 is active for the second time (term 3), node 2 cut off; and the numbered PINGs of
+    its first leadership (term 1) to node 3, which a network may deliver again or late."""
     world = World(3)
     world.start()
     world.run_until(lambda: world.controller() == 1)
@@ -821,29 +821,29 @@ def _second_reign() -> tuple[World, list[Envelope]]:
 
 
 def _same_number(world: World, early: list[Envelope]) -> Envelope:
-    """The PING of the first reign that has the number of the newest one of this reign."""
-    number = world.state(1).reign.number
+    """The PING of the first leadership that has the number of the newest one of this leadership."""
+    number = world.state(1).leading.number
     return next(e for e in early if isinstance(e.message, Ping) and e.message.number == number)
 
 
-def test_r5_the_answer_to_a_ping_of_an_earlier_reign_renews_nothing() -> None:
-    world, early = _second_reign()
+def test_r5_the_answer_to_a_ping_of_an_earlier_leadership_renews_nothing() -> None:
+    world, early = _second_leadership()
     world.cut(1, 3, one_way=True)  # from here on node 3 hears nothing new, so it promises nothing new
     world.run(150)
-    reign = world.state(1).reign
-    lapses_us, promise = reign.lapses_us, world.state(3).promise
-    world.feed(3, Heard(_same_number(world, early)))
+    leading = world.state(1).leading
+    lapses_us, promise = leading.lapses_us, world.state(3).promise
+    world.feed(3, MessageReceived(_same_number(world, early)))
     world.run(2)
     assert world.state(3).promise == promise, "a PING of an old term binds nobody"
-    assert reign.lapses_us == lapses_us, "a lease grew by an answer that carried no promise"
+    assert leading.lapses_us == lapses_us, "a lease grew by an answer that carried no promise"
 
 
-def test_r5_replayed_pings_of_an_earlier_reign_do_not_put_two_in_office() -> None:
-    world, early = _second_reign()
+def test_r5_replayed_pings_of_an_earlier_leadership_do_not_put_two_active() -> None:
+    world, early = _second_leadership()
     world.cut(1, 3, one_way=True)
     for _ in range(35):
-        if world.state(1).reign is not None:
-            world.feed(3, Heard(_same_number(world, early)))
+        if world.state(1).leading is not None:
+            world.feed(3, MessageReceived(_same_number(world, early)))
         world.run(20)
     world.cut(1, 3)
     world.cuts -= {(2, 3), (3, 2)}
@@ -853,9 +853,9 @@ def test_r5_replayed_pings_of_an_earlier_reign_do_not_put_two_in_office() -> Non
 
 @pytest.mark.parametrize("pre", [True, False])
 def test_r3_a_controller_that_is_asked_for_a_vote_because_of_its_own_death_refuses(pre: bool) -> None:
-    world = office_of(1)
-    question = Voting(pre, 1, world.state(1).term + 1, world.state(2).saved.record, Trigger.DEATH, 1, 1)
-    world.feed(1, letter(world, 2, question))
+    world = leadership_of(1)
+    question = Voting(pre, 1, world.state(1).term + 1, world.state(2).saved.record, Reason.DEATH, 1, 1)
+    world.feed(1, packet(world, 2, question))
     assert world.happened("vote_refused", 1)[-1].details["reason"] == "promised"
     assert world.controller() == 1
 
@@ -878,10 +878,10 @@ def test_r8_a_restarted_controller_survives_the_campaign_about_its_former_death(
 
 
 def test_r6_a_lapsed_controller_sends_no_numbered_ping_whatever_happens_first() -> None:
-    world = office_of(1)
-    machine = world.lives[1].machine
-    late_us = world.state(1).reign.lapses_us + 1
-    assert not machine.in_office(late_us)
+    world = leadership_of(1)
+    machine = world.processes[1].machine
+    late_us = world.state(1).leading.lapses_us + 1
+    assert not machine.active(late_us)
     effects = machine.step(LinkUp(2), late_us)  # before the Tick that would notice the lapse
     pings = [e.message for _, e in effects.send if isinstance(e.message, Ping) and e.message.number]
     assert pings == [], "its heartbeat binds the voters for another election timeout"
@@ -890,7 +890,7 @@ def test_r6_a_lapsed_controller_sends_no_numbered_ping_whatever_happens_first() 
 @pytest.mark.parametrize("term", [MAX_TERM, MAX_TERM + 1, 2**60])
 def test_r14_a_term_at_the_end_of_its_range_in_redis_ends_no_node(term: int) -> None:
     world = World(3)
-    world.board = (0, term)
+    world.registry = (0, term)
     world.start()
     world.run(3000)
     assert all(world.state(n).term <= MAX_TERM for n in (1, 2, 3))
@@ -906,12 +906,12 @@ def test_r14_a_node_at_the_last_term_does_not_campaign_beyond_it() -> None:
 
 
 def test_r5_an_answer_counts_from_the_time_the_ping_was_sent() -> None:
-    world = office_of(1)
-    machine, reign = world.lives[1].machine, world.state(1).reign
-    number = max(reign.sent_us)
-    sent_us = reign.sent_us[number]
+    world = leadership_of(1)
+    machine, leading = world.processes[1].machine, world.state(1).leading
+    number = max(leading.sent_us)
+    sent_us = leading.sent_us[number]
     machine.step(pong(world, 2, number=number), sent_us + 90 * MS)
-    assert reign.lapses_us == sent_us + machine.settings.timing.lease_us
+    assert leading.lapses_us == sent_us + machine.settings.timing.lease_us
 
 
 def _cut_off(world: World, nodes: tuple[int, ...], others: tuple[int, ...]) -> None:
@@ -926,10 +926,10 @@ def _join(world: World, *pairs: tuple[int, int]) -> None:
 
 
 def _node_2_missed_that_3_is_back() -> World:
-    """Five nodes without Redis, node 1 in office. Node 3 lost its memory, was taken out of the
-    electorate and in again; node 2 was cut off in between and still holds the record without it."""
+    """Five nodes without Redis, node 1 active. Node 3 lost its memory, was taken out of the
+    voters and in again; node 2 was cut off in between and still holds the record without it."""
     world = World(5, priorities={1: 9, 4: 5})
-    world.redis.up = world.board_up = False
+    world.redis.up = world.registry_up = False
     world.start()
     world.run_until(lambda: world.controller() == 1)
     world.run(500)
@@ -938,15 +938,15 @@ def _node_2_missed_that_3_is_back() -> World:
     world.start(3, forget=True)
     world.run_until(lambda: 3 not in world.state(1).record.members)
     _cut_off(world, (2,), (1, 3, 4, 5))
-    world.run_until(lambda: 3 in world.state(5).record.members and not world.state(3).amnesia)
+    world.run_until(lambda: 3 in world.state(5).record.members and not world.state(3).lost_state)
     assert 3 not in world.state(2).record.members
     world.run(300)
     return world
 
 
 def test_r1_an_old_record_followed_by_the_present_one_is_no_admission() -> None:
-    """Node 3 votes and forgets it. A peer that lags behind shows it an electorate without
-    it, another one the electorate in which it voted: nobody has taken it out and in since."""
+    """Node 3 votes and forgets it. A peer that lags behind shows it a set of voters without
+    it, another one the voters in which it voted: nobody has taken it out and in since."""
     world = _node_2_missed_that_3_is_back()
     world.kill(5)
     world.kill(1)
@@ -961,7 +961,7 @@ def test_r1_an_old_record_followed_by_the_present_one_is_no_admission() -> None:
     world.run(100)
     world.start(5)
     world.run(100)
-    assert world.state(3).amnesia, "it may vote a second time in a term"
+    assert world.state(3).lost_state, "it may vote a second time in a term"
     for _ in range(3):
         world.run(3000)
         world.kill(2)
@@ -974,7 +974,7 @@ def test_r1_an_old_record_followed_by_the_present_one_is_no_admission() -> None:
 
 def test_r1_a_wiped_node_that_sees_first_an_old_record_without_itself_does_not_vote() -> None:
     """Node 3 promised node 1 and lost its whole data_dir, so that it takes itself for new. Shown an
-    old electorate without it, it no longer doubts itself, and votes while node 1's lease runs."""
+    old voters without it, it no longer doubts itself, and votes while node 1's lease runs."""
     world = _node_2_missed_that_3_is_back()
     _cut_off(world, (5,), (1, 3, 4))
     world.run(1000)

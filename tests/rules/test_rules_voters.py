@@ -1,4 +1,4 @@
-"""The rules of death, electorate, witness, notice board and distrust (R9 to R14), one sentence a test."""
+"""The rules of death, voters, witness, registry and distrust (R9 to R14), one sentence a test."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any
 import pytest
 
 from tests.support.positions import Watched, deaf, elected_of, pong, pre_candidate_of, sent_by, step, walk_to
-from tools.simulator.small_world import MS, World, letter
+from tools.simulator.small_world import MS, World, packet
 from zelect.core.effects import (
     Effects,
     MarkOffline,
     Probe,
-    PublishOffice,
-    WitnessFound,
+    PublishController,
+    WitnessCreate,
     WitnessLook,
     WitnessPing,
     WitnessVote,
 )
 from zelect.core.events import (
+    ControllerHint,
+    DeathProven,
     Evidence,
-    Heard,
     LinkDown,
     LinkUp,
-    Proven,
-    StoreHint,
+    MessageReceived,
     Tick,
     WitnessAnswered,
-    WitnessFounded,
+    WitnessCreated,
     WitnessVoted,
 )
 from zelect.core.invariants import RuleBroken
 from zelect.core.messages import (
     CommonResp,
-    Found,
     NodeOffline,
     NodeOnline,
     NodeOnlineResp,
     Ping,
     Pong,
+    Reason,
     Refusal,
+    Reset,
     Result,
-    Trigger,
     Voting,
     VotResp,
 )
 from zelect.core.quorum import Record, Witness
-from zelect.core.state import Stand
-from zelect.core.step import Turn
+from zelect.core.state import Role
+from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP, Proof, Timing
 
 PROMISE_US = Timing().promise_us
@@ -57,7 +57,7 @@ HEARTBEAT_US = Timing().heartbeat_us
 
 
 def _settled(nodes: int = 3, **options: Any) -> World:
-    """Node 1 is in office of the whole roster."""
+    """Node 1 is active of the whole members."""
     world = World(nodes, priorities={1: 10}, **options)
     world.start()
     world.run_until(lambda: world.controller() == 1)
@@ -65,22 +65,22 @@ def _settled(nodes: int = 3, **options: Any) -> World:
     return world
 
 
-def _until_in_office(world: World, node: int) -> float:
-    """How many milliseconds it takes until `node` is in office."""
+def _until_active(world: World, node: int) -> float:
+    """How many milliseconds it takes until `node` is active."""
     return world.run_until(lambda: world.controller() == node)
 
 
 # -- R9: proof of death --------------------------------------------------------------------------------
 
-KINDS = (Evidence.LOCK, Evidence.REAPED, Evidence.REFUSED, Evidence.REBORN)
+KINDS = (Evidence.LOCK, Evidence.REAPED, Evidence.REFUSED, Evidence.RESTARTED)
 
 
 @pytest.mark.parametrize(
     ("proof", "believed"),
     [
-        (Proof.REFUSED, {Evidence.LOCK, Evidence.REAPED, Evidence.REFUSED, Evidence.REBORN}),
-        (Proof.PROCESS, {Evidence.LOCK, Evidence.REAPED, Evidence.REBORN}),
-        (Proof.NONE, {Evidence.REBORN}),
+        (Proof.REFUSED, {Evidence.LOCK, Evidence.REAPED, Evidence.REFUSED, Evidence.RESTARTED}),
+        (Proof.PROCESS, {Evidence.LOCK, Evidence.REAPED, Evidence.RESTARTED}),
+        (Proof.NONE, {Evidence.RESTARTED}),
     ],
 )
 @pytest.mark.parametrize("evidence", KINDS)
@@ -89,19 +89,19 @@ def test_r9_only_evidence_of_a_kind_that_is_configured_proves_a_death(
 ) -> None:
     world = _settled(timing=Timing(proof=proof))
     step(world, 2, LinkDown(1))
-    step(world, 2, Proven(1, world.lives[1].incarnation, evidence))
+    step(world, 2, DeathProven(1, world.processes[1].incarnation, evidence))
     assert world.state(2).peers[1].dead is (evidence in believed)
     assert (world.state(2).promise is None) is (evidence in believed)
 
 
 def test_r9_a_refused_connection_proves_nothing_while_the_standing_one_lives() -> None:
     world = _settled()
-    born = world.lives[1].incarnation
-    step(world, 2, Proven(1, born, Evidence.REFUSED))
+    born = world.processes[1].incarnation
+    step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert not world.state(2).peers[1].dead
     assert world.state(2).leader.id == 1
     step(world, 2, LinkDown(1))
-    step(world, 2, Proven(1, born, Evidence.REFUSED))
+    step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert world.state(2).peers[1].dead
 
 
@@ -109,28 +109,28 @@ def test_r9_a_proof_about_an_earlier_process_is_none() -> None:
     world = _settled()
     step(world, 2, LinkDown(1))
     for evidence in KINDS:
-        step(world, 2, Proven(1, world.lives[1].incarnation - 1, evidence))
-        step(world, 2, Proven(1, world.lives[1].incarnation + 1, evidence))
+        step(world, 2, DeathProven(1, world.processes[1].incarnation - 1, evidence))
+        step(world, 2, DeathProven(1, world.processes[1].incarnation + 1, evidence))
     assert not world.state(2).peers[1].dead
 
 
-@pytest.mark.parametrize("silent", [1, 3])
-def test_r9_silence_is_never_proof(silent: int) -> None:
+@pytest.mark.parametrize("unresponsive", [1, 3])
+def test_r9_silence_is_never_proof(unresponsive: int) -> None:
     world = _settled()
     for other in world.settings:
-        if other != silent:
-            world.cut(silent, other)
+        if other != unresponsive:
+            world.cut(unresponsive, other)
     world.run(20_000)
     for other in world.settings:
-        if other != silent:
-            assert not world.state(other).peers[silent].dead
+        if other != unresponsive:
+            assert not world.state(other).peers[unresponsive].dead
     assert not world.happened("peer_died")
 
 
 def test_r9_a_closed_connection_is_a_reason_to_look_and_no_proof() -> None:
     world = _settled()
     effects = step(world, 2, LinkDown(1))
-    assert effects.probe == (Probe(1, world.lives[1].incarnation),)
+    assert effects.probe == (Probe(1, world.processes[1].incarnation),)
     assert not world.state(2).peers[1].dead
     assert world.state(2).leader.id == 1
     assert world.state(2).promise.to == 1
@@ -140,35 +140,35 @@ def test_r9_a_closed_connection_is_a_reason_to_look_and_no_proof() -> None:
 def test_r9_hearsay_starts_a_probe_and_proves_nothing(dead: int) -> None:
     world = _settled()
     teller = 4 - dead
-    effects = step(world, 2, letter(world, teller, NodeOffline(dead, world.lives[dead].incarnation, "refused")))
-    assert effects.probe == (Probe(dead, world.lives[dead].incarnation),)
+    effects = step(world, 2, packet(world, teller, NodeOffline(dead, world.processes[dead].incarnation, "refused")))
+    assert effects.probe == (Probe(dead, world.processes[dead].incarnation),)
     assert not world.state(2).peers[dead].dead
     assert world.state(2).promise.to == 1
 
 
 def test_r9_a_candidate_that_speaks_of_a_death_makes_its_voter_look() -> None:
     world = _settled()
-    question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Trigger.DEATH, 1, 1)
-    effects = step(world, 2, letter(world, 3, question))
-    assert effects.probe == (Probe(1, world.lives[1].incarnation),)
+    question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Reason.DEATH, 1, 1)
+    effects = step(world, 2, packet(world, 3, question))
+    assert effects.probe == (Probe(1, world.processes[1].incarnation),)
     assert [answer.granted for answer in sent_by(effects, VotResp)] == [False]
 
 
 def test_r9_the_candidate_is_answered_again_once_the_voter_has_its_own_proof() -> None:
     world = _settled()
-    question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Trigger.DEATH, 1, 1)
-    step(world, 2, letter(world, 3, question))
+    question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Reason.DEATH, 1, 1)
+    step(world, 2, packet(world, 3, question))
     step(world, 2, LinkDown(1), after_us=500)
-    effects = step(world, 2, Proven(1, world.lives[1].incarnation, Evidence.LOCK), after_us=900)
+    effects = step(world, 2, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK), after_us=900)
     assert [answer.granted for answer in sent_by(effects, VotResp)] == [True]
 
 
 def test_r9_a_new_process_under_an_id_proves_the_old_one_dead() -> None:
     world = _settled()
-    born = world.lives[1].incarnation
+    born = world.processes[1].incarnation
     step(world, 2, LinkDown(1))
-    heard = letter(world, 1, Pong(0, 0, (0, 0, 0), 0, 1))
-    step(world, 2, Heard(replace(heard.envelope, incarnation=born + 10)))
+    heard = packet(world, 1, Pong(0, 0, (0, 0, 0), 0, 1))
+    step(world, 2, MessageReceived(replace(heard.envelope, incarnation=born + 10)))
     assert world.state(2).peers[1].incarnation == born + 10
     assert world.state(2).promise is None
     assert world.state(2).leader is None
@@ -188,8 +188,8 @@ def test_r9_without_proof_nobody_is_probed_and_promises_run_out() -> None:
 def test_r9_a_wrong_proof_is_taken_back_when_the_same_process_speaks_over_a_new_connection() -> None:
     world = _settled()
     step(world, 2, LinkDown(3))
-    step(world, 2, Proven(3, world.lives[3].incarnation, Evidence.REFUSED))
-    idle = letter(world, 3, Ping(0, False, None, ()))
+    step(world, 2, DeathProven(3, world.processes[3].incarnation, Evidence.REFUSED))
+    idle = packet(world, 3, Ping(0, False, None, ()))
     step(world, 2, idle)
     assert world.state(2).peers[3].dead, "these may be its last words"
     step(world, 2, LinkUp(3))
@@ -199,19 +199,19 @@ def test_r9_a_wrong_proof_is_taken_back_when_the_same_process_speaks_over_a_new_
 
 def test_r9_the_controller_tells_the_others_of_a_death_and_publishes_it() -> None:
     world = _settled()
-    born = world.lives[3].incarnation
+    born = world.processes[3].incarnation
     step(world, 1, LinkDown(3))
-    effects = step(world, 1, Proven(3, born, Evidence.REFUSED))
+    effects = step(world, 1, DeathProven(3, born, Evidence.REFUSED))
     assert NodeOffline(3, born, "refused") in sent_by(effects, NodeOffline)
     assert MarkOffline(3, world.state(1).term) in effects.publish
 
 
-# -- R10: the electorate changes without a log ------------------------------------------------------------
+# -- R10: the voters changes without a log ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def eventful() -> Watched:
-    """Five nodes and Redis through deaths, goodbyes, cuts and returns; each step is kept."""
+    """Five nodes and Redis through deaths, leave, cuts and returns; each step is kept."""
     world = Watched(5, seed=11, loss=0.01)
     world.start()
     world.run(1500)
@@ -229,9 +229,9 @@ def eventful() -> Watched:
     world.heal()
     world.redis.restart()
     world.run(2500)
-    world.board_up = world.redis.up = False
+    world.registry_up = world.redis.up = False
     world.run(2500)
-    assert len(world.happened("electorate_changed")) > 15, "enough has happened"
+    assert len(world.happened("voters_changed")) > 15, "enough has happened"
     return world
 
 
@@ -252,7 +252,7 @@ def test_r10_each_change_of_a_controller_is_one_voter(eventful: Watched) -> None
     assert changes > 15
 
 
-def test_r10_a_winner_writes_the_record_anew_in_its_own_term_first(eventful: Watched) -> None:
+def test_r10_a_winner_writes_the_record_again_in_its_own_term_first(eventful: Watched) -> None:
     for node, _, effects in eventful.steps:
         won = [fact for fact in effects.facts if fact.name == "elected"]
         if won:
@@ -272,7 +272,7 @@ def test_r10_the_next_change_waits_until_a_quorum_has_saved_the_one_before() -> 
     version = world.state(1).record.version
     for peer in (4, 5):
         step(world, 1, LinkDown(peer))
-        step(world, 1, Proven(peer, world.lives[peer].incarnation, Evidence.LOCK))
+        step(world, 1, DeathProven(peer, world.processes[peer].incarnation, Evidence.LOCK))
     assert world.state(1).record.version == version + 1
     for voter in (2, 3):
         step(world, 1, pong(world, voter, record_id=(0, world.state(1).term, version)))
@@ -283,23 +283,23 @@ def test_r10_the_next_change_waits_until_a_quorum_has_saved_the_one_before() -> 
     assert world.state(1).record.version == version + 2
 
 
-def test_r10_who_is_elected_but_not_in_office_changes_nothing() -> None:
+def test_r10_who_is_elected_but_not_active_changes_nothing() -> None:
     world = elected_of(5)
     for peer in (4, 5):
         step(world, 1, LinkDown(peer))
-        step(world, 1, Proven(peer, world.lives[peer].incarnation, Evidence.LOCK))
+        step(world, 1, DeathProven(peer, world.processes[peer].incarnation, Evidence.LOCK))
     assert world.state(1).record.members == (1, 2, 3, 4, 5)
 
 
 def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_record() -> None:
     world = elected_of(4, wait_us=300 * MS)
-    world.feed(1, letter(world, 4, Ping(0, False, None, ())))
+    world.feed(1, packet(world, 4, Ping(0, False, None, ())))
     for peer in (2, 3):
         world.feed(1, pong(world, peer))
     state = world.state(1)
-    assert {node for node, saved in state.reign.saved_by.items() if saved == state.record.id} == {1, 2, 3}
+    assert {node for node, saved in state.leading.saved_by.items() if saved == state.record.id} == {1, 2, 3}
     step(world, 1, LinkDown(4))
-    step(world, 1, Proven(4, world.lives[4].incarnation, Evidence.LOCK))
+    step(world, 1, DeathProven(4, world.processes[4].incarnation, Evidence.LOCK))
     assert state.peers[4].dead
     assert state.record.members == (1, 2, 3, 4)
 
@@ -308,35 +308,35 @@ def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_reco
 def test_r10_a_candidate_with_an_older_record_is_refused_and_sent_the_newer(pre: bool) -> None:
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, (1, 2, 3), lives=tuple(world.lives[n].incarnation for n in (1, 2, 3)))
-    world.feed(2, letter(world, 3, NodeOnlineResp(0, 0, newer), 3))
+    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    world.feed(2, packet(world, 3, NodeOnlineResp(0, 0, newer), 3))
     assert world.state(2).record == newer
     older = replace(newer, version=7)
-    effects = step(world, 2, letter(world, 3, Voting(pre, 1, 9, older, Trigger.TIMEOUT, 0, 0), 9))
+    effects = step(world, 2, packet(world, 3, Voting(pre, 1, 9, older, Reason.TIMEOUT, 0, 0), 9))
     (answer,) = sent_by(effects, VotResp)
-    assert (answer.granted, answer.reason, answer.record) == (False, Refusal.STALE_ELECTORATE, newer)
+    assert (answer.granted, answer.reason, answer.record) == (False, Refusal.STALE_VOTERS, newer)
     assert world.state(2).saved.voted_for == 0
 
 
 def test_r10_the_record_is_older_by_term_before_version() -> None:
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, (1, 2, 3), lives=tuple(world.lives[n].incarnation for n in (1, 2, 3)))
-    world.feed(2, letter(world, 3, NodeOnlineResp(0, 0, newer), 3))
+    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    world.feed(2, packet(world, 3, NodeOnlineResp(0, 0, newer), 3))
     older = replace(newer, config_term=2, version=1000)
-    effects = step(world, 2, letter(world, 3, Voting(True, 1, 9, older, Trigger.TIMEOUT, 0, 0), 9))
-    assert [answer.reason for answer in sent_by(effects, VotResp)] == [Refusal.STALE_ELECTORATE]
+    effects = step(world, 2, packet(world, 3, Voting(True, 1, 9, older, Reason.TIMEOUT, 0, 0), 9))
+    assert [answer.reason for answer in sent_by(effects, VotResp)] == [Refusal.STALE_VOTERS]
 
 
 def test_r10_a_candidate_that_hears_of_a_newer_record_takes_it_and_gives_up() -> None:
     world = pre_candidate_of(3)
     campaign = world.state(1).campaign
-    newer = Record(3, 8, (1, 2, 3), lives=tuple(world.lives[n].incarnation for n in (1, 2, 3)))
-    answer = VotResp(True, campaign.round, False, Refusal.STALE_ELECTORATE, 0, 1, newer)
-    world.feed(1, letter(world, 2, answer, 3))
+    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    answer = VotResp(True, campaign.round, False, Refusal.STALE_VOTERS, 0, 1, newer)
+    world.feed(1, packet(world, 2, answer, 3))
     assert world.state(1).record == newer
     assert world.state(1).campaign is None
-    assert world.state(1).stand is Stand.FOLLOWER
+    assert world.state(1).role is Role.FOLLOWER
 
 
 @pytest.mark.parametrize("members", [(1, 2), (1, 3)])
@@ -344,8 +344,8 @@ def test_r10_the_newer_of_two_records_says_who_votes_for_whom(members: tuple[int
     """Node 2 is asked by node 3, by whose record one of the two is no member."""
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, members, lives=tuple(world.lives[n].incarnation for n in members))
-    effects = step(world, 2, letter(world, 3, Voting(True, 1, 9, newer, Trigger.TIMEOUT, 0, 0), 9))
+    newer = Record(3, 8, members, epochs=tuple(world.processes[n].incarnation for n in members))
+    effects = step(world, 2, packet(world, 3, Voting(True, 1, 9, newer, Reason.TIMEOUT, 0, 0), 9))
     assert [answer.reason for answer in sent_by(effects, VotResp)] == [Refusal.NOT_MEMBER]
 
 
@@ -354,21 +354,21 @@ def test_r10_who_hears_of_a_newer_record_asks_for_it() -> None:
     world = deaf(3)
     world.run(5)
     mine = world.state(2).record
-    newer = Record(4, 9, (1, 2), lives=(0, 0))
+    newer = Record(4, 9, (1, 2), epochs=(0, 0))
     for record_id, asks in ((mine.id, False), (newer.id, True)):
-        effects = step(world, 2, letter(world, 3, Pong(0, 0, record_id, 0, 1), 4))
+        effects = step(world, 2, packet(world, 3, Pong(0, 0, record_id, 0, 1), 4))
         assert [to for to, e in effects.send if isinstance(e.message, NodeOnline)] == [3] * asks
-    step(world, 2, letter(world, 3, NodeOnlineResp(0, 0, newer), 4))
+    step(world, 2, packet(world, 3, NodeOnlineResp(0, 0, newer), 4))
     assert world.state(2).record == newer
 
 
 def test_r10_a_record_that_is_replaced_by_an_older_one_ends_the_node() -> None:
     world = _settled()
-    machine = world.lives[1].machine
-    turn = Turn(machine.settings, machine.state, world.now_us, machine.state.saved, 0)
-    turn.save(record=replace(machine.state.record, version=0))
+    machine = world.processes[1].machine
+    step = Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0)
+    step.save(record=replace(machine.state.record, version=0))
     with pytest.raises(RuleBroken, match=r"^R10"):
-        turn.finish()
+        step.finish()
 
 
 # -- R11: dynamic quorum ----------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def _freeze(world: World, node: int) -> None:
 
 
 def _back(world: World, node: int) -> None:
-    if node not in world.lives:
+    if node not in world.processes:
         world.start(node)
     else:
         world.thaw(node)
@@ -395,7 +395,7 @@ def _back(world: World, node: int) -> None:
 
 @pytest.mark.parametrize("goes", [_kill, _leave, _freeze])
 @pytest.mark.parametrize("order", [(3, 2), (1, 2), (2, 3), (2, 1)])
-def test_r11_three_go_down_to_one_and_back_and_somebody_is_always_in_office(
+def test_r11_three_go_down_to_one_and_back_and_somebody_is_always_active(
     order: tuple[int, int], goes: Callable[[World, int], None]
 ) -> None:
     world = _settled()
@@ -420,11 +420,11 @@ def test_r11_on_the_way_the_witness_comes_before_a_member_goes() -> None:
     world = _settled()
     world.kill(3)
     walk_to(world, 1, 2, witness=True)
-    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("electorate_changed")]
+    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("voters_changed")]
     assert changes[-2:] == [((1, 2, 3), True), ((1, 2), True)]
     world.start(3)
     walk_to(world, 1, 2, 3, witness=False)
-    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("electorate_changed")]
+    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("voters_changed")]
     assert changes[-2:] == [((1, 2, 3), True), ((1, 2, 3), False)]
 
 
@@ -432,7 +432,7 @@ def test_r11_on_the_way_the_witness_comes_before_a_member_goes() -> None:
 @pytest.mark.parametrize("redis_up", [True, False])
 def test_r11_two_of_three_lost_at_once_elect_nobody(gone: tuple[int, int], redis_up: bool) -> None:
     world = _settled()
-    world.redis.up = world.board_up = redis_up
+    world.redis.up = world.registry_up = redis_up
     terms = len(world.happened("elected"))
     world.kill(*gone)
     world.run(20_000)
@@ -470,7 +470,7 @@ def test_r11_five_go_down_to_one() -> None:
 
 def test_r11_without_redis_five_go_down_to_two_of_three() -> None:
     world = _settled(5)
-    world.redis.up = world.board_up = False
+    world.redis.up = world.registry_up = False
     for gone in (5, 4):
         world.kill(gone)
         world.run(4000)
@@ -480,14 +480,14 @@ def test_r11_without_redis_five_go_down_to_two_of_three() -> None:
     assert world.controller() == 1
 
 
-def test_r11_a_static_electorate_is_the_roster() -> None:
+def test_r11_a_static_voters_is_the_members() -> None:
     world = _settled(quorum="static")
     world.kill(3)
     world.run(10_000)
     assert world.state(1).record.members == (1, 2, 3)
     assert world.state(1).record.witness is None
-    assert not world.happened("electorate_changed") or all(
-        e.details["members"] == (1, 2, 3) for e in world.happened("electorate_changed")
+    assert not world.happened("voters_changed") or all(
+        e.details["members"] == (1, 2, 3) for e in world.happened("voters_changed")
     )
     world.kill(2)
     world.run(10_000)
@@ -513,34 +513,34 @@ def test_r11_a_node_is_taken_in_once_it_was_heard_steadily_for_a_moment() -> Non
     assert took_ms * MS >= PROMISE_US
 
 
-def test_r11_an_operator_founds_a_lost_electorate_anew_and_the_old_one_is_refused() -> None:
+def test_r11_an_operator_resets_a_lost_voters_again_and_the_old_one_is_refused() -> None:
     world = _settled()
-    world.redis.up = world.board_up = False
+    world.redis.up = world.registry_up = False
     world.kill(1, 2)
     world.run(2000)
-    effects = step(world, 3, letter(world, 3, Found(1, (3,))))
+    effects = step(world, 3, packet(world, 3, Reset(1, (3,))))
     assert isinstance(effects.answer, CommonResp)
     assert effects.answer.result is Result.OK
     assert effects.save is not None
-    assert (effects.save.record.foundation, effects.save.record.members) == (1, (3,))
+    assert (effects.save.record.generation, effects.save.record.members) == (1, (3,))
     world.disks[3] = effects.save
     world.run_until(lambda: world.controller() == 3)
     world.start(1)
     world.run(10_000)
     assert world.controller() == 3
-    assert world.state(3).refused["other_foundation"] > 0
-    assert world.state(1).refused["other_foundation"] > 0
-    world.feed(1, letter(world, 1, Found(1, (3,))))
+    assert world.state(3).refused["other_generation"] > 0
+    assert world.state(1).refused["other_generation"] > 0
+    world.feed(1, packet(world, 1, Reset(1, (3,))))
     world.redis.up = True
     walk_to(world, 1, 3, witness=True)
 
 
-@pytest.mark.parametrize("foundation", [1, 2])
-def test_r11_an_older_or_the_present_foundation_is_not_founded_again(foundation: int) -> None:
+@pytest.mark.parametrize("generation", [1, 2])
+def test_r11_an_older_or_the_present_generation_is_not_created_again(generation: int) -> None:
     world = _settled()
-    step(world, 3, letter(world, 3, Found(2, (3,))))
+    step(world, 3, packet(world, 3, Reset(2, (3,))))
     record = world.state(3).record
-    effects = step(world, 3, letter(world, 3, Found(foundation, (1, 3))))
+    effects = step(world, 3, packet(world, 3, Reset(generation, (1, 3))))
     assert isinstance(effects.answer, CommonResp)
     assert effects.answer.result is Result.FORBIDDEN
     assert world.state(3).record == record
@@ -548,7 +548,7 @@ def test_r11_an_older_or_the_present_foundation_is_not_founded_again(foundation:
 
 @pytest.mark.parametrize("how", ["frozen", "cut off"])
 @pytest.mark.parametrize("lost", [2, 3])
-def test_l1_a_follower_that_falls_silent_does_not_cost_the_office(lost: int, how: str) -> None:
+def test_l1_a_follower_that_falls_silent_does_not_cost_leadership(lost: int, how: str) -> None:
     """Two of three stay connected; when the third has been silent for down_after the witness joins."""
     world = _settled()
     if how == "frozen":
@@ -574,7 +574,7 @@ def test_l1_the_last_of_two_replaces_a_frozen_controller_with_the_vote_of_the_wi
 
 
 def _two_and_the_witness(nodes: int = 3) -> Watched:
-    """Nodes 1 (in office) and 2 live, the electorate is {1, 2, W}."""
+    """Nodes 1 (active) and 2 live, the voters are {1, 2, W}."""
     world = Watched(nodes, priorities={1: 10})
     world.start()
     world.run_until(lambda: world.controller() == 1)
@@ -586,7 +586,7 @@ def _two_and_the_witness(nodes: int = 3) -> Watched:
     return world
 
 
-def _asked(world: Watched, kind: type[WitnessVote] | type[WitnessPing] | type[WitnessFound]) -> list[object]:
+def _asked(world: Watched, kind: type[WitnessVote] | type[WitnessPing] | type[WitnessCreate]) -> list[object]:
     return [ask for _, _, effects in world.steps for ask in effects.witness if isinstance(ask, kind)]
 
 
@@ -608,7 +608,7 @@ def test_r12_when_the_nodes_fall_short_the_witness_votes_and_answers_pings() -> 
     world.kill(2)
     world.run(3000)
     assert world.controller() == 1
-    assert not _asked(world, WitnessVote), "the office goes on"
+    assert not _asked(world, WitnessVote), "leadership goes on"
     assert len(_asked(world, WitnessPing)) > 20
     world = _two_and_the_witness()
     world.kill(1)
@@ -624,7 +624,7 @@ def test_r12_the_witness_is_asked_after_the_nodes_had_their_time() -> None:
     assert world.now_us >= began_us + world.settings[2].timing.vote_wait_us
 
 
-def test_r12_the_vote_of_a_stranger_is_void() -> None:
+def test_r12_the_vote_of_unrecognized_is_void() -> None:
     world = _two_and_the_witness()
     world.redis.restart()
     world.kill(1)
@@ -636,7 +636,7 @@ def test_r12_the_vote_of_a_stranger_is_void() -> None:
     walk_to(world, 1, 2, witness=True)
 
 
-@pytest.mark.parametrize("reason", [Refusal.STRANGER, Refusal.UNREACHABLE, Refusal.STALE_ELECTORATE, Refusal.VOTED])
+@pytest.mark.parametrize("reason", [Refusal.UNRECOGNIZED, Refusal.UNREACHABLE, Refusal.STALE_VOTERS, Refusal.VOTED])
 def test_r12_a_refusal_of_the_witness_elects_nobody(reason: Refusal) -> None:
     world = _two_and_the_witness()
     world.kill(1)
@@ -647,46 +647,46 @@ def test_r12_a_refusal_of_the_witness_elects_nobody(reason: Refusal) -> None:
         if campaign is not None:
             world.feed(2, WitnessVoted(True, campaign.round, reason, 0))
     world.run(50)
-    assert world.state(2).stand is not Stand.CANDIDATE
+    assert world.state(2).role is not Role.CANDIDATE
     assert not world.happened("elected", 2)
 
 
-@pytest.mark.parametrize("reason", [None, Refusal.STRANGER, Refusal.STALE_ELECTORATE, Refusal.VOTED])
+@pytest.mark.parametrize("reason", [None, Refusal.UNRECOGNIZED, Refusal.STALE_VOTERS, Refusal.VOTED])
 def test_r12_only_an_acknowledgement_of_the_witness_renews_a_lease(reason: Refusal | None) -> None:
     world = _two_and_the_witness()
     world.kill(2)
     world.run(1000)
     world.redis.up = False
     world.run(150)
-    reign = world.state(1).reign
-    lapses_us, number = reign.lapses_us, reign.number
+    leading = world.state(1).leading
+    lapses_us, number = leading.lapses_us, leading.number
     record_id = world.state(1).record.id
-    step(world, 1, WitnessAnswered(number, reign.term, record_id, reason, reign.term))
-    assert (reign.lapses_us > lapses_us) is (reason is None)
+    step(world, 1, WitnessAnswered(number, leading.term, record_id, reason, leading.term))
+    assert (leading.lapses_us > lapses_us) is (reason is None)
     for stale in (
-        WitnessAnswered(number + 1, reign.term, record_id, None, reign.term),
-        WitnessAnswered(number, reign.term - 1, record_id, None, reign.term),
+        WitnessAnswered(number + 1, leading.term, record_id, None, leading.term),
+        WitnessAnswered(number, leading.term - 1, record_id, None, leading.term),
     ):
-        lapses_us = reign.lapses_us
+        lapses_us = leading.lapses_us
         step(world, 1, stale)
-        assert reign.lapses_us == lapses_us
+        assert leading.lapses_us == lapses_us
 
 
 @pytest.mark.parametrize("harm", ["restart", "flush", "re_replicate"])
-def test_r12_a_witness_that_forgot_is_put_in_anew_by_a_quorum_of_nodes(harm: str) -> None:
+def test_r12_a_witness_that_forgot_is_put_in_again_by_a_quorum_of_nodes(harm: str) -> None:
     world = _two_and_the_witness()
     before = world.state(1).record.witness
     getattr(world.redis, harm)()
     world.run_until(lambda: world.state(1).record.witness not in (None, before))
     walk_to(world, 1, 2, witness=True)
-    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("electorate_changed")]
+    changes = [(e.details["members"], e.details["witness"]) for e in world.happened("voters_changed")]
     assert changes[-2:] == [((1, 2), False), ((1, 2), True)], "another witness is two changes"
     world.kill(1)
     world.run_until(lambda: world.controller() == 2)
 
 
 @pytest.mark.parametrize("harm", ["restart", "flush", "re_replicate"])
-def test_r12_a_controller_alone_with_a_witness_that_forgot_leaves_its_office(harm: str) -> None:
+def test_r12_a_controller_alone_with_a_witness_that_forgot_leaves_its_leadership(harm: str) -> None:
     world = _two_and_the_witness()
     world.kill(2)
     world.run(1000)
@@ -702,18 +702,22 @@ def test_r12_the_controller_that_the_witness_acknowledged_is_waited_out() -> Non
     """Nodes 1 and 2 don't hear each other; both reach Redis. Whoever wins waits for the other's lease."""
     world = _two_and_the_witness()
     world.cut(1, 2)
-    offices = 0
+    leaderships = 0
     for _ in range(400):
         world.run(10)  # the world asserts S2 after every event
-        offices += world.controller() is not None
-    assert offices > 100, "one of them and the witness are a majority"
-    for entered in world.happened("office_entered")[1:]:
-        left = [e.at_us for e in world.happened("office_left") if e.at_us <= entered.at_us and e.node != entered.node]
+        leaderships += world.controller() is not None
+    assert leaderships > 100, "one of them and the witness are a majority"
+    for entered in world.happened("became_active")[1:]:
+        left = [
+            e.at_us
+            for e in world.happened("stopped_being_active")
+            if e.at_us <= entered.at_us and e.node != entered.node
+        ]
         assert left or entered.node == 1
 
 
 def test_r12_a_witness_of_an_older_record_is_no_help() -> None:
-    """The electorate has moved on without the witness; its memory is of no use to who lags behind."""
+    """The voters has moved on without the witness; its memory is of no use to who lags behind."""
     world = _two_and_the_witness()
     old = world.redis.memory
     world.start(3)
@@ -733,46 +737,46 @@ def test_r12_the_witness_is_looked_at_from_time_to_time_without_being_asked_to_v
     assert not _asked(world, WitnessPing)
 
 
-def test_r12_a_witness_is_founded_only_by_who_is_in_office(eventful: Watched) -> None:
-    founders = [(n, at_us) for n, at_us, e in eventful.steps if any(isinstance(a, WitnessFound) for a in e.witness)]
+def test_r12_a_witness_is_created_only_by_who_is_active(eventful: Watched) -> None:
+    founders = [(n, at_us) for n, at_us, e in eventful.steps if any(isinstance(a, WitnessCreate) for a in e.witness)]
     assert founders
     for node, at_us in founders:
-        entered = [e.at_us for e in eventful.happened("office_entered", node) if e.at_us <= at_us]
-        left = [e.at_us for e in eventful.happened("office_left", node) if e.at_us <= at_us]
+        entered = [e.at_us for e in eventful.happened("became_active", node) if e.at_us <= at_us]
+        left = [e.at_us for e in eventful.happened("stopped_being_active", node) if e.at_us <= at_us]
         assert entered
         assert not left or max(left) < max(entered)
 
 
-def test_r12_a_memory_that_was_asked_for_in_an_earlier_reign_is_not_put_in() -> None:
+def test_r12_a_memory_that_was_asked_for_in_an_earlier_leadership_is_not_put_in() -> None:
     """Who asked may have been replaced since, and somebody's vote may be in it."""
     world = _settled()
-    world.feed(1, WitnessFounded(Witness("1-1-1-2-3", "run", "history")))
+    world.feed(1, WitnessCreated(Witness("1-1-1-2-3", "run", "history")))
     world.kill(3)
     world.run_until(lambda: world.state(1).record.witness is not None)
     assert world.state(1).record.witness.run_id != "run"
 
 
-# -- R13: a notice board --------------------------------------------------------------------------------------
+# -- R13: a registry --------------------------------------------------------------------------------------
 
 
-def _published(effects: Effects) -> list[PublishOffice]:
-    return [intent for intent in effects.publish if isinstance(intent, PublishOffice)]
+def _published(effects: Effects) -> list[PublishController]:
+    return [intent for intent in effects.publish if isinstance(intent, PublishController)]
 
 
-def test_r13_only_who_is_in_office_publishes_and_its_word_ends_with_its_lease(eventful: Watched) -> None:
+def test_r13_only_who_is_active_publishes_and_its_word_ends_with_its_lease(eventful: Watched) -> None:
     published = [(n, at_us, intent) for n, at_us, effects in eventful.steps for intent in _published(effects)]
     assert len(published) > 20
     for node, at_us, intent in published:
-        assert intent.entered_us <= at_us < intent.valid_until_us, f"n{node}"
-        entered = {e.details["term"]: e.at_us for e in eventful.happened("office_entered", node)}
-        assert entered[intent.term] == intent.entered_us
+        assert intent.active_since_us <= at_us < intent.valid_until_us, f"n{node}"
+        entered = {e.details["term"]: e.at_us for e in eventful.happened("became_active", node)}
+        assert entered[intent.term] == intent.active_since_us
 
 
 def test_r13_a_lapsed_controller_publishes_nothing_whatever_happens_first() -> None:
     world = _settled()
-    reign = world.state(1).reign
-    late_us = reign.lapses_us - world.now_us
-    for event in (LinkUp(2), StoreHint(0, 0), Tick()):
+    leading = world.state(1).leading
+    late_us = leading.lapses_us - world.now_us
+    for event in (LinkUp(2), ControllerHint(0, 0), Tick()):
         assert not _published(step(world, 1, event, after_us=late_us + 1_000_000))
 
 
@@ -781,7 +785,7 @@ def test_r13_nothing_in_redis_decides_an_election() -> None:
     term = world.state(1).term
     for node in (2, 3):
         before = world.state(node).promise
-        effects = step(world, node, StoreHint(5 - node, term + 50))
+        effects = step(world, node, ControllerHint(5 - node, term + 50))
         assert (effects.save, effects.send) == (None, ())
         assert world.state(node).promise == before
         assert world.state(node).leader.id == 1
@@ -791,26 +795,26 @@ def test_r13_elections_go_on_without_redis_and_as_fast() -> None:
     took = []
     for up in (True, False):
         world = World(3, seed=3)
-        world.board_up = world.redis.up = up
+        world.registry_up = world.redis.up = up
         world.start()
-        first = _until_in_office(world, 1)
+        first = _until_active(world, 1)
         world.run(400)
         world.kill(1)
-        took.append((first, _until_in_office(world, 2)))
+        took.append((first, _until_active(world, 2)))
     assert max(took[1]) < 60
     assert abs(took[0][1] - took[1][1]) < 1
 
 
 def test_r13_after_an_outage_the_controller_asserts_its_record_again() -> None:
     world = _settled()
-    world.board = (0, 0)
+    world.registry = (0, 0)
     world.run(1100)
-    assert world.board == (1, world.state(1).term)
+    assert world.registry == (1, world.state(1).term)
 
 
 def test_r13_a_new_cluster_goes_on_from_the_term_in_redis() -> None:
     world = World(3)
-    world.board = (0, 41)
+    world.registry = (0, 41)
     world.start()
     world.run_until(lambda: world.controller() is not None)
     assert world.state(1).term == 42
@@ -821,7 +825,7 @@ def test_r13_a_new_cluster_goes_on_from_the_term_in_redis() -> None:
 
 def test_r14_a_late_turn_does_not_campaign() -> None:
     world = _settled()
-    machine = world.lives[2].machine
+    machine = world.processes[2].machine
     due_us = machine.deadline_us()
     for peer in (1, 3):
         world.cut(peer, 2)
@@ -829,7 +833,7 @@ def test_r14_a_late_turn_does_not_campaign() -> None:
     assert due_us < late_us
     effects = machine.step(Tick(late=True), late_us)
     assert not sent_by(effects, Voting)
-    assert machine.state.stand is Stand.FOLLOWER
+    assert machine.state.role is Role.FOLLOWER
     effects = machine.step(Tick(), late_us + 1)
     assert sent_by(effects, Voting), "the next one does, unless the inbox has a PING"
 
@@ -850,26 +854,26 @@ def test_r14_a_thawed_controller_is_no_controller() -> None:
     world = _settled()
     world.freeze(1)
     world.run_until(lambda: world.controller() == 2)
-    machine = world.lives[1].machine
-    assert not machine.in_office(world.now_us)
+    machine = world.processes[1].machine
+    assert not machine.active(world.now_us)
     world.thaw(1)
     world.run(1000)
     assert world.controller() == 2
     assert world.state(1).leader.id == 2
 
 
-def test_r14_a_late_turn_still_ends_a_lapsed_office() -> None:
+def test_r14_a_late_turn_still_ends_a_lapsed_leadership() -> None:
     world = _settled()
-    machine = world.lives[1].machine
+    machine = world.processes[1].machine
     machine.step(Tick(late=True), world.now_us + PROMISE_US)
-    assert machine.state.stand is Stand.FOLLOWER
+    assert machine.state.role is Role.FOLLOWER
 
 
 @pytest.mark.parametrize(("ahead", "passes"), [(MAX_TERM_JUMP, True), (MAX_TERM_JUMP + 1, False)])
 def test_r14_a_term_too_far_ahead_is_refused(ahead: int, passes: bool) -> None:
     world = _settled()
     term = world.state(2).term
-    effects = step(world, 2, letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term + ahead))
+    effects = step(world, 2, packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term + ahead))
     assert (world.state(2).term == term + ahead) is passes
     assert ([m.result for m in sent_by(effects, CommonResp)] == [Result.TERM_JUMP]) is not passes
 
@@ -878,7 +882,7 @@ def test_r14_a_term_too_far_ahead_is_refused(ahead: int, passes: bool) -> None:
 def test_r14_a_term_that_leaves_no_room_for_elections_is_refused_even_by_a_fresh_node(term: int, passes: bool) -> None:
     world = deaf(3)
     world.run(5)
-    effects = step(world, 2, letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term))
+    effects = step(world, 2, packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1), term))
     assert (world.state(2).term == term) is passes
     assert ([m.result for m in sent_by(effects, CommonResp)] == [Result.TERM_JUMP]) is not passes
 
@@ -887,8 +891,8 @@ def test_r14_a_term_that_leaves_no_room_for_elections_is_refused_even_by_a_fresh
 def test_r14_a_term_sought_too_far_ahead_is_refused_before_anybody_votes(pre: bool) -> None:
     world = _settled()
     term = world.state(2).term
-    question = Voting(pre, 1, term + MAX_TERM_JUMP + 1, world.state(2).record, Trigger.TIMEOUT, 0, 0)
-    effects = step(world, 2, letter(world, 3, question))
+    question = Voting(pre, 1, term + MAX_TERM_JUMP + 1, world.state(2).record, Reason.TIMEOUT, 0, 0)
+    effects = step(world, 2, packet(world, 3, question))
     assert not sent_by(effects, VotResp)
     assert world.state(2).refused["term_jump"] == 1
     assert world.state(2).term == term
@@ -900,7 +904,7 @@ def test_r14_a_fresh_node_joins_a_cluster_of_any_age() -> None:
         world.disks[node] = replace(world.disks[node], term=MAX_TERM_JUMP * 5)
     world.kill(1, 2, 3)
     del world.disks[3]
-    world.board = (0, 0)
+    world.registry = (0, 0)
     world.start()
     world.run_until(lambda: world.controller() is not None)
     world.run(2000)
@@ -910,7 +914,7 @@ def test_r14_a_fresh_node_joins_a_cluster_of_any_age() -> None:
 
 def test_r14_of_two_living_processes_with_one_id_the_second_is_refused() -> None:
     world = _settled()
-    heard = letter(world, 3, Ping(0, False, None, ()))
-    effects = step(world, 2, Heard(replace(heard.envelope, incarnation=heard.envelope.incarnation + 1)))
+    heard = packet(world, 3, Ping(0, False, None, ()))
+    effects = step(world, 2, MessageReceived(replace(heard.envelope, incarnation=heard.envelope.incarnation + 1)))
     assert [m.result for m in sent_by(effects, CommonResp)] == [Result.ID_IN_USE]
     assert world.state(2).peers[3].incarnation == heard.envelope.incarnation

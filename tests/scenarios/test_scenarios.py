@@ -2,7 +2,7 @@
 
 A file holds comments (``# ...``), one line of options (``nodes 5``, ``priority 3 = 10``), and commands
 (``> kill 1``), each followed by what was recorded: the notable facts, indented by two, with the
-milliseconds since the command. ``pytest --rewrite-scenarios`` writes them anew; read the difference
+milliseconds since the command. ``pytest --rewrite-scenarios`` writes them again; read the difference
 before you believe it.
 """
 
@@ -15,28 +15,28 @@ import pytest
 
 from tools.simulator.small_world import MS, Entry, World
 
-SCENARIOS = Path(__file__).parent / "scenarios"
+SCENARIOS = Path(__file__).parent
 
 NOTABLE = {
-    "campaign_began": ("term", "trigger"),
+    "campaign_began": ("term", "reason"),
     "campaign_failed": ("term",),
     "controller_followed": ("controller",),
     "controller_lost": ("controller", "why"),
     "elected": ("term", "votes"),
     "election_abandoned": ("term", "why"),
-    "electorate_changed": ("members", "witness"),
-    "forgetful_peer_heard": ("sender",),
-    "goodbye_said": (),
-    "office_entered": ("term",),
-    "office_handed_over": ("successor",),
-    "office_left": ("term", "why"),
-    "office_resumed": (),
-    "office_suspended": (),
+    "voters_changed": ("members", "witness"),
+    "peer_lost_state": ("sender",),
+    "leave_announced": (),
+    "became_active": ("term",),
+    "leadership_handed_over": ("successor",),
+    "stopped_being_active": ("term", "why"),
+    "leadership_resumed": (),
+    "leadership_suspended": (),
     "peer_died": ("peer", "evidence"),
-    "peer_silent": ("peer",),
+    "peer_unresponsive": ("peer",),
     "vote_refused": ("candidate", "reason"),
-    "voice_given": (),
-    "voice_lost": (),
+    "voting_right_granted": (),
+    "voting_right_lost": (),
     "witness_answered": ("reason", "waits"),
     "witness_refused": ("reason",),
 }
@@ -91,7 +91,7 @@ def carry_out(world: World, command: list[str]) -> None:
     numbers = [int(word) for word in words if word.isdigit()]
     match name:
         case "start":
-            world.start(*numbers, forget="forgetful" in words)
+            world.start(*numbers, forget="stateless" in words)
         case "wipe":
             del world.disks[numbers[0]]
         case "kill":
@@ -118,14 +118,14 @@ def _redis(world: World, what: str, numbers: list[int]) -> None:
     match what:
         case "restart":
             world.redis.restart()
-            world.board = (0, 0)
+            world.registry = (0, 0)
         case "flush":
             world.redis.flush()
-            world.board = (0, 0)
+            world.registry = (0, 0)
         case "up" | "down":
-            world.board_up = world.redis.up = what == "up"
+            world.registry_up = world.redis.up = what == "up"
         case "says":
-            world.board = (numbers[0], numbers[1])
+            world.registry = (numbers[0], numbers[1])
         case _:
             raise ValueError(f"Redis can't {what!r}")
 
@@ -150,13 +150,13 @@ def _elapsed(us: int) -> str:
 
 
 def _verdict(world: World) -> str:
-    """Who is in office, and who votes, as the controller has it."""
+    """Who is active, and who votes, as the controller has it."""
     head = world.controller()
     if head is None:
-        return "-- nobody is in office"
+        return "-- nobody is active"
     record = world.state(head).record
     voters = " ".join([*map(str, record.members), *(["W"] if record.witness else [])])
-    return f"-- node {head} is in office of {{{voters}}}, term {world.state(head).term}"
+    return f"-- node {head} is active of {{{voters}}}, term {world.state(head).term}"
 
 
 def paths() -> list[Path]:

@@ -20,7 +20,7 @@ SEEDS = range(1, 901)
 LEAST_EVENTS = 1_000_000
 SOMETIMES = (
     "elected",
-    "office entered",
+    "leadership entered",
     "elected with the witness",
     "shrunk",
     "at the floor",
@@ -83,19 +83,19 @@ def _without_faults(nodes: int) -> Scene:
 def test_a_hundred_and_one_nodes_elect_in_the_simulator() -> None:
     outcome = run(_without_faults(101))
     assert not outcome.rule, outcome.text
-    assert outcome.sometimes["office entered"] == 1
+    assert outcome.sometimes["leadership entered"] == 1
 
 
 def _break_link(world: World, a: int, b: int) -> None:
     """Both ends see the connection close, and it does not come back; both processes live."""
     world.cut(a, b)
     for x, y in ((a, b), (b, a)):
-        world.lives[x].linked.discard(y)
+        world.processes[x].linked.discard(y)
         world.feed(x, LinkDown(y))
 
 
 def test_r7_a_promise_outlives_a_winner_that_was_still_waiting_for_its_end() -> None:
-    """Node 1 of six is in office by 4, 6 and the witness. One of 2, 3 and 5 wins by their votes and
+    """Node 1 of six is active by 4, 6 and the witness. One of 2, 3 and 5 wins by their votes and
     the witness's, so it waits; it is heard by 4 and 6, and dies. The five that are left need no
     witness, but the lease of node 1, which hears nothing of all this, still runs."""
     world = World(6)

@@ -32,7 +32,7 @@ from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot
 from zelect.node.transport.peer_link import Lock
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
-from zelect.security.keys import Keyring, Right, keyring_to_ask, read_key
+from zelect.security.keys import Keyring, Permission, keyring_to_ask, read_key
 from zelect.wire import decode, encode
 
 __all__ = ["CALM", "OPERATOR", "READER", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]
@@ -48,7 +48,7 @@ CALM: Mapping[str, int | str] = {
 """Timings for tests in which nothing may change although the machine is busy."""
 _TAIL_LINES = 40
 OPERATOR = Owner(operator="steerer")
-READER = Owner(operator="reader", right=Right.READ)
+READER = Owner(operator="reader", permission=Permission.READ)
 
 
 def _environment() -> dict[str, str]:
@@ -122,7 +122,7 @@ class Cluster:
 
     @property
     def keyring(self) -> Keyring | None:
-        """What an operator who may steer speaks with; None: plain text."""
+        """What an operator who may send admin commands speaks with; None: plain text."""
         return keyring_to_ask(self.config(self.ids[0]))
 
     def write(self, node: int, timing: Mapping[str, int | str] | None = None) -> None:
@@ -146,24 +146,24 @@ class Cluster:
         return found
 
     def saved(self, node: int) -> Saved:
-        """What is durable in the ballot file of `node`; raises `BallotError` while it is written."""
-        return newest_slot((self.data_dirs[node] / "ballot").read_bytes(), self.name, node).saved
+        """What is durable in the vote file of `node`; raises `VoteStoreError` while it is written."""
+        return newest_slot((self.data_dirs[node] / "vote").read_bytes(), self.name, node).saved
 
     # -- processes ------------------------------------------------------------------------
 
-    def start(self, *nodes: int, crash_at: str = "") -> None:
-        """Start `nodes`, all without any; `crash_at`: see zelect/node/failpoints.py."""
+    def start(self, *nodes: int, failpoint: str = "") -> None:
+        """Start `nodes`, all without any; `failpoint`: see zelect/node/failpoints.py."""
         for node in nodes or self.ids:
-            self.spawn(node, self.conf(node), self.log_of(node), crash_at)
+            self.spawn(node, self.conf(node), self.log_of(node), failpoint)
 
-    def spawn(self, key: int, conf: Path, log: Path, crash_at: str = "") -> subprocess.Popen[bytes]:
+    def spawn(self, key: int, conf: Path, log: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
         """Start a process with `conf` and count it among this cluster's as `key`."""
         assert key not in self.running(), f"node {key} runs already"
         command = [sys.executable, "-m", "zelect", "node", "-c", str(conf)]
         with log.open("ab") as out:
             self.processes[key] = subprocess.Popen(
                 command,
-                env={**_environment(), "ZELECT_CRASH_AT": crash_at},
+                env={**_environment(), "ZELECT_FAILPOINT": failpoint},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -210,8 +210,8 @@ class Cluster:
     def reports(self, within_s: float = 1.0) -> dict[int, NodeReport]:
         return ask_all(self.name, self.addresses, within_s, keyring=self.keyring)
 
-    def in_office(self, within_s: float = 0.4) -> NodeReport | None:
-        """Who says of itself that it is in office."""
+    def active(self, within_s: float = 0.4) -> NodeReport | None:
+        """Who says of itself that it is active."""
 
         def enough(reports: Mapping[int, NodeReport]) -> bool:
             return controller_of(reports) is not None
@@ -220,10 +220,10 @@ class Cluster:
         return controller_of(some)
 
     def controller(self, term_above: int = 0, within_s: float = 40.0) -> NodeReport:
-        """Wait for a node in office, of a term above `term_above`."""
+        """Wait for a node active, of a term above `term_above`."""
 
         def found() -> NodeReport | None:
-            head = self.in_office()
+            head = self.active()
             return head if head is not None and head.term > term_above else None
 
         head = wait_until(found, within_s, what=f"a controller of a term above {term_above}")
@@ -231,21 +231,21 @@ class Cluster:
         return head
 
     def settled(self, *nodes: int, term_above: int = 0) -> NodeReport:
-        """Wait until one of `nodes` (all without any) is in office and the others follow it. Without
-        `term_above` each of them has a voice too: one that the first controller has not heard yet
+        """Wait until one of `nodes` (all without any) is active and the others follow it. Without
+        `term_above` each of them has a voting right too: one that the first controller has not heard yet
         has none, and should that controller be lost before, nobody could be elected (R10). And all are
         connected, or the first in succession might not find its voters in time."""
         nodes = nodes or self.ids
 
         def found() -> NodeReport | None:
-            head = self.in_office()
+            head = self.active()
             if head is None or head.term <= term_above or head.id not in nodes:
                 return None
             said = [self.ask(node) for node in nodes]
             agreed = all((one.get("controller"), one.get("term")) == (head.id, head.term) for one in said)
             if agreed and not term_above:
                 linked = all(peer["linked"] for one in said for peer in one["peers"] if peer["id"] in nodes)
-                agreed = linked and not any(one["amnesia"] for one in said)
+                agreed = linked and not any(one["lost_state"] for one in said)
             return head if agreed else None
 
         head = wait_until(found, 40.0, what=f"nodes {nodes} agree, term above {term_above}")
@@ -253,22 +253,22 @@ class Cluster:
         return head
 
     def adapted(self, *nodes: int, members: Iterable[int] = ()) -> NodeReport:
-        """Wait until one of `nodes` is in office, and all of them have the electorate that it wrote
+        """Wait until one of `nodes` is active, and all of them have the voters that it wrote
         in its term: `members` (none named: `nodes`), with the witness where their number is even."""
         wanted = sorted(members or nodes)
         witness = "member" if len(wanted) % 2 == 0 else "ready"
         heard: list[object] = []
 
         def found() -> NodeReport | None:
-            head = self.in_office()
+            head = self.active()
             said = {node: self.ask(node) for node in nodes}
-            heard[:] = [{node: (one.get("term"), one.get("electorate")) for node, one in said.items()}]
+            heard[:] = [{node: (one.get("term"), one.get("voters")) for node, one in said.items()}]
             if head is None or head.id not in nodes or not all(said.values()):
                 return None
-            one = said[head.id]["electorate"]
+            one = said[head.id]["voters"]
             right = (one["config_term"], one["members"], one["witness"]) == (head.term, wanted, witness)
             same = all(
-                report["controller"] == head.id and report["electorate"] | {"survives": 0} == one | {"survives": 0}
+                report["controller"] == head.id and report["voters"] | {"survives": 0} == one | {"survives": 0}
                 for report in said.values()
             )
             return head if right and same else None

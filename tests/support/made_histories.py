@@ -14,7 +14,7 @@ __all__ = ["FAULTS", "Made", "made"]
 
 MS = 1000
 LEASE_US, PROMISE_US, HEARTBEAT_US = 400 * MS, 500 * MS, 100 * MS
-FAULTS = ("kill", "goodbye", "freeze", "cut", "kill_two", "redis_killed", "refuse_alive", "gil_hog")
+FAULTS = ("kill", "leave", "freeze", "cut", "kill_two", "redis_killed", "refuse_alive", "gil_hog")
 
 Table = dict[str, Any]
 
@@ -29,10 +29,10 @@ class Made:
         self.files: dict[str, list[Table | bytes]] = {"chaos.jsonl": []}
         self.term, self.head, self.values = 0, 0, {"guarded": 0, "unguarded": 0}
         self.incarnations: dict[int, int] = {}
-        self.lives: dict[int, int] = {}
+        self.epochs: dict[int, int] = {}
         self.saved: dict[int, tuple[int, int]] = {}
         self.cpu_ms = dict.fromkeys(self.ids, 0.0)
-        self.entered_us = self.lapses_us = 0
+        self.active_since_us = self.lapses_us = 0
         self._births = 0
         versions = {"zelect": "0.1.0", "python": "3.11.2", "libzmq": "4.3.5"}
         timing = {"heartbeat_ms": 100, "election_timeout_ms": 500, "lease_ms": 400}
@@ -74,7 +74,7 @@ class Made:
         for node in nodes:
             self._births += 1
             self.incarnations[node] = 1_790_000_000_000 + self._births
-            self.lives.setdefault(node, self.incarnations[node])
+            self.epochs.setdefault(node, self.incarnations[node])
             self.cpu_ms[node] = 0.0
             self.wait(self.dice.randrange(500, 3000))
             self.note(node, "node_started", pid=1000 + self._births)
@@ -89,11 +89,11 @@ class Made:
         term, given = self.saved.get(node, (-1, 0))
         vote = given or vote if term == self.term else vote
         self.saved[node] = (self.term, vote)
-        self.note(node, "saved", voted_for=vote, record=record, life=self.lives[node])
+        self.note(node, "saved", voted_for=vote, record=record, epoch=self.epochs[node])
 
-    def elect(self, node: int, voters: tuple[int, ...], trigger: str) -> None:
-        """`node` wins the next term by the votes of `voters` and enters office."""
-        self.note(node, "campaign_began", term=self.term + 1, trigger=trigger, attempt=0)
+    def elect(self, node: int, voters: tuple[int, ...], reason: str) -> None:
+        """`node` wins the next term by the votes of `voters` and becomes active."""
+        self.note(node, "campaign_began", term=self.term + 1, reason=reason, attempt=0)
         self.term += 1
         for voter in (node, *(one for one in voters if one != node)):
             self.wait(self.dice.randrange(100, 400))
@@ -104,18 +104,18 @@ class Made:
             if voter != node:
                 self.note(voter, "controller_followed", controller=node)
         self.wait(self.dice.randrange(200, 900))
-        self.head, self.entered_us = node, self.now_us
+        self.head, self.active_since_us = node, self.now_us
         self.lease()
-        self.note(node, "office_entered", trigger=trigger)
+        self.note(node, "became_active", reason=reason)
         self.wait(600)
         self.chaos("published", id=node, term=self.term)
 
     def lease(self) -> None:
         self.lapses_us = self.now_us + LEASE_US
-        self.note(self.head, "tenure", entered_us=self.entered_us, lapses_us=self.lapses_us)
+        self.note(self.head, "lease", lapses_us=self.lapses_us, active_since_us=self.active_since_us)
 
-    def reign(self, for_us: int, *, work: bool = True) -> None:
-        """The controller keeps its office and does its job."""
+    def leading(self, for_us: int, *, work: bool = True) -> None:
+        """The controller keeps its leadership and does its job."""
         end_us, next_us = self.now_us + for_us, self.now_us
         while self.now_us < end_us:
             if self.now_us >= next_us:
@@ -137,8 +137,8 @@ class Made:
         return line
 
     def leave(self, why: str) -> None:
-        self.note(self.head, "tenure_ended")
-        self.note(self.head, "office_left", why=why)
+        self.note(self.head, "lease_ended")
+        self.note(self.head, "stopped_being_active", why=why)
 
     # -- rounds -----------------------------------------------------------------------------------
 
@@ -151,14 +151,14 @@ class Made:
         self.start(*(node for node in self.ids if node not in self.incarnations))
         self.wait(2000)
         self.chaos("healed", round=number)
-        self.reign(200 * MS)
+        self.leading(200 * MS)
         self.chaos("settled", round=number, controller=self.head, term=self.term, took_ms=200.0)
         for node in self.ids:
             self.cpu_ms[node] += 8 + self.dice.random()
             self.chaos("resources", node=node, pid=1000 + self.incarnations[node] % 100_000, term=0,
                        rss_kb=31_000 + self.dice.randrange(900), fds=38 + self.dice.randrange(3), threads=5,
                        cpu_ms=int(self.cpu_ms[node]))  # fmt: skip
-        self.reign(100 * MS)
+        self.leading(100 * MS)
         self.chaos("round_ended", round=number)
 
     def strike(self, number: int, fault: str, *nodes: int, **detail: object) -> None:
@@ -174,9 +174,9 @@ class Made:
         self.wait(self.dice.randrange(1500, 4000))
         others = self._others(old)
         self.elect(others[0], others, "death")
-        self.reign(300 * MS)
+        self.leading(300 * MS)
 
-    def _goodbye(self, number: int, fault: str) -> None:
+    def _leave(self, number: int, fault: str) -> None:
         old = self.head
         self.strike(number, fault, old)
         self.wait(1000)
@@ -185,8 +185,8 @@ class Made:
         self.note(old, "node_ended")
         del self.incarnations[old]
         others = self._others(old)
-        self.elect(others[0], others, "goodbye")
-        self.reign(200 * MS)
+        self.elect(others[0], others, "leave")
+        self.leading(200 * MS)
 
     def _freeze(self, number: int, fault: str) -> None:
         old, term = self.head, self.term
@@ -194,9 +194,9 @@ class Made:
         self.wait(PROMISE_US + self.dice.randrange(60 * MS))
         others = self._others(old)
         self.elect(others[0], others, "timeout")
-        self.reign(500 * MS)
-        self.note(old, "tenure_ended", term=term)
-        self.note(old, "office_left", term=term, why="lease_lapsed")
+        self.leading(500 * MS)
+        self.note(old, "lease_ended", term=term)
+        self.note(old, "stopped_being_active", term=term, why="lease_lapsed")
         self.note(old, "controller_followed", controller=self.head)
 
     def _cut(self, number: int, fault: str) -> None:
@@ -207,7 +207,7 @@ class Made:
         self.wait(PROMISE_US - LEASE_US + self.dice.randrange(20 * MS))
         others = self._others(old)
         self.elect(others[0], others, "timeout")
-        self.reign(400 * MS)
+        self.leading(400 * MS)
         self.note(old, "controller_followed", controller=self.head)
 
     def _kill_two(self, number: int, fault: str) -> None:
@@ -224,13 +224,13 @@ class Made:
     def _harmless(self, number: int, fault: str) -> None:
         nodes = self._others(self.head)[:1] if fault in ("gil_hog", "refuse_alive") else ()
         self.strike(number, fault, *nodes, **({"forged": True} if fault == "refuse_alive" else {}))
-        self.reign(250 * MS)
+        self.leading(250 * MS)
 
     def finish(self) -> Made:
         """All have ended."""
         for node in self.ids:
             if node == self.head:
-                self.note(node, "tenure_ended")
+                self.note(node, "lease_ended")
             self.note(node, "node_ended")
             self.wait(200)
         return self
@@ -247,7 +247,7 @@ def made(
     run.start(*run.ids)
     run.wait(500 * MS)
     run.elect(1, run.ids, "start")
-    run.reign(200 * MS)
+    run.leading(200 * MS)
     run.chaos("settled", round=-1, controller=run.head, term=run.term, took_ms=250.0)
     for number in range(rounds):
         run.round(number, fault(run, number) if fault else run.dice.choice(FAULTS))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tools.simulator.small_world import World, letter
+from tools.simulator.small_world import World, packet
 from zelect.core.effects import Effects
-from zelect.core.events import Event, Heard
+from zelect.core.events import Event, MessageReceived
 from zelect.core.messages import Envelope, Message, Ping, Pong, Refusal, VotResp
-from zelect.core.state import Stand
+from zelect.core.state import Role
 
 __all__ = [
     "Watched",
@@ -39,7 +39,7 @@ class Watched(World):
 
 def step(world: World, node: int, event: Event, after_us: int = 0) -> Effects:
     """What `event` makes `node` ask for; nothing of it is carried out."""
-    return world.lives[node].machine.step(event, world.now_us + after_us)
+    return world.processes[node].machine.step(event, world.now_us + after_us)
 
 
 def sent_by(effects: Effects, kind: type[Message]) -> list[Any]:
@@ -66,24 +66,24 @@ def deaf(nodes: int = 3, *others: int, **options: Any) -> World:
 def pre_candidate_of(nodes: int = 3, **options: Any) -> World:
     """Node 1 of a deaf cluster asks whether it would be elected."""
     world = deaf(nodes, **options)
-    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     return world
 
 
-def grant(world: World, voter: int, *, wait_us: int = 0, to: int = 1) -> Heard:
+def grant(world: World, voter: int, *, wait_us: int = 0, to: int = 1) -> MessageReceived:
     """A grant of `voter` that answers what node `to` asks at this moment."""
     campaign = world.state(to).campaign
-    life = world.state(voter).saved.life
-    answer = VotResp(campaign.pre, campaign.round, True, None, wait_us, life, None)
-    return letter(world, voter, answer, world.state(to).term)
+    process = world.state(voter).saved.epoch
+    answer = VotResp(campaign.pre, campaign.round, True, None, wait_us, process, None)
+    return packet(world, voter, answer, world.state(to).term)
 
 
-def refusal(world: World, voter: int, reason: Refusal, *, wait_us: int = 0, to: int = 1) -> Heard:
+def refusal(world: World, voter: int, reason: Refusal, *, wait_us: int = 0, to: int = 1) -> MessageReceived:
     """A refusal of `voter` that answers what node `to` asks at this moment."""
     campaign = world.state(to).campaign
-    life = world.state(voter).saved.life
-    answer = VotResp(campaign.pre, campaign.round, False, reason, wait_us, life, None)
-    return letter(world, voter, answer, world.state(to).term)
+    process = world.state(voter).saved.epoch
+    answer = VotResp(campaign.pre, campaign.round, False, reason, wait_us, process, None)
+    return packet(world, voter, answer, world.state(to).term)
 
 
 def elected_of(nodes: int = 3, *, wait_us: int = 0, **options: Any) -> World:
@@ -93,33 +93,33 @@ def elected_of(nodes: int = 3, *, wait_us: int = 0, **options: Any) -> World:
     for _ in ("pre-vote", "vote"):
         for voter in voters:
             world.feed(1, grant(world, voter, wait_us=wait_us))
-    assert world.state(1).stand is Stand.ELECTED
+    assert world.state(1).role is Role.ELECTED
     return world
 
 
-def pong(world: World, voter: int, *, number: int | None = None, to: int = 1, **changes: Any) -> Heard:
+def pong(world: World, voter: int, *, number: int | None = None, to: int = 1, **changes: Any) -> MessageReceived:
     """The answer of `voter` to the newest PING of node `to`, or to `number`."""
-    reign, saved = world.state(to).reign, world.state(to).saved
+    leading, saved = world.state(to).leading, world.state(to).saved
     fields = {
-        "number": reign.number if number is None else number,
-        "of_term": reign.term,
+        "number": leading.number if number is None else number,
+        "of_term": leading.term,
         "record_id": saved.record.id,
         "priority": 0,
-        "life": world.state(voter).saved.life,
+        "epoch": world.state(voter).saved.epoch,
         **changes,
     }
-    return letter(world, voter, Pong(**fields), world.state(to).term)
+    return packet(world, voter, Pong(**fields), world.state(to).term)
 
 
 def walk_to(world: World, *members: int, witness: bool, within_ms: float = 10_000) -> None:
-    """Wait until the controller's electorate is exactly this, and saved by all living members."""
+    """Wait until the controller's voters is exactly this, and saved by all living members."""
 
     def there() -> bool:
         head = world.controller()
         if head is None:
             return False
         record = world.state(head).record
-        living = [n for n in record.members if n in world.lives and world.lives[n].frozen is None]
+        living = [n for n in record.members if n in world.processes and world.processes[n].frozen is None]
         same = all(world.state(n).record == record for n in living)
         return same and record.members == members and (record.witness is not None) is witness
 

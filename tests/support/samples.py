@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from zelect.core.messages import (
     MAX_FOR_MS,
+    AdminAction,
+    AdminCommand,
     CommonResp,
     Envelope,
-    Found,
     Handover,
     Message,
     NodeOffline,
@@ -17,12 +18,11 @@ from zelect.core.messages import (
     Ping,
     Pong,
     Query,
+    Reason,
     Refusal,
     Report,
+    Reset,
     Result,
-    Steer,
-    Steering,
-    Trigger,
     Voting,
     VotResp,
 )
@@ -38,17 +38,17 @@ EXAMPLES: tuple[Message, ...] = (
     Ping(12, True, RECORD, (2, 3)),
     Ping(0, False, None, ()),
     Pong(12, 3, (1, 3, 7), 10, 11),
-    Voting(True, 4, 5, RECORD, Trigger.DEATH, 1, 3),
+    Voting(True, 4, 5, RECORD, Reason.DEATH, 1, 3),
     VotResp(True, 4, True, None, 0, 11, None),
-    VotResp(False, 4, False, Refusal.STALE_ELECTORATE, 250_000, 11, RECORD),
-    NodeOffline(3, 9, "goodbye"),
+    VotResp(False, 4, False, Refusal.STALE_VOTERS, 250_000, 11, RECORD),
+    NodeOffline(3, 9, "leave"),
     NodeOnline("tcp://127.0.0.1:7101", 10, 11),
     NodeOnlineResp(1, 3, RECORD),
     Query("status"),
     Report('{"id": 1}'),
     Handover(3, 2, "ops@host1: a new kernel"),
-    Found(2, (1, 2)),
-    Steer(Steering.TRANSFER, 2, 0, "a new kernel", "ops@host1"),
+    Reset(2, (1, 2)),
+    AdminCommand(AdminAction.TRANSFER, 2, 0, "a new kernel", "ops@host1"),
 )
 
 numbers = st.integers(0, MAX_NUMBER)
@@ -63,14 +63,14 @@ def texts(most: int) -> st.SearchStrategy[str]:
 
 
 witnesses = st.none() | st.builds(Witness, texts(128), texts(128), texts(128))
-electorates = st.dictionaries(nodes, numbers, max_size=7).map(lambda lives: tuple(sorted(lives.items())))
+voters = st.dictionaries(nodes, numbers, max_size=7).map(lambda epochs: tuple(sorted(epochs.items())))
 
 
 @st.composite
 def _records(draw: st.DrawFn) -> Record:
-    pairs = draw(electorates)
-    members, lives = tuple(node for node, _ in pairs), tuple(life for _, life in pairs)
-    return Record(draw(terms), draw(numbers), members, draw(witnesses), draw(numbers), lives)
+    pairs = draw(voters)
+    members, epochs = tuple(node for node, _ in pairs), tuple(epoch for _, epoch in pairs)
+    return Record(draw(terms), draw(numbers), members, draw(witnesses), draw(numbers), epochs)
 
 
 records = _records()
@@ -91,12 +91,12 @@ def _vote_responses(draw: st.DrawFn) -> VotResp:
 
 
 @st.composite
-def _steers(draw: st.DrawFn) -> Steer:
-    what = draw(st.sampled_from(Steering))
-    to = draw(node_or_nobody) if what is Steering.TRANSFER else 0
-    for_ms = draw(st.integers(1, MAX_FOR_MS)) if what in (Steering.STEPDOWN, Steering.PAUSE) else 0
+def _steers(draw: st.DrawFn) -> AdminCommand:
+    what = draw(st.sampled_from(AdminAction))
+    to = draw(node_or_nobody) if what is AdminAction.TRANSFER else 0
+    for_ms = draw(st.integers(1, MAX_FOR_MS)) if what in (AdminAction.STEPDOWN, AdminAction.PAUSE) else 0
     words = st.text(st.characters(categories=["L", "N", "P"]), max_size=40)
-    return Steer(what, to, for_ms, draw(words), draw(words))
+    return AdminCommand(what, to, for_ms, draw(words), draw(words))
 
 
 messages: st.SearchStrategy[Message] = st.one_of(
@@ -109,7 +109,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         numbers,
         st.integers(1, MAX_TERM),
         records,
-        st.sampled_from(Trigger),
+        st.sampled_from(Reason),
         node_or_nobody,
         terms,
     ),
@@ -122,7 +122,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody, texts(256)),
     _steers(),
     st.builds(
-        Found,
+        Reset,
         st.integers(1, MAX_NUMBER),
         st.sets(nodes, min_size=1, max_size=7).map(lambda some: tuple(sorted(some))),
     ),

@@ -1,4 +1,4 @@
-"""What stands in Redis about a cluster, and threads that watch it and the ballot files all along."""
+"""What stands in Redis about a cluster, and threads that watch it and the vote file all along."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import redis
 from tests.support.clusters import Cluster
 from tests.support.waiting import wait_until
 from zelect.client.query import NodeReport
-from zelect.node.storage.vote_store import BallotError
+from zelect.node.storage.vote_store import VoteStoreError
 
-__all__ = ["Ballots", "Board", "TermWatch"]
+__all__ = ["Registry", "StoredRound", "TermWatch"]
 
 
-class Board:
+class Registry:
     """What stands in Redis about cluster `name`."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -75,9 +75,9 @@ class TermWatch(_Watch):
     """Reads the controller's record all the time; `seen` holds each change as (term, id), `absent` the
     number of looks at which there was none although there had been one."""
 
-    def __init__(self, board: Board) -> None:
-        self._key = board.key("controller")
-        options = board.client.connection_pool.connection_kwargs
+    def __init__(self, registry: Registry) -> None:
+        self._key = registry.key("controller")
+        options = registry.client.connection_pool.connection_kwargs
         self._client = redis.Redis(host=options["host"], port=options["port"], socket_timeout=0.3)
         self.seen: list[tuple[int, int]] = []
         self.looks = self.absent = 0
@@ -100,8 +100,8 @@ class TermWatch(_Watch):
         assert terms == sorted(set(terms)), f"the record went back, or changed hands within a term: {self.seen}"
 
 
-class Ballots(_Watch):
-    """Reads all ballot files of `cluster` all the time; `votes` maps (node, term) to the votes."""
+class StoredRound(_Watch):
+    """Reads all vote file of `cluster` all the time; `votes` maps (node, term) to the votes."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -111,7 +111,7 @@ class Ballots(_Watch):
 
     def look(self) -> None:
         for node in self._cluster.ids:
-            with contextlib.suppress(BallotError, OSError):  # not there yet, or being written
+            with contextlib.suppress(VoteStoreError, OSError):  # not there yet, or being written
                 saved = self._cluster.saved(node)
                 self.terms[node].append(saved.term)
                 if saved.voted_for:

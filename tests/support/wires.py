@@ -21,11 +21,11 @@ import zmq
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 from zelect.core.timing import Proof
-from zelect.node.transport.connection_limits import Bounds
+from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import Verdict
 from zelect.node.transport.peer_link import Context, Lock
 from zelect.node.transport.transport import LinkChange, Received, Transport
-from zelect.security.keys import Caller, Directory, KeyPair, Keyring, Right
+from zelect.security.keys import Caller, Directory, KeyPair, Keyring, Permission
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 
@@ -45,7 +45,7 @@ class Loop:
         peers: dict[int, str],
         proof: Proof = Proof.REFUSED,
         keyring: Keyring | None = None,
-        bounds: Bounds | None = None,
+        bounds: ConnectionLimits | None = None,
     ) -> None:
         self.port = listen
         self.context: Context = zmq.Context()
@@ -104,7 +104,7 @@ def loop(
     peers: dict[int, str],
     proof: Proof = Proof.REFUSED,
     keyring: Keyring | None = None,
-    bounds: Bounds | None = None,
+    bounds: ConnectionLimits | None = None,
 ) -> Iterator[Loop]:
     made = Loop(listen, peers, proof, keyring, bounds)
     try:
@@ -185,7 +185,7 @@ class Pair:
 
 
 class Keys:
-    """Key pairs of nodes 1 and 2 and an operator who may steer, and their directory."""
+    """Key pairs of nodes 1 and 2 and an operator who may send admin commands, and their directory."""
 
     def __init__(self) -> None:
         self.pairs: dict[int, list[KeyPair]] = {node: [KeyPair.new()] for node in (1, 2)}
@@ -194,14 +194,14 @@ class Keys:
     @property
     def directory(self) -> Directory:
         nodes = {node: tuple(pair.public for pair in pairs) for node, pairs in self.pairs.items()}
-        owners = {key: Caller(f"node {node}", node, Right.READ) for node, keys in nodes.items() for key in keys}
-        return Directory(nodes, owners | {self.operator.public: Caller("operator", 0, Right.STEER)})
+        owners = {key: Caller(f"node {node}", node, Permission.READ) for node, keys in nodes.items() for key in keys}
+        return Directory(nodes, owners | {self.operator.public: Caller("operator", 0, Permission.ADMIN)})
 
     def of(self, node: int, turn: int = 0) -> Keyring:
         return Keyring(self.pairs[node][turn], self.directory)
 
 
-class Recorder:
+class HistoryRecorder:
     """A TCP proxy to `port` for one connection after the other; keeps every byte, by direction."""
 
     def __init__(self, port: int) -> None:
@@ -238,7 +238,7 @@ class Recorder:
         self._listener.close()
 
 
-class Strangers:
+class UnknownClients:
     """DEALERs of somebody who is no peer."""
 
     def __init__(self) -> None:

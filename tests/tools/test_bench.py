@@ -79,7 +79,7 @@ def test_idle_tells_of_every_process() -> None:
 def test_start_tells_of_both_ways() -> None:
     result = json.loads(bench("start", "--trials", "1", "--json"))
     check_header(result, "start")
-    assert set(result["ms"]) == {"up", "office", "bare", "imports"}
+    assert set(result["ms"]) == {"up", "leadership", "bare", "imports"}
     assert all(list(spread) == SPREAD for spread in result["ms"].values())
 
 
@@ -166,7 +166,7 @@ def test_recover_tells_of_each_trouble(capsys: pytest.CaptureFixture[str]) -> No
     check_header(result, "recover")
     assert [trial["redis"] for trial in result["trials"]] == ["up", "killed", "hung", "flushed"]
     assert list(result["record_ms"]) == ["killed", "hung", "flushed"]
-    assert list(result["election_ms"]) == list(result["lost_to_office_ms"]) == ["up", "killed", "hung"]
+    assert list(result["election_ms"]) == list(result["lost_to_active_ms"]) == ["up", "killed", "hung"]
     assert set(result["election_ratio_of_medians"]) == {"killed", "hung"}
     assert (result["never_right"], result["without_successor"]) == (0, 0)
     for trial in result["trials"][:3]:
@@ -182,7 +182,7 @@ def test_majority_tells_of_both_kinds_of_quorum(capsys: pytest.CaptureFixture[st
     check_header(result, "majority")
     assert list(result["quorums"]) == list(result["trials"]) == ["static", "dynamic"]
     for figures in result["quorums"].values():
-        assert (figures["never_left"], figures["again_in_office"]) == (0, 0)
+        assert (figures["never_left"], figures["active_again"]) == (0, 0)
         assert (figures["elected_by_too_few"], figures["nobody_came"]) == (0, 0)
         assert list(figures["leaving_ms"]) == ["out", "left", "none"]
         assert list(figures["returning_ms"]) == ["process", "line", "published"]
@@ -223,14 +223,14 @@ def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.Capture
     assert "hostile connections" in check_width(flood.tell, result, capsys)
 
 
-def test_lone_shrinks_the_electorate_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lone_shrinks_the_voters_first(capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("lone", "--trials", "1", "--json"))
     check_header(result, "lone")
     (trial,) = result["trials"]
     (died,) = trial["died_before"]
     assert {died, trial["old"], trial["successor"]} == {1, 2, 3}
-    assert trial["electorate"]["members"] == sorted((trial["old"], trial["successor"]))
-    assert trial["electorate"]["witness"] == "member"
+    assert trial["voters"]["members"] == sorted((trial["old"], trial["successor"]))
+    assert trial["voters"]["witness"] == "member"
     assert result["without_successor"] == 0
     assert list(result["gap_ms"]) == SPREAD
     assert result["sum_of_parts_ms"] > 0

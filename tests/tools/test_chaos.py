@@ -60,8 +60,8 @@ def test_some_rounds_combine_two_kinds_that_may_meet() -> None:
         kinds = TABLE[one.fault], TABLE[other.fault]
         assert one.fault != other.fault
         assert not any(kind.alone for kind in kinds)
-        assert not all(kind.forgets for kind in kinds), "two losses of memory may lose the electorate for good"
-        assert not all(kind.board for kind in kinds), "a frozen Redis can't be flushed"
+        assert not all(kind.forgets for kind in kinds), "two losses of memory may lose the voters for good"
+        assert not all(kind.registry for kind in kinds), "a frozen Redis can't be flushed"
     assert max(len(one.strikes) for one in made) == 2
 
 
@@ -72,7 +72,7 @@ def test_freezes_last_from_ten_milliseconds_to_a_minute() -> None:
     assert holds[len(holds) * 9 // 10] < 3000, "most are short, or an hour would not hold many"
 
 
-def test_faults_meet_whoever_is_in_office_most_often_and_each_of_the_others() -> None:
+def test_faults_meet_whoever_is_active_most_often_and_each_of_the_others() -> None:
     for nodes in (3, 5):
         met = Counter(one.strikes[0].ranks[0] for one in first(2000, 5, nodes, kinds="kill"))
         assert set(met) == set(range(nodes))
@@ -148,8 +148,8 @@ def test_a_build_whose_leases_outlive_the_promises_is_convicted(tmp_path: Path) 
     timing.write_text(timing.read_text().replace(right, wrong))
     faults = ("--rounds", "4", "--seed", "4", "--faults", "cut,freeze", "--dir", tmp_path / "run")
     said = chaos(*faults, code=1, root=tmp_path)
-    assert re.search(r"^S2: nodes \d and \d were in office at once for \d", said, re.MULTILINE)
-    assert re.search(r"^ +0\.000 ms  n\d +\d+  tenure ", said, re.MULTILINE), "the slice of history that shows it"
+    assert re.search(r"^S2: nodes \d and \d were active at once for \d", said, re.MULTILINE)
+    assert re.search(r"^ +0\.000 ms  n\d +\d+  lease ", said, re.MULTILINE), "the slice of history that shows it"
 
 
 def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:

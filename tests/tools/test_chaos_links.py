@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.waiting import wait_until
-from tools.chaos_lab.links import BOARD, Links, between
+from tools.chaos_lab.links import REGISTRY, Links, between
 from zelect.devcluster.layout import HOST
 
 Ends = tuple[socket.socket, socket.socket]
@@ -26,13 +26,13 @@ def listening() -> Iterator[socket.socket]:
 @pytest.fixture
 def servers() -> Iterator[dict[int, socket.socket]]:
     """Where node 1, node 2 and Redis listen."""
-    with listening() as one, listening() as two, listening() as board:
-        yield {1: one, 2: two, BOARD: board}
+    with listening() as one, listening() as two, listening() as registry:
+        yield {1: one, 2: two, REGISTRY: registry}
 
 
 @pytest.fixture
 def links(servers: dict[int, socket.socket]) -> Iterator[Links]:
-    made = Links({node: servers[node].getsockname() for node in (1, 2)}, servers[BOARD].getsockname())
+    made = Links({node: servers[node].getsockname() for node in (1, 2)}, servers[REGISTRY].getsockname())
     try:
         yield made
     finally:
@@ -40,7 +40,7 @@ def links(servers: dict[int, socket.socket]) -> Iterator[Links]:
 
 
 def port(links: Links, a: int, b: int) -> int:
-    return int(links.dial(a)[b].rpartition(":")[2]) if b else links.board_of(a)
+    return int(links.dial(a)[b].rpartition(":")[2]) if b else links.registry_of(a)
 
 
 def joined(links: Links, servers: dict[int, socket.socket], a: int, b: int) -> Ends:
@@ -51,7 +51,7 @@ def joined(links: Links, servers: dict[int, socket.socket], a: int, b: int) -> E
     return near, far
 
 
-def silent(end: socket.socket, for_s: float = 0.15) -> bool:
+def unresponsive(end: socket.socket, for_s: float = 0.15) -> bool:
     """Whether nothing comes, the end of the connection included."""
     end.settimeout(for_s)
     try:
@@ -81,7 +81,7 @@ def test_a_cut_holds_what_is_said_refuses_nothing_and_lets_go_afterwards(
     links.block("cut", between([1], [2]))
     near.sendall(b"late")
     far.close()
-    assert silent(near), "nor does a cut link tell of an end"
+    assert unresponsive(near), "nor does a cut link tell of an end"
     with socket.create_connection((HOST, port(links, 1, 2)), timeout=5) as another:
         another.sendall(b"too")
         servers[2].settimeout(0.15)
@@ -105,8 +105,8 @@ def test_one_direction_is_that_of_the_bytes_on_every_connection(
     one[1].sendall(b"from 2")
     two[0].sendall(b"from 2")
     assert (one[0].recv(10), two[1].recv(10)) == (b"from 2", b"from 2")
-    assert silent(one[1])
-    assert silent(two[0])
+    assert unresponsive(one[1])
+    assert unresponsive(two[0])
     links.release("one way")
     assert (one[1].recv(10), two[0].recv(10)) == (b"from 1", b"from 1")
     for end in (*one, *two):
@@ -114,12 +114,12 @@ def test_one_direction_is_that_of_the_bytes_on_every_connection(
 
 
 def test_two_faults_hold_a_link_until_both_let_go(links: Links, servers: dict[int, socket.socket]) -> None:
-    near, far = joined(links, servers, 1, BOARD)
-    links.block("one", {(1, BOARD)})
-    links.block("other", {(1, BOARD), (2, BOARD)})
+    near, far = joined(links, servers, 1, REGISTRY)
+    links.block("one", {(1, REGISTRY)})
+    links.block("other", {(1, REGISTRY), (2, REGISTRY)})
     near.sendall(b"x")
     links.release("one")
-    assert silent(far)
+    assert unresponsive(far)
     links.release("other")
     assert far.recv(10) == b"x"
     near.close()
@@ -166,12 +166,12 @@ def test_a_reset_is_one_and_a_refusal_is_one_until_it_is_taken_back(
 
 
 def test_redis_can_move(links: Links, servers: dict[int, socket.socket]) -> None:
-    near, far = joined(links, servers, 1, BOARD)
+    near, far = joined(links, servers, 1, REGISTRY)
     with listening() as elsewhere:
         links.point(*elsewhere.getsockname())
         wait_until(lambda: ended(near), what="the connection to where Redis was is over")
-        with socket.create_connection((HOST, links.board_of(1)), timeout=5) as anew:
-            anew.sendall(b"z")
+        with socket.create_connection((HOST, links.registry_of(1)), timeout=5) as again:
+            again.sendall(b"z")
             with elsewhere.accept()[0] as there:
                 assert there.recv(10) == b"z"
     near.close()

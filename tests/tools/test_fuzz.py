@@ -12,7 +12,7 @@ from tools.fuzzer.machine import BLOCK, run_block
 from tools.fuzzer.mutation import Mutator
 from tools.fuzzer.positions import STANDS, target_of
 from zelect.core.effects import Effects
-from zelect.core.events import Event, Heard
+from zelect.core.events import Event, MessageReceived
 from zelect.core.machine import Machine
 from zelect.core.messages import MESSAGES, Handover, NodeOffline, Ping, Pong, Voting
 
@@ -33,8 +33,8 @@ def test_every_type_is_handled_and_every_reason_is_met() -> None:
     for number in range(len(STANDS)):
         met.update(run_block(SEED, number).outcomes)
     assert {kind.__name__ for kind in MESSAGES.values()} <= met.keys()
-    gate = {"wrong_cluster", "own_id", "unknown_sender", "settings_mismatch", "other_foundation", "term_jump"}
-    assert gate | {"foreign_electorate", "old_incarnation", "id_in_use"} <= met.keys()
+    gate = {"wrong_cluster", "own_id", "unknown_sender", "settings_mismatch", "other_generation", "term_jump"}
+    assert gate | {"impossible_voters", "old_incarnation", "id_in_use"} <= met.keys()
     wire = {"not_msgpack", "bad_envelope", "other_version", "unknown_type", "bad_field"}
     assert {f"malformed_{reason}" for reason in wire} <= met.keys()
 
@@ -47,7 +47,7 @@ def test_no_frame_depends_on_those_of_another_seed() -> None:
     target = target_of("follower")
 
     def frames(seed: int, count: int) -> list[bytes]:
-        mutator = Mutator(random.Random(seed), target.corpus, target.voices)
+        mutator = Mutator(random.Random(seed), target.corpus, target.may_vote)
         return [mutator.frame((1, 2, 3)) for _ in range(count)]
 
     first = frames(5, 5000)
@@ -60,7 +60,7 @@ def test_no_frame_depends_on_those_of_another_seed() -> None:
 
 class _Crashes(Machine):
     def step(self, event: Event, now_us: int) -> Effects:
-        if isinstance(event, Heard) and isinstance(event.envelope.message, NodeOffline):
+        if isinstance(event, MessageReceived) and isinstance(event.envelope.message, NodeOffline):
             raise KeyError(event.envelope.message.node)
         return super().step(event, now_us)
 
@@ -72,7 +72,7 @@ class _Careless(Machine):
 
     def step(self, event: Event, now_us: int) -> Effects:
         effects = super().step(event, now_us)
-        if effects.save is None and isinstance(event, Heard) and isinstance(event.envelope.message, self.on):
+        if effects.save is None and isinstance(event, MessageReceived) and isinstance(event.envelope.message, self.on):
             self.spoil(now_us)
         return effects
 
@@ -110,17 +110,17 @@ class _Promises(_Careless):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stand", "words"),
+    ("kind", "position", "words"),
     [
         (_Crashes, "follower", "KeyError"),
         (_ForgetsTheTerm, "follower", "the saved term fell"),
-        (_VotesAgain, "in office", "the vote of term"),
+        (_VotesAgain, "active", "the vote of term"),
         (_SleepsIn, "follower", "sleeps for"),
         (_Promises, "follower", "promised for too long"),
     ],
 )
-def test_a_faulty_machine_is_found_out(kind: type[Machine], stand: str, words: str) -> None:
-    finding = run_block(SEED, list(STANDS).index(stand), kind).finding
+def test_a_faulty_machine_is_found_out(kind: type[Machine], position: str, words: str) -> None:
+    finding = run_block(SEED, list(STANDS).index(position), kind).finding
     assert finding is not None
     assert words in finding.text
     assert finding.frames

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.made_histories import LEASE_US, MS, Made, Table, made
-from tools.chaos_lab.active_periods import offices
+from tools.chaos_lab.active_periods import leaderships
 from tools.chaos_lab.gaps import figures
 from tools.chaos_lab.histories import HistoryError, parse, read, timeline
 from tools.chaos_lab.judge import Judgement, judge, judge_history
@@ -99,29 +99,35 @@ def _two_winners(run: Made, dice: random.Random) -> dict[str, Any]:
     return again
 
 
-def _two_in_office(run: Made, dice: random.Random) -> dict[str, Any]:
-    held = dice.choice([office for office in offices(run.history()) if office.until_us > office.entered_us + 2])
-    entered_us = dice.randrange(held.entered_us, held.until_us - 1)
+def _two_active(run: Made, dice: random.Random) -> dict[str, Any]:
+    held = dice.choice(
+        [
+            leadership
+            for leadership in leaderships(run.history())
+            if leadership.until_us > leadership.active_since_us + 2
+        ]
+    )
+    active_since_us = dice.randrange(held.active_since_us, held.until_us - 1)
     other = dice.choice([node for node in run.ids if node != held.node])
     started = [one for _, one in tables(run, "node_started") if one["node"] == other]
     line = {
         **dice.choice(started),
-        "event": "tenure",
-        "us": entered_us + 10,
+        "event": "lease",
+        "us": active_since_us + 10,
         "incarnation": 1_790_000_000_000 + 10**6,
         "term": held.term + dice.choice((-1, 1, 7)),
-        "entered_us": entered_us,
-        "lapses_us": entered_us + LEASE_US,
+        "active_since_us": active_since_us,
+        "lapses_us": active_since_us + LEASE_US,
     }
     run.files[f"node{other}.jsonl"].append(line)
     return line
 
 
-def _work_in_anothers_office(run: Made, dice: random.Random) -> dict[str, Any]:
-    held = offices(run.history())
-    new = dice.choice([office for office in held if any(one.term < office.term for one in held)])
+def _work_in_anothers_leadership(run: Made, dice: random.Random) -> dict[str, Any]:
+    held = leaderships(run.history())
+    new = dice.choice([leadership for leadership in held if any(one.term < leadership.term for one in held)])
     old = dice.choice([one for one in held if one.term < new.term])
-    us = new.entered_us + dice.randrange(5_000_000)
+    us = new.active_since_us + dice.randrange(5_000_000)
     value = max(one["value"] for _, one in tables(run, "unguarded")) + 1
     line = {"us": us, "us_after": us + 3_000_000, "node": old.node, "incarnation": old.incarnation, "term": old.term}
     effect: Table = {**line, "event": "unguarded", "value": value}
@@ -181,7 +187,7 @@ def _nobody_after_healing(run: Made, dice: random.Random) -> dict[str, Any]:
     for lines in run.files.values():
         for line in lines:
             if isinstance(line, dict) and line["us"] > healed["us"]:
-                for name in ("us", "us_after", "entered_us", "lapses_us"):
+                for name in ("us", "us_after", "active_since_us", "lapses_us"):
                     if name in line:
                         line[name] += 7_000_000
         lines[:] = [one for one in lines if not (isinstance(one, dict) and _straddles(one, healed["us"]))]
@@ -189,8 +195,8 @@ def _nobody_after_healing(run: Made, dice: random.Random) -> dict[str, Any]:
 
 
 def _straddles(line: Table, us: int) -> bool:
-    """An office that was entered before `us` and kept until later."""
-    return bool(line["event"] == "tenure" and line["us"] > us and line["entered_us"] < us + 7_000_000)
+    """A leadership that was entered before `us` and kept until later."""
+    return bool(line["event"] == "lease" and line["us"] > us and line["active_since_us"] < us + 7_000_000)
 
 
 def _grows(name: str, by: float) -> Plant:
@@ -211,8 +217,8 @@ def _left_over(run: Made, dice: random.Random) -> dict[str, Any]:
 
 PLANTS: dict[str, tuple[str, Plant]] = {
     "two winners of a term": ("S1", _two_winners),
-    "two in office": ("S2", _two_in_office),
-    "work in another's office": ("S2", _work_in_anothers_office),
+    "two active": ("S2", _two_active),
+    "work in another's leadership": ("S2", _work_in_anothers_leadership),
     "an older term accepted": ("S3", _an_older_term_accepted),
     "a value given twice": ("counter", _a_value_twice),
     "values missing": ("counter", _values_missing),
@@ -223,7 +229,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     ),
     "an older record": ("saved", _saved(lambda last, line: {"record": [0, 0, 0]})),
     "never settled": ("L1", _never_settled),
-    "nobody in office after the healing": ("L1", _nobody_after_healing),
+    "nobody active after the healing": ("L1", _nobody_after_healing),
     "a process left over": ("leftover", _left_over),
 }
 QUIET_PLANTS: dict[str, tuple[str, Plant]] = {
@@ -239,7 +245,7 @@ QUIET_PLANTS: dict[str, tuple[str, Plant]] = {
 @given(seeds, seeds)
 def test_a_planted_violation_is_convicted(name: str, seed: int, where: int) -> None:
     rule, plant = PLANTS[name]
-    run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "goodbye", "cut")[number % 4])
+    run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "leave", "cut")[number % 4])
     line = plant(run, random.Random(where))
     found = [one for one in judged(run).violations if one.rule == rule]
     assert found, f"{rule} not found"
@@ -274,13 +280,13 @@ def test_one_sample_out_of_line_is_no_growth() -> None:
 def test_an_effect_that_was_allowed_before_a_freeze_proves_nothing() -> None:
     """The look at the lease and the effect lie somewhere between the two moments."""
     run = made(2, 4, fault=lambda run, number: "freeze")
-    old, new = offices(run.history())[:2]
-    late = {"us": old.until_us - 10, "us_after": new.entered_us + 100 * MS, "term": old.term}
+    old, new = leaderships(run.history())[:2]
+    late = {"us": old.until_us - 10, "us_after": new.active_since_us + 100 * MS, "term": old.term}
     line = {**late, "node": old.node, "incarnation": old.incarnation, "event": "unguarded"}
     values = [one for _, one in tables(run, "unguarded")]
     run.files[f"work{old.node}.jsonl"].append({**line, "value": max(one["value"] for one in values) + 1})
     assert judged(run).held
-    run.files[f"work{old.node}.jsonl"].append({**line, "us": new.entered_us + 1, "value": 10**4})
+    run.files[f"work{old.node}.jsonl"].append({**line, "us": new.active_since_us + 1, "value": 10**4})
     assert "S2" in rules(run)
 
 
@@ -325,11 +331,11 @@ def test_a_flushed_counter_begins_again() -> None:
     run = Made(6)
     run.start(*run.ids)
     run.elect(1, run.ids, "start")
-    run.reign(300 * MS)
+    run.leading(300 * MS)
     run.chaos("settled", round=-1, controller=1, term=1, took_ms=1.0)
     run.strike(0, "redis_flushed")
     run.values = {"guarded": 0, "unguarded": 0}
-    run.reign(300 * MS)
+    run.leading(300 * MS)
     assert judged(run).held
     tables(run, "fault_began")[0][1]["fault"] = "redis_frozen"
     assert "counter" in rules(run), "nothing else makes it begin again"
@@ -339,48 +345,48 @@ def test_overlaps_under_forged_refusals_are_reported_apart() -> None:
     run = Made(7)
     run.start(*run.ids)
     run.elect(1, run.ids, "start")
-    run.reign(200 * MS)
+    run.leading(200 * MS)
     run.chaos("settled", round=-1, controller=1, term=1, took_ms=1.0)
     run.chaos("round_began", round=0)
     run.strike(0, "refuse_alive", 1, forged=True)
     old_lapses_us = run.lapses_us
     run.elect(2, (2, 3), "death")
-    entered_us = run.entered_us
+    active_since_us = run.active_since_us
     run.wait(LEASE_US)
     run.chaos("healed", round=0)
     verdict = judged(run)
     assert verdict.held
     assert verdict.worst_overlap_ms == 0
-    assert verdict.worst_forged_overlap_ms == (old_lapses_us - entered_us) / 1000
+    assert verdict.worst_forged_overlap_ms == (old_lapses_us - active_since_us) / 1000
     tables(run, "fault_began")[0][1].update(fault="cut", detail={})
     assert rules(run) == {"S2"}
     assert judged(run).worst_overlap_ms == verdict.worst_forged_overlap_ms
 
 
-def test_an_office_that_was_suspended_is_no_office_meanwhile() -> None:
+def test_leadership_that_was_suspended_is_no_leadership_meanwhile() -> None:
     run = Made(8)
     run.start(*run.ids)
     run.elect(1, run.ids, "start")
     run.wait(50 * MS)
-    run.note(1, "tenure_ended")
+    run.note(1, "lease_ended")
     ended_us = run.now_us
     run.wait(30 * MS)
     run.lease()
     resumed_us = run.now_us
     run.wait(100 * MS)
     run.finish()
-    first, second = offices(run.history())
-    assert (first.until_us, second.entered_us) == (ended_us, resumed_us)
+    first, second = leaderships(run.history())
+    assert (first.until_us, second.active_since_us) == (ended_us, resumed_us)
     assert first.holder == second.holder
 
 
 # -- gaps and elections --------------------------------------------------------------------------------
 
 
-def test_gaps_are_counted_from_what_ended_the_office() -> None:
-    kinds = ("kill", "goodbye", "freeze", "cut")
+def test_gaps_are_counted_from_what_ended_leadership() -> None:
+    kinds = ("kill", "leave", "freeze", "cut")
     verdict = judged(made(9, 40, fault=lambda run, number: kinds[number % 4]))
-    ranges = {"kill": (1.5, 12), "goodbye": (0.5, 5), "freeze": (500, 570), "cut": (500, 540)}
+    ranges = {"kill": (1.5, 12), "leave": (0.5, 5), "freeze": (500, 570), "cut": (500, 540)}
     for kind, (least, most) in ranges.items():
         gaps = [gap.ms for gap in verdict.gaps if gap.kind == kind]
         assert len(gaps) == 10
@@ -411,7 +417,7 @@ def test_percentiles() -> None:
 @given(st.sampled_from(sorted(PLANTS)), seeds)
 def test_the_slice_fits_80_columns(name: str, seed: int) -> None:
     rule, plant = PLANTS[name]
-    run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "goodbye", "cut")[number % 4])
+    run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "leave", "cut")[number % 4])
     plant(run, random.Random(seed))
     verdict = judged(run)
     assert not verdict.held
@@ -426,7 +432,7 @@ def test_the_slice_fits_80_columns(name: str, seed: int) -> None:
 
 def test_a_timeline_counts_from_its_first_line() -> None:
     run = made(11, 1)
-    lines = run.history().facts("tenure")[:2]
+    lines = run.history().facts("lease")[:2]
     first, second = timeline(lines)
     assert first.split()[:2] == ["0.000", "ms"]
     assert float(second.split()[0]) == (lines[1].us - lines[0].us) / 1000

@@ -89,7 +89,7 @@ def test_a_mutant_is_caught_and_the_tree_left_alone(court: Court, name: str, by:
     assert f"| {case.rule} | `{name}` | {case.about} | {verdict.suite}: `" in table([verdict])
 
 
-ONE = [Suite("lease", ("lease",), ())]
+ONE = [Suite("lease", ("unit/core/test_lease.py",), ())]
 
 
 def in_lease(old: str, new: str) -> Case:

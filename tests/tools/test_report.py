@@ -84,22 +84,22 @@ def test_the_page_is_well_formed_and_needs_nothing_from_outside(rounds: int) -> 
     assert "default-src 'none'" in page
 
 
-def test_each_round_has_its_row_and_its_story() -> None:
+def test_each_round_has_its_row_and_its_trace() -> None:
     page = page_of(made(2, 20, fault=lambda run, number: "kill" if number == 17 else "redis_killed"))
     checked(page)
     rows = re.findall(r'<tr id="row-(\d+)" data-round="\1"', page)
     assert [int(row) for row in rows] == list(range(20))
-    story = str(data_of(page)["rounds"][17]["words"])
+    trace = str(data_of(page)["rounds"][17]["words"])
     assert re.fullmatch(
-        r"round 17: kill of node 1; node 2 in office after \d+\.\d ms \(term 2\); settled \d+ ms after the healing",
-        story,
+        r"round 17: kill of node 1; node 2 active after \d+\.\d ms \(term 2\); settled \d+ ms after the healing",
+        trace,
     )
-    assert "the office was never vacant" in str(data_of(page)["rounds"][16]["words"])
+    assert "leadership was never vacant" in str(data_of(page)["rounds"][16]["words"])
 
 
 def test_the_data_is_sorted_for_the_window() -> None:
     data = data_of(page_of(made(3, 25)))
-    for name in ("lives", "offices", "struck", "elections", "rounds", "wrong", "log"):
+    for name in ("lives", "leaderships", "struck", "elections", "rounds", "wrong", "log"):
         begins = [one["from"] for one in data[name]]
         assert begins == sorted(begins), name  # type: ignore[type-var]
     assert {one["look"] for one in data["struck"]} >= {"frozen", "cut", "redis"}
@@ -164,7 +164,7 @@ def _browser() -> str:
 def test_a_real_browser_draws_it_and_goes_to_round_17(tmp_path: Path, scheme: str, number: str) -> None:
     browser = _browser()
     path = tmp_path / "report.html"
-    path.write_text(page_of(made(8, 20, fault=lambda run, at: "kill" if at == 17 else "goodbye")), encoding="utf-8")
+    path.write_text(page_of(made(8, 20, fault=lambda run, at: "kill" if at == 17 else "leave")), encoding="utf-8")
     done = subprocess.run(
         [
             browser,
@@ -181,7 +181,7 @@ def test_a_real_browser_draws_it_and_goes_to_round_17(tmp_path: Path, scheme: st
     assert done.returncode == 0, done.stderr[-2000:]
     page = done.stdout
     assert f'data-drawn="{scheme}"' in page, done.stderr[-2000:]
-    assert re.search(r'<span id="where"[^>]*>round 17: kill of node \d; node \d in office after', page)
+    assert re.search(r'<span id="where"[^>]*>round 17: kill of node \d; node \d active after', page)
     assert re.search(r'<tr id="row-17"[^>]*class="current"', page)
     log = page.partition('<table id="log">')[2].partition("</table>")[0]
     assert re.search(r"<td>chaos</td><td>kill of node \d</td>", log)

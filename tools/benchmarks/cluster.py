@@ -81,12 +81,12 @@ class Cluster:
             pass
 
     def revive_redis(self) -> None:
-        """Start Redis anew, empty, after its death."""
+        """Start Redis again, empty, after its death."""
         self.redis.start()
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Wait for a Redis that was started anew, and talk to it. Raises `ServerFailed`."""
+        """Wait for a Redis that was started again, and talk to it. Raises `ServerFailed`."""
         self.redis.wait_ready()
         self.control.close()
         self._changes.close()

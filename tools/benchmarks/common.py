@@ -83,7 +83,7 @@ def took(action: Callable[[], object]) -> float:
 
 
 def progress(number: int, of: int, last_ms: float | None) -> None:
-    """One line on a terminal's standard error, written anew each time."""
+    """One line on a terminal's standard error, written again each time."""
     if sys.stderr.isatty():
         text = f"{number}/{of}" + (f", the last {last_ms:.1f} ms" if last_ms is not None else "")
         print(f"\r{text:<40}", end="" if number < of else "\n", file=sys.stderr, flush=True)

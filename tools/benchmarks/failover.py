@@ -1,4 +1,4 @@
-"""`failover`: how soon a successor is in office after one fault of the controller."""
+"""`failover`: how soon a successor is active after one fault of the controller."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _tell_side(result: JsonDict, side: JsonDict, suffix: str) -> None:
     fault, redis_kill = result["fault"], result["redis_kill"]
     news = "logged" if redis_kill else "the change"
     if fault == "term" and not redis_kill:
-        print(row(f"nobody in office{suffix}", side["gap_ms"]))
+        print(row(f"nobody active{suffix}", side["gap_ms"]))
     print(row(f"{fault} to {news}{suffix}", side["from_fault_ms"]))
     for name, numbers in side["phases_ms"].items() if fault == "kill" else ():
         print(row(f"  {PHASES[name]}", numbers))

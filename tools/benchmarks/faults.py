@@ -55,15 +55,15 @@ def by_log(cluster: Cluster, logged: list[JsonDict]) -> Iterator[tuple[int, Json
         time.sleep(0.0001)
         for fact in cluster.facts():
             logged.append(fact)
-            if fact["event"] == "office_entered":
-                yield now_us(), {"id": fact["node"], "term": fact["term"], "reason": fact["trigger"]}
-            elif fact["event"] == "office_left":
+            if fact["event"] == "became_active":
+                yield now_us(), {"id": fact["node"], "term": fact["term"], "reason": fact["reason"]}
+            elif fact["event"] == "stopped_being_active":
                 yield now_us(), {"id": None, "term": fact["term"], "reason": fact["why"]}
     raise TimeoutError
 
 
 def await_successor(cluster: Cluster, old: int, logs: bool, logged: list[JsonDict]) -> tuple[int | None, int, JsonDict]:
-    """When `old` was seen to leave office (None: not seen), when another took office, and the change
+    """When `old` was seen to stop being active (None: not seen), when another became active, and the change
     that says so: by Redis' channel, or with `logs` by the logs. Raises TimeoutError."""
     left_us = None
     for at_us, change in by_log(cluster, logged) if logs else by_channel(cluster):
@@ -101,7 +101,7 @@ def one_fault(
     logs: bool = False,
 ) -> JsonDict:
     """A fault of `old`, the controller of a settled cluster, and its recovery; a process that ended
-    is not started again. With `redis_kill` Redis dies just before, and is started anew afterwards;
+    is not started again. With `redis_kill` Redis dies just before, and is started again afterwards;
     then, and with `logs`, the logs tell of the successor. `gap_ms` None: no successor."""
     logs = logs or redis_kill
     if not logs:  # Redis may be away
@@ -133,13 +133,13 @@ def one_fault(
         tell_phases(trial, (closing.at_us - began_us) / 1000)
     if fault == "term" and trial["gap_ms"] is None and "from_fault_ms" in trial:
         # The successor was published before the withdrawal was; then the log must do.
-        left = first(trial, old, "office_left")
+        left = first(trial, old, "stopped_being_active")
         trial["gap_ms"] = trial["from_fault_ms"] - left["at_ms"] if left else None
     return trial
 
 
 def _thaw_and_watch(cluster: Cluster, trial: JsonDict) -> int:
-    """Let the old controller go on; how often it, or Redis, then said that it is in office by a term
+    """Let the old controller go on; how often it, or Redis, then said that it is active by a term
     that has passed to another. Its first words answer a question that waited while it was frozen."""
     old, new, term = trial["old"], trial.get("successor", 0), trial.get("term", 0)
     violations: int = 0
@@ -151,7 +151,7 @@ def _thaw_and_watch(cluster: Cluster, trial: JsonDict) -> int:
         violations += 0 < recorded < term or (recorded == term and node != new)
         report = cluster.take(old, 0.005)
         if report is not None:
-            violations += int(report["in_office"] and report["term"] <= term)
+            violations += int(report["active"] and report["term"] <= term)
             cluster.post(old)
     claims = [change for change in cluster.changes_so_far() if change["id"] == old]
     return violations + sum(int(change["term"] <= term) for change in claims)

@@ -1,4 +1,4 @@
-"""`flood`: an election among strangers that knock and talk as fast as they can."""
+"""`flood`: an election among unknown clients that knock and talk as fast as they can."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ _MORE_S = 5.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--secure", action="store_true", help="encrypt all links; the crowd knocks at the door")
+    parser.add_argument(
+        "--secure", action="store_true", help="encrypt all links; the crowd knocks at the authenticator"
+    )
     parser.add_argument("--connections", type=positive, default=10_000, help="at least (default: %(default)s)")
     parser.add_argument("--frames", type=positive, default=1_000_000, help="at least (default: %(default)s)")
     parser.add_argument("--rate", type=positive, default=500, help="connections a second (default: %(default)s)")
@@ -116,7 +118,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
         "connections": done["connections"] + extra["connections"],
         "frames": done["frames"] + extra["frames"],
         "counted": dict(sorted(counted.items())),
-        "kept_its_office": same,
+        "kept_its_leadership": same,
         "samples": {"quiet": gaps(quiet), "beset": gaps(beset)},
     }
 
@@ -174,7 +176,7 @@ def _grown(before: dict[int, JsonDict], after: dict[int, JsonDict]) -> Counter[s
 
 def tell(result: JsonDict) -> None:
     print(f"{result['connections']} hostile connections, {result['frames']} frames, ", end="")
-    print("at the door (CURVE)\n" if result["secure"] else "in plain text\n")
+    print("at the authenticator (CURVE)\n" if result["secure"] else "in plain text\n")
     print(columns(f"{len(result['samples']['quiet'])} kills each, ms"))
     print(row("kill to the change, quiet", result["quiet_ms"]))
     print(row("kill to the change, beset", result["beset_ms"]))
@@ -183,6 +185,6 @@ def tell(result: JsonDict) -> None:
     print(row("RSS of the largest node, MB, beset", result["rss_mb"]["beset"]))
     print("\n" + "\n".join(histogram(result["samples"]["beset"])))
     print(f"\nwithout successor: {result['without_successor']}")
-    print(f"a controller that was not killed kept its office: {'yes' if result['kept_its_office'] else 'NO'}")
+    print(f"a controller that was not killed kept its leadership: {'yes' if result['kept_its_leadership'] else 'NO'}")
     for name, count in result["counted"].items():
         print(f"counted {name:<40}{count:>12}")

@@ -50,7 +50,7 @@ class Askers:
             raise BenchError(f"nobody answered over HTTP: {found}")
         print(
             f"{found['answered_a_second']:.0f} of {found['asked_a_second']:.0f} requests a second answered, "
-            f"{found['in_office']} of {found['answered']} by who was in office",
+            f"{found['active']} of {found['answered']} by who was active",
             file=sys.stderr,
         )
 
@@ -147,7 +147,7 @@ def _main(rate: int, ports: list[int]) -> None:
         "asked_a_second": asked / took_s,
         "answered_a_second": answered / took_s,
         "answered": answered,
-        "in_office": statuses.get(200, 0),
+        "active": statuses.get(200, 0),
         "statuses": statuses,
     }
     print(json.dumps(found))

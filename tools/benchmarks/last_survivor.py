@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
 
 
 def _trial(cluster: Cluster, rng: random.Random) -> JsonDict:
-    """Begun when the cluster is whole: nodes die one after the other, each when the electorate has
+    """Begun when the cluster is whole: nodes die one after the other, each when the voters have
     followed, until two and the witness are left; then the controller of the two."""
     living, first = set(cluster.ids), []
     head = settle(cluster, whole=True)
@@ -66,7 +66,7 @@ def _trial(cluster: Cluster, rng: random.Random) -> JsonDict:
     trial = one_fault(cluster, head, "kill", rng)
     report = cluster.reports(living - {head}).get(trial.get("successor", 0), {})
     cluster.start(*first, head)
-    return {"died_before": first, "electorate": report.get("electorate"), **trial}
+    return {"died_before": first, "voters": report.get("voters"), **trial}
 
 
 def _sum_of_parts(floor: Mapping[str, JsonDict]) -> float:

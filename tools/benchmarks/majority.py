@@ -1,4 +1,4 @@
-"""`majority`: a majority dies at once. How soon the controller is out of office, that nobody is
+"""`majority`: a majority dies at once. How soon the controller is not active, that nobody is
 elected while too few live, and how soon somebody is when one returns."""
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from zelect.system.clock import now_us
 __all__ = ["add_options", "check", "measure", "tell"]
 
 ASKED_MS = 2000.0
-"""From the start of the one that returns to somebody in office."""
+"""From the start of the one that returns to somebody active."""
 _GONE_WITHIN_S = 20.0
 _BACK_WITHIN_S = 30.0
 _OUTAGE_S = 3 * TIMING.election_timeout_ms / 1000
 _LEAVING = {
-    "out": "says it is not in office",
-    "left": "logged office_left",
+    "out": "says it is not active",
+    "left": "logged stopped_being_active",
     "none": "Redis shows none",
 }
 _RETURNING = {
-    "process": "its start to somebody in office",
+    "process": "its start to somebody active",
     "line": "its first log line to that",
     "published": "its start to the change",
 }
@@ -92,7 +92,7 @@ def _figures(leavings: Sequence[JsonDict], returns: Sequence[JsonDict]) -> JsonD
         "leaving_ms": {name: spread(_known(leavings, f"{name}_ms")) for name in _LEAVING},
         "beyond_lease": sum(t["out_ms"] is None or t["out_ms"] > TIMING.lease_ms for t in leavings),
         "never_left": sum(None in (t["out_ms"], t["left_ms"], t["none_ms"]) for t in leavings),
-        "again_in_office": sum(trial["again_in_office"] for trial in leavings),
+        "active_again": sum(trial["active_again"] for trial in leavings),
         "elected_by_too_few": sum(trial["elected_by_too_few"] for trial in returns),
         "returning_ms": {name: spread(_known(returns, f"{name}_ms")) for name in _RETURNING},
         "beyond_asked": sum(any(t[name] is None or t[name] > ASKED_MS for name in names) for t in returns),
@@ -112,32 +112,32 @@ def _leaving(cluster: Cluster, rng: random.Random) -> JsonDict:
     cluster.facts()
     logged: list[JsonDict] = []
     pause(rng)
-    asked_us = []  # when it was asked and was in office still
+    asked_us = []  # when it was asked and was active still
 
     def out() -> bool:
         posted_us = now_us()
         cluster.post(head)
         report = cluster.take(head, 0.1)
-        if report is not None and report["in_office"]:
+        if report is not None and report["active"]:
             asked_us.append(posted_us)
-        return report is not None and not report["in_office"]
+        return report is not None and not report["active"]
 
     def left() -> bool:
         logged.extend(cluster.facts())
-        return any((fact["node"], fact["event"]) == (head, "office_left") for fact in logged)
+        return any((fact["node"], fact["event"]) == (head, "stopped_being_active") for fact in logged)
 
     began_unix_ms, began_us = time.time_ns() / 1e6, now_us()
     for node in followers:  # reaped only afterwards: that takes milliseconds
         cluster.signal(node, signal.SIGKILL)
     looks = {"out": out, "left": left, "none": lambda: cluster.record() == (0, 0)}
     seen = watch(looks, _GONE_WITHIN_S)
-    events = ("office_suspended", "office_resumed", "office_left", "office_entered", "electorate_changed")
+    events = ("leadership_suspended", "leadership_resumed", "stopped_being_active", "became_active", "voters_changed")
     facts = [fact for fact in logged if fact["event"] in events]
     trial = {
         "controller": head,
         **{f"{name}_ms": None if at_us is None else (at_us - began_us) / 1000 for name, at_us in seen.items()},
-        "in_office_until_ms": (asked_us[-1] - began_us) / 1000 if asked_us else None,
-        "again_in_office": sum(fact["event"] in ("office_resumed", "office_entered") for fact in facts),
+        "active_until_ms": (asked_us[-1] - began_us) / 1000 if asked_us else None,
+        "active_again": sum(fact["event"] in ("leadership_resumed", "became_active") for fact in facts),
         "facts": [{"at_ms": round(since_ms(fact, began_unix_ms), 2), **_bare(fact)} for fact in facts],
     }
     cluster.kill(*followers)
@@ -161,9 +161,9 @@ def _return(cluster: Cluster, rng: random.Random) -> JsonDict:
     pause(rng)
     cluster.kill(*dead)
     logged = _during_outage(cluster)
-    won = [fact for fact in logged if fact["event"] in ("elected", "office_entered") and fact["node"] != head]
+    won = [fact for fact in logged if fact["event"] in ("elected", "became_active") and fact["node"] != head]
     claims = [change for change in cluster.changes_so_far() if change["id"] is not None]
-    claims += [report for report in cluster.reports(survivors).values() if report["in_office"]]
+    claims += [report for report in cluster.reports(survivors).values() if report["active"]]
     returned = rng.choice(dead)
     after: list[JsonDict] = []
 
@@ -171,16 +171,16 @@ def _return(cluster: Cluster, rng: random.Random) -> JsonDict:
         after.extend(cluster.facts())
         return any(fact["node"] == returned for fact in after)
 
-    def office() -> bool:
+    def leadership() -> bool:
         after.extend(cluster.facts())
-        return any(fact["event"] == "office_entered" for fact in after)
+        return any(fact["event"] == "became_active" for fact in after)
 
     def published() -> bool:
         return any(change["id"] is not None for change in cluster.changes_so_far())
 
     began_us = now_us()
     cluster.start(returned)
-    seen = watch({"line": line, "office": office, "published": published}, _BACK_WITHIN_S)
+    seen = watch({"line": line, "leadership": leadership, "published": published}, _BACK_WITHIN_S)
     cluster.start(*(node for node in dead if node != returned))
     return {
         "old": head,
@@ -188,12 +188,10 @@ def _return(cluster: Cluster, rng: random.Random) -> JsonDict:
         "elected_by_too_few": len(won) + len(claims),
         "campaigns": sum(fact["event"] == "campaign_began" for fact in logged),
         "returned": returned,
-        "process_ms": _between(began_us, seen["office"]),
-        "line_ms": _between(seen["line"], seen["office"]),
+        "process_ms": _between(began_us, seen["leadership"]),
+        "line_ms": _between(seen["line"], seen["leadership"]),
         "published_ms": _between(began_us, seen["published"]),
-        "facts": [
-            _bare(fact) for fact in won + [one for one in after if one["event"] in ("elected", "office_entered")]
-        ],
+        "facts": [_bare(fact) for fact in won + [one for one in after if one["event"] in ("elected", "became_active")]],
     }
 
 
@@ -226,8 +224,8 @@ def tell(result: JsonDict) -> None:
     silent_ms = result["timing"]["election_timeout_ms"]
     print(f"  a restarted node votes for nobody during {silent_ms} ms\n")
     for quorum, figures in result["quorums"].items():
-        beyond = f"in office beyond the lease of {result['timing']['lease_ms']} ms: {figures['beyond_lease']}"
-        print(f"{quorum}: {beyond}, never left: {figures['never_left']}, again: {figures['again_in_office']}")
+        beyond = f"active beyond the lease of {result['timing']['lease_ms']} ms: {figures['beyond_lease']}"
+        print(f"{quorum}: {beyond}, never left: {figures['never_left']}, again: {figures['active_again']}")
         print(f"  elected by too few in {result['outage_ms']:g} ms: {figures['elected_by_too_few']}")
-        late = f"nobody in office within {result['asked_ms']:g} ms of the return: {figures['beyond_asked']}"
+        late = f"nobody active within {result['asked_ms']:g} ms of the return: {figures['beyond_asked']}"
         print(f"  {late}, never: {figures['nobody_came']}")

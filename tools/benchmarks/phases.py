@@ -19,7 +19,7 @@ PHASES = {
     "campaign": "until the campaign that won",
     "pre_vote": "pre-vote",
     "vote": "vote, saved twice",
-    "office": "elected to in office, saved twice",
+    "leadership": "elected to active, saved twice",
     "published": "until the change (+-0.5)",
 }
 
@@ -35,7 +35,7 @@ def read_until_entered(cluster: Cluster, successor: int | None, logged: list[Jso
     end = time.monotonic() + 2
     while True:
         logged += cluster.facts()
-        entered = [fact["node"] for fact in logged if fact["event"] == "office_entered"]
+        entered = [fact["node"] for fact in logged if fact["event"] == "became_active"]
         if successor in entered or successor is None or time.monotonic() > end:
             return
         time.sleep(0.005)
@@ -60,22 +60,22 @@ def first(trial: JsonDict, node: int, name: str) -> JsonDict | None:
 
 def tell_phases(trial: JsonDict, closed_ms: float) -> None:
     """Add to `trial` where the time of a crash went, by what its successor logged."""
-    names = ("controller_lost", "pre_vote_won", "elected", "office_entered")
+    names = ("controller_lost", "pre_vote_won", "elected", "became_active")
     found = [first(trial, trial.get("successor", 0), name) for name in names]
     if None in found:
         return
     lost, asked, elected, entered = (fact for fact in found if fact is not None)
-    office_ms = entered["elected_to_office_ms"]
+    active_ms = entered["elected_to_active_ms"]
     # Both count from the last heartbeat, so their difference is exact.
-    lost_to_office_ms = entered["gap_ms"] - lost["heard_ms"]
+    lost_to_active_ms = entered["gap_ms"] - lost["heard_ms"]
     trial["phases_ms"] = {
         "closed": closed_ms,
         "lost": lost["at_ms"] - closed_ms,
-        "campaign": lost_to_office_ms - office_ms - elected["took_ms"],
+        "campaign": lost_to_active_ms - active_ms - elected["took_ms"],
         "pre_vote": asked["took_ms"],
         "vote": elected["took_ms"] - asked["took_ms"],
-        "office": office_ms,
-        "published": trial["from_fault_ms"] - lost["at_ms"] - lost_to_office_ms,
+        "leadership": active_ms,
+        "published": trial["from_fault_ms"] - lost["at_ms"] - lost_to_active_ms,
     }
 
 

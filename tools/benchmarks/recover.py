@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 # -- how Redis goes, and comes back ----------------------------------------------------------
 
 
-def _start_anew(cluster: Cluster) -> int:
+def _start_again(cluster: Cluster) -> int:
     cluster.redis.start()
     end = time.monotonic() + 20
     while True:
@@ -69,7 +69,7 @@ _GO: Mapping[str, Callable[[Cluster], None]] = {
     "killed": lambda cluster: cluster.redis.kill(),
     "hung": lambda cluster: cluster.redis.freeze(),
 }
-_RETURN: Mapping[str, Callable[[Cluster], int]] = {"killed": _start_anew, "hung": _thaw, "flushed": _flush}
+_RETURN: Mapping[str, Callable[[Cluster], int]] = {"killed": _start_again, "hung": _thaw, "flushed": _flush}
 """Each returns when Redis answered PING, or when it was flushed."""
 
 
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
         "never_right": sum(t["record_ms"] is None for t in restored),
         "wrong_again": sum(trial["wrong_again"] for trial in restored),
         "election_ms": {trouble: spread(samples) for trouble, samples in elections.items()},
-        "lost_to_office_ms": {trouble: spread(_known(of[trouble], "lost_to_office_ms")) for trouble in elections},
+        "lost_to_active_ms": {trouble: spread(_known(of[trouble], "lost_to_active_ms")) for trouble in elections},
         "without_successor": sum("successor" not in t for trouble in elections for t in of[trouble]),
         "election_ratio_of_medians": compared,
         "floors_ms": floors.spreads(),
@@ -120,9 +120,9 @@ def _election(cluster: Cluster, old: int, trouble: str, rng: random.Random) -> J
     """Kill the controller: how long until the log tells of a successor, whatever Redis does."""
     trial = one_fault(cluster, old, "kill", rng, logs=True)
     phases = trial.get("phases_ms")
-    parts = ("campaign", "pre_vote", "vote", "office")
-    lost_to_office_ms = sum(phases[name] for name in parts) if phases else None
-    elected = {"election_ms": trial["gap_ms"], "lost_to_office_ms": lost_to_office_ms}
+    parts = ("campaign", "pre_vote", "vote", "leadership")
+    lost_to_active_ms = sum(phases[name] for name in parts) if phases else None
+    elected = {"election_ms": trial["gap_ms"], "lost_to_active_ms": lost_to_active_ms}
     return {"redis": trouble, "record_ms": None, **elected, **trial}
 
 
@@ -145,7 +145,7 @@ def _trial(cluster: Cluster, trouble: str, rng: random.Random) -> JsonDict:
     def is_right() -> bool:
         nonlocal right
         for fact in cluster.facts():  # another election may have followed
-            if fact["event"] == "office_entered":
+            if fact["event"] == "became_active":
                 right = fact["node"], fact["term"]
         return cluster.record() == right
 
@@ -182,7 +182,7 @@ def tell(result: JsonDict) -> None:
     print("controller killed meanwhile, to logged")
     for trouble, numbers in result["election_ms"].items():
         print(row(f"  Redis {trouble}", numbers))
-        print(row("    lost to in office", result["lost_to_office_ms"][trouble]))
+        print(row("    lost to active", result["lost_to_active_ms"][trouble]))
     for trouble, found in result["election_ratio_of_medians"].items():
         tell_ratio(f"  ratio of medians, {trouble} to up", found)
     tell_floors(result["floors_ms"])

@@ -14,12 +14,12 @@ __all__ = ["settle"]
 _WITHIN_S = 60.0
 _STOPPED_S = 5.0
 # A restarted node votes for nobody during one election timeout (R4); a trial waits until it may.
-_SILENCE_US = (TIMING.election_timeout_ms + 100) * 1000
+_NO_ANSWER_US = (TIMING.election_timeout_ms + 100) * 1000
 
 
 def settle(cluster: Cluster, among: Collection[int] | None = None, *, whole: bool = False) -> int:
     """Wait until the nodes `among` (None: all) agree on a controller, which is published, and any of
-    them may vote; returns the controller. With `whole` also until they are the electorate, with the
+    them may vote; returns the controller. With `whole` also until they are the voters, with the
     witness where their number is even, and all of them reach Redis. Raises BenchError."""
     among = cluster.ids if among is None else among
     last = time.monotonic()
@@ -29,10 +29,10 @@ def settle(cluster: Cluster, among: Collection[int] | None = None, *, whole: boo
         for report in reports.values():
             cluster.heard_us.setdefault(report["pid"], now_us())
         lack = _lack(reports, among) or (whole and _lack_of_whole(reports, among, cluster.quorum)) or ""
-        if any(now_us() - cluster.heard_us[report["pid"]] < _SILENCE_US for report in reports.values()):
+        if any(now_us() - cluster.heard_us[report["pid"]] < _NO_ANSWER_US for report in reports.values()):
             lack = lack or "a node has just started"
         if not lack:
-            return next(node for node, report in reports.items() if report["in_office"])
+            return next(node for node, report in reports.items() if report["active"])
         codes = {node: cluster.children[node].poll() for node in among}
         ended = [f"node {node} ended with {code}" for node, code in codes.items() if code is not None]
         now = time.monotonic()
@@ -48,9 +48,9 @@ def _lack(reports: Mapping[int, JsonDict], among: Collection[int]) -> str:
     """What is missing for the nodes to agree; empty: nothing."""
     if len(reports) < len(among):
         return f"no answer of {sorted(set(among) - reports.keys())}"
-    heads = [report for report in reports.values() if report["in_office"]]
+    heads = [report for report in reports.values() if report["active"]]
     if len(heads) != 1:
-        return f"in office are {[head['id'] for head in heads]}"
+        return f"active are {[head['id'] for head in heads]}"
     head = heads[0]
     for node, report in reports.items():
         if (report["controller"], report["term"], report["status"]) != (head["id"], head["term"], "running"):
@@ -64,12 +64,12 @@ def _lack(reports: Mapping[int, JsonDict], among: Collection[int]) -> str:
 
 
 def _lack_of_whole(reports: Mapping[int, JsonDict], among: Collection[int], quorum: str) -> str:
-    """What the electorate, or somebody's Redis, lacks besides; empty: nothing."""
+    """What the voters, or somebody's Redis, lacks besides; empty: nothing."""
     witness = "unused" if quorum == "static" else "member" if len(among) % 2 == 0 else "ready"
     for node, report in reports.items():
-        electorate, store = report["electorate"], report["store"]
-        if electorate["members"] != sorted(among) or electorate["witness"] != witness:
-            return f"node {node}: members {electorate['members']}, witness {electorate['witness']}"
+        voters, store = report["voters"], report["store"]
+        if voters["members"] != sorted(among) or voters["witness"] != witness:
+            return f"node {node}: members {voters['members']}, witness {voters['witness']}"
         if store["state"] != "up":
             return f"node {node}: Redis is {store['state']}, {store['problem']}"
     return ""

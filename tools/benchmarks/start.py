@@ -16,7 +16,7 @@ __all__ = ["add_options", "measure", "tell"]
 
 _ROWS = {
     "up": "cluster up --detach",
-    "office": "nodes spawned to in office",
+    "leadership": "nodes spawned to active",
     "bare": "python alone",
     "imports": "python -c 'import zmq, msgpack'",
 }
@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
             began_us = now_us()
             cluster.start()
             _, at_us, _ = await_successor(cluster, 0, False, [])
-            samples["office"].append((at_us - began_us) / 1000)
+            samples["leadership"].append((at_us - began_us) / 1000)
             server = cluster.server_version()
     spreads = {name: spread(taken) for name, taken in samples.items()}
     return {**header(options, server), "ms": spreads, "samples_ms": samples}

@@ -1,8 +1,8 @@
-"""Who was in office when, and when each process ended: no more than the history proves.
+"""Who was active when, and when each process ended: no more than the history proves.
 
-An office reaches from `entered_us` to the earliest of its last `lapses_us`, the moment it was given up
+A leadership reaches from `active_since_us` to the earliest of its last `lapses_us`, the moment it was given up
 (`tenure_ended`, written before the step's effects) and the death of its process. One that was suspended and
-resumed is two stretches of one office. Ends are never later than they were: a
+resumed is two stretches of one leadership. Ends are never later than they were: a
 stretch that overlaps another did so in fact.
 """
 
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 
 from tools.chaos_lab.histories import History, Line
 
-__all__ = ["Office", "Process", "offices", "processes"]
+__all__ = ["ActivePeriod", "Process", "leaderships", "processes"]
 
 Process = tuple[int, int]
 """A node and its incarnation."""
 
-_KILLS = ("kill", "restart_storm", "supervisor", "data_lost", "ballot")
+_KILLS = ("kill", "restart_storm", "supervisor", "data_lost", "vote_file_damaged")
 _DYING_US = 100_000
 """Between the note of a kill and the kill itself the process goes on writing, but not for so long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
-    """A stretch of office, [`entered_us`, `until_us`). `lapses_us`: by its last lease; `why`: how it ended
+class ActivePeriod:
+    """A stretch of leadership, [`active_since_us`, `until_us`). `lapses_us`: by its last lease; `why`: how it ended
     (lapsed, left, died, or runs when the history ends). `lines`: what shows it."""
 
     node: int
     incarnation: int
     term: int
-    entered_us: int
+    active_since_us: int
     until_us: int
     lapses_us: int
     why: str
@@ -38,7 +38,7 @@ class Office:
 
     @property
     def holder(self) -> tuple[int, int, int]:
-        """Node, incarnation and term: whose office it is a stretch of."""
+        """Node, incarnation and term: whose leadership it is a stretch of."""
         return (self.node, self.incarnation, self.term)
 
 
@@ -81,16 +81,16 @@ def processes(history: History) -> dict[Process, tuple[int, int, str]]:
     return found
 
 
-def offices(history: History) -> list[Office]:
-    """Every stretch of office, in the order in which they began."""
+def leaderships(history: History) -> list[ActivePeriod]:
+    """Every stretch of leadership, in the order in which they began."""
     ends = processes(history)
-    found: list[Office] = []
+    found: list[ActivePeriod] = []
     open_: dict[Process, list[Line]] = {}
     resumed: dict[Process, int] = {}
     for line in history.nodes:
         process = (line.node, line.incarnation)
         lines = open_.get(process)
-        if line.event == "tenure":
+        if line.event == "lease":
             if lines and lines[0].term != line.term:
                 found.append(_office(lines, None, ends[process], resumed.get(process)))
                 lines = None
@@ -100,17 +100,19 @@ def offices(history: History) -> list[Office]:
                 open_[process] = [line]
             else:
                 lines.append(line)
-        elif line.event in ("tenure_ended", "node_ended") and lines:
+        elif line.event in ("lease_ended", "node_ended") and lines:
             found.append(_office(lines, line, ends[process], resumed.get(process)))
             del open_[process]
     for process, lines in open_.items():
         found.append(_office(lines, None, ends[process], resumed.get(process)))
-    return sorted(found, key=lambda office: (office.entered_us, office.node))
+    return sorted(found, key=lambda leadership: (leadership.active_since_us, leadership.node))
 
 
-def _office(lines: list[Line], ended: Line | None, process: tuple[int, int, str], resumed_us: int | None) -> Office:
+def _office(
+    lines: list[Line], ended: Line | None, process: tuple[int, int, str], resumed_us: int | None
+) -> ActivePeriod:
     first, last = lines[0], lines[-1]
-    entered_us = int(resumed_us or first.get("entered_us"))
+    active_since_us = int(resumed_us or first.get("active_since_us"))
     lapses_us = max(int(line.get("lapses_us")) for line in lines)
     until = [(lapses_us, "lapsed")]
     if ended is not None:
@@ -124,6 +126,13 @@ def _office(lines: list[Line], ended: Line | None, process: tuple[int, int, str]
     shown = [first] if first is last else [first, last]
     if ended is not None:
         shown.append(ended)
-    return Office(
-        first.node, first.incarnation, first.term, entered_us, max(entered_us, until_us), lapses_us, why, tuple(shown)
+    return ActivePeriod(
+        first.node,
+        first.incarnation,
+        first.term,
+        active_since_us,
+        max(active_since_us, until_us),
+        lapses_us,
+        why,
+        tuple(shown),
     )

@@ -11,7 +11,7 @@ from tools.chaos_lab.gaps import figures
 
 __all__ = ["spread_chart"]
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _FOOT = 1100, 190, 270, 26, 24, 30
+_WIDTH, _LEFT, _PERMISSION, _ROW, _TOP, _FOOT = 1100, 190, 270, 26, 24, 30
 _MOST_DOTS = 300
 _TICKS = (1, 2, 5)
 
@@ -27,7 +27,7 @@ def spread_chart(values_ms: Mapping[str, Sequence[float]], name: str, log: bool 
     height = _TOP + _ROW * len(values_ms) + _FOOT
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{html.escape(_words(values_ms, name))}">',
-        f'<text class="dim" x="{_WIDTH - _RIGHT + 24}" y="16">times</text>',
+        f'<text class="dim" x="{_WIDTH - _PERMISSION + 24}" y="16">times</text>',
         *(
             f'<text class="dim" x="{_WIDTH - 148 + 68 * place}" y="16" text-anchor="end">{word}</text>'
             for place, word in enumerate(("p50", "p99", "max"))
@@ -38,7 +38,7 @@ def spread_chart(values_ms: Mapping[str, Sequence[float]], name: str, log: bool 
         style = "zero" if tick == 0 and not log else "grid"
         parts.append(f'<line class="{style}" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _FOOT}"/>')
         parts.append(f'<text class="dim" x="{x:.1f}" y="{height - 12}" text-anchor="middle">{_short(tick)}</text>')
-    parts.append(f'<text class="dim" x="{_WIDTH - _RIGHT + 24}" y="{height - 12}">ms</text>')
+    parts.append(f'<text class="dim" x="{_WIDTH - _PERMISSION + 24}" y="{height - 12}">ms</text>')
     for row, (kind, values) in enumerate(values_ms.items()):
         parts += _row(kind, values, _TOP + _ROW * row + _ROW / 2, at)
     return "\n".join([*parts, "</svg>"])
@@ -57,7 +57,7 @@ def _row(kind: str, values: Sequence[float], y: float, at: Callable[[float], flo
         parts.append(
             f'<line class="{style}" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="{y - 9:.1f}" y2="{y + 9:.1f}"/>'
         )
-    parts.append(f'<text x="{_WIDTH - _RIGHT + 58}" y="{y + 4:.1f}" text-anchor="end">{spread.count}</text>')
+    parts.append(f'<text x="{_WIDTH - _PERMISSION + 58}" y="{y + 4:.1f}" text-anchor="end">{spread.count}</text>')
     for place, value in enumerate((spread.p50, spread.p99, spread.max)):
         x = _WIDTH - 148 + 68 * place
         parts.append(f'<text x="{x}" y="{y + 4:.1f}" text-anchor="end">{_short(round(value, 1))}</text>')
@@ -81,7 +81,7 @@ def _logarithmic(values: Sequence[float]) -> tuple[Callable[[float], float], lis
 
     def at(value: float) -> float:
         share = (math.log10(max(value, least)) - low) / (high - low)
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + share * (_WIDTH - _LEFT - _PERMISSION)
 
     ticks = [one * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for one in _TICKS]
     return at, _apart([tick for tick in ticks if least <= tick <= most], at)
@@ -93,7 +93,7 @@ def _linear(values: Sequence[float]) -> tuple[Callable[[float], float], list[flo
     low, high = least - slack, most + slack
 
     def at(value: float) -> float:
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _PERMISSION)
 
     rough = (high - low) / 7
     power = 10.0 ** math.floor(math.log10(rough))

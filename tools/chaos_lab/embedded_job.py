@@ -54,36 +54,36 @@ def _in_thread(node: zelect.Node, counters: Counters) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     with node:
-        for office in node.offices():
-            office.run(_work, office, counters)
+        for leadership in node.campaign():
+            leadership.run(_work, leadership, counters)
 
 
-def _work(office: zelect.Office, counters: Counters) -> None:
-    counters.write(now_us(), office.term, "work_began", os.getpid())
+def _work(leadership: zelect.ActivePeriod, counters: Counters) -> None:
+    counters.write(now_us(), leadership.term, "work_began", os.getpid())
     while True:
         if not counters.connect():
-            office.sleep(AGAIN_S)
+            leadership.sleep(AGAIN_S)
             continue
         for kind in KINDS:
             began_us = now_us()
-            office.check()
-            counters.effect(kind, began_us, office.term)
-        office.sleep(EVERY_S)
+            leadership.check()
+            counters.effect(kind, began_us, leadership.term)
+        leadership.sleep(EVERY_S)
 
 
 async def _in_loop(node: zelect.Node, counters: Counters) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, node.ask_to_stop)
     async with node:
-        async for office in node.offices():
-            await office.run(_steps(office, counters))
+        async for leadership in node.campaign():
+            await leadership.run(_steps(leadership, counters))
 
 
-async def _steps(office: zelect.Office, counters: Counters) -> None:
-    counters.write(now_us(), office.term, "work_began", os.getpid())
+async def _steps(leadership: zelect.ActivePeriod, counters: Counters) -> None:
+    counters.write(now_us(), leadership.term, "work_began", os.getpid())
     while True:
         for kind in KINDS if counters.connect() else ():
             began_us = now_us()
             await asyncio.sleep(0)  # the look at the lease lies between the two
-            counters.effect(kind, began_us, office.term)
+            counters.effect(kind, began_us, leadership.term)
         await asyncio.sleep(EVERY_S)

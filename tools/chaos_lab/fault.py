@@ -30,7 +30,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One fault of a round. `ranks`: whom it meets; 0 is who is in office then, 1 and above are the
+    """One fault of a round. `ranks`: whom it meets; 0 is who is active then, 1 and above are the
     others by their ids. It begins `after_ms` after the round, or the fault before it, and lasts
     `hold_ms`, unless its end is a condition."""
 
@@ -46,14 +46,14 @@ class Fault:
 
     `begin` does it, and says so by `tell` right before, so that the note's time is that of the
     deed; `end` undoes it. What ended because of it is started again by whoever ends the round.
-    `alone`: never combined with another; `board`: breaks Redis, `forgets`: a memory is lost that the
-    electorate rests on: never combined with another of the kind.
+    `alone`: never combined with another; `registry`: breaks Redis, `forgets`: a memory is lost that the
+    voters rests on: never combined with another of the kind.
     """
 
     name: ClassVar[str]
     text: ClassVar[str]
     alone: ClassVar[bool] = False
-    board: ClassVar[bool] = False
+    registry: ClassVar[bool] = False
     forgets: ClassVar[bool] = False
     links: ClassVar[bool] = False
 
@@ -78,8 +78,8 @@ class Fault:
         """Undo what time does not undo."""
 
     def nodes(self, world: World, strike: Strike) -> list[int]:
-        """Whom the ranks mean now. When nobody is in office, rank 0 is the first node."""
-        head = world.in_office() or world.ids[0]
+        """Whom the ranks mean now. When nobody is active, rank 0 is the first node."""
+        head = world.active() or world.ids[0]
         order = [head, *(node for node in world.ids if node != head)]
         return [order[rank] for rank in strike.ranks if rank < len(order)]
 

@@ -1,7 +1,7 @@
-"""How long nobody was in office, by the kind of fault behind it, and which elections had none.
+"""How long nobody was active, by the kind of fault behind it, and which elections had none.
 
-A gap ends when the next office is entered. It begins with what ended the office before: the death
-of its process, its goodbye, or else the fault, but not before the lease was renewed for the last
+A gap ends when the next leadership is entered. It begins with what ended leadership before: the death
+of its process, its leave, or else the fault, but not before the lease was renewed for the last
 time: a controller that a later flap cuts off was in touch until then.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tools.chaos_lab.active_periods import Office
+from tools.chaos_lab.active_periods import ActivePeriod
 from tools.chaos_lab.histories import History, Line
 from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of
 
@@ -19,14 +19,14 @@ __all__ = ["Figures", "Gap", "by_kind", "false_elections", "figures", "gaps_of"]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """From `began_us` to `ended_us`, when `after` was in office again; `vacant_us` of it nobody held the
-    office. `published_us`: when Redis' subscribers heard of it (None: they did not); `worked_us`: when the job of
-    that office wrote that it began (None: it did not, or it is one that never says so)."""
+    """From `began_us` to `ended_us`, when `after` was active again; `vacant_us` of it nobody held the
+    leadership. `published_us`: when Redis' subscribers heard of it (None: they did not); `worked_us`: when the job of
+    that leadership wrote that it began (None: it did not, or it is one that never says so)."""
 
     kind: str
     round: int
-    before: Office
-    after: Office
+    before: ActivePeriod
+    after: ActivePeriod
     began_us: int
     ended_us: int
     published_us: int | None
@@ -41,7 +41,7 @@ class Gap:
         return (self.ended_us - self.before.until_us) / 1000
 
 
-def gaps_of(history: History, offices: Sequence[Office], rounds: Sequence[Round]) -> list[Gap]:
+def gaps_of(history: History, leaderships: Sequence[ActivePeriod], rounds: Sequence[Round]) -> list[Gap]:
     """Every gap, in its order."""
     lease_us = int(history.timing.get("lease_ms", 400)) * 1000
     published: dict[int, int] = {}
@@ -54,30 +54,32 @@ def gaps_of(history: History, offices: Sequence[Office], rounds: Sequence[Round]
         if line.event == "work_began":
             worked.setdefault((line.node, line.term), line.us)
     found: list[Gap] = []
-    last: Office | None = None
-    for office in offices:
-        if last is not None and office.entered_us >= last.until_us:
-            heard_us = published.get(office.term) if office.term != last.term else None
-            gap = _gap(last, office, rounds, lease_us, heard_us)
+    last: ActivePeriod | None = None
+    for leadership in leaderships:
+        if last is not None and leadership.active_since_us >= last.until_us:
+            heard_us = published.get(leadership.term) if leadership.term != last.term else None
+            gap = _gap(last, leadership, rounds, lease_us, heard_us)
             # One that was suspended and resumed goes on with the job that it has.
-            worked_us = worked.get((office.node, office.term)) if office.term != last.term else None
+            worked_us = worked.get((leadership.node, leadership.term)) if leadership.term != last.term else None
             found.append(replace(gap, worked_us=worked_us))
-        if last is None or office.until_us > last.until_us:
-            last = office
+        if last is None or leadership.until_us > last.until_us:
+            last = leadership
     return found
 
 
-def _gap(before: Office, after: Office, rounds: Sequence[Round], lease_us: int, heard_us: int | None) -> Gap:
-    # A fault that came after the office was over is not behind it, unless nobody had followed by then.
-    faults = behind(rounds, before.until_us, before.until_us) or behind(rounds, before.until_us, after.entered_us)
+def _gap(
+    before: ActivePeriod, after: ActivePeriod, rounds: Sequence[Round], lease_us: int, heard_us: int | None
+) -> Gap:
+    # A fault that came after leadership was over is not behind it, unless nobody had followed by then.
+    faults = behind(rounds, before.until_us, before.until_us) or behind(rounds, before.until_us, after.active_since_us)
     began_us = before.until_us
     if faults and before.why != "died":
         mine = [fault for fault in faults if before.node in fault.nodes] or faults
-        in_touch_us = max(before.entered_us, before.lapses_us - lease_us)
+        in_touch_us = max(before.active_since_us, before.lapses_us - lease_us)
         if before.why == "lapsed" or before.until_us > in_touch_us + lease_us // 2:
             began_us = min(began_us, max(min(fault.began_us for fault in mine), in_touch_us))
     number = faults[-1].round if faults else -1
-    return Gap(kind_of(faults), number, before, after, began_us, after.entered_us, heard_us)
+    return Gap(kind_of(faults), number, before, after, began_us, after.active_since_us, heard_us)
 
 
 def false_elections(history: History, rounds: Sequence[Round]) -> list[Line]:

@@ -1,6 +1,6 @@
 """What the processes took: no growth, no busy loop, nothing left over.
 
-A single sample says nothing: a node that has just taken office holds more than one that has not. So a
+A single sample says nothing: a node that has just taken leadership holds more than one that has not. So a
 line is laid through all samples of a process (the median of the slopes between pairs of them,
 which no outlier can bend), and what it rises from the first to the last is the growth.
 """

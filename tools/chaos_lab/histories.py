@@ -1,6 +1,6 @@
 """Histories as runs leave them: files of JSON lines, read whole and checked line by line.
 
-DIR/history/node<ID>.jsonl   each node process: every fact of its machine, `saved`, `tenure`, `tenure_ended`
+DIR/history/node<ID>.jsonl   each node process: every fact of its machine, `saved`, `lease`, `tenure_ended`
 DIR/history/work<ID>.jsonl   the job in each: `guarded`, `unguarded`, their refusals, `work_failed`
 DIR/history/resource.jsonl   what the job's Redis accepted, in its own order
 DIR/history/chaos.jsonl      the tool: `run` first, then rounds, faults, healings and what it saw
@@ -23,8 +23,8 @@ CHAOS = 0
 """The tool itself, as the author of lines; nodes begin at 1."""
 
 _INTEGERS: Mapping[str, tuple[str, ...]] = {
-    "tenure": ("entered_us", "lapses_us"),
-    "saved": ("voted_for", "life"),
+    "lease": ("active_since_us", "lapses_us"),
+    "saved": ("voted_for", "epoch"),
     "guarded": ("us_after", "value"),
     "unguarded": ("us_after", "value"),
     "settled": ("round", "controller"),

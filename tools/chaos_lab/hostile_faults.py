@@ -1,4 +1,4 @@
-"""Faults from strangers on the network: hostile bytes, slow connections, floods, during an election.
+"""Faults from unknown clients on the network: hostile bytes, slow connections, floods, during an election.
 
 python -m tools.chaos_lab.hostile_faults KIND SEED HOST:PORT ...      until it is killed
 """
@@ -37,7 +37,7 @@ _WORDS = (
 
 
 class _Strangers(Fault):
-    """Strangers beset all nodes; in the midst of it the controller is killed."""
+    """Unknown clients beset all nodes; in the midst of it the controller is killed."""
 
     def __init__(self) -> None:
         self._strangers: list[subprocess.Popen[bytes]] = []

@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.benchmarks.common import BenchError
 from tools.benchmarks.raw_redis import Wire
 from zelect.node.history_recorder import open_history
-from zelect.node.leadership.shared import Office
+from zelect.node.leadership.shared import SharedLeadership
 from zelect.system.clock import now_us
 
 __all__ = ["AGAIN_S", "EVERY_S", "KINDS", "Counters", "Job", "JobKeys"]
@@ -105,9 +105,9 @@ class Counters:
 class Job(threading.Thread):
     """Works in the node's own process, each time right after a look at the lease that allows it."""
 
-    def __init__(self, office: Office, counters: Counters) -> None:
+    def __init__(self, leadership: SharedLeadership, counters: Counters) -> None:
         super().__init__(name="job", daemon=True)
-        self._office = office
+        self._office = leadership
         self._counters = counters
 
     def run(self) -> None:
@@ -119,7 +119,7 @@ class Job(threading.Thread):
             else:
                 for kind in KINDS:
                     began_us = now_us()
-                    tenure = self._office.held()
-                    if tenure is not None:
-                        self._counters.effect(kind, began_us, tenure.term)
+                    lease = self._office.held()
+                    if lease is not None:
+                        self._counters.effect(kind, began_us, lease.term)
                 time.sleep(EVERY_S)

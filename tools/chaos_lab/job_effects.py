@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tools.chaos_lab.active_periods import Office, Process
+from tools.chaos_lab.active_periods import ActivePeriod, Process
 from tools.chaos_lab.histories import History, Line
 from tools.chaos_lab.verdict import Violation
 
@@ -17,35 +17,35 @@ __all__ = ["check_counters", "check_guarded", "intrusions", "stale_effects"]
 _GUARDED, _UNGUARDED = "guarded", "unguarded"
 
 
-def intrusions(history: History, offices: Sequence[Office]) -> Iterator[tuple[Line, Office, int]]:
-    """Unguarded effects that a lease check allowed although another node was in office, with its
-    office and for how long at least, in microseconds. Proven when the look came after an office of a newer
+def intrusions(history: History, leaderships: Sequence[ActivePeriod]) -> Iterator[tuple[Line, ActivePeriod, int]]:
+    """Unguarded effects that a lease check allowed although another node was active, with its
+    leadership and for how long at least, in microseconds. DeathProven when the look came after a leadership of a newer
     term was entered (then the older one must be over, whoever renewed it), or when look and effect
-    both lie within the office of another."""
-    waiting, running = list(reversed(offices)), list[Office]()
-    newest: list[Office] = []  # of two processes at most, by term: one of them is not the line's own
+    both lie within leadership of another."""
+    waiting, running = list(reversed(leaderships)), list[ActivePeriod]()
+    newest: list[ActivePeriod] = []  # of two processes at most, by term: one of them is not the line's own
     for line in history.work:
         if line.event != _UNGUARDED:
             continue
-        while waiting and waiting[-1].entered_us <= line.us:
-            office = waiting.pop()
-            running.append(office)
-            others = [one for one in newest if _process(one) != _process(office) or one.term > office.term]
-            newest = sorted([office, *others], key=lambda one: -one.term)
+        while waiting and waiting[-1].active_since_us <= line.us:
+            leadership = waiting.pop()
+            running.append(leadership)
+            others = [one for one in newest if _process(one) != _process(leadership) or one.term > leadership.term]
+            newest = sorted([leadership, *others], key=lambda one: -one.term)
             newest = [one for at, one in enumerate(newest) if _process(one) not in map(_process, newest[:at])][:2]
-        running = [office for office in running if office.until_us > line.us]
-        if any(office.term > line.term and _process(office) != _process(line) for office in newest):
-            first = next(one for one in offices if one.term > line.term and _process(one) != _process(line))
-            yield line, first, line.us - first.entered_us
+        running = [leadership for leadership in running if leadership.until_us > line.us]
+        if any(leadership.term > line.term and _process(leadership) != _process(line) for leadership in newest):
+            first = next(one for one in leaderships if one.term > line.term and _process(one) != _process(line))
+            yield line, first, line.us - first.active_since_us
             continue
-        for office in running:
-            within = line.get("us_after") < office.until_us and office.term != line.term
-            if within and _process(office) != _process(line):
-                yield line, office, office.until_us - line.us
+        for leadership in running:
+            within = line.get("us_after") < leadership.until_us and leadership.term != line.term
+            if within and _process(leadership) != _process(line):
+                yield line, leadership, leadership.until_us - line.us
                 break
 
 
-def _process(of: Office | Line) -> Process:
+def _process(of: ActivePeriod | Line) -> Process:
     return of.node, of.incarnation
 
 
@@ -89,7 +89,7 @@ def stale_effects(history: History) -> int:
 def check_counters(history: History, deaths: Iterable[Process]) -> Iterator[Violation]:
     """Each value was given once, and none is missing but those whose writer died, or failed, between
     Redis' answer and its own disk: at most one for each. A writer is a node's process, or a command
-    that began in its office."""
+    that began in its leadership."""
     allowed: dict[int, int] = {}
     for node, _ in deaths:
         allowed[node] = allowed.get(node, 0) + 1

@@ -1,14 +1,14 @@
 """Judges a recorded history: did the promises hold?
 
     S1       no term has two winners
-    S2       no two nodes are in office at once; no unguarded effect of one falls into another's office
+    S2       no two nodes are active at once; no unguarded effect of one falls into another's leadership
     S3       the terms that the guarded resource accepts never fall
-    saved    a node's saved term, vote within a term, and electorate record never go back, within a life
+    saved    a node's saved term, vote within a term, and voter record never go back, within a life
     counter  every value of the counters once, none missing but what died with its writer
-    L1       after each healing somebody is in office within the bound, and all agree
+    L1       after each healing somebody is active within the bound, and all agree
     growth   no process's descriptors, threads or memory rise; `busy`: none spins; `leftover`: none stays
 
-Only what the history proves is a violation: ends of offices are never taken later than they were, and an
+Only what the history proves is a violation: ends of leaderships are never taken later than they were, and an
 effect is judged by the whole span between the look at the lease and Redis' answer. While a fault forged
 refusals of connections S2 is not promised (R9): overlaps in its round are reported apart.
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.chaos_lab.active_periods import Office, offices, processes
+from tools.chaos_lab.active_periods import ActivePeriod, leaderships, processes
 from tools.chaos_lab.gaps import Figures, Gap, by_kind, false_elections, figures, gaps_of
 from tools.chaos_lab.growth import check_left_over, check_resources
 from tools.chaos_lab.histories import History, Line, read
@@ -31,13 +31,13 @@ from tools.chaos_lab.verdict import Violation
 __all__ = ["Judgement", "Overlap", "judge", "judge_history"]
 
 _BOUND_TIMEOUTS = 12
-"""After a healing somebody is in office within so many election timeouts (6 s by default)."""
+"""After a healing somebody is active within so many election timeouts (6 s by default)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Two were in office at once for `us` microseconds at least, from `began_us`. `effect`: it was
-    an unguarded effect that fell into the other's office. `forged`: refusals were forged then; `kind`:
+    """Two were active at once for `us` microseconds at least, from `began_us`. `effect`: it was
+    an unguarded effect that fell into the other's leadership. `forged`: refusals were forged then; `kind`:
     of the faults behind it."""
 
     first: int
@@ -60,7 +60,7 @@ class Judgement:
 
     violations: tuple[Violation, ...]
     overlaps: tuple[Overlap, ...]
-    offices: tuple[Office, ...]
+    leaderships: tuple[ActivePeriod, ...]
     rounds: tuple[Round, ...]
     gaps: tuple[Gap, ...]
     false_elections: tuple[Line, ...]
@@ -77,7 +77,7 @@ class Judgement:
 
     @property
     def worst_overlap_ms(self) -> float:
-        """The longest that two were in office at once while S2 is promised; 0 is expected."""
+        """The longest that two were active at once while S2 is promised; 0 is expected."""
         return max((one.ms for one in self.overlaps if not one.forged), default=0.0)
 
     @property
@@ -116,11 +116,11 @@ class Judgement:
         return [*lines, "", held]
 
     def _table(self, faults: Mapping[str, int]) -> Iterator[str]:
-        """For each kind: how often it was done, how often and how long nobody was in office after it,
+        """For each kind: how often it was done, how often and how long nobody was active after it,
         and the worst overlap."""
         kinds = by_kind(self.gaps)
         overlaps = self.overlaps_ms()
-        yield f"{'':<18} {'done':>5} {'nobody in office':>16} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'overlap':>8}"
+        yield f"{'':<18} {'done':>5} {'nobody active':>16} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'overlap':>8}"
         for kind in sorted({*faults, *kinds, *overlaps}):
             done = f"{kind:<18} {faults.get(kind, ''):>5} {len(kinds.get(kind, ())):>16}"
             spread = figures(gap.ms for gap in kinds[kind]) if kind in kinds else None
@@ -184,7 +184,7 @@ def judge(directory: Path) -> Judgement:
 
 def judge_history(history: History) -> Judgement:
     """Judge a history; a pure function of it."""
-    held, rounds = offices(history), rounds_of(history)
+    held, rounds = leaderships(history), rounds_of(history)
     overlaps = [*_overlaps(held, rounds), *_effects(history, held, rounds)]
     violations = [
         *_winners(history),
@@ -202,7 +202,7 @@ def judge_history(history: History) -> Judgement:
     return Judgement(
         violations=tuple(violations),
         overlaps=tuple(overlaps),
-        offices=tuple(held),
+        leaderships=tuple(held),
         rounds=tuple(rounds),
         gaps=tuple(gaps_of(history, held, rounds)),
         false_elections=tuple(false_elections(history, rounds)),
@@ -229,44 +229,44 @@ def _winners(history: History) -> Iterator[Violation]:
             yield Violation("S1", text, line.us, (*first.values(), other, line))
 
 
-def _overlaps(held: Sequence[Office], rounds: Sequence[Round]) -> Iterator[Overlap]:
-    running: list[Office] = []
-    for office in held:
-        running = [one for one in running if one.until_us > office.entered_us]
+def _overlaps(held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator[Overlap]:
+    running: list[ActivePeriod] = []
+    for leadership in held:
+        running = [one for one in running if one.until_us > leadership.active_since_us]
         for one in running:
-            if (one.node, one.incarnation) == (office.node, office.incarnation):
+            if (one.node, one.incarnation) == (leadership.node, leadership.incarnation):
                 continue
-            until_us = min(one.until_us, office.until_us)
-            if until_us > office.entered_us:
-                faults = behind(rounds, office.entered_us, until_us)
+            until_us = min(one.until_us, leadership.until_us)
+            if until_us > leadership.active_since_us:
+                faults = behind(rounds, leadership.active_since_us, until_us)
                 forged = any(fault.forges for fault in faults)
-                lines = (*one.lines, *office.lines)
-                us, kind = until_us - office.entered_us, kind_of(faults)
-                yield Overlap(one.node, office.node, office.entered_us, us, forged, lines, kind=kind)
-        running.append(office)
+                lines = (*one.lines, *leadership.lines)
+                us, kind = until_us - leadership.active_since_us, kind_of(faults)
+                yield Overlap(one.node, leadership.node, leadership.active_since_us, us, forged, lines, kind=kind)
+        running.append(leadership)
 
 
-def _effects(history: History, held: Sequence[Office], rounds: Sequence[Round]) -> Iterator[Overlap]:
-    for line, office, us in intrusions(history, held):
+def _effects(history: History, held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator[Overlap]:
+    for line, leadership, us in intrusions(history, held):
         faults = behind(rounds, line.us, line.us)
-        forged, lines = any(fault.forges for fault in faults), (*office.lines, line)
-        yield Overlap(line.node, office.node, line.us, us, forged, lines, effect=True, kind=kind_of(faults))
+        forged, lines = any(fault.forges for fault in faults), (*leadership.lines, line)
+        yield Overlap(line.node, leadership.node, line.us, us, forged, lines, effect=True, kind=kind_of(faults))
 
 
 def _violation(overlap: Overlap) -> Violation:
     if overlap.effect:
         text = (
-            f"node {overlap.first} did unguarded work in the office of node {overlap.second}, {overlap.ms:.3f} ms deep"
+            f"node {overlap.first} did unguarded work in leadership of node {overlap.second}, {overlap.ms:.3f} ms deep"
         )
     else:
-        text = f"nodes {overlap.first} and {overlap.second} were in office at once for {overlap.ms:.3f} ms"
+        text = f"nodes {overlap.first} and {overlap.second} were active at once for {overlap.ms:.3f} ms"
     return Violation("S2", text, overlap.began_us, overlap.lines)
 
 
 def _saved(history: History) -> Iterator[Violation]:
     last: dict[tuple[int, int], Line] = {}
     for line in history.facts("saved"):
-        key = (line.node, int(line.get("life")))
+        key = (line.node, int(line.get("epoch")))
         before = last.get(key)
         last[key] = line
         if before is None:
@@ -282,7 +282,7 @@ def _saved(history: History) -> Iterator[Violation]:
             yield Violation("saved", f"node {line.node} saved {wrong}", line.us, (before, line))
 
 
-def _liveness(history: History, held: Sequence[Office], rounds: Sequence[Round]) -> Iterator[Violation]:
+def _liveness(history: History, held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator[Violation]:
     bound_us = _BOUND_TIMEOUTS * int(history.timing.get("election_timeout_ms", 500)) * 1000
     for line in history.of("not_settled"):
         text = f"round {line.get('round')}: the nodes never agreed on a controller after the healing"
@@ -292,27 +292,27 @@ def _liveness(history: History, held: Sequence[Office], rounds: Sequence[Round])
             continue
         since_us, vacant_us = _longest_vacancy(held, one.healed_us, next_us)
         if vacant_us > bound_us:
-            text = f"round {one.number} ({one.kind}): nobody in office for {vacant_us / 1000:.0f} ms after the healing"
+            text = f"round {one.number} ({one.kind}): nobody active for {vacant_us / 1000:.0f} ms after the healing"
             healed = [line for line in history.of("healed") if line.get("round") == one.number]
             yield Violation("L1", text, since_us, (*healed, *_around(history, since_us + vacant_us)))
 
 
 def _windows(history: History, rounds: Sequence[Round]) -> list[int]:
     """Until when each round's healing is to be judged: the next round, or the last word of any node."""
-    last_us = max((line.us for line in history.nodes if line.event not in ("tenure_ended", "node_ended")), default=0)
+    last_us = max((line.us for line in history.nodes if line.event not in ("lease_ended", "node_ended")), default=0)
     over = [line.us for line in history.of("round_ended")]
     return [*(one.began_us for one in rounds[1:]), max(over, default=last_us)] if rounds else []
 
 
-def _longest_vacancy(held: Sequence[Office], from_us: int, to_us: int) -> tuple[int, int]:
-    """When the longest stretch without anybody in office began, and how long it was."""
+def _longest_vacancy(held: Sequence[ActivePeriod], from_us: int, to_us: int) -> tuple[int, int]:
+    """When the longest stretch without anybody active began, and how long it was."""
     longest, at_us = (from_us, 0), from_us
-    for office in held:
-        if office.until_us <= at_us:
+    for leadership in held:
+        if leadership.until_us <= at_us:
             continue
-        entered_us = min(office.entered_us, to_us)
-        longest = max(longest, (at_us, entered_us - at_us), key=lambda one: one[1])
-        at_us = max(at_us, office.until_us)
+        active_since_us = min(leadership.active_since_us, to_us)
+        longest = max(longest, (at_us, active_since_us - at_us), key=lambda one: one[1])
+        at_us = max(at_us, leadership.until_us)
         if at_us >= to_us:
             return longest
     return max(longest, (at_us, to_us - at_us), key=lambda one: one[1])
@@ -324,6 +324,6 @@ def _around(history: History, us: int) -> tuple[Line, ...]:
         line.node: line
         for line in history.nodes
         if line.us <= us
-        and line.event in ("node_started", "campaign_began", "campaign_failed", "elected", "office_left")
+        and line.event in ("node_started", "campaign_began", "campaign_failed", "elected", "stopped_being_active")
     }
     return tuple(last.values())

@@ -13,9 +13,9 @@ from tools.chaos_lab.proxy import Pair
 from zelect.devcluster.layout import HOST
 from zelect.devcluster.parent_death import prefix
 
-__all__ = ["BOARD", "Links", "between"]
+__all__ = ["REGISTRY", "Links", "between"]
 
-BOARD = 0
+REGISTRY = 0
 """Redis, as a party of the links."""
 
 
@@ -27,14 +27,14 @@ def between(some: Iterable[int], others: Iterable[int]) -> set[Pair]:
 
 class Links:
     """A proxy process for the links of `addresses` (node to host and port; without `peers` only those
-    to Redis) and of every node to Redis at `board`. `host`: where it is to be dialled. What two
+    to Redis) and of every node to Redis at `registry`. `host`: where it is to be dialled. What two
     faults want is put together; each takes back its own."""
 
     def __init__(
-        self, addresses: Mapping[int, tuple[str, int]], board: tuple[str, int], host: str = HOST, peers: bool = True
+        self, addresses: Mapping[int, tuple[str, int]], registry: tuple[str, int], host: str = HOST, peers: bool = True
     ) -> None:
         routes = [[a, b, *addresses[b]] for a in addresses for b in addresses if a != b and peers]
-        routes += [[a, BOARD, *board] for a in addresses]
+        routes += [[a, REGISTRY, *registry] for a in addresses]
         self._blocked: dict[str, set[Pair]] = {}
         self._refused: dict[str, set[Pair]] = {}
         self._delays: dict[str, dict[Pair, float]] = {}
@@ -56,11 +56,11 @@ class Links:
 
     def dial(self, node: int) -> dict[int, str]:
         """Where `node` finds its peers."""
-        return {b: f"tcp://{HOST}:{port}" for (a, b), port in self._ports.items() if a == node and b != BOARD}
+        return {b: f"tcp://{HOST}:{port}" for (a, b), port in self._ports.items() if a == node and b != REGISTRY}
 
-    def board_of(self, node: int) -> int:
+    def registry_of(self, node: int) -> int:
         """The port at which `node` finds Redis."""
-        return self._ports[node, BOARD]
+        return self._ports[node, REGISTRY]
 
     def block(self, owner: str, pairs: Collection[Pair]) -> None:
         """Hold all bytes of these directions; none: let them go."""
@@ -83,8 +83,8 @@ class Links:
 
     def point(self, host: str, port: int) -> None:
         """Let Redis be found at another place, and end the connections to where it was."""
-        board = sorted(pair for pair in self._ports if pair[1] == BOARD)
-        self._say({"point": [BOARD, host, port], "reset": board})
+        registry = sorted(pair for pair in self._ports if pair[1] == REGISTRY)
+        self._say({"point": [REGISTRY, host, port], "reset": registry})
 
     def release(self, owner: str) -> None:
         """Take back all that `owner` wanted."""

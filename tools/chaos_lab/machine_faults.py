@@ -63,7 +63,7 @@ class _Strace(Fault):
         return self.strike(rng, (first, second), rng.randint(800, 2000), ms=rng.choice((20, 100, 400)))
 
     def begin(self, world: World, strike: Strike) -> None:
-        """The second node's goodbye makes the first one save something."""
+        """The second node's leave makes the first one save something."""
         node, *others = self.nodes(world, strike)
         inject = self.inject.format(us=strike.detail["ms"] * 1000)
         command = ("strace", "-f", "-qq", "-o", os.devnull, "-p", str(world.pids[node]))

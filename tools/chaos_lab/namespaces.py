@@ -17,7 +17,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from tools.benchmarks.common import THIS, BenchError
-from tools.chaos_lab.links import BOARD, Links
+from tools.chaos_lab.links import REGISTRY, Links
 from tools.chaos_lab.proxy import Pair
 from zelect.devcluster.parent_death import prefix
 
@@ -42,7 +42,7 @@ class Spaces:
         self._mark = f"zc{os.getpid()}"
         self._net = f"10.213.{os.getpid() % 250}"
         self.host = f"{self._net}.254"
-        self._board: Links | None = None
+        self._registry: Links | None = None
         self._blocked: dict[str, set[Pair]] = {}
         self._refused: dict[str, set[Pair]] = {}
         self._lost: dict[str, dict[Pair, int]] = {}
@@ -90,31 +90,31 @@ class Spaces:
 
     # -- as links -------------------------------------------------------------------------
 
-    def join_board(self, port: int) -> None:
+    def join_registry(self, port: int) -> None:
         """Redis listens on `port` of the root namespace."""
-        self._board = Links(dict.fromkeys(self._ports, ("", 0)), (self.host, port), host=self.host, peers=False)
+        self._registry = Links(dict.fromkeys(self._ports, ("", 0)), (self.host, port), host=self.host, peers=False)
 
     @property
-    def board(self) -> Links:
-        assert self._board is not None, "join_board comes first"
-        return self._board
+    def registry(self) -> Links:
+        assert self._registry is not None, "join_registry comes first"
+        return self._registry
 
     def dial(self, node: int) -> dict[int, str]:
         return {peer: self.endpoint(peer) for peer in self._ports if peer != node}
 
-    def board_of(self, node: int) -> int:
-        return self.board.board_of(node)
+    def registry_of(self, node: int) -> int:
+        return self.registry.registry_of(node)
 
     def block(self, owner: str, pairs: Collection[Pair]) -> None:
         """Drop all packets of these directions; none: let them pass."""
-        self.board.block(owner, [pair for pair in pairs if BOARD in pair])
-        self._blocked[owner] = {pair for pair in pairs if BOARD not in pair}
+        self.registry.block(owner, [pair for pair in pairs if REGISTRY in pair])
+        self._blocked[owner] = {pair for pair in pairs if REGISTRY not in pair}
         self._apply()
 
     def delay(self, owner: str, pairs: Collection[Pair], ms: float) -> None:
         """Let the packets of these directions take `ms` longer."""
-        self.board.delay(owner, [pair for pair in pairs if BOARD in pair], ms)
-        self.reorder(owner, [pair for pair in pairs if BOARD not in pair], ms, ms)
+        self.registry.delay(owner, [pair for pair in pairs if REGISTRY in pair], ms)
+        self.reorder(owner, [pair for pair in pairs if REGISTRY not in pair], ms, ms)
 
     def reorder(self, owner: str, pairs: Collection[Pair], least_ms: float, most_ms: float) -> None:
         """Let each packet take a time of its own longer."""
@@ -134,17 +134,17 @@ class Spaces:
     def reset(self, pairs: Collection[Pair]) -> None:
         """Reset the connections of these pairs (`ss -K`)."""
         for a, b in sorted(pairs):
-            if BOARD not in (a, b):
+            if REGISTRY not in (a, b):
                 to = ("dst", self.address(b), "dport", "=", f":{self._ports[b]}")
                 _run(("ip", "netns", "exec", self.name(a), "ss", "-K", *to))
 
     def point(self, host: str, port: int) -> None:
         """Let Redis be found at another place."""
-        self.board.point(self.host, port)
+        self.registry.point(self.host, port)
 
     def release(self, owner: str) -> None:
         """Take back all that `owner` wanted."""
-        self.board.release(owner)
+        self.registry.release(owner)
         for wants in (self._blocked, self._refused, self._lost, self._queued):
             wants.pop(owner, None)
         self._apply()
@@ -153,8 +153,8 @@ class Spaces:
         """Remove everything. Harmless when repeated."""
         for node in list(self._queues):
             self._end_queue(node)
-        if self._board is not None:
-            self._board.close()
+        if self._registry is not None:
+            self._registry.close()
         for node in self._ports:
             with contextlib.suppress(BenchError):
                 _ip(f"netns del {self.name(node)}")

@@ -17,15 +17,15 @@ CHAOS = "ZELECT_CHAOS"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one worker stands. `dial`: peer to address; `board`: URL of the notice board; `job`: host
+    """Where one worker stands. `dial`: peer to address; `registry`: URL of the registry; `job`: host
     and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a thread
     hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's
     address there; the peers then count as other hosts, whose locks can't be looked at. `command`: runs
-    in every office, as `zelect run` runs it, in place of the job in the node's process; `interface`: the
+    in every leadership, as `zelect run` runs it, in place of the job in the node's process; `interface`: the
     job runs through that part of the Python interface instead, "threads" or "asyncio"."""
 
     dial: dict[int, str]
-    board: str
+    registry: str
     job: tuple[str, int]
     history: str
     hog: str

@@ -44,9 +44,9 @@ class KillAll(Kill):
         return self.strike(rng, tuple(range(nodes)), rng.randint(0, 300))
 
 
-class Goodbye(Kill):
-    name = "goodbye"
-    text = "SIGTERM: a node says goodbye and hands over"
+class Leave(Kill):
+    name = "leave"
+    text = "SIGTERM: a node leaves and hands over"
 
     def begin(self, world: World, strike: Strike) -> None:
         nodes = self.nodes(world, strike)
@@ -134,7 +134,7 @@ class RestartStorm(Fault):
 
 class RollingRestart(Fault):
     name = "rolling_restart"
-    text = "one node after the other says goodbye and is started again, as for an update"
+    text = "one node after the other leaves and is started again, as for an update"
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         order = list(range(nodes))
@@ -157,7 +157,7 @@ def _answers(world: World, node: int) -> bool:
 
 class RestartAll(Fault):
     name = "restart_all"
-    text = "all nodes say goodbye at once and are started again at once"
+    text = "all nodes leave at once and are started again at once"
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         return self.strike(rng, tuple(range(nodes)), rng.randint(0, 300))
@@ -207,8 +207,8 @@ class DataLost(Fault):
 
 
 class BallotDamaged(Fault):
-    name = "ballot_damaged"
-    text = "a node is killed and a byte of its ballot goes bad; it must refuse to start until that is moved away"
+    name = "vote_file_damaged"
+    text = "a node is killed and a byte of its vote file goes bad; it must refuse to start until that is moved away"
     forgets = True
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
@@ -219,21 +219,21 @@ class BallotDamaged(Fault):
         self.tell(world, [node], byte=strike.detail["byte"])
         world.signal(node, signal.SIGKILL)
         world.await_end(node)
-        ballot = world.data_of(node) / "ballot"
-        data = bytearray(ballot.read_bytes())
+        vote_store = world.data_of(node) / "vote"
+        data = bytearray(vote_store.read_bytes())
         data[strike.detail["byte"] % len(data)] ^= 0x10
-        ballot.write_bytes(data)
+        vote_store.write_bytes(data)
         world.start(node)
         code = world.await_end(node)
         world.notes.write("refused_to_start", node=node, exit_code=code)
         if code != 3:
-            raise Broken(f"node {node} started on a damaged ballot (exit code {code}, must be 3)")
+            raise Broken(f"node {node} started on a damaged vote file (exit code {code}, must be 3)")
 
     def end(self, world: World, strike: Strike) -> None:
         for node in world.ids:
-            ballot = world.data_of(node) / "ballot"
+            vote_store = world.data_of(node) / "vote"
             if world.processes().node(node).exit_code == 3:
-                ballot.rename(ballot.with_name("ballot.damaged"))
+                vote_store.rename(vote_store.with_name("vote_store.damaged"))
 
 
 class SignalStorm(Fault):
@@ -254,7 +254,7 @@ FAULTS: tuple[Fault, ...] = (
     Kill(),
     KillTwo(),
     KillAll(),
-    Goodbye(),
+    Leave(),
     Freeze(),
     FreezeShort(),
     GilHog(),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tools.benchmarks.common import BenchError
 from tools.benchmarks.raw_redis import Wire
 from tools.chaos_lab.fault import Fault, Strike
-from tools.chaos_lab.links import BOARD
+from tools.chaos_lab.links import REGISTRY
 from tools.chaos_lab.sentinel import Sentinel
 from tools.chaos_lab.target import World
 from zelect.devcluster.layout import HOST
@@ -24,7 +24,7 @@ _NOBODY = 1
 class _Board(Fault):
     """Something happens to Redis for a while."""
 
-    board = True
+    registry = True
 
     def plan(self, rng: random.Random, nodes: int) -> Strike:
         return self.strike(rng, (0,), int(100 * 30 ** rng.random()), kill=rng.randrange(2))
@@ -51,10 +51,10 @@ class RedisKilled(_Board):
     forgets = True
 
     def trouble(self, world: World, strike: Strike) -> None:
-        world.board.server.kill()
+        world.registry.server.kill()
 
     def end(self, world: World, strike: Strike) -> None:
-        world.board.revive()
+        world.registry.revive()
 
 
 class RedisFrozen(_Board):
@@ -62,10 +62,10 @@ class RedisFrozen(_Board):
     text = "Redis hangs (SIGSTOP), then carries out what it was asked"
 
     def trouble(self, world: World, strike: Strike) -> None:
-        world.board.server.freeze()
+        world.registry.server.freeze()
 
     def end(self, world: World, strike: Strike) -> None:
-        world.board.server.thaw()
+        world.registry.server.thaw()
 
 
 class RedisSlow(_Board):
@@ -75,7 +75,7 @@ class RedisSlow(_Board):
 
     def trouble(self, world: World, strike: Strike) -> None:
         assert world.links is not None
-        pairs = {(node, BOARD) for node in world.ids}
+        pairs = {(node, REGISTRY) for node in world.ids}
         world.links.delay(self.name, pairs, 20 + strike.hold_ms % 380)
 
     def end(self, world: World, strike: Strike) -> None:
@@ -95,7 +95,7 @@ class RedisCut(_Board):
     def trouble(self, world: World, strike: Strike) -> None:
         assert world.links is not None
         node = world.ids[strike.detail["node"]]
-        world.links.block(self.name, {(node, BOARD), (BOARD, node)})
+        world.links.block(self.name, {(node, REGISTRY), (REGISTRY, node)})
 
     def end(self, world: World, strike: Strike) -> None:
         assert world.links is not None
@@ -109,7 +109,7 @@ class RedisFlushed(_Board):
 
     def trouble(self, world: World, strike: Strike) -> None:
         for _ in range(1 + strike.hold_ms % 3):
-            world.board.call("FLUSHALL")
+            world.registry.call("FLUSHALL")
             world.wait(20)
 
 
@@ -119,10 +119,10 @@ class RedisReadOnly(_Board):
     forgets = True
 
     def trouble(self, world: World, strike: Strike) -> None:
-        world.board.call("REPLICAOF", HOST, _NOBODY)
+        world.registry.call("REPLICAOF", HOST, _NOBODY)
 
     def end(self, world: World, strike: Strike) -> None:
-        world.board.call("REPLICAOF", "NO", "ONE")
+        world.registry.call("REPLICAOF", "NO", "ONE")
 
 
 class RedisFull(_Board):
@@ -130,10 +130,10 @@ class RedisFull(_Board):
     text = "Redis is out of memory: it refuses what would need more"
 
     def trouble(self, world: World, strike: Strike) -> None:
-        world.board.call("CONFIG", "SET", "maxmemory", 1)
+        world.registry.call("CONFIG", "SET", "maxmemory", 1)
 
     def end(self, world: World, strike: Strike) -> None:
-        world.board.call("CONFIG", "SET", "maxmemory", 0)
+        world.registry.call("CONFIG", "SET", "maxmemory", 0)
 
 
 class RedisRestored(_Board):
@@ -142,21 +142,21 @@ class RedisRestored(_Board):
     forgets = True
 
     def prepare(self, world: World) -> None:
-        world.board.call("SAVE")
+        world.registry.call("SAVE")
 
     def trouble(self, world: World, strike: Strike) -> None:
         world.wait(strike.hold_ms)  # so that the dump is old
-        world.board.server.kill()
+        world.registry.server.kill()
 
     def end(self, world: World, strike: Strike) -> None:
-        world.board.revive()
-        world.board.forget_dump()
+        world.registry.revive()
+        world.registry.forget_dump()
 
 
 class RedisFailedOver(Fault):
     name = "redis_failed_over"
     text = "Redis is killed and Sentinel promotes a replica that has not heard the last writes"
-    board = True
+    registry = True
     forgets = True
     links = True
 
@@ -165,11 +165,11 @@ class RedisFailedOver(Fault):
 
     def begin(self, world: World, strike: Strike) -> None:
         assert world.links is not None
-        board = world.board
-        board.call("CONFIG", "SET", "repl-diskless-sync-delay", 0)
-        replica = board.spare()
-        _call(replica.port, "REPLICAOF", HOST, board.port)
-        with Sentinel(board.directory / "sentinel", board.port) as sentinel:
+        registry = world.registry
+        registry.call("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+        replica = registry.spare()
+        _call(replica.port, "REPLICAOF", HOST, registry.port)
+        with Sentinel(registry.directory / "sentinel", registry.port) as sentinel:
             _until(lambda: b"master_link_status:up" in _info(replica.port), "the replica never synchronized")
             _until(lambda: sentinel.knows(replica.port), "Sentinel never saw the replica")
             # With a password that the master does not want, the replica's next connection fails.
@@ -177,11 +177,11 @@ class RedisFailedOver(Fault):
             _call(replica.port, "CLIENT", "KILL", "TYPE", "master")
             world.wait(strike.detail["lag_ms"])
             self.tell(world, [], lag_ms=strike.detail["lag_ms"])
-            board.server.kill()
+            registry.server.kill()
             _until(lambda: sentinel.master() == replica.port, "Sentinel promoted nobody")
             _until(lambda: b"role:master" in _info(replica.port), "the replica was not promoted")
         _call(replica.port, "CONFIG", "SET", "masterauth", "")
-        board.server = replica
+        registry.server = replica
         world.links.point(HOST, replica.port)
 
 

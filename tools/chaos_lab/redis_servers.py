@@ -15,7 +15,7 @@ from zelect.devcluster.layout import HOST, find_port
 from zelect.devcluster.parent_death import prefix
 from zelect.redis.registry_scripts import Keys
 
-__all__ = ["Board", "Watcher", "started_server"]
+__all__ = ["Registry", "Watcher", "started_server"]
 
 
 def started_server(directory: Path, bind: str = HOST) -> RedisServer:
@@ -35,8 +35,8 @@ def started_server(directory: Path, bind: str = HOST) -> RedisServer:
     raise AssertionError("unreachable")
 
 
-class Board:
-    """The notice board's server. `port` is where it is now: a failover moves it."""
+class Registry:
+    """The registry's server. `port` is where it is now: a failover moves it."""
 
     def __init__(self, directory: Path, bind: str = HOST) -> None:
         self.directory = directory
@@ -78,9 +78,9 @@ class Watcher(threading.Thread):
     """Notes every change of controller that Redis tells of, wherever Redis is and however often it
     goes away. Its word is for people and for gaps; nothing is judged by what it missed."""
 
-    def __init__(self, board: Board, cluster: str, notes: Notes) -> None:
+    def __init__(self, registry: Registry, cluster: str, notes: Notes) -> None:
         super().__init__(name="watcher", daemon=True)
-        self._board = board
+        self._registry = registry
         self._keys = Keys.of(cluster)
         self._notes = notes
         self._ended = threading.Event()
@@ -93,14 +93,14 @@ class Watcher(threading.Thread):
             self._ended.wait(0.1)
 
     def _watch(self) -> None:
-        port = self._board.port
+        port = self._registry.port
         wire = Wire(port)
         try:
             node, term = wire.call("HMGET", self._keys.controller, "id", "term")
             if node:
                 self._see({"id": int(node), "term": int(term)})
             wire.say("SUBSCRIBE", self._keys.changes)
-            while not self._ended.is_set() and self._board.port == port:
+            while not self._ended.is_set() and self._registry.port == port:
                 with contextlib.suppress(TimeoutError):
                     line = wire.line(0.2)
                     if line.startswith(b"{"):

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file without outside resources.
 
-A timeline with a lane for each node, how long nobody was in office by kind of fault, the table of rounds,
+A timeline with a lane for each node, how long nobody was active by kind of fault, the table of rounds,
 and what ran. The page in `page/` draws the timeline from the data written into it, and only what
 lies in its window, so that a thousand rounds stay readable; everything else is there without scripts.
 """
@@ -28,23 +28,23 @@ __all__ = ["report_of", "write_report"]
 _PAGE = Path(__file__).resolve().parent / "page"
 _FROZEN = ("freeze", "stutter", "gil_hog", "cpu")
 _CUT = ("cut", "one_way", "bridge", "ring", "flap", "delay", "reset", "refuse", "loss", "reorder")
-_REDIS = ("redis", "board", "sentinel")
+_REDIS = ("redis", "registry", "sentinel")
 _TOLD = {
     "node_started": "started as process {pid}",
     "node_ended": "ended in good order",
-    "campaign_began": "campaigns for term {term} ({trigger})",
+    "campaign_began": "campaigns for term {term} ({reason})",
     "campaign_failed": "was not elected",
     "elected": "is elected in term {term} by {votes} votes",
-    "election_abandoned": "gives up the office of term {term} before entering it ({why})",
-    "office_entered": "is in office, term {term} ({trigger})",
-    "office_left": "left the office of term {term} ({why})",
-    "office_suspended": "lost its majority: out of office",
-    "office_resumed": "has its majority again: in office",
-    "goodbye_said": "says goodbye",
+    "election_abandoned": "gives up leadership of term {term} before entering it ({why})",
+    "became_active": "is active, term {term} ({reason})",
+    "stopped_being_active": "stopped being active of term {term} ({why})",
+    "leadership_suspended": "lost its majority: not active",
+    "leadership_resumed": "has its majority again: active",
+    "leave_announced": "leaves",
     "peer_died": "knows that node {peer} is dead ({evidence})",
-    "electorate_founded": "founds the electorate anew",
-    "voice_lost": "has no vote any more",
-    "voice_given": "has a vote again",
+    "voters_reset": "founds the voters again",
+    "voting_right_lost": "has no vote any more",
+    "voting_right_granted": "has a vote again",
 }
 
 
@@ -179,13 +179,14 @@ def _data(history: History, judgement: Judgement, base_us: int) -> Mapping[str, 
     alive = sorted(processes(history).items(), key=lambda item: item[1][0])
     wrong = sorted(judgement.violations, key=lambda one: one.us)
     elected = history.facts("elected")
-    triggers = {(line.node, line.term): line.get("trigger", "") for line in history.facts("office_entered")}
+    reason = {(line.node, line.term): line.get("reason", "") for line in history.facts("became_active")}
     return {
         "span": ms(history.span_us()[1]),
         "nodes": history.ids,
         "lives": [span(began_us, ended_us, node=node) for (node, _), (began_us, ended_us, _) in alive],
-        "offices": [
-            span(one.entered_us, one.until_us, node=one.node, term=one.term, why=one.why) for one in judgement.offices
+        "leaderships": [
+            span(one.active_since_us, one.until_us, node=one.node, term=one.term, why=one.why)
+            for one in judgement.leaderships
         ],
         "struck": sorted(
             (
@@ -195,7 +196,7 @@ def _data(history: History, judgement: Judgement, base_us: int) -> Mapping[str, 
             key=_from,
         ),
         "elections": [
-            span(line.us, line.us, node=line.node, term=line.term, trigger=triggers.get((line.node, line.term), ""))
+            span(line.us, line.us, node=line.node, term=line.term, reason=reason.get((line.node, line.term), ""))
             for line in elected
         ],
         "rounds": _spans_of_rounds(judgement, base_us, history.span_us()[1]),
@@ -238,20 +239,20 @@ def _spans_of_rounds(judgement: Judgement, base_us: int, end_us: int) -> list[di
             "settled": one.settled_us,
         }
         spans = {name: None if us is None else round((us - base_us) / 1000, 3) for name, us in times.items()}
-        found.append({**spans, "number": one.number, "words": _story(one, judgement.gaps)})
+        found.append({**spans, "number": one.number, "words": _trace(one, judgement.gaps)})
     return found
 
 
-def _story(one: Round, gaps: Iterable[Gap]) -> str:
+def _trace(one: Round, gaps: Iterable[Gap]) -> str:
     """The round in one sentence."""
     faults = [f"{fault.fault}{_whom(fault)}" for fault in one.faults]
     parts = [f"round {one.number}: {' + '.join(faults) or QUIET}"]
     mine = [gap for gap in gaps if gap.round == one.number]
-    parts += [f"node {gap.after.node} in office after {gap.ms:.1f} ms (term {gap.after.term})" for gap in mine[:3]]
+    parts += [f"node {gap.after.node} active after {gap.ms:.1f} ms (term {gap.after.term})" for gap in mine[:3]]
     if len(mine) > 3:
         parts.append(f"and {len(mine) - 3} more gaps")
     if not mine and one.faults:
-        parts.append("the office was never vacant")
+        parts.append("leadership was never vacant")
     if one.healed_us is not None:
         took = _settled_ms(one)
         parts.append("never settled" if took == "never" else f"settled {took} ms after the healing")
@@ -286,9 +287,11 @@ def _log(history: History, judgement: Judgement, base_us: int) -> Iterable[dict[
             detail = _detail(fault)
             yield entry(fault.began_us, "chaos", f"{fault.fault}{_whom(fault)}" + (f" ({detail})" if detail else ""))
             yield entry(fault.ended_us, "chaos", f"{fault.fault} is over")
-    for office in judgement.offices:
-        if office.why == "lapsed":
-            yield entry(office.until_us, f"node {office.node}", f"its lease has run out, term {office.term}")
+    for leadership in judgement.leaderships:
+        if leadership.why == "lapsed":
+            yield entry(
+                leadership.until_us, f"node {leadership.node}", f"its lease has run out, term {leadership.term}"
+            )
     for violation in judgement.violations:
         yield entry(violation.us, "judge", f"{violation.rule}: {violation.text}", wrong=True)
 

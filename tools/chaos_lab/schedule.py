@@ -49,8 +49,8 @@ def _draw(rng: random.Random, hand: list[Fault], faults: Sequence[Fault]) -> Fau
 
 def _fits(one: Fault, other: Fault) -> bool:
     """Whether two kinds may meet: not twice the same, not two of Redis, where one would keep the other
-    from being done, and not two losses of memory, which together can lose the electorate for good,
+    from being done, and not two losses of memory, which together can lose the voters for good,
     as they may."""
     if one.name == other.name or one.alone or other.alone:
         return False
-    return not (one.board and other.board) and not (one.forgets and other.forgets)
+    return not (one.registry and other.registry) and not (one.forgets and other.forgets)

@@ -30,9 +30,9 @@ class Sentinel:
             f"port {self._port}",
             f"bind {HOST}",
             f"dir {directory}",
-            f"sentinel monitor board {HOST} {port} 1",
-            "sentinel down-after-milliseconds board 300",
-            "sentinel failover-timeout board 3000",
+            f"sentinel monitor registry {HOST} {port} 1",
+            "sentinel down-after-milliseconds registry 300",
+            "sentinel failover-timeout registry 3000",
         )
         conf.write_text("\n".join(lines) + "\n")
         with (directory / "log").open("ab") as log:
@@ -72,8 +72,8 @@ class Sentinel:
 
     def master(self) -> int:
         """The port of the master, as Sentinel has it."""
-        return int(self._call("GET-MASTER-ADDR-BY-NAME", "board")[1])
+        return int(self._call("GET-MASTER-ADDR-BY-NAME", "registry")[1])
 
     def knows(self, port: int) -> bool:
         """Whether Sentinel has found the replica on `port` and talked to it."""
-        return any(str(port).encode() in entry and b"slave" in entry for entry in self._call("REPLICAS", "board"))
+        return any(str(port).encode() in entry and b"slave" in entry for entry in self._call("REPLICAS", "registry"))

@@ -23,13 +23,13 @@ from tools.chaos_lab.namespaces import Spaces
 from tools.chaos_lab.notes import Notes
 from tools.chaos_lab.places import CHAOS, NAME, Place, write_places
 from tools.chaos_lab.process_handles import Handles
-from tools.chaos_lab.redis_servers import Board, Watcher, started_server
+from tools.chaos_lab.redis_servers import Registry, Watcher, started_server
 from zelect.client.query import Asker, NodeReport, controller_of
 from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.devcluster.control import Processes, bring_down, request
 from zelect.devcluster.layout import HOST, ClusterError, Layout, port_is_free
-from zelect.devcluster.supervisor import Wish, detach
+from zelect.devcluster.supervisor import SupervisorCommand, detach
 from zelect.node.history_recorder import HISTORY
 from zelect.system.clock import now_us
 
@@ -43,7 +43,7 @@ _ASK_EVERY_US = 15_000
 class Scene:
     """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
     whether they go through the proxy; `spaces`: each node in a network namespace of its own instead.
-    `command`: what runs in every office in place of the job in the node's process; `interface`: see `Place`."""
+    `command`: what runs in every leadership in place of the job in the node's process; `interface`: see `Place`."""
 
     nodes: int
     directory: Path
@@ -72,7 +72,7 @@ class World:
         self.links: Links | Spaces | None = None
         self.handles = Handles()
         self.every_pid: set[int] = set()
-        self.leaving: set[int] = set()  # said goodbye, or are about to
+        self.leaving: set[int] = set()  # left, or are about to
         self.started_us = 0  # of the last node that was started alone
         self.supervisor: subprocess.Popen[bytes] | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -86,13 +86,13 @@ class World:
         self.spaces = Spaces(ports) if scene.spaces else None
         self.host = self.spaces.host if self.spaces else HOST
         try:
-            self.board = Board(self.layout.directory / "board", self.host)
+            self.registry = Registry(self.layout.directory / "registry", self.host)
             self.job_server: RedisServer = started_server(self.layout.directory / "job", self.host)
         except BaseException:
             if self.spaces:
                 self.spaces.close()
             raise
-        self.watcher = Watcher(self.board, NAME, notes)
+        self.watcher = Watcher(self.registry, NAME, notes)
 
     @property
     def ids(self) -> range:
@@ -111,10 +111,10 @@ class World:
         """Start everything. Raises BenchError, ClusterError, ServerFailed."""
         endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
         if self.spaces:
-            self.spaces.join_board(self.board.port)
+            self.spaces.join_registry(self.registry.port)
             self.links = self.spaces
         elif self.scene.links:
-            self.links = Links(endpoints, (HOST, self.board.port))
+            self.links = Links(endpoints, (HOST, self.registry.port))
         write_places(self.places_file, {node: self._place(node) for node in self.ids})
         self.watcher.start()
         self.raise_supervisor()
@@ -130,10 +130,10 @@ class World:
 
     def _place(self, node: int) -> Place:
         dial = self.links.dial(node) if self.links else {}
-        port = self.links.board_of(node) if self.links else self.board.port
+        port = self.links.registry_of(node) if self.links else self.registry.port
         return Place(
             dial=dial,
-            board=f"redis://{self.host}:{port}/0",
+            registry=f"redis://{self.host}:{port}/0",
             job=(self.host, self.job_server.port),
             history=str(self.history),
             hog=str(self.hog_file(node)),
@@ -145,10 +145,10 @@ class World:
 
     def raise_supervisor(self) -> None:
         """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
-        wish = Wish(
+        wish = SupervisorCommand(
             self.scene.nodes,
             self._base_port,
-            f"redis://{HOST}:{self.board.port}/0",
+            f"redis://{HOST}:{self.registry.port}/0",
             NAME,
             ("tools.chaos_lab.worker",),
             dict(self.scene.timing) or None,
@@ -184,7 +184,7 @@ class World:
         self._context.destroy(linger=0)
         if self.links is not None:
             self.links.close()
-        self.board.close()
+        self.registry.close()
         self.job_server.stop()
 
     def accepted(self) -> list[str]:
@@ -267,8 +267,8 @@ class World:
             self._asker.ask()
         return {node: report for node, report in self._asker.reports.items() if report.at_us > since_us}
 
-    def in_office(self) -> int:
-        """Who says that it is in office, asked now; 0: nobody within a second."""
+    def active(self) -> int:
+        """Who says that it is active, asked now; 0: nobody within a second."""
         since, end = now_us(), now_us() + 1_000_000
         while now_us() < end:
             head = controller_of(self.look(since))
@@ -288,7 +288,7 @@ class World:
         return until()
 
     def await_successor(self, of: int, within_ms: float = 5000) -> int:
-        """Wait until somebody but `of` is in office; 0: nobody is in time."""
+        """Wait until somebody but `of` is active; 0: nobody is in time."""
         since = now_us()
         found: list[int] = []
 
@@ -302,20 +302,20 @@ class World:
         return found[0] if found else 0
 
     def settled(self, since_us: int) -> NodeReport | None:
-        """The controller, once all nodes have answered after `since_us` and agree: it is in office,
+        """The controller, once all nodes have answered after `since_us` and agree: it is active,
         everybody follows it in its term, with all links up, and everybody is a member by the same
         record, which it wrote."""
         reports = self.look(since_us)
         head = controller_of(reports)
         if head is None or len(reports) < len(self.ids):
             return None
-        record = (head.foundation, head.term, head.version, tuple(self.ids))
+        record = (head.generation, head.term, head.version, tuple(self.ids))
         for report in reports.values():
-            if report.id != head.id and (report.in_office or report.role != "follower" or report.status != "running"):
+            if report.id != head.id and (report.active or report.role != "follower" or report.status != "running"):
                 return None
             if (report.term, report.links) != (head.term, report.peers):
                 return None
-            if (report.foundation, report.config_term, report.version, report.members) != record:
+            if (report.generation, report.config_term, report.version, report.members) != record:
                 return None
         return head
 

@@ -23,10 +23,10 @@ from tools.chaos_lab.job import Counters, Job
 from tools.chaos_lab.places import CHAOS, NAME, Place, read_places
 from zelect.api.node import NodeFailed
 from zelect.config.loading import Config, ConfigError, load
-from zelect.jobs.runner import Plan, Runner
-from zelect.node.loop import Node
+from zelect.jobs.runner import Runner, RunPlan
+from zelect.node.loop import NodeLoop
 from zelect.node.storage.data_dir import DataDirError
-from zelect.node.storage.vote_store import BallotError
+from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.transport import CannotBind
 from zelect.system.log import setup
 
@@ -37,7 +37,7 @@ _GRACE_MS = 1000
 
 def _stood(config: Config, place: Place) -> Config:
     """`config` as seen from `place`."""
-    redis = replace(config.redis, url=place.board) if config.redis.url else config.redis
+    redis = replace(config.redis, url=place.registry) if config.redis.url else config.redis
     if not place.listen:
         return replace(config, redis=redis)
     peers = tuple(peer if peer.id == config.node.id else replace(peer, data_dir=None) for peer in config.peers)
@@ -47,13 +47,13 @@ def _stood(config: Config, place: Place) -> Config:
 def _work(config: Config, place: Place) -> int:
     """Run the node and its job."""
     if place.command:
-        return _ended(lambda: Runner(config, Plan(place.command, "always", _GRACE_MS, False), place.dial).run())
+        return _ended(lambda: Runner(config, RunPlan(place.command, "always", _GRACE_MS, False), place.dial).run())
     if place.interface:
         return _ended(lambda: run_embedded(config, place))
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
-    node = Node(config, log, place.dial)
+    node = NodeLoop(config, log, place.dial)
     incarnation = node.machine.state.saved.incarnation
-    Job(node.office, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
+    Job(node.leadership, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
     return node.run()
 
 
@@ -63,7 +63,7 @@ def _ended(run: Callable[[], int]) -> int:
         return run()
     except NodeFailed as error:
         print(f"worker: {error}", file=sys.stderr)
-        return 3 if isinstance(error.__cause__, BallotError | DataDirError) else 1
+        return 3 if isinstance(error.__cause__, VoteStoreError | DataDirError) else 1
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
     try:
         Hog(Path(place.hog)).start()
         return _work(config, place)
-    except (BallotError, DataDirError) as error:
+    except (VoteStoreError, DataDirError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 3
     except CannotBind as error:

@@ -1,6 +1,6 @@
 """Hostile connections to a node that speaks CURVE, as scripts from a seed.
 
-A stranger without a key can't make a handshake that is right. But he may have recorded one: so an honest
+An unknown client without a key can't make a handshake that is right. But he may have recorded one: so an honest
 session is recorded first, and its commands are said again, in another order, mutated, cut, doubled, at
 once or after the node's WELCOME. The node answers a recorded HELLO, as it can't tell it from a new one;
 nothing after that may be taken.

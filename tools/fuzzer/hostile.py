@@ -166,12 +166,12 @@ def _nothing(dice: random.Random) -> Script:
 @cache
 def _corpus() -> tuple[tuple[bytes, ...], tuple[tuple[int, int], ...]]:
     target = target_of("follower")
-    return target.corpus, target.voices
+    return target.corpus, target.may_vote
 
 
 def _mutated(dice: random.Random) -> Script:
     """Mutated messages through a whole handshake, but never in the name of a cluster that could be
-    the node's: what members may say is for the machine to bear, and no stranger's business."""
+    the node's: what members may say is for the machine to bear, and no unknown client's business."""
     mutator = Mutator(dice, *_corpus())
     frames = (mutator.frame((1, 2, 3)) for _ in range(dice.randrange(1, 20)))
     body = b"".join(frame(payload.replace(b"demo", b"fuzz")) for payload in frames)

@@ -28,7 +28,7 @@ __all__ = ["DEAF_S", "LiveError", "Outcome", "beset"]
 DEAF_S = 1.0
 """Nobody may wait longer than this for an answer."""
 _EVERY_S = 0.02
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 _SETTLE_S = 5.0
 
 
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class _Asker:
-    """Asks one node for its status over a connection of its own, anew when the answer is overdue."""
+    """Asks one node for its status over a connection of its own, again when the answer is overdue."""
 
     def __init__(self, address: str, cluster: str, lock: Lock | None) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -79,7 +79,7 @@ class _Asker:
         self._socket.connect(address)
         self._question = _question(cluster)
 
-    def ask(self, within_s: float = _PATIENCE_S) -> dict[str, Any] | None:
+    def ask(self, within_s: float = _TIMEOUT_S) -> dict[str, Any] | None:
         """Its report; None when there is none in time."""
         self._socket.send(self._question)
         if not self._socket.poll(int(within_s * 1000)):

@@ -1,7 +1,7 @@
 """Mutated messages through wire and machine: each is refused as malformed, or is one clean step.
 
 What is looked at after each: nothing was raised but `MalformedMessage`; the saved term, vote and record only
-move as the rules allow; stand, campaign and reign belong together; no deadline lies so far ahead
+move as the rules allow; stand, campaign and leadership belong together; no deadline lies so far ahead
 that the node would sleep through its life; nothing that peers can say makes memory or traffic grow.
 """
 
@@ -19,10 +19,10 @@ from tools.fuzzer.mutation import Mutator
 from tools.fuzzer.positions import STANDS, Target, target_of
 from zelect import wire
 from zelect.core.effects import Effects, Saved
-from zelect.core.events import Event, Evidence, Heard, LinkDown, LinkUp, Proven, Tick
+from zelect.core.events import DeathProven, Event, Evidence, LinkDown, LinkUp, MessageReceived, Tick
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
-from zelect.core.state import Reign, Stand, State, clone
+from zelect.core.state import LeaderState, Role, State, clone
 from zelect.core.validation import MalformedMessage
 
 __all__ = ["BLOCK", "Block", "Finding", "blocks", "run_block"]
@@ -39,7 +39,7 @@ class Finding:
     """What a block broke, and the frames since the target was last set up."""
 
     block: int
-    stand: str
+    position: str
     text: str
     frames: tuple[str, ...]
 
@@ -48,7 +48,7 @@ class Finding:
 class Block:
     """What became of the messages of one block, by outcome."""
 
-    stand: str
+    position: str
     messages: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     finding: Finding | None = None
@@ -88,12 +88,12 @@ def blocks(seed: int, numbers: range, jobs: int = 1) -> Iterator[Block]:
 
 
 class _Episodes:
-    """Throws at one target, which is set up anew every so often: deep enough to follow one lie with
+    """Throws at one target, which is set up again every so often: deep enough to follow one lie with
     the next, short enough to come back from where no lie changes anything any more."""
 
     def __init__(self, target: Target, kind: type[Machine], dice: random.Random, outcomes: Counter[str]) -> None:
         self._target, self._dice, self._outcomes = target, dice, outcomes
-        self._mutator = Mutator(dice, target.corpus, target.voices)
+        self._mutator = Mutator(dice, target.corpus, target.may_vote)
         self._machine = kind(target.settings, target.state.saved, ran_before=True)
         self._left, self._now_us = 0, 0
         self.frames: list[str] = []
@@ -117,7 +117,7 @@ class _Episodes:
             return
         if dice.random() < 0.05 and wire.decode(wire.encode(envelope)) != envelope:
             raise _Wrong("what was read is written otherwise")
-        effects = self._step(Heard(envelope))
+        effects = self._step(MessageReceived(envelope))
         refused = [fact for fact in effects.facts if fact.name == "message_refused"]
         if refused and effects.save is not None and len(effects.facts) == 1:  # nothing else was due meanwhile
             raise _Wrong("a refused message changed what is saved")
@@ -126,10 +126,10 @@ class _Episodes:
     def _meanwhile(self) -> None:
         """Time and the network go on between messages."""
         dice, state = self._dice, self._machine.state
-        peer, incarnation = dice.choice(self._target.voices)
+        peer, incarnation = dice.choice(self._target.may_vote)
         event: Event = dice.choice((Tick(), Tick(), Tick(late=True), LinkDown(peer), LinkUp(peer)))
         if dice.random() < 0.1:
-            event = Proven(peer, state.peers[peer].incarnation or incarnation, Evidence.REFUSED)
+            event = DeathProven(peer, state.peers[peer].incarnation or incarnation, Evidence.REFUSED)
         if isinstance(event, Tick):
             due_us = self._machine.deadline_us()
             self._now_us = max(self._now_us, min(due_us, self._now_us + 3_000_000))
@@ -147,14 +147,14 @@ class _Episodes:
 
 def _near(state: State) -> tuple[int, ...]:
     """Numbers that mean something to `state`."""
-    reign, campaign, record = state.reign, state.campaign, state.record
+    leading, campaign, record = state.leading, state.campaign, state.record
     return (
         state.term,
         state.term,
         record.version,
         record.config_term,
         campaign.round if campaign is not None else state.round,
-        reign.number if reign is not None else 1,
+        leading.number if leading is not None else 1,
         state.saved.incarnation,
         state.saved.voted_for,
     )
@@ -169,7 +169,7 @@ def _check_saved(before: Saved, saved: Saved, effects: Effects) -> None:
         raise _Wrong(f"the vote of term {saved.term} changed from {before.voted_for} to {saved.voted_for}")
     if saved.record.id < before.record.id:
         raise _Wrong(f"record {before.record.id} was replaced by {saved.record.id}")
-    if (saved.incarnation, saved.life) != (before.incarnation, before.life):
+    if (saved.incarnation, saved.epoch) != (before.incarnation, before.epoch):
         raise _Wrong("the node became another process or life")
     if effects.save != saved and saved != before:
         raise _Wrong("the effects don't save what changed")
@@ -178,16 +178,16 @@ def _check_saved(before: Saved, saved: Saved, effects: Effects) -> None:
 def _check_state(machine: Machine, now_us: int) -> None:
     state, timing = machine.state, machine.settings.timing
     promise = state.promise
-    if (state.stand is Stand.ELECTED) is not (state.reign is not None):
-        raise _Wrong(f"{state.stand} with reign {state.reign}")
-    if (state.stand in (Stand.PRE_CANDIDATE, Stand.CANDIDATE)) is not (state.campaign is not None):
-        raise _Wrong(f"{state.stand} with campaign {state.campaign}")
-    if state.reign is not None:
-        _check_reign(machine, state.reign, now_us)
+    if (state.role is Role.ELECTED) is not (state.leading is not None):
+        raise _Wrong(f"{state.role} with leadership {state.leading}")
+    if (state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)) is not (state.campaign is not None):
+        raise _Wrong(f"{state.role} with campaign {state.campaign}")
+    if state.leading is not None:
+        _check_leadership(machine, state.leading, now_us)
     if promise is not None and promise.until_us > now_us + timing.promise_us:
         raise _Wrong(f"promised for too long: {promise} at {now_us}")
     if state.peers.keys() != machine.settings.addresses.keys() - {machine.settings.node}:
-        raise _Wrong("another roster")
+        raise _Wrong("another members")
     if max(len(state.waiting), len(state.handed)) > len(state.peers) or len(state.refused) > _REASONS:
         raise _Wrong("requests or reasons pile up")
     if state.leaving:
@@ -199,16 +199,16 @@ def _check_state(machine: Machine, now_us: int) -> None:
         raise _Wrong(f"campaigns in {state.campaign_at_us - now_us} us")
 
 
-def _check_reign(machine: Machine, reign: Reign, now_us: int) -> None:
+def _check_leadership(machine: Machine, leading: LeaderState, now_us: int) -> None:
     state, timing = machine.state, machine.settings.timing
-    if reign.term != state.term or state.saved.voted_for != machine.settings.node:
-        raise _Wrong(f"a reign of term {reign.term} at term {state.term}, with the vote {state.saved.voted_for}")
-    if reign.lapses_us > now_us + timing.lease_us:
-        raise _Wrong(f"a lease of {reign.lapses_us - now_us} us")
-    if reign.waits_until_us > now_us + timing.promise_us:
-        raise _Wrong(f"waits {reign.waits_until_us - now_us} us for a promise to end")
+    if leading.term != state.term or state.saved.voted_for != machine.settings.node:
+        raise _Wrong(f"a leadership of term {leading.term} at term {state.term}, with the vote {state.saved.voted_for}")
+    if leading.lapses_us > now_us + timing.lease_us:
+        raise _Wrong(f"a lease of {leading.lapses_us - now_us} us")
+    if leading.waits_until_us > now_us + timing.promise_us:
+        raise _Wrong(f"waits {leading.waits_until_us - now_us} us for a promise to end")
     voters = len(state.peers) + 2
-    if max(len(reign.answered_us), len(reign.saved_by), len(reign.steady_us)) > voters:
+    if max(len(leading.answered_us), len(leading.saved_by), len(leading.steady_us)) > voters:
         raise _Wrong("answers pile up")
 
 

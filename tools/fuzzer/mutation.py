@@ -1,8 +1,8 @@
 """Seeded mutation of frames: of their bytes, their shape, their types and, above all, their fields.
 
 Bytes alone hardly ever get past the wire; a changed field of an otherwise honest message does, and
-meets the rules. So most mutations know the structure: whose voice it is, which numbers are near
-the limits or near what the target waits for, what an electorate record is made of.
+meets the rules. So most mutations know the structure: whose voting right it is, which numbers are near
+the limits or near what the target waits for, what an voter record is made of.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from zelect.core.messages import MESSAGES, Refusal, Result, Trigger, Type
+from zelect.core.messages import MESSAGES, Reason, Refusal, Result, Type
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.validation import MAX_NUMBER
 
@@ -26,8 +26,8 @@ _EDGES = (
     *(MAX_NUMBER, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**31), -(2**63)),
 )
 _WORDS = (
-    *(str(one) for kind in (Trigger, Refusal, Result) for one in kind),
-    *("", "goodbye", "status", "\x00", "é" * 32, "a" * 512, "a" * 513, "\U0001f600", "demo"),
+    *(str(one) for kind in (Reason, Refusal, Result) for one in kind),
+    *("", "leave", "status", "\x00", "é" * 32, "a" * 512, "a" * 513, "\U0001f600", "demo"),
 )
 _JUNK: tuple[Any, ...] = (
     *(None, True, False, 0.0, -1.5, float("nan"), float("inf"), "", b"", b"\x00", [], [[]], {}, {1: 1}),
@@ -36,21 +36,21 @@ _JUNK: tuple[Any, ...] = (
 _WEIGHTS = (
     {int(code): 12 for code in (Type.PING, Type.PONG, Type.VOTING, Type.VOT_RESP)}
     | {int(code): 6 for code in (Type.NODE_OFFLINE, Type.NODE_ONLINE, Type.NODE_ONLINE_RESP, Type.HANDOVER)}
-    | {int(Type.FOUND): 1}
+    | {int(Type.RESET): 1}
 )
-"""How often a type is begun from: oftener what moves elections, seldom FOUND, after which little moves."""
+"""How often a type is begun from: oftener what moves elections, seldom RESET, after which little moves."""
 
 
 class Mutator:
-    """Mutates frames of `corpus`, spoken by `voices`, with `dice`. Deterministic."""
+    """Mutates frames of `corpus`, spoken by `voting right`, with `dice`. Deterministic."""
 
-    def __init__(self, dice: random.Random, corpus: tuple[bytes, ...], voices: tuple[tuple[int, int], ...]) -> None:
-        self._dice, self._corpus, self._voices = dice, corpus, voices
+    def __init__(self, dice: random.Random, corpus: tuple[bytes, ...], may_vote: tuple[tuple[int, int], ...]) -> None:
+        self._dice, self._corpus, self._may_vote = dice, corpus, may_vote
         by_code: dict[int, list[bytes]] = {}
         for payload in corpus:
             by_code.setdefault(msgpack.unpackb(payload)[2], []).append(payload)
         self._kinds = tuple(
-            by_code[code] for code in by_code for _ in range(_WEIGHTS.get(code, 2 - (code == Type.FOUND)))
+            by_code[code] for code in by_code for _ in range(_WEIGHTS.get(code, 2 - (code == Type.RESET)))
         )
 
     def frame(self, near: tuple[int, ...]) -> bytes:
@@ -81,7 +81,7 @@ class Mutator:
         elif kind < 0.62:
             self._record(frame[_BODY], near)
         elif kind < 0.74:
-            frame[_SENDER], frame[_INCARNATION] = dice.choice(self._voices)
+            frame[_SENDER], frame[_INCARNATION] = dice.choice(self._may_vote)
             if dice.random() < 0.2:
                 frame[_INCARNATION] += dice.choice((-1, 1, 1, 2))
         elif kind < 0.84:
@@ -138,7 +138,7 @@ class Mutator:
         return dice.choice(_EDGES) if kind < 0.9 else dice.randrange(2 ** dice.randrange(1, 54))
 
     def _record(self, body: Any, near: tuple[int, ...]) -> None:
-        """Another electorate record, consistent in itself: [foundation, config_term, version,
+        """Another voter record, consistent in itself: [generation, config_term, version,
         members, witness, lives]."""
         if type(body) is not list:
             return

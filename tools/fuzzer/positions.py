@@ -1,7 +1,7 @@
 """Positions of the machine that hostile messages are thrown at, and honest messages to begin from.
 
 Each stand is a node as the small world brings it about, so everything in it is consistent; the
-corpus speaks in the voices of its peers, about the terms, rounds and numbers that it waits for.
+corpus speaks in the voting right of its peers, about the terms, rounds and numbers that it waits for.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tools.simulator.small_world import World, letter
+from tools.simulator.small_world import World, packet
 from zelect.core.events import Leave
 from zelect.core.messages import (
+    AdminAction,
+    AdminCommand,
     CommonResp,
     Envelope,
-    Found,
     Handover,
     Message,
     NodeOffline,
@@ -23,18 +24,17 @@ from zelect.core.messages import (
     Ping,
     Pong,
     Query,
+    Reason,
     Refusal,
     Report,
+    Reset,
     Result,
-    Steer,
-    Steering,
-    Trigger,
     Voting,
     VotResp,
 )
 from zelect.core.quorum import Witness
 from zelect.core.settings import Settings
-from zelect.core.state import Stand, State
+from zelect.core.state import Role, State
 from zelect.wire import encode
 
 __all__ = ["STANDS", "Target", "target_of"]
@@ -43,12 +43,12 @@ __all__ = ["STANDS", "Target", "target_of"]
 @dataclass(frozen=True)
 class Target:
     """A node in `state` at `now_us` (microseconds of its clock); a clone of it is thrown at.
-    `voices`: id and incarnation of each peer; `corpus`: honest frames."""
+    `voting right`: id and incarnation of each peer; `corpus`: honest frames."""
 
     settings: Settings
     state: State
     now_us: int
-    voices: tuple[tuple[int, int], ...]
+    may_vote: tuple[tuple[int, int], ...]
     corpus: tuple[bytes, ...]
 
 
@@ -67,8 +67,8 @@ def _starting() -> World:
     return world
 
 
-def _office_of(node: int, nodes: int = 3) -> World:
-    """A settled cluster in which `node` is in office, and node 1 was there from the start or came later."""
+def _leadership_of(node: int, nodes: int = 3) -> World:
+    """A settled cluster in which `node` is active, and node 1 was there from the start or came later."""
     world = World(nodes)
     first = [other for other in world.settings if other >= node]
     world.start(*first)
@@ -82,7 +82,7 @@ def _office_of(node: int, nodes: int = 3) -> World:
 
 def _asking(nodes: int = 3) -> World:
     world = _deaf(nodes)
-    world.run_until(lambda: world.state(1).stand is Stand.PRE_CANDIDATE)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     return world
 
 
@@ -91,14 +91,14 @@ def _granted(world: World, times: int, wait_us: int = 0) -> World:
     for _ in range(times):
         for voter in range(2, 2 + len(world.settings) // 2):
             campaign = world.state(1).campaign
-            life = world.state(voter).saved.life
-            answer = VotResp(campaign.pre, campaign.round, True, None, wait_us, life, None)
-            world.feed(1, letter(world, voter, answer, world.state(1).term))
+            process = world.state(voter).saved.epoch
+            answer = VotResp(campaign.pre, campaign.round, True, None, wait_us, process, None)
+            world.feed(1, packet(world, voter, answer, world.state(1).term))
     return world
 
 
 def _at_the_floor() -> World:
-    world = _office_of(1)
+    world = _leadership_of(1)
     world.kill(3)
     world.run_until(lambda: world.state(1).record.members == (1, 2) and world.state(1).record.witness is not None)
     world.run(300)
@@ -106,7 +106,7 @@ def _at_the_floor() -> World:
 
 
 def _again(forget: bool) -> World:
-    world = _office_of(2)
+    world = _leadership_of(2)
     world.kill(1)
     world.run(20)
     for other in (2, 3):
@@ -117,23 +117,23 @@ def _again(forget: bool) -> World:
 
 
 def _leaving() -> World:
-    world = _office_of(2)
+    world = _leadership_of(2)
     world.feed(1, Leave())
     return world
 
 
 STANDS: dict[str, Callable[[], World]] = {
     "starting": _starting,
-    "follower": lambda: _office_of(2),
-    "follower of five": lambda: _office_of(2, 5),
+    "follower": lambda: _leadership_of(2),
+    "follower of five": lambda: _leadership_of(2, 5),
     "pre-candidate": _asking,
     "candidate": lambda: _granted(_asking(), 1),
     "candidate of five": lambda: _granted(_asking(5), 1),
     "elected": lambda: _granted(_asking(), 2),
     "elected, waiting": lambda: _granted(_asking(), 2, wait_us=300_000),
-    "in office": lambda: _office_of(1),
-    "in office of five": lambda: _office_of(1, 5),
-    "in office with the witness": _at_the_floor,
+    "active": lambda: _leadership_of(1),
+    "active of five": lambda: _leadership_of(1, 5),
+    "active with the witness": _at_the_floor,
     "silent": lambda: _again(forget=False),
     "without memory": lambda: _again(forget=True),
     "leaving": _leaving,
@@ -144,46 +144,46 @@ STANDS: dict[str, Callable[[], World]] = {
 def target_of(name: str) -> Target:
     """Stand `name` (a key of `STANDS`), ready to be thrown at."""
     world = STANDS[name]()
-    machine, state = world.lives[1].machine, world.state(1)
-    voices = tuple((peer, known.incarnation or peer) for peer, known in state.peers.items())
+    machine, state = world.processes[1].machine, world.state(1)
+    may_vote = tuple((peer, known.incarnation or peer) for peer, known in state.peers.items())
     corpus = tuple(
-        encode(Envelope("demo", sender, incarnation, machine.settings.digest(), term, message, state.record.foundation))
-        for sender, incarnation in voices
+        encode(Envelope("demo", sender, incarnation, machine.settings.digest(), term, message, state.record.generation))
+        for sender, incarnation in may_vote
         for term, message in _honest(world, sender)
     )
-    return Target(machine.settings, state, world.now_us, voices, corpus)
+    return Target(machine.settings, state, world.now_us, may_vote, corpus)
 
 
 def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
     """What `sender` might say to node 1, with the term in the envelope."""
     state: State = world.state(1)
     term, record = state.term, state.record
-    life = record.life_of(sender) if record.life_of(sender) > 0 else sender
+    process = record.epoch_of(sender) if record.epoch_of(sender) > 0 else sender
     others = tuple(node for node in record.members if node != sender)
     newer, theirs = record.rewritten(term + 1, {}), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
-    asked, number = state.campaign.round if state.campaign else 1, state.reign.number if state.reign else 3
+    asked, number = state.campaign.round if state.campaign else 1, state.leading.number if state.leading else 3
     for one in (term, term + 1):
         yield one, Ping(0, False, None, ())
         yield one, Ping(number, True, record, others)
         yield one, Ping(number, False, newer if one > term else theirs, others)
-        yield one, Pong(number, term, record.id, 0, life)
+        yield one, Pong(number, term, record.id, 0, process)
         for pre in (True, False):
-            for trigger in Trigger:
-                yield one, Voting(pre, 5, term + 1, newer if one > term else record, trigger, sender, term)
-            yield one, VotResp(pre, asked, True, None, 0, life, None)
-            yield one, VotResp(pre, asked, True, None, 200_000, life, None)
-            for reason in Refusal:
-                yield one, VotResp(pre, asked, False, reason, 250_000, life, None)
-            yield one, VotResp(pre, asked, False, Refusal.STALE_ELECTORATE, 0, life, newer)
+            for reason in Reason:
+                yield one, Voting(pre, 5, term + 1, newer if one > term else record, reason, sender, term)
+            yield one, VotResp(pre, asked, True, None, 0, process, None)
+            yield one, VotResp(pre, asked, True, None, 200_000, process, None)
+            for refusal in Refusal:
+                yield one, VotResp(pre, asked, False, refusal, 250_000, process, None)
+            yield one, VotResp(pre, asked, False, Refusal.STALE_VOTERS, 0, process, newer)
         yield one, NodeOnlineResp(sender, one, record)
         yield one, Handover(max(1, term), 1)
     for peer, known in state.peers.items():
-        yield term, NodeOffline(peer, known.incarnation or peer, "goodbye")
-    yield term, NodeOnline(world.settings[1].addresses[sender], 0, life)
+        yield term, NodeOffline(peer, known.incarnation or peer, "leave")
+    yield term, NodeOnline(world.settings[1].addresses[sender], 0, process)
     yield term, NodeOnlineResp(0, 0, newer)
     yield term, CommonResp(1, Result.TERM_JUMP, "this node's term is 4")
     yield term, Query("status")
     yield term, Report('{"id": 1}')
-    yield term, Found(record.foundation + 1, record.members)
-    yield term, Steer(Steering.TRANSFER, 0, 0, "a new kernel", "ops@host1")
-    yield term, Steer(Steering.PAUSE, 0, 60_000, "release day", "ops@host1")
+    yield term, Reset(record.generation + 1, record.members)
+    yield term, AdminCommand(AdminAction.TRANSFER, 0, 0, "a new kernel", "ops@host1")
+    yield term, AdminCommand(AdminAction.PAUSE, 0, 60_000, "release day", "ops@host1")

@@ -2,7 +2,7 @@
 
 A node's state is always kept as it is at the moment `NOW`; when time passes, everything in it moves
 back by one unit. What decides only *when* a node campaigns (succession, stagger, attempts, jitter,
-triggers) is set aside, and a node may campaign whenever promises, silence and connections allow:
+reason) is set aside, and a node may campaign whenever promises, silence and connections allow:
 more behaviours than the shipped timers have, never fewer.
 """
 
@@ -22,11 +22,11 @@ from zelect.core.messages import (
     NodeOffline,
     Ping,
     Pong,
-    Trigger,
+    Reason,
     Voting,
     VotResp,
 )
-from zelect.core.state import Answer, Campaign, Peer, Reign, Stand, State, Status
+from zelect.core.state import Campaign, LeaderState, Peer, Role, State, Status, VoteAnswer
 from zelect.core.timing import Timing
 
 __all__ = ["NOW", "STALE", "Coarse", "age_answer", "age_envelope", "age_intent", "frozen", "settle", "spoken"]
@@ -81,21 +81,23 @@ STALE = NOW - 3
 def settle(state: State, now: int) -> dict[int, int]:
     """Bring `state`, as it is at `now`, into its one form at `NOW`; returns how its PINGs are renumbered."""
     shift = NOW - now
-    state.status, state.trigger, state.succession, state.attempts = Status.VOTING, Trigger.START, (), 0
+    state.status, state.reason, state.succession, state.attempts = Status.VOTING, Reason.START, (), 0
     state.identify_until_us = state.next_idle_us = state.next_look_us = state.next_publish_us = NEVER_US
     state.leader_before, state.leader_before_heard_us, state.leader_heard_us = None, -1, -1
-    state.silent_until_us = _later(state.silent_until_us, shift)
-    state.campaign_at_us = NEVER_US if state.stand is Stand.ELECTED else NOW
+    state.grace_until_us = _later(state.grace_until_us, shift)
+    state.campaign_at_us = NEVER_US if state.role is Role.ELECTED else NOW
     if state.promise is not None:
         until_us = _later(state.promise.until_us, shift)
         state.promise = replace(state.promise, until_us=until_us) if until_us else None
-    if state.owed is not None:
-        message = replace(state.owed.message, successor=0, asked="")
-        state.owed = replace(state.owed, message=message, until_us=_later(state.owed.until_us, shift))
+    if state.pending_handover is not None:
+        message = replace(state.pending_handover.message, successor=0, asked="")
+        state.pending_handover = replace(
+            state.pending_handover, message=message, until_us=_later(state.pending_handover.until_us, shift)
+        )
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting, state.refused = {}, {}
     state.lost_us, state.rounds, state.asked = -1, (), ""
-    state.rest_until_us = 0  # whether it stays behind the others is luck
+    state.cooling_until_us = 0  # whether it stays behind the others is luck
     if state.pause is not None and not state.paused(now):
         state.pause = None
     if state.pause is not None:
@@ -107,7 +109,7 @@ def settle(state: State, now: int) -> dict[int, int]:
         state.round = 2 * state.term + 1  # the next question is about term + 1
     else:
         _settle_campaign(state.campaign, shift)
-    return {} if state.reign is None else _settle_reign(state, state.reign, shift)
+    return {} if state.leading is None else _settle_leadership(state, state.leading, shift)
 
 
 def _later(at_us: int, shift: int) -> int:
@@ -116,44 +118,47 @@ def _later(at_us: int, shift: int) -> int:
 
 
 def _peer(peer: Peer) -> Peer:
-    lives = peer.linked and peer.linked_us < peer.heard_us
+    processes = peer.linked and peer.linked_us < peer.heard_us
     heard_us = -1 if not peer.incarnation else NOW
-    return replace(peer, heard_us=heard_us, priority=0, linked_us=NOW - 1 if lives else NOW)
+    return replace(peer, heard_us=heard_us, priority=0, linked_us=NOW - 1 if processes else NOW)
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
-    campaign.trigger, campaign.began_us, campaign.asked_us, campaign.give_up_us = Trigger.START, NOW, NOW, NEVER_US
+    campaign.reason, campaign.began_us, campaign.asked_us, campaign.give_up_us = Reason.START, NOW, NOW, NEVER_US
     # Refusals only end a round sooner, and a round may end at any time here.
     # Of a pre-vote only who would vote is asked.
     campaign.answers = {
-        voter: Answer(True, None, 0) if campaign.pre else replace(answer, until_us=_later(answer.until_us, shift))
+        voter: VoteAnswer(True, None, 0) if campaign.pre else replace(answer, until_us=_later(answer.until_us, shift))
         for voter, answer in campaign.answers.items()
         if answer.granted
     }
 
 
-def _settle_reign(state: State, reign: Reign, shift: int) -> dict[int, int]:
-    numbers = {number: sent_us + shift for number, sent_us in reign.sent_us.items()}
-    reign.trigger, reign.previous, reign.previous_heard_us = Trigger.START, None, -1
-    reign.lost_us, reign.rounds, reign.asked = -1, (), ""
-    reign.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
-    reign.number = max(reign.sent_us)
-    # What decides when a reign without a lease is over; with one nobody asks.
-    reign.elected_us = NOW if reign.lapses_us else max(reign.elected_us + shift, NOW - 3)
-    reign.waits_until_us = 0 if reign.lapses_us else _later(reign.waits_until_us, shift)
-    reign.lapses_us = max(reign.lapses_us + shift, NOW) if reign.lapses_us else 0
-    reign.renewed_us = max(reign.renewed_us + shift, _OLD) if reign.renewed_us else 0
-    reign.floor_us = reign.floor_us + shift if reign.floor_us + shift > _OLD else 0
-    reign.barrier_us, reign.found_again_us = _later(reign.barrier_us, shift), _later(reign.found_again_us, shift)
-    reign.next_ping_us = max(reign.next_ping_us + shift, NOW)
-    reign.entered_us = int(reign.entered_us > 0)
-    reign.suspended = bool(reign.entered_us) and not reign.holds(NOW)
+def _settle_leadership(state: State, leading: LeaderState, shift: int) -> dict[int, int]:
+    numbers = {number: sent_us + shift for number, sent_us in leading.sent_us.items()}
+    leading.reason, leading.previous, leading.previous_heard_us = Reason.START, None, -1
+    leading.lost_us, leading.rounds, leading.asked = -1, (), ""
+    leading.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
+    leading.number = max(leading.sent_us)
+    # What decides when a leadership without a lease is over; with one nobody asks.
+    leading.elected_us = NOW if leading.lapses_us else max(leading.elected_us + shift, NOW - 3)
+    leading.waits_until_us = 0 if leading.lapses_us else _later(leading.waits_until_us, shift)
+    leading.lapses_us = max(leading.lapses_us + shift, NOW) if leading.lapses_us else 0
+    leading.renewed_us = max(leading.renewed_us + shift, _OLD) if leading.renewed_us else 0
+    leading.floor_us = leading.floor_us + shift if leading.floor_us + shift > _OLD else 0
+    leading.barrier_us, leading.retry_witness_us = (
+        _later(leading.barrier_us, shift),
+        _later(leading.retry_witness_us, shift),
+    )
+    leading.next_ping_us = max(leading.next_ping_us + shift, NOW)
+    leading.active_since_us = int(leading.active_since_us > 0)
+    leading.suspended = bool(leading.active_since_us) and not leading.holds(NOW)
     members = state.members
-    reign.answered_us = {
-        n: at_us + shift for n, at_us in reign.answered_us.items() if at_us + shift >= _matters_since(state, n)
+    leading.answered_us = {
+        n: at_us + shift for n, at_us in leading.answered_us.items() if at_us + shift >= _matters_since(state, n)
     }
-    reign.steady_us = {n: max(at_us + shift, _OLD) for n, at_us in reign.steady_us.items() if n not in members}
-    reign.saved_by = {n: saved for n, saved in reign.saved_by.items() if saved == state.record.id}
+    leading.steady_us = {n: max(at_us + shift, _OLD) for n, at_us in leading.steady_us.items() if n not in members}
+    leading.saved_by = {n: saved for n, saved in leading.saved_by.items() if saved == state.record.id}
     return numbers
 
 
@@ -161,15 +166,15 @@ def _matters_since(state: State, node: int) -> int:
     """Since when an answer counts for anything. A voter's only if it is newer than what the lease
     rests on already; while there was no lease, even old answers begin one, though it be over.
     With a witness in the record, two heartbeats long for whether the nodes do without it. A
-    stranger's as long as it may count among three heartbeats."""
-    assert state.reign is not None
+    unknown client's as long as it may count among three heartbeats."""
+    assert state.leading is not None
     if node not in state.voters:
         return _OLD
-    if not state.reign.lapses_us:
+    if not state.leading.lapses_us:
         return NOW - 3
     peer = state.peers.get(node)
     asked_last = state.record.witness is not None and peer is not None and not peer.dead and not peer.offline
-    return NOW - 2 if asked_last else state.reign.renewed_us + 1
+    return NOW - 2 if asked_last else state.leading.renewed_us + 1
 
 
 def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
@@ -181,11 +186,11 @@ def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
         case Pong():
             return replace(message, priority=0) if message.number > STALE else None
         case Voting():
-            return replace(message, trigger=Trigger.START, controller=0, controller_term=0)
+            return replace(message, reason=Reason.START, controller=0, controller_term=0)
         case VotResp():
             return message if message.granted else replace(message, wait_us=0)
         case NodeOffline():
-            return message if message.reason == "goodbye" else None
+            return message if message.reason == "leave" else None
         case Handover():
             return replace(message, successor=0, asked="")
         case CommonResp():
@@ -194,7 +199,7 @@ def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
 
 
 def age_envelope(envelope: Envelope) -> Envelope | None:
-    """The same letter one unit later; None when it can do nothing any more."""
+    """The same packet one unit later; None when it can do nothing any more."""
     message = envelope.message
     if isinstance(message, Ping):
         return replace(envelope, message=replace(message, number=max(message.number - 1, STALE)))
@@ -220,7 +225,7 @@ def age_answer(event: Any) -> Any:
 
 def frozen(value: Any) -> Any:
     """A hashable twin of a state."""
-    if isinstance(value, State | Campaign | Reign):
+    if isinstance(value, State | Campaign | LeaderState):
         return tuple(frozen(getattr(value, item.name)) for item in fields(value))
     if isinstance(value, dict):
         return tuple(sorted(value.items()))

@@ -20,8 +20,8 @@ _WORLDS = 30_000
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that happened: `heard` is the letter's bit (0: none), `added` what was sent,
-    `before` the letters on their way before a unit of time passed, `free` whether it only added letters."""
+    """One thing that happened: `heard` is the packet's bit (0: none), `added` what was sent,
+    `before` the packets on their way before a unit of time passed, `free` whether it only added packets."""
 
     words: str
     heard: int
@@ -62,19 +62,19 @@ def _along(stages: Stages, start: World, index: int, wanted: str) -> list[str] |
             for line, after, then in _onward(stages, world, campaigned, wanted):
                 if after is None:
                     return _needed(stages, (*history, line))
-                if key and stages.stage(after, then) == key and after.letters not in following:
+                if key and stages.stage(after, then) == key and after.packets not in following:
                     after_all = then
-                    following[after.letters] = _closed(stages, after, then, (*history, line))
-        beam = sorted(following.values(), key=lambda item: -item[0].letters.bit_count())[:_AT_ONCE]
+                    following[after.packets] = _closed(stages, after, then, (*history, line))
+        beam = sorted(following.values(), key=lambda item: -item[0].packets.bit_count())[:_AT_ONCE]
         campaigned = after_all
     return None
 
 
 def _anyhow(stages: Stages, start: World, wanted: str) -> list[str] | None:
-    """A history by any way, breadth first through worlds. One whose letters another world of the
+    """A history by any way, breadth first through worlds. One whose packets another world of the
     same stage has as well is left out: what it may do that one may."""
     world, history = _closed(stages, start, stages.alike, ())
-    known = {stages.stage(world, stages.alike): [world.letters]}
+    known = {stages.stage(world, stages.alike): [world.packets]}
     level = [(world, stages.alike, history)]
     left = _WORLDS
     while level and left > 0:
@@ -84,9 +84,9 @@ def _anyhow(stages: Stages, start: World, wanted: str) -> list[str] | None:
                 if after is None:
                     return _needed(stages, (*history, line))
                 masks = known.setdefault(stages.stage(after, then), [])
-                if all(after.letters & ~mask for mask in masks):
+                if all(after.packets & ~mask for mask in masks):
                     after, further = _closed(stages, after, then, (*history, line))
-                    masks.append(after.letters)
+                    masks.append(after.packets)
                     following.append((after, then, further))
                     left -= 1
             if left <= 0:
@@ -116,15 +116,15 @@ def _onward(stages: Stages, world: World, campaigned: int, wanted: str) -> Itera
 
 
 def _closed(stages: Stages, world: World, campaigned: int, history: History) -> tuple[World, History]:
-    """A world with everything that is sent in answer to its letters by who does not change."""
+    """A world with everything that is sent in answer to its packets by who does not change."""
     stage, more = stages.stage(world, campaigned), True
     while more:
         more = False
         for move, after in _quietly(stages, world):
-            added = after.letters & ~world.letters
-            if move.letter >= 0 and added and stages.stage(after, campaigned) == stage:
-                line = Line(told(stages.universe, move), 1 << move.letter, added, free=True)
-                world, history, more = world._replace(letters=world.letters | added), (*history, line), True
+            added = after.packets & ~world.packets
+            if move.packet >= 0 and added and stages.stage(after, campaigned) == stage:
+                line = Line(told(stages.universe, move), 1 << move.packet, added, free=True)
+                world, history, more = world._replace(packets=world.packets | added), (*history, line), True
                 break
     return world, history
 
@@ -141,9 +141,9 @@ def _quietly(stages: Stages, world: World) -> list[tuple[Move, World]]:
 
 
 def _line(stages: Stages, move: Move, world: World, after: World) -> Line:
-    heard = 1 << move.letter if move.letter >= 0 else 0
-    passes = world.letters if "time passes" in move.words else 0
-    return Line(told(stages.universe, move), heard, after.letters & ~world.letters, passes)
+    heard = 1 << move.packet if move.packet >= 0 else 0
+    passes = world.packets if "time passes" in move.words else 0
+    return Line(told(stages.universe, move), heard, after.packets & ~world.packets, passes)
 
 
 def _needed(stages: Stages, history: History) -> list[str]:
@@ -161,7 +161,7 @@ def _needed(stages: Stages, history: History) -> list[str]:
 
 
 def _younger(stages: Stages, before: int, need: int) -> int:
-    """The letters among those `before` a unit of time that were to become those of which there is need."""
+    """The packets among those `before` a unit of time that were to become those of which there is need."""
     young, rest = 0, before
     while rest:
         low = rest & -rest

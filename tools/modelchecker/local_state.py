@@ -1,6 +1,6 @@
 """One node's part of a world, and everything that can happen to it: the shipped machine, step by step.
 
-A *local* is a node's disk and, while its process lives, its state. Locals and letters are numbered,
+A *local* is a node's disk and, while its process lives, its state. Locals and packets are numbered,
 and each step is taken once: `step` by the machine that ships, on a clone. Seams for mutants stand
 in `Seams`; the shipped behaviour is what they do when nobody overrides them.
 """
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
-from tools.modelchecker.parts import Ask, Bounds, Letter, Local, Mail, Outcome, Reply, Seams
+from tools.modelchecker.parts import Ask, ConnectionLimits, Local, Mail, Outcome, Packet, Reply, Seams
 from zelect.core.actors.leadership import lapse_due_us
 from zelect.core.actors.vote_response import campaign_due_us
-from zelect.core.effects import Effects, Saved, WitnessFound, WitnessLook, WitnessPing
+from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
 from zelect.core.events import (
-    Began,
+    ControllerHint,
+    DeathProven,
     Event,
     Evidence,
-    Heard,
     Leave,
     LinkDown,
     LinkUp,
-    Proven,
-    StoreHint,
+    MessageReceived,
+    Started,
     Tick,
     WitnessVoted,
 )
 from zelect.core.lease import NEVER_US
-from zelect.core.machine import Machine, founding
+from zelect.core.machine import Machine, first_state
 from zelect.core.messages import Handover, NodeOnline, NodeOnlineResp, Ping, VotResp
 from zelect.core.quorum import WITNESS, RecordId
 from zelect.core.settings import Settings
@@ -41,25 +41,25 @@ __all__ = ["Cast"]
 
 @dataclass
 class Cast:
-    """The nodes, their letters and locals, numbered in the order of their appearance."""
+    """The nodes, their packets and locals, numbered in the order of their appearance."""
 
     settings: dict[int, Settings]
-    bounds: Bounds
+    bounds: ConnectionLimits
     seams: Seams = field(default_factory=Seams)
 
     def __post_init__(self) -> None:
         self.nodes = tuple(self.settings)
         self.first_version = 0
-        self.first_founds: dict[int, int] = {}
-        self.machines = {n: Machine(s, founding(s, 1), ran_before=False) for n, s in self.settings.items()}
+        self.first_resets: dict[int, int] = {}
+        self.machines = {n: Machine(s, first_state(s, 1), ran_before=False) for n, s in self.settings.items()}
         self.locals: list[Local] = []
-        self.letters: list[Letter] = []
+        self.packets: list[Packet] = []
         self.to_mask = dict.fromkeys((WITNESS, *self.nodes), 0)
         self.deeds = 0
         self.committed: list[RecordId] = []
-        self.in_office: list[bool] = []
+        self.active: list[bool] = []
         self._local_ids: dict[Any, int] = {}
-        self._letter_ids: dict[Letter, int] = {}
+        self._packet_ids: dict[Packet, int] = {}
         self._aged: dict[int, int] = {}
         self._rules = tuple(self._own_rules())
 
@@ -73,49 +73,49 @@ class Cast:
             known = self._local_ids[key] = len(self.locals)
             self.locals.append(local)
             state = local.state
-            # The job in the office of a guarded node acts until it has ended, or the lease has.
-            acts = state is not None and state.owed is not None and state.owed.until_us > NOW
-            self.in_office.append(acts or (state is not None and state.in_office(NOW)))
+            # The job in leadership of a guarded node acts until it has ended, or the lease has.
+            acts = state is not None and state.pending_handover is not None and state.pending_handover.until_us > NOW
+            self.active.append(acts or (state is not None and state.active(NOW)))
             self.committed.append(_committed(state))
         return known
 
-    def post(self, letter: Letter) -> int:
-        """The letter's bit."""
-        known = self._letter_ids.get(letter)
+    def post(self, packet: Packet) -> int:
+        """The packet's bit."""
+        known = self._packet_ids.get(packet)
         if known is None:
-            known = self._letter_ids[letter] = len(self.letters)
-            self.letters.append(letter)
-            self.to_mask[WITNESS if isinstance(letter, Ask) else letter.to] |= 1 << known
-            if _is_deed(letter):
+            known = self._packet_ids[packet] = len(self.packets)
+            self.packets.append(packet)
+            self.to_mask[WITNESS if isinstance(packet, Ask) else packet.to] |= 1 << known
+            if _is_deed(packet):
                 self.deeds |= 1 << known
         return 1 << known
 
     def aged(self, bit: int) -> int:
-        """The letter's bit one unit later, 0 when it can do nothing any more."""
+        """The packet's bit one unit later, 0 when it can do nothing any more."""
         known = self._aged.get(bit)
         if known is None:
-            letter = self.letters[bit]
-            later: Letter | None
-            if isinstance(letter, Mail):
-                envelope = age_envelope(letter.envelope)
-                later = None if envelope is None else replace(letter, envelope=envelope)
-            elif isinstance(letter, Ask):
-                later = replace(letter, intent=age_intent(letter.intent))
+            packet = self.packets[bit]
+            later: Packet | None
+            if isinstance(packet, Mail):
+                envelope = age_envelope(packet.envelope)
+                later = None if envelope is None else replace(packet, envelope=envelope)
+            elif isinstance(packet, Ask):
+                later = replace(packet, intent=age_intent(packet.intent))
             else:
-                event = age_answer(letter.event)
-                later = None if event is None else replace(letter, event=event)
+                event = age_answer(packet.event)
+                later = None if event is None else replace(packet, event=event)
             known = self._aged[bit] = 0 if later is None else self.post(later)
         return known
 
     # -- what can happen ------------------------------------------------------------------------------
 
     def hear(self, at: int, bit: int) -> Outcome | None:
-        """A letter arrives; None when nothing comes of it."""
-        local, letter = self.locals[at], self.letters[bit]
-        if isinstance(letter, Mail):
-            return self.happen(local, [Heard(letter.envelope)], letter.envelope.term)
-        assert isinstance(letter, Reply)
-        return self.happen(local, [letter.event]) if letter.incarnation == local.births else None
+        """A packet arrives; None when nothing comes of it."""
+        local, packet = self.locals[at], self.packets[bit]
+        if isinstance(packet, Mail):
+            return self.happen(local, [MessageReceived(packet.envelope)], packet.envelope.term)
+        assert isinstance(packet, Reply)
+        return self.happen(local, [packet.event]) if packet.incarnation == local.births else None
 
     def alone(self, at: int) -> list[tuple[str, Outcome]]:
         """What a node may do of its own at any time."""
@@ -155,16 +155,16 @@ class Cast:
         yield "campaigns", campaigns, None, Tick()
         yield "ends its round of questions", gives_up, end_round, Tick(late=True)
         if bounds.silence:
-            yield "misses the silent", lambda node, state: state.reign is not None, deafen, Tick(late=True)
+            yield "misses the silent", lambda node, state: state.leading is not None, deafen, Tick(late=True)
 
     def overdue(self, at: int) -> bool:
         """Whether an elected node has to look at the clock."""
         state = self.locals[at].state
-        if state is None or state.reign is None or state.leaving:
+        if state is None or state.leading is None or state.leaving:
             return False
-        reign = state.reign
-        due_us = min(reign.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, reign))
-        return min(due_us, reign.barrier_us or NEVER_US) <= NOW
+        leading = state.leading
+        due_us = min(leading.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, leading))
+        return min(due_us, leading.barrier_us or NEVER_US) <= NOW
 
     def tick(self, at: int) -> Outcome | None:
         """The clock is looked at; campaigns are separate."""
@@ -184,13 +184,13 @@ class Cast:
         local = self.locals[at]
         births, node = local.births + 1, local.node
         settings = self.settings[node]
-        saved = founding(settings, births) if forget or births == 1 else replace(local.disk, incarnation=births)
-        saved = replace(saved, amnesia=saved.amnesia or forget)
+        saved = first_state(settings, births) if forget or births == 1 else replace(local.disk, incarnation=births)
+        saved = replace(saved, lost_state=saved.lost_state or forget)
         machine = self.machines[node]
         machine.ran_before = births > 1
         fresh = Machine(settings, saved, ran_before=births > 1).state
         begun = Local(node, saved, births, fresh, others, local.founds)
-        events: list[Event] = [Began(), StoreHint(0, 0)]
+        events: list[Event] = [Started(), ControllerHint(0, 0)]
         events += [LinkUp(other) for other in self.nodes if others[other]]
         return self.happen(begun, events)
 
@@ -201,7 +201,7 @@ class Cast:
 
     def husk(self, node: int) -> int:
         """What is left of a node that never starts again."""
-        return self.number(Local(node, founding(self.settings[node], 1), 1))
+        return self.number(Local(node, first_state(self.settings[node], 1), 1))
 
     def leave(self, at: int) -> Outcome | None:
         """The node is asked to go."""
@@ -213,7 +213,7 @@ class Cast:
         assert local.state is not None
         events: list[Event] = [LinkDown(other)] if local.links[other] else []
         known = local.state.peers[other].incarnation
-        return self.happen(_linked(local, other, 0), [*events, Proven(other, known, Evidence.REAPED)])
+        return self.happen(_linked(local, other, 0), [*events, DeathProven(other, known, Evidence.REAPED)])
 
     def link(self, at: int, other: int, births: int) -> Outcome | None:
         """A connection to process `births` of `other` stands."""
@@ -253,7 +253,7 @@ class Cast:
                 self.seams.after(state, effects)
                 before, disk = disk, self.seams.saved(disk, effects)
                 broken = broken or _disk_broken(before, disk)
-                numbers = {} if state.reign is None else dict(state.reign.sent_us)
+                numbers = {} if state.leading is None else dict(state.leading.sent_us)
                 mask, founds = self._send(local, state, effects, numbers, asked_term, founds)
                 sends |= mask
                 elected = self._note(state, effects, held, facts, seen) or elected
@@ -264,8 +264,8 @@ class Cast:
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
         if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
             return None
-        if state.reign is not None and founds == self.first_founds.get(node, 0) + self.bounds.founds:
-            state.reign.found_again_us = 0
+        if state.leading is not None and founds == self.first_resets.get(node, 0) + self.bounds.founds:
+            state.leading.retry_witness_us = 0
         after = self.number(Local(node, disk, local.births, state, local.links, founds))
         gone = tuple((self.number(Local(node, d, local.births, None, (), founds)), m) for d, m in inside)
         return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
@@ -286,14 +286,14 @@ class Cast:
         for intent in effects.witness:
             if isinstance(intent, WitnessLook):
                 continue
-            if isinstance(intent, WitnessFound):
-                assert state.reign is not None
-                if founds == self.first_founds.get(local.node, 0) + self.bounds.founds:
-                    state.reign.founding = f"{local.node}.{founds}"
+            if isinstance(intent, WitnessCreate):
+                assert state.leading is not None
+                if founds == self.first_resets.get(local.node, 0) + self.bounds.founds:
+                    state.leading.asked_witness = f"{local.node}.{founds}"
                     continue  # lost, and any further ones
                 founds += 1
                 intent = replace(intent, key=f"{local.node}.{founds}")
-                state.reign.founding = intent.key
+                state.leading.asked_witness = intent.key
             elif isinstance(intent, WitnessPing):
                 intent = replace(intent, number=numbers.get(intent.number, NOW))
             mask |= self.post(Ask(local.node, local.births, intent, founds))
@@ -308,11 +308,11 @@ class Cast:
             if fact.name == "elected":
                 elected = (state.term, held)
                 seen.add("elected")
-                assert state.reign is not None
-                if any(vote.voter == WITNESS and vote.granted for vote in state.reign.rounds[-1].votes):
+                assert state.leading is not None
+                if any(vote.voter == WITNESS and vote.granted for vote in state.leading.rounds[-1].votes):
                     seen.add("elected with the witness")
-            elif fact.name == "office_entered":
-                seen.add("in office")
+            elif fact.name == "became_active":
+                seen.add("active")
                 if state.handed:
                     seen.add("handover done")
             if fact.name not in ("status_changed", "node_began", "link_opened", "link_closed"):
@@ -322,7 +322,7 @@ class Cast:
 
 
 _IDLE_WORDS = frozenset(
-    {"took_ms", "gap_ms", "heard_ms", "elected_to_office_ms", "trigger", "attempt", "again", "previous"}
+    {"took_ms", "gap_ms", "heard_ms", "elected_to_active_ms", "reason", "attempt", "again", "previous"}
 )
 
 
@@ -330,12 +330,12 @@ def _only_no(message: object) -> bool:
     return isinstance(message, VotResp) and not message.granted and message.record is None
 
 
-def _is_deed(letter: Letter) -> bool:
-    """Whether it tells of what is done once in a term: a vote given, an office handed over."""
-    message = letter.envelope.message if isinstance(letter, Mail) else None
+def _is_deed(packet: Packet) -> bool:
+    """Whether it tells of what is done once in a term: a vote given, a leadership handed over."""
+    message = packet.envelope.message if isinstance(packet, Mail) else None
     if isinstance(message, VotResp):
         return message.granted and not message.pre
-    event = letter.event if isinstance(letter, Reply) else None
+    event = packet.event if isinstance(packet, Reply) else None
     voted = isinstance(event, WitnessVoted) and event.reason is None and not event.pre
     return voted or isinstance(message, Handover)
 
@@ -347,10 +347,10 @@ def _linked(local: Local, other: int, births: int) -> Local:
 
 def _committed(state: State | None) -> RecordId:
     """The record that an elected node knows a quorum to have saved; the twin of the core's own count."""
-    if state is None or state.reign is None:
+    if state is None or state.leading is None:
         return (0, 0, 0)
     record = state.record
-    count = sum(1 for voter in record.voters if state.reign.saved_by.get(voter) == record.id)
+    count = sum(1 for voter in record.voters if state.leading.saved_by.get(voter) == record.id)
     return record.id if 2 * count > len(record.voters) else (0, 0, 0)
 
 

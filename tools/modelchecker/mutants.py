@@ -15,13 +15,13 @@ from tools.modelchecker.canonical import NOW
 from tools.modelchecker.parts import Seams
 from zelect.core.actors import health, leadership, voters
 from zelect.core.effects import Effects, Saved
-from zelect.core.events import Event, Heard, WitnessVoted
+from zelect.core.events import Event, MessageReceived, WitnessVoted
 from zelect.core.messages import Handover, Pong, Voting, VotResp
 from zelect.core.quorum import Record, Witness
 from zelect.core.settings import Settings
 from zelect.core.state import State
-from zelect.core.step import Turn
-from zelect.core.voters import Change, Health
+from zelect.core.step import Step
+from zelect.core.voters import Change, VoterHealth
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -66,7 +66,7 @@ class _NoPromise(Seams):
 
 class _NoSilence(Seams):
     def after(self, state: State, effects: Effects) -> None:
-        state.silent_until_us = 0
+        state.grace_until_us = 0
 
 
 class _SecondVote(Seams):
@@ -82,18 +82,18 @@ class _SecondVote(Seams):
 
 class _NoMemoryLost(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
-        if state.saved.life != 1:
-            state.saved = replace(state.saved, life=1, amnesia=False)
+        if state.saved.epoch != 1:
+            state.saved = replace(state.saved, epoch=1, lost_state=False)
         return event
 
 
 class _OlderRecords(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
-        message = event.envelope.message if isinstance(event, Heard) else None
-        if isinstance(event, Heard) and isinstance(message, Voting) and message.record.id < state.record.id:
+        message = event.envelope.message if isinstance(event, MessageReceived) else None
+        if isinstance(event, MessageReceived) and isinstance(message, Voting) and message.record.id < state.record.id:
             record = replace(message.record, config_term=state.record.config_term, version=state.record.version)
             lenient = replace(message, record=record)
-            return Heard(replace(event.envelope, message=lenient))
+            return MessageReceived(replace(event.envelope, message=lenient))
         return event
 
 
@@ -105,27 +105,31 @@ class _AnyWitness(Seams):
 class _VotesByMessage(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
         campaign = state.campaign
-        if not (_heard(event, VotResp) and campaign is not None and isinstance(event, Heard)):
+        if not (_heard(event, VotResp) and campaign is not None and isinstance(event, MessageReceived)):
             return event
         sender = event.envelope.sender
         others = [node for node in state.members if node not in campaign.answers]
         if sender in campaign.answers and others:
             known = state.peers[others[0]].incarnation or 1
-            return Heard(replace(event.envelope, sender=others[0], incarnation=known))
+            return MessageReceived(replace(event.envelope, sender=others[0], incarnation=known))
         return event
 
 
 class _LeaseFromReply(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
-        if isinstance(event, Heard) and isinstance(event.envelope.message, Pong) and state.reign is not None:
-            state.reign.sent_us[event.envelope.message.number] = NOW
+        if (
+            isinstance(event, MessageReceived)
+            and isinstance(event.envelope.message, Pong)
+            and state.leading is not None
+        ):
+            state.leading.sent_us[event.envelope.message.number] = NOW
         return event
 
 
 class _OfficeAtOnce(Seams):
     def after(self, state: State, effects: Effects) -> None:
-        if state.reign is not None:
-            state.reign.barrier_us = 0
+        if state.leading is not None:
+            state.leading.barrier_us = 0
 
 
 class _WitnessNamesNobody(Seams):
@@ -135,19 +139,19 @@ class _WitnessNamesNobody(Seams):
 
 class _JobUnprotected(Seams):
     def after(self, state: State, effects: Effects) -> None:
-        if state.owed is not None and state.promise is not None and state.promise.to == state.node:
+        if state.pending_handover is not None and state.promise is not None and state.promise.to == state.node:
             state.promise = None
 
 
 def _handed_over_at_once() -> Callable[[], None]:
-    def at_once(turn: Turn, message: Handover) -> None:
-        turn.broadcast(message)
+    def at_once(step: Step, message: Handover) -> None:
+        step.broadcast(message)
 
     return _swap(health, "hand_over", at_once)
 
 
 def _heard(event: Event, kind: type) -> bool:
-    return isinstance(event, Heard) and isinstance(event.envelope.message, kind)
+    return isinstance(event, MessageReceived) and isinstance(event.envelope.message, kind)
 
 
 def _swap(owner: Any, name: str, new: Any) -> Callable[[], None]:
@@ -162,21 +166,21 @@ def _all(undo: list[Callable[[], None]]) -> None:
 
 
 def _uncommitted() -> Callable[[], None]:
-    undo = [_swap(module, "committed", lambda turn, reign: True) for module in (leadership, voters)]
+    undo = [_swap(module, "committed", lambda step, leading: True) for module in (leadership, voters)]
     return lambda: _all(undo)
 
 
 class _Both(Change):
     """All but the lowest member go at once."""
 
-    def applied(self, record: Record, lives: Any = None, witness: Witness | None = None) -> Record:
+    def applied(self, record: Record, processes: Any = None, witness: Witness | None = None) -> Record:
         for node in record.members[1:]:
             record = replace(record.without_member(node), version=record.version)
         return replace(record, version=record.version + 1)
 
 
 def _two_at_once() -> Callable[[], None]:
-    def hasty(record: Record, health: Health, dynamic: bool) -> Change | None:
+    def hasty(record: Record, health: VoterHealth, dynamic: bool) -> Change | None:
         return _Both(remove=record.members[-1]) if len(record.members) > 1 and health.gone else None
 
     undo = [
@@ -191,7 +195,7 @@ _THREE = {"victims": (3,), "versions": 1, "inside": False}
 
 MUTANTS = {
     "nothing-saved": Mutant("R1", "effects are carried out without the save", _NothingSaved, "votes3", _THREE),
-    "sent-first": Mutant("R1", "letters leave before the save", _SentFirst, "votes3", {**_THREE, "inside": True}),
+    "sent-first": Mutant("R1", "packets leave before the save", _SentFirst, "votes3", {**_THREE, "inside": True}),
     "forgot-and-votes": Mutant(
         "R1", "a node that lost its disk votes", _NoMemoryLost, "votes3", {**_THREE, "losses": 1}
     ),
@@ -203,7 +207,7 @@ MUTANTS = {
         "R5", "the lease counts from the answer", _LeaseFromReply, "static3", {"crashes": 0, "candidates": (2,)}
     ),
     "too-much-drift": Mutant("R5", "clocks drift apart beyond the margin", Seams, "static3", {"crashes": 0, "skew": 2}),
-    "office-at-once": Mutant("R7", "a winner does not wait for earlier promises", _OfficeAtOnce, "lone"),
+    "leadership-at-once": Mutant("R7", "a winner does not wait for earlier promises", _OfficeAtOnce, "lone"),
     "witness-names-nobody": Mutant("R12", "the witness keeps no controller in mind", _WitnessNamesNobody, "lone"),
     "older-records": Mutant(
         "R10",
@@ -219,7 +223,7 @@ MUTANTS = {
         "R10", "several members go at once", Seams, "shrink", {**_ONE, "victims": (), "terms": 2}, _two_at_once
     ),
     "handed-over-at-once": Mutant(
-        "R6", "an office is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
+        "R6", "a leadership is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
     ),
     "job-unprotected": Mutant("R6", "the own promise ends before the job", _JobUnprotected, "guarded3"),
     "any-witness": Mutant(

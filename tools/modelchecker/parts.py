@@ -1,4 +1,4 @@
-"""What a world is made of: letters, locals, bounds, and the seams where a mutant breaks a rule."""
+"""What a world is made of: packets, locals, bounds, and the seams where a mutant breaks a rule."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zelect.core.state import State
 
 __all__ = [
     "Ask",
-    "Bounds",
     "Budget",
-    "Letter",
+    "ConnectionLimits",
     "Local",
     "Mail",
     "Move",
     "Outcome",
+    "Packet",
     "Reply",
     "Seams",
     "Violation",
@@ -61,7 +61,7 @@ class Reply:
     event: Event
 
 
-Letter = Mail | Ask | Reply
+Packet = Mail | Ask | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one thing that happens leads to. `after`: the local; `sends`: letters as a bit mask;
+    """What one thing that happens leads to. `after`: the local; `sends`: packets as a bit mask;
     `elected`: the term won, and the record that the winner held before; `facts`: in the words of
     the protocol; `seen`: names for the properties "sometimes"; `broken`: what must never be;
-    `inside`: (local, letters) where a crash between two effects leaves something else behind."""
+    `inside`: (local, packets) where a crash between two effects leaves something else behind."""
 
     after: int
     sends: int
@@ -98,7 +98,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ConnectionLimits:
     """How far the search goes; see `tools/modelcheck.py --help`."""
 
     terms: int = 2
@@ -144,7 +144,7 @@ class Seams:
 
     def prefixes(self, effects: Effects) -> Iterable[tuple[bool, bool]]:
         """(saved, sent) where a crash in the middle of the effects is neither a crash before nor one
-        after all of them. A part of the letters sent is all of them sent and some lost."""
+        after all of them. A part of the packets sent is all of them sent and some lost."""
         return [(True, False)] if effects.save is not None and (effects.send or effects.witness) else []
 
     def bound(self) -> bool:
@@ -153,7 +153,7 @@ class Seams:
 
 
 class Budget(NamedTuple):
-    """What may still happen: crashes, restarts, forgotten witnesses, lost disks, goodbyes, and
+    """What may still happen: crashes, restarts, forgotten witnesses, lost disks, leave, and
     units that one clock may fall behind."""
 
     crashes: int
@@ -169,17 +169,17 @@ class World(NamedTuple):
 
     at: tuple[int, ...]
     witness: int
-    letters: int
+    packets: int
     budget: Budget
     elected: tuple[int, ...]
     committed: RecordId
 
 
 class Move(NamedTuple):
-    """One thing that happens. `who`: the node (0: the witness, -1: everybody); `letter`: the one
+    """One thing that happens. `who`: the node (0: the witness, -1: everybody); `packet`: the one
     that is heard, by its number (-1: none)."""
 
     who: int
     words: str
     outcome: Outcome | None = None
-    letter: int = -1
+    packet: int = -1

@@ -1,6 +1,6 @@
-"""What the nodes and the witness make of the letters before them, each found once.
+"""What the nodes and the witness make of the packets before them, each found once.
 
-What a node does depends on its local, on the letters to it, and on nothing else of a stage; so
+What a node does depends on its local, on the packets to it, and on nothing else of a stage; so
 there are few answers, and many stages that ask for them.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Reactions", "Step"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node's next local, its letters, and what more there is to it."""
+    """A node's next local, its packets, and what more there is to it."""
 
     after: int
     sends: int
@@ -44,14 +44,14 @@ class Reactions:
         self._processes: dict[int, int] = {}
 
     def view(self, number: int, mask: int, witness: int) -> tuple[int, tuple[Step, ...]]:
-        """What a local makes of the letters: those that it answers without a change, and its steps."""
+        """What a local makes of the packets: those that it answers without a change, and its steps."""
         local = self.universe.cast.locals[number]
-        letters = mask & self.universe.cast.to_mask[local.node]
-        known = self._views.get((number, letters, witness))
+        packets = mask & self.universe.cast.to_mask[local.node]
+        known = self._views.get((number, packets, witness))
         if known is None:
-            heard = self.universe.hears(number, letters) if local.state is not None else ()
+            heard = self.universe.hears(number, packets) if local.state is not None else ()
             known = self._steps(number, witness, (outcome for _, outcome in heard))
-            self._views[number, letters, witness] = known
+            self._views[number, packets, witness] = known
         return known
 
     def _steps(
@@ -126,7 +126,7 @@ class Reactions:
         return known
 
     def tick(self, number: int) -> tuple[int, int] | None:
-        """The local one unit later, after it has looked at the clock if it must, and its letters;
+        """The local one unit later, after it has looked at the clock if it must, and its packets;
         None when that is beyond the bounds."""
         if number not in self._ticks:
             self._ticks[number] = self._tick(number)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from tools.modelchecker.canonical import NOW, Coarse
 from tools.modelchecker.local_state import Cast
-from tools.modelchecker.parts import Bounds, Budget, Local, Mail, Move, Seams, World
+from tools.modelchecker.parts import Budget, ConnectionLimits, Local, Mail, Move, Seams, World
 from tools.modelchecker.search import greedy
 from tools.modelchecker.worlds import Universe
-from zelect.core.machine import founding
+from zelect.core.machine import first_state
 from zelect.core.messages import NodeOnline
 from zelect.core.settings import Settings
 
@@ -19,7 +19,7 @@ __all__ = ["LONG", "SCENARIOS", "Scenario"]
 
 @dataclass(frozen=True)
 class Scenario:
-    """`settled`: "" with every process just started, "office" with node 1 in office, "floor" with
+    """`settled`: "" with every process just started, "leadership" with node 1 active, "floor" with
     nodes 1 and 2 and the witness after node 3 has died, "lone" after node 2 has died too, "return"
     after node 3 has come back instead. `must`: what a search must have seen."""
 
@@ -27,26 +27,26 @@ class Scenario:
     nodes: int
     quorum: str
     settled: str
-    bounds: Bounds
+    bounds: ConnectionLimits
     must: frozenset[str]
     guarded: bool = False
 
     @property
     def alike(self) -> int:
         """How many nodes differ from the others at the start in more than their names."""
-        return {"": 0, "office": 1}.get(self.settled, self.nodes)
+        return {"": 0, "leadership": 1}.get(self.settled, self.nodes)
 
-    def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
+    def begin(self, bounds: ConnectionLimits, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, self.nodes + 1)}
         settings = {
             n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
             for n in addresses
         }
-        good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
+        good = ConnectionLimits(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
         universe = Universe(Cast(settings, good))
         cast = universe.cast
-        down = tuple(cast.number(Local(n, founding(s, 0), 0)) for n, s in settings.items())
+        down = tuple(cast.number(Local(n, first_state(s, 0), 0)) for n, s in settings.items())
         crashes = int(self.settled in ("floor", "lone", "return"))
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
         world = greedy(universe, world, _all_up(cast), lambda move: move.words == "starts")
@@ -72,17 +72,17 @@ class Scenario:
 def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, World]:
     new.floor = world.committed[2] if world.witness else 0
     new.cast.first_version = max(old.cast.locals[number].disk.record.version for number in world.at)
-    new.cast.first_founds = {local.node: local.founds for local in (old.cast.locals[number] for number in world.at)}
+    new.cast.first_resets = {local.node: local.founds for local in (old.cast.locals[number] for number in world.at)}
     at = tuple(new.cast.number(old.cast.locals[number]) for number in world.at)
     bounds = new.cast.bounds
     budget = Budget(bounds.crashes, bounds.restarts, bounds.amnesias, bounds.losses, bounds.leaves, bounds.skew)
-    letters = 0
-    if not any(old.cast.in_office[number] for number in world.at):
-        for number, letter in enumerate(old.cast.letters):
-            greeting = isinstance(letter, Mail) and isinstance(letter.envelope.message, NodeOnline)
-            if world.letters >> number & 1 and (bounds.hello or not greeting):
-                letters |= new.cast.post(letter)
-    return new, world._replace(at=at, witness=new.number(old.servers[world.witness]), budget=budget, letters=letters)
+    packets = 0
+    if not any(old.cast.active[number] for number in world.at):
+        for number, packet in enumerate(old.cast.packets):
+            greeting = isinstance(packet, Mail) and isinstance(packet.envelope.message, NodeOnline)
+            if world.packets >> number & 1 and (bounds.hello or not greeting):
+                packets |= new.cast.post(packet)
+    return new, world._replace(at=at, witness=new.number(old.servers[world.witness]), budget=budget, packets=packets)
 
 
 def _calm(move: Move) -> bool:
@@ -92,9 +92,9 @@ def _calm(move: Move) -> bool:
 def _fresh(cast: Cast, world: World) -> bool:
     """Whether everybody who lives has just promised node 1, whose lease rests on it."""
     states = [state for number in world.at if (state := cast.locals[number].state) is not None]
-    reign = states[0].reign
+    leading = states[0].leading
     promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
-    return promised and reign is not None and reign.renewed_us == NOW
+    return promised and leading is not None and leading.renewed_us == NOW
 
 
 def _all_up(cast: Cast) -> Callable[[World], bool]:
@@ -102,14 +102,14 @@ def _all_up(cast: Cast) -> Callable[[World], bool]:
 
 
 def _office(cast: Cast) -> Callable[[World], bool]:
-    """Node 1 in office with everybody's memory undoubted, and its record known to all."""
+    """Node 1 active with everybody's memory undoubted, and its record known to all."""
 
     def settled(world: World) -> bool:
         states = [state for at in world.at if (state := cast.locals[at].state) is not None]
         records = {state.record for state in states}
         whole = len(records) == 1 and records.pop().members == cast.nodes and world.committed == states[0].record.id
         return (
-            _fresh(cast, world) and cast.in_office[world.at[0]] and whole and not any(state.amnesia for state in states)
+            _fresh(cast, world) and cast.active[world.at[0]] and whole and not any(state.lost_state for state in states)
         )
 
     return settled
@@ -119,7 +119,7 @@ def _floor(cast: Cast) -> Callable[[World], bool]:
     def settled(world: World) -> bool:
         states = [state for at in world.at if (state := cast.locals[at].state) is not None]
         records = {state.record for state in states}
-        if len(records) != 1 or not cast.in_office[world.at[0]]:
+        if len(records) != 1 or not cast.active[world.at[0]]:
             return False
         record = records.pop()
         shrunk = record.members == (1, 2) and record.witness is not None
@@ -129,13 +129,13 @@ def _floor(cast: Cast) -> Callable[[World], bool]:
 
 
 def _lone(cast: Cast) -> Callable[[World], bool]:
-    """Node 1 in office on the witness's word."""
+    """Node 1 active on the witness's word."""
 
     def settled(world: World) -> bool:
         state = cast.locals[world.at[0]].state
         assert state is not None
-        alone = state.peers[2].dead and cast.in_office[world.at[0]]
-        return alone and state.reign is not None and state.reign.renewed_us == NOW
+        alone = state.peers[2].dead and cast.active[world.at[0]]
+        return alone and state.leading is not None and state.leading.renewed_us == NOW
 
     return settled
 
@@ -146,60 +146,60 @@ def _returned(cast: Cast) -> Callable[[World], bool]:
     def settled(world: World) -> bool:
         state = cast.locals[world.at[0]].state
         assert state is not None
-        return _fresh(cast, world) and state.reign is not None and state.reign.steady_us.get(3, NOW) == NOW - 2
+        return _fresh(cast, world) and state.leading is not None and state.leading.steady_us.get(3, NOW) == NOW - 2
 
     return settled
 
 
-_VOTES = frozenset({"elected", "in office"})
+_VOTES = frozenset({"elected", "active"})
 
-_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
+_ALL = ConnectionLimits(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
 """Anybody may campaign and die, also between two effects."""
 
-_FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
+_FEW = ConnectionLimits(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
 
 SCENARIOS = {
     "static3": Scenario(
-        "three nodes, the roster votes, node 1 in office", 3, "static", "office", _FEW, _VOTES | {"handover done"}
+        "three nodes, the members votes, node 1 active", 3, "static", "leadership", _FEW, _VOTES | {"handover done"}
     ),
     "guarded3": Scenario(
-        "three nodes, the roster votes, node 1 in office with a job in it that takes a while to end",
+        "three nodes, the members votes, node 1 active with a job in it that takes a while to end",
         3,
         "static",
-        "office",
+        "leadership",
         replace(_FEW, crashes=0, versions=1, leaves=1),
         _VOTES | {"handover done"},
         guarded=True,
     ),
     "votes3": Scenario(
-        "three nodes, the roster votes, all just started; heartbeats are lost",
+        "three nodes, the members votes, all just started; heartbeats are lost",
         3,
         "static",
         "",
-        Bounds(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
+        ConnectionLimits(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
         frozenset({"elected"}),
     ),
     "shrink": Scenario(
-        "three nodes and the witness, node 1 in office",
+        "three nodes and the witness, node 1 active",
         3,
         "dynamic",
-        "office",
+        "leadership",
         replace(_FEW, terms=1, amnesias=1, victims=(3,)),
         frozenset({"shrunk to the floor"}),
     ),
     "floor": Scenario(
-        "two nodes and the witness, node 3 just died, node 1 in office",
+        "two nodes and the witness, node 3 just died, node 1 active",
         3,
         "dynamic",
         "floor",
         replace(_FEW, amnesias=1, candidates=()),
         _VOTES | {"elected with the witness"},
     ),
-    "office": Scenario(
-        "three nodes and the witness to be, node 1 in office: anybody may die and campaign (long)",
+    "leadership": Scenario(
+        "three nodes and the witness to be, node 1 active: anybody may die and campaign (long)",
         3,
         "dynamic",
-        "office",
+        "leadership",
         _ALL,
         _VOTES | {"shrunk to the floor", "elected with the witness"},
     ),
@@ -212,7 +212,7 @@ SCENARIOS = {
         _VOTES,
     ),
     "lone": Scenario(
-        "node 1 in office with the witness alone, nodes 2 and 3 dead",
+        "node 1 active with the witness alone, nodes 2 and 3 dead",
         3,
         "dynamic",
         "lone",
@@ -220,7 +220,7 @@ SCENARIOS = {
         _VOTES | {"elected with the witness"},
     ),
     "grow": Scenario(
-        "two nodes and the witness, node 1 in office, node 3 is back and about to be a member",
+        "two nodes and the witness, node 1 active, node 3 is back and about to be a member",
         3,
         "dynamic",
         "return",
@@ -228,14 +228,14 @@ SCENARIOS = {
         frozenset({"grown again"}),
     ),
     "votes5": Scenario(
-        "five nodes, the roster votes, all just started; no time passes",
+        "five nodes, the members votes, all just started; no time passes",
         5,
         "static",
         "",
-        Bounds(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
+        ConnectionLimits(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
         frozenset({"elected"}),
     ),
 }
 
-LONG = frozenset({"office", "cold"})
+LONG = frozenset({"leadership", "cold"})
 """What is searched only by its name: it takes an hour, or does not end."""

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tools.modelchecker.letters import describe
+from tools.modelchecker.packets import describe
 from tools.modelchecker.parts import Move, Violation, World
 from tools.modelchecker.worlds import Universe
 
@@ -32,10 +32,10 @@ class Found:
 
 
 def key_of(world: World) -> int:
-    """64 bits for a world. The letters' mask goes through the hash of bytes, because Python's hash
+    """64 bits for a world. The packets' mask goes through the hash of bytes, because Python's hash
     of a large integer is a remainder in which far bits fall together."""
-    letters = world.letters
-    packed = letters.to_bytes((letters.bit_length() + 7) // 8, "little")
+    packets = world.packets
+    packed = packets.to_bytes((packets.bit_length() + 7) // 8, "little")
     return hash((world.at, world.witness, packed, world.budget, world.elected, world.committed))
 
 
@@ -128,14 +128,14 @@ def _trace(universe: Universe, start: World, path: list[int]) -> list[str]:
 
 def told(universe: Universe, move: Move) -> str:
     """One line for one move."""
-    heard = "" if move.letter < 0 else f" {describe(universe.cast.letters[move.letter])}"
+    heard = "" if move.packet < 0 else f" {describe(universe.cast.packets[move.packet])}"
     who = {-1: "", 0: "witness "}.get(move.who, f"node {move.who} ")
     facts = f"  ->  {move.outcome.facts}" if move.outcome is not None and move.outcome.facts else ""
     return f"{who}{move.words}{heard}{facts}"
 
 
 def greedy(universe: Universe, world: World, wanted: Callable[[World], bool], allowed: Callable[[Move], bool]) -> World:
-    """A good run without misfortune: letters arrive at once, time passes when nothing else happens.
+    """A good run without misfortune: packets arrive at once, time passes when nothing else happens.
     The worlds of a search may begin there. Raises `LookupError` when it never becomes what is `wanted`."""
     for _ in range(2_000):
         best, idle = None, True

@@ -1,13 +1,13 @@
-"""Breadth first through *stages*: worlds that differ in nothing but their letters are taken as one.
+"""Breadth first through *stages*: worlds that differ in nothing but their packets are taken as one.
 
-A stage is a world without its letters, except those that tell of what is done once in a term: a
-vote given, an office handed over. It holds every letter that
-is on its way in any of its worlds. A letter may always be lost, so more of them allow more and
+A stage is a world without its packets, except those that tell of what is done once in a term: a
+vote given, a leadership handed over. It holds every packet that
+is on its way in any of its worlds. A packet may always be lost, so more of them allow more and
 forbid nothing: whatever a world may do its stage does too, and what never happens on any stage
-happens in no world. The other way round is not so, because letters of two histories may meet on a
+happens in no world. The other way round is not so, because packets of two histories may meet on a
 stage. So what a stage shows counts only after a true history of it was found: `histories`.
 
-What only adds letters (a question answered again, a pre-vote, a refusal) is done at once. A dead
+What only adds packets (a question answered again, a pre-vote, a refusal) is done at once. A dead
 process that may not start again is dead, whatever stands on its disk. Where nodes are alike, a
 history differs in nothing but names from the one in which they first campaign in the order of their
 ids; only that one is followed.
@@ -51,7 +51,7 @@ class Rest:
 @dataclass
 class Stages:
     """A search in the making. `alike`: nodes after this many are alike at the start. Of a stage,
-    `masks` holds the letters, `dead` those that can do nothing there, `parents` from where it was
+    `masks` holds the packets, `dead` those that can do nothing there, `parents` from where it was
     first reached; `queued` whether it waits to be looked at (again)."""
 
     universe: Universe
@@ -97,7 +97,7 @@ class Stages:
 
     def stage(self, world: World, campaigned: int) -> int:
         """The stage of a world, with its deeds."""
-        deeds = world.letters & self.universe.cast.deeds & ~self.dead_in(world)
+        deeds = world.packets & self.universe.cast.deeds & ~self.dead_in(world)
         return self.key(world, campaigned) | self._deeds(deeds) << self.deeds_shift
 
     def without_deeds(self, key: int) -> int:
@@ -105,16 +105,16 @@ class Stages:
         return key ^ (key >> self.deeds_shift & _FEW) << self.deeds_shift
 
     def dead_in(self, world: World) -> int:
-        """The letters that can do nothing any more in a world."""
+        """The packets that can do nothing any more in a world."""
         return self._dead(self._at(self.key(world, self.alike)), world.witness)
 
     def shape(self, key: int) -> tuple[object, ...]:
         """What there is to see of a stage if nobody had a name."""
         cast = self.universe.cast
-        locals_ = [(cast.locals[number], cast.in_office[number]) for number in self._at(key)]
+        locals_ = [(cast.locals[number], cast.active[number]) for number in self._at(key)]
         seen = [
-            (local.disk.term, local.disk.record.id, in_office, local.state and local.state.stand.value)
-            for local, in_office in locals_
+            (local.disk.term, local.disk.record.id, active, local.state and local.state.role.value)
+            for local, active in locals_
         ]
         rest = self.rests[key >> self.rest_shift]
         return (*sorted(seen, key=str), rest.budget, sum(node > 0 for node in rest.elected), rest.committed)
@@ -126,10 +126,10 @@ class Stages:
         place = self.nodes.index(move.who)
         return None if place > campaigned else max(campaigned, place + 1)
 
-    def _world(self, key: int, letters: int) -> World:
+    def _world(self, key: int, packets: int) -> World:
         rest = self.rests[key >> self.rest_shift]
         witness = key >> self.witness_shift & _FEW
-        return World(self._at(key), witness, letters, rest.budget, rest.elected, rest.committed)
+        return World(self._at(key), witness, packets, rest.budget, rest.elected, rest.committed)
 
     def _at(self, key: int) -> tuple[int, ...]:
         return tuple(key >> shift & _AT for shift in self.shifts)
@@ -161,7 +161,7 @@ class Stages:
         found, began = self.found, time.monotonic()
         told = began
         try:
-            self._visit(self.key(start, self.alike), start.letters)
+            self._visit(self.key(start, self.alike), start.packets)
             while self._following and found.depth < depth:
                 level, self._following = self._following, []
                 for offset, index in enumerate(level):
@@ -182,9 +182,9 @@ class Stages:
         found.worlds, found.seconds = len(self.keys), time.monotonic() - began
         return found
 
-    def _visit(self, key: int, letters: int) -> None:
-        """Come to a stage, named without its deeds, with these letters."""
-        deeds = letters & self.universe.cast.deeds
+    def _visit(self, key: int, packets: int) -> None:
+        """Come to a stage, named without its deeds, with these packets."""
+        deeds = packets & self.universe.cast.deeds
         named = key | self._deeds(deeds) << self.deeds_shift
         index = self.index.get(named)
         if index is None:
@@ -192,18 +192,18 @@ class Stages:
             self.universe.judge(at)
             dead = self._dead(at, witness)
             if deeds & dead:
-                self._visit(key, letters & ~dead)
+                self._visit(key, packets & ~dead)
                 self.index[named] = self.index[key | self._deeds(deeds & ~dead) << self.deeds_shift]
                 return
             self.index[named] = len(self.keys)
             self._following.append(len(self.keys))
             self.keys.append(named)
-            self.masks.append(letters & ~dead)
+            self.masks.append(packets & ~dead)
             self.dead.append(dead)
             self.parents.append(self.now)
             self.queued.append(1)
-        elif letters & ~self.masks[index] & ~self.dead[index]:
-            self.masks[index] |= letters & ~self.dead[index]
+        elif packets & ~self.masks[index] & ~self.dead[index]:
+            self.masks[index] |= packets & ~self.dead[index]
             if not self.queued[index]:
                 self.queued[index] = 1
                 self._following.append(index)
@@ -246,10 +246,10 @@ class Stages:
 
     def _come_to(self, moves: Iterator[tuple[Move, World]], campaigned: int) -> None:
         for _, after in moves:
-            self._visit(self.key(after, campaigned), after.letters)
+            self._visit(self.key(after, campaigned), after.packets)
 
     def _close(self, index: int, at: tuple[int, ...], witness: int) -> int:
-        """The stage's letters, with all that are sent in answer to them by who does not change."""
+        """The stage's packets, with all that are sent in answer to them by who does not change."""
         mask, dead = self.masks[index], self._dead(at, witness)
         mask &= ~dead
         while True:
@@ -307,14 +307,14 @@ class Stages:
         self._visit(key + ((after - number) << self.shifts[place]), mask)
 
     def _pass(self, key: int, mask: int, at: tuple[int, ...]) -> None:
-        letters = self.universe.age_letters(mask)
+        packets = self.universe.age_packets(mask)
         for number, shift in zip(at, self.shifts, strict=True):
             ticked = self.reactions.tick(number)
             if ticked is None:
                 return  # beyond the bounds
             key += (ticked[0] - number) << shift
-            letters |= ticked[1]
-        self._visit(key, letters)
+            packets |= ticked[1]
+        self._visit(key, packets)
 
     def _show(self, name: str) -> None:
         self.universe.seen.add(name)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tools.modelchecker.parts import Ask
-from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
-from zelect.core.events import Event, WitnessAnswered, WitnessFounded, WitnessVoted
+from zelect.core.effects import WitnessCreate, WitnessPing, WitnessVote
+from zelect.core.events import Event, WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 
@@ -26,7 +26,7 @@ class Memory:
     voted: tuple[int, int]
     acked: tuple[int, int, int]
     record_id: RecordId
-    founded: tuple[int, int]
+    new_witness: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def answer(server: Server, ask: Ask, bound: bool = True, once: bool = False) -> 
     """Run the script for `ask`. Without `bound` nobody's identity is checked (a mutant). With `once`
     no founding is carried out a second time after what it began was lost."""
     intent = ask.intent
-    if isinstance(intent, WitnessFound):
+    if isinstance(intent, WitnessCreate):
         present = server.memory is not None and server.memory.key == intent.key
         if once and intent.key in server.begun and not present:
             return server, None
@@ -74,34 +74,34 @@ def answer(server: Server, ask: Ask, bound: bool = True, once: bool = False) -> 
     return _ping(server, ask, intent, bound)
 
 
-def _found(server: Server, ask: Ask, intent: WitnessFound) -> tuple[Server, Event | None]:
+def _found(server: Server, ask: Ask, intent: WitnessCreate) -> tuple[Server, Event | None]:
     memory = server.memory
     valid = memory is not None and memory.run == server.run
     if memory is not None and not valid and memory.key == intent.key:
         return server, None
-    founded = WitnessFounded(Witness(intent.key, f"r{server.run}", "p"))
+    new_witness = WitnessCreated(Witness(intent.key, f"r{server.run}", "p"))
     if memory is not None and valid:
         if memory.key == intent.key:
-            return server, founded
-        newer = memory.term > intent.term or (memory.founded[0] == intent.term and memory.founded[1] > ask.turn)
+            return server, new_witness
+        newer = memory.term > intent.term or (memory.new_witness[0] == intent.term and memory.new_witness[1] > ask.turn)
         if memory.record_id[0] > intent.record_id[0] or (memory.record_id[0] == intent.record_id[0] and newer):
             return server, None
     who = (ask.node, ask.incarnation)
     begun = Memory(
         intent.key, server.run, intent.term, who, (*who, intent.term), intent.record_id, (intent.term, ask.turn)
     )
-    return replace(server, memory=begun, begun=server.begun | {intent.key}), founded
+    return replace(server, memory=begun, begun=server.begun | {intent.key}), new_witness
 
 
 def _refusal(
     server: Server, identity: Witness, term: int, least: int, record_id: RecordId, bound: bool
 ) -> Refusal | None:
     if not same(server, identity, bound):
-        return Refusal.STRANGER
+        return Refusal.UNRECOGNIZED
     assert server.memory is not None
     if term < least:
         return Refusal.OLD_TERM
-    return Refusal.STALE_ELECTORATE if record_id < server.memory.record_id else None
+    return Refusal.STALE_VOTERS if record_id < server.memory.record_id else None
 
 
 def _vote(server: Server, ask: Ask, intent: WitnessVote, bound: bool) -> tuple[Server, Event]:
@@ -110,8 +110,8 @@ def _vote(server: Server, ask: Ask, intent: WitnessVote, bound: bool) -> tuple[S
     reason = _refusal(server, intent.identity, sought, term + intent.pre, intent.record_id, bound)
     if reason is None and memory is not None and sought == term and memory.voted != who and (bound or memory.voted[0]):
         reason = Refusal.VOTED
-    if reason is Refusal.STRANGER or memory is None:
-        return server, WitnessVoted(intent.pre, intent.round, Refusal.STRANGER, 0)
+    if reason is Refusal.UNRECOGNIZED or memory is None:
+        return server, WitnessVoted(intent.pre, intent.round, Refusal.UNRECOGNIZED, 0)
     if reason is None and not intent.pre:
         memory = replace(memory, term=sought, voted=who)
     return replace(server, memory=memory), WitnessVoted(intent.pre, intent.round, reason, memory.term, *memory.acked)
@@ -128,6 +128,6 @@ def _ping(server: Server, ask: Ask, intent: WitnessPing, bound: bool) -> tuple[S
             voted = who if memory.term < intent.term else memory.voted
             acked = (*who, intent.term)
             memory = replace(memory, term=intent.term, voted=voted, acked=acked, record_id=intent.record_id)
-    told = 0 if reason is Refusal.STRANGER or memory is None else memory.term
+    told = 0 if reason is Refusal.UNRECOGNIZED or memory is None else memory.term
     event = WitnessAnswered(intent.number, intent.term, intent.record_id, reason, told)
     return replace(server, memory=memory), event

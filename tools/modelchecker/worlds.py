@@ -1,8 +1,8 @@
 """A world, what may happen in it, and what must hold in it.
 
-A world is (locals, witness, letters, budget, elected, committed): one number per node, the number
-of the witness's state, a bit mask of every letter on its way, what misfortune is still allowed, who
-was elected in which term, and the newest record known to be committed. A letter that arrives stays
+A world is (locals, witness, packets, budget, elected, committed): one number per node, the number
+of the witness's state, a bit mask of every packet on its way, what misfortune is still allowed, who
+was elected in which term, and the newest record known to be committed. A packet that arrives stays
 on its way: it may arrive again, at any time, or never.
 """
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tools.modelchecker.letters import Sweeper
 from tools.modelchecker.local_state import Cast
+from tools.modelchecker.packets import Sweeper
 from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
 from tools.modelchecker.witness_model import Server, flushed, restarted, same
 from tools.modelchecker.witness_model import answer as script
-from zelect.core.events import HealthChanged, Vacated, WitnessSeen
+from zelect.core.events import HealthChanged, JobEnded, WitnessSeen
 from zelect.core.quorum import WITNESS, RecordId
 
 __all__ = ["Universe"]
@@ -68,17 +68,17 @@ class Universe:
         return known
 
     def _hears(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
-        for bit, outcome in self.hears(at, world.letters & self.cast.to_mask[node]):
-            if outcome.after != at or outcome.sends & ~world.letters:
+        for bit, outcome in self.hears(at, world.packets & self.cast.to_mask[node]):
+            if outcome.after != at or outcome.sends & ~world.packets:
                 yield from self._apply(world, index, node, "hears", outcome, bit)
 
-    def hears(self, at: int, letters: int) -> Iterator[tuple[int, Outcome]]:
-        """What comes of each of the letters, for those of which something comes."""
+    def hears(self, at: int, packets: int) -> Iterator[tuple[int, Outcome]]:
+        """What comes of each of the packets, for those of which something comes."""
         while len(self._heard) <= at:
             self._heard.append({})
             self._idle.append(0)
         heard = self._heard[at]
-        rest = letters & ~self._idle[at]
+        rest = packets & ~self._idle[at]
         while rest:
             low = rest & -rest
             rest ^= low
@@ -108,10 +108,10 @@ class Universe:
             yield from self._apply(world, index, node, words, outcome)
 
     def vacates(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
-        """The job ends in the office that a guarded node has left."""
+        """The job ends in leadership that a guarded node has left."""
         state = self.cast.locals[at].state
-        if state is not None and state.owed is not None:
-            outcome = self._cache(("vacate", at), lambda: self.cast.see(at, Vacated()))
+        if state is not None and state.pending_handover is not None:
+            outcome = self._cache(("end_job", at), lambda: self.cast.see(at, JobEnded()))
             yield from self._apply(world, index, node, "ends its job", outcome)
 
     def leaves(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
@@ -122,10 +122,10 @@ class Universe:
             spent = budget._replace(leaves=budget.leaves - 1)
             outcome = self._cache(("leave", at), lambda: cast.leave(at))
             yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
-        if budget.leaves and cast.settings[node].guarded and state is not None and state.reign and state.healthy:
+        if budget.leaves and cast.settings[node].guarded and state is not None and state.leading and state.healthy:
             spent = budget._replace(leaves=budget.leaves - 1)
-            outcome = self._cache(("unwell", at), lambda: cast.see(at, HealthChanged(False)))
-            yield from self._apply(world._replace(budget=spent), index, node, "is unwell", outcome)
+            outcome = self._cache(("unhealthy", at), lambda: cast.see(at, HealthChanged(False)))
+            yield from self._apply(world._replace(budget=spent), index, node, "is unhealthy", outcome)
 
     def finds(self, at: int, processes: tuple[int, ...], witness: int) -> Iterator[tuple[str, Outcome | None]]:
         """The deaths that a node may prove while these processes run, and the witness in the record
@@ -144,7 +144,7 @@ class Universe:
         if state.witness_same and not same(self.servers[witness], identity, cast.seams.bound()):
             event = WitnessSeen(identity, ready=True, same=False)
             outcome = self._cache(("see", at, False), lambda: cast.see(at, event))
-            yield "finds the witness to be a stranger", outcome
+            yield "finds the witness to be an unknown client", outcome
 
     def sight(self, at: int, sends: int, witness: int) -> tuple[int, int]:
         """A node that has not seen the witness as it is looks at once."""
@@ -184,7 +184,7 @@ class Universe:
 
     def _meet(self, world: World, node: int, births: int) -> tuple[World, bool]:
         """All that run connect to the process that starts; True when that is beyond the bounds."""
-        at, letters = list(world.at), world.letters
+        at, packets = list(world.at), world.packets
         for index, number in enumerate(world.at):
             local = self.cast.locals[number]
             if local.node == node or local.state is None or local.state.leaving:
@@ -193,8 +193,8 @@ class Universe:
             if outcome is None:
                 return world, True
             self.check_step(outcome)
-            at[index], letters = outcome.after, letters | outcome.sends
-        return world._replace(at=tuple(at), letters=letters), False
+            at[index], packets = outcome.after, packets | outcome.sends
+        return world._replace(at=tuple(at), packets=packets), False
 
     def _cache(self, key: tuple[object, ...], make: object) -> Outcome | None:
         if key not in self._cached:
@@ -207,16 +207,16 @@ class Universe:
     # -- the witness and time -------------------------------------------------------------------------
 
     def _witness(self, world: World) -> Iterator[tuple[Move, World]]:
-        rest = world.letters & self.cast.to_mask[WITNESS]
+        rest = world.packets & self.cast.to_mask[WITNESS]
         while rest:
             low = rest & -rest
             rest ^= low
             after, reply = self.answer(world.witness, low.bit_length() - 1)
-            if after == world.witness and not reply & ~world.letters:
+            if after == world.witness and not reply & ~world.packets:
                 continue
             yield (
                 Move(0, "hears", None, low.bit_length() - 1),
-                self._tidy(world._replace(witness=after, letters=world.letters | reply)),
+                self._tidy(world._replace(witness=after, packets=world.packets | reply)),
             )
         yield from self.forgets(world)
 
@@ -235,7 +235,7 @@ class Universe:
     def answer(self, witness: int, bit: int) -> tuple[int, int]:
         known = self._answers.get((witness, bit))
         if known is None:
-            ask = self.cast.letters[bit]
+            ask = self.cast.packets[bit]
             assert isinstance(ask, Ask)
             server, event = script(self.servers[witness], ask, self.cast.seams.bound(), not self.cast.bounds.refound)
             reply = 0 if event is None else self.cast.post(Reply(ask.node, ask.incarnation, event))
@@ -273,8 +273,8 @@ class Universe:
     def _pass(self, world: World, slow: int, words: str) -> Iterator[tuple[Move, World]]:
         cast = self.cast
         at = tuple(number if i == slow else self.age(number) for i, number in enumerate(world.at))
-        letters = self.age_letters(world.letters)
-        aged = world._replace(at=at, letters=letters)
+        packets = self.age_packets(world.packets)
+        aged = world._replace(at=at, packets=packets)
         facts, ticked = [], aged
         for index, number in enumerate(at):
             if cast.bounds.late or index == slow or not cast.overdue(number):
@@ -287,7 +287,7 @@ class Universe:
             if outcome.facts:
                 facts.append(f"node {cast.nodes[index]}: {outcome.facts}")
             changed = (*ticked.at[:index], outcome.after, *ticked.at[index + 1 :])
-            ticked = ticked._replace(at=changed, letters=ticked.letters | outcome.sends)
+            ticked = ticked._replace(at=changed, packets=ticked.packets | outcome.sends)
         if ticked != world:
             note = Outcome(0, 0, None, "; ".join(facts), frozenset(), "", ())
             self.judge(ticked.at)
@@ -302,25 +302,25 @@ class Universe:
             known = self._later[at] = (self.cast.later(at),)
         return known[0]
 
-    def age_letters(self, letters: int) -> int:
-        known = self._aged.get(letters)
+    def age_packets(self, packets: int) -> int:
+        known = self._aged.get(packets)
         if known is None:
-            known, rest = 0, letters
+            known, rest = 0, packets
             while rest:
                 low = rest & -rest
                 rest ^= low
                 known |= self.cast.aged(low.bit_length() - 1)
-            self._aged[letters] = known
+            self._aged[packets] = known
         return known
 
     # -- consequences ---------------------------------------------------------------------------------
 
     def _apply(
-        self, world: World, index: int, node: int, words: str, outcome: Outcome | None, letter: int = -1
+        self, world: World, index: int, node: int, words: str, outcome: Outcome | None, packet: int = -1
     ) -> Iterator[tuple[Move, World]]:
         if outcome is None:
             return
-        move = Move(node, words, outcome, letter)
+        move = Move(node, words, outcome, packet)
         if self.heed is not None:
             self.heed(move)
         self.check_step(outcome)
@@ -328,7 +328,7 @@ class Universe:
         if outcome.inside and world.budget.crashes and (not victims or node in victims):
             spent = world.budget._replace(crashes=world.budget.crashes - 1)
             for after, sends in outcome.inside:
-                halted = Move(node, f"crashes before all is done as it {words}", None, letter)
+                halted = Move(node, f"crashes before all is done as it {words}", None, packet)
                 yield self._go(world, index, halted, after, sends, spent)
         elected = world.elected
         if outcome.elected is not None:
@@ -345,17 +345,17 @@ class Universe:
         if self.cast.committed[after] > committed:
             committed = self.cast.committed[after]
             self.seen.update(self.kinds_of_record(self.cast.locals[after]))
-        changed = World(at, world.witness, world.letters | sends, budget, world.elected, committed)
+        changed = World(at, world.witness, world.packets | sends, budget, world.elected, committed)
         self.judge(at)
         return move, self._tidy(changed)
 
     def kinds_of_record(self, local: Local) -> Iterator[str]:
         """What there is to say of the record that this elected node knows to be committed."""
         assert local.state is not None
-        record, roster = local.state.record, self.cast.nodes
+        record, members = local.state.record, self.cast.nodes
         if len(record.members) == 2 and record.witness is not None:
             yield "shrunk to the floor"
-        if record.members == roster and record.witness is None and record.version > self.floor > 0:
+        if record.members == members and record.witness is None and record.version > self.floor > 0:
             yield "grown again"
 
     def check_step(self, outcome: Outcome) -> None:
@@ -374,15 +374,15 @@ class Universe:
         return (*elected[: term - 1], node, *elected[term:])
 
     def judge(self, at: tuple[int, ...]) -> None:
-        """Raises `Violation` when two are in office."""
-        in_office = self.cast.in_office
-        holders = [node for node, number in zip(self.cast.nodes, at, strict=True) if in_office[number]]
+        """Raises `Violation` when two are active."""
+        active = self.cast.active
+        holders = [node for node, number in zip(self.cast.nodes, at, strict=True) if active[number]]
         if len(holders) > 1:
-            raise Violation(f"S2: nodes {holders} are in office at the same time")
+            raise Violation(f"S2: nodes {holders} are active at the same time")
 
     def _tidy(self, world: World) -> World:
-        letters = self.sweeper.sweep(world.at, world.witness, world.letters)
-        return world if letters == world.letters else world._replace(letters=letters)
+        packets = self.sweeper.sweep(world.at, world.witness, world.packets)
+        return world if packets == world.packets else world._replace(packets=packets)
 
 
 def process(local: Local) -> int:

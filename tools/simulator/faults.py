@@ -14,8 +14,8 @@ from functools import partial
 
 from tools.simulator.simulated_world import SimWorld
 from tools.simulator.small_world import MS
-from zelect.core.events import Evidence, HealthChanged, Heard, Proven
-from zelect.core.messages import Envelope, Steer, Steering
+from zelect.core.events import DeathProven, Evidence, HealthChanged, MessageReceived
+from zelect.core.messages import AdminAction, AdminCommand, Envelope
 from zelect.core.timing import Proof
 
 __all__ = ["FAULTS", "Fault", "apply", "heal_all", "make_plan"]
@@ -23,17 +23,17 @@ __all__ = ["FAULTS", "Fault", "apply", "heal_all", "make_plan"]
 _WHEN = (
     "vote_granted",
     "elected",
-    "office_entered",
-    "electorate_changed",
+    "became_active",
+    "voters_changed",
     "controller_followed",
-    "office_left",
+    "stopped_being_active",
     "campaign_began",
     "peer_died",
-    "witness_founded",
+    "witness_created",
     "witness_answered",
-    "voice_given",
-    "voice_lost",
-    "office_handed_over",
+    "voting_right_granted",
+    "voting_right_lost",
+    "leadership_handed_over",
 )
 
 
@@ -59,12 +59,12 @@ def _span_us(fault: Fault, least_ms: float, most_ms: float) -> int:
 
 def _target(world: SimWorld, fault: Fault, struck: int) -> int:
     """A living process: the one that the event happened to, the controller, or any."""
-    if struck in world.lives:
+    if struck in world.processes:
         return struck
     controller = world.controller()
     if fault.pick % 3 == 0 and controller is not None:
         return controller
-    alive = sorted(world.lives)
+    alive = sorted(world.processes)
     return alive[fault.pick // 3 % len(alive)] if alive else 0
 
 
@@ -75,12 +75,12 @@ def _kill(world: SimWorld, fault: Fault, n: int) -> None:
 
 
 def _start(world: SimWorld, n: int, forget: bool) -> None:
-    if n not in world.lives:
+    if n not in world.processes:
         world.start(n, forget=forget)
 
 
 def _start_one(world: SimWorld, fault: Fault, n: int) -> None:
-    down = [m for m in world.settings if m not in world.lives]
+    down = [m for m in world.settings if m not in world.processes]
     for m in down if fault.pick % 4 == 0 else down[: 1 + fault.pick % 2]:
         world.start(m)
 
@@ -97,44 +97,46 @@ def _crash(world: SimWorld, fault: Fault, n: int) -> None:
 
 
 def _storm(world: SimWorld, fault: Fault, n: int) -> None:
-    for m in sorted(world.lives):
+    for m in sorted(world.processes):
         world.kill(m)
         world.later(int(fault.size * 300 * MS * (m % 3)) + MS, partial(_start, world, m, False))
 
 
 def _leave(world: SimWorld, fault: Fault, n: int) -> None:
-    if world.lives[n].frozen is None:
+    if world.processes[n].frozen is None:
         world.leave(n, _span_us(fault, 1, 200))
         if fault.pick % 2:
             world.later(_span_us(fault, 300, 3000), partial(_start, world, n, False))
 
 
 def _unwell(world: SimWorld, fault: Fault, n: int) -> None:
-    life = world.lives[n]
+    process = world.processes[n]
     world.feed(n, HealthChanged(False))
     well = HealthChanged(True)
     if fault.pick % 3:
-        world.later(_span_us(fault, 50, 4000), lambda: world.feed(n, well) if world.lives.get(n) is life else None)
+        world.later(
+            _span_us(fault, 50, 4000), lambda: world.feed(n, well) if world.processes.get(n) is process else None
+        )
 
 
-def _steer(world: SimWorld, fault: Fault, n: int) -> None:
+def _admin(world: SimWorld, fault: Fault, n: int) -> None:
     """An operator asks for something, of the right node or another."""
-    what = list(Steering)[fault.pick % 4]
-    to = _other(world, fault, n) if what is Steering.TRANSFER and fault.pick // 4 % 2 else 0
-    for_ms = _span_us(fault, 50, 2000) // MS if what in (Steering.STEPDOWN, Steering.PAUSE) else 0
-    _tell(world, n, Steer(what, to, for_ms, "", "fault"))
+    what = list(AdminAction)[fault.pick % 4]
+    to = _other(world, fault, n) if what is AdminAction.TRANSFER and fault.pick // 4 % 2 else 0
+    for_ms = _span_us(fault, 50, 2000) // MS if what in (AdminAction.STEPDOWN, AdminAction.PAUSE) else 0
+    _tell(world, n, AdminCommand(what, to, for_ms, "", "fault"))
 
 
-def _tell(world: SimWorld, n: int, order: Steer) -> None:
-    world.feed(n, Heard(Envelope("demo", 0, 0, 0, 0, order)))
+def _tell(world: SimWorld, n: int, order: AdminCommand) -> None:
+    world.feed(n, MessageReceived(Envelope("demo", 0, 0, 0, 0, order)))
 
 
 def _freeze(world: SimWorld, fault: Fault, n: int) -> None:
-    life = world.lives[n]
-    if life.frozen is None:
+    process = world.processes[n]
+    if process.frozen is None:
         world.remark(n, "process_frozen")
-        life.frozen = []
-        world.later(_span_us(fault, 1, 4000), lambda: world.thaw(n) if world.lives.get(n) is life else None)
+        process.frozen = []
+        world.later(_span_us(fault, 1, 4000), lambda: world.thaw(n) if world.processes.get(n) is process else None)
 
 
 def _cut(world: SimWorld, pairs: Collection[tuple[int, int]], fault: Fault) -> None:
@@ -210,7 +212,7 @@ def _unlink(world: SimWorld, fault: Fault, n: int) -> None:
     if fault.pick % 3:
         world.unlink(n, _other(world, fault, n))
     else:
-        for m in sorted(world.lives):
+        for m in sorted(world.processes):
             if m != n:
                 world.unlink(n, m)
 
@@ -240,12 +242,12 @@ def _lie(world: SimWorld, fault: Fault, n: int) -> None:
     """The network refuses a connection to a living node, which is no proof while one stands, nor
     at all where refusals are not believed."""
     peer = _other(world, fault, n)
-    life, other = world.lives[n], world.lives.get(peer)
+    process, other = world.processes[n], world.processes.get(peer)
     if other is None:
         return
     believed = world.settings[n].timing.proof is Proof.REFUSED
-    if life.machine.state.peers[peer].linked or not believed:
-        world.feed(n, Proven(peer, other.incarnation, Evidence.REFUSED))
+    if process.machine.state.peers[peer].linked or not believed:
+        world.feed(n, DeathProven(peer, other.incarnation, Evidence.REFUSED))
 
 
 def _witness(world: SimWorld, fault: Fault, n: int) -> None:
@@ -286,14 +288,14 @@ def _alone(world: SimWorld, fault: Fault, n: int) -> None:
     _cut(world, {p for m in world.settings if m != n for p in _both(n, m)}, fault)
 
 
-def _board(world: SimWorld, fault: Fault, n: int) -> None:
+def _registry(world: SimWorld, fault: Fault, n: int) -> None:
     if fault.pick % 3 == 0:
-        world.board = (0, 0)
-        world.properties.board_flushed()
+        world.registry = (0, 0)
+        world.properties.registry_flushed()
     elif fault.pick % 3 == 1:
-        world.board_up = not world.board_up
+        world.registry_up = not world.registry_up
     else:
-        world.board_slow_us = _span_us(fault, 1, 500) if world.board_slow_us == 0 else 0
+        world.registry_slow_us = _span_us(fault, 1, 500) if world.registry_slow_us == 0 else 0
 
 
 FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
@@ -304,8 +306,8 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "storm": (1, _storm),
     "leave": (2, _leave),
     "freeze": (5, _freeze),
-    "unwell": (2, _unwell),
-    "steer": (3, _steer),
+    "unhealthy": (2, _unwell),
+    "admin": (3, _admin),
     "cut": (3, _cut_pair),
     "oneway": (4, _one_way),
     "isolate": (3, _isolate),
@@ -322,7 +324,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "witness": (5, _witness),
     "rediscut": (2, _redis_cut),
     "alone": (2, _alone),
-    "board": (2, _board),
+    "registry": (2, _registry),
 }
 """Each fault by name: how often it comes, and what it does."""
 
@@ -366,13 +368,13 @@ def heal_all(world: SimWorld) -> None:
     world.link_delay_us.clear()
     world.redis_cuts.clear()
     world.loss = world.duplicates = world.reordered = 0.0
-    world.witness_slow_us = world.board_slow_us = 0
-    world.redis.up = world.board_up = True
+    world.witness_slow_us = world.registry_slow_us = 0
+    world.redis.up = world.registry_up = True
     world.unhang_witness()
-    for n in sorted(world.lives):
+    for n in sorted(world.processes):
         world.thaw(n)
         world.feed(n, HealthChanged(True))
-        _tell(world, n, Steer(Steering.RESUME, 0, 0, "", "fault"))
+        _tell(world, n, AdminCommand(AdminAction.RESUME, 0, 0, "", "fault"))
     for n in world.settings:
-        if n not in world.lives:
+        if n not in world.processes:
             world.start(n)

@@ -1,8 +1,8 @@
-"""The jobs in the offices of a simulated run's guarded nodes: each takes a while to end (R6).
+"""The jobs in the leaderships of a simulated run's guarded nodes: each takes a while to end (R6).
 
-A job begins with the office. When the office is lost it ends some time later, by the end of the
-lease at the latest, and only then says the shell that the office is vacated. Nobody may enter
-office while another node's job runs.
+A job begins with leadership. When leadership is lost it ends some time later, by the end of the
+lease at the latest, and only then says the shell that leadership is job_ended. Nobody may enter
+leadership while another node's job runs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from tools.simulator.properties import Violation
 from tools.simulator.small_world import MS
-from zelect.core.events import Vacated
+from zelect.core.events import JobEnded
 
 if TYPE_CHECKING:
     from tools.simulator.simulated_world import SimWorld
-    from tools.simulator.small_world import Life
+    from tools.simulator.small_world import SimulatedProcess
 
 __all__ = ["Jobs"]
 
@@ -29,49 +29,49 @@ class Jobs:
     def __init__(self, world: SimWorld, seed: int) -> None:
         self._world = world
         self._noise = random.Random(seed ^ 0x10B)
-        self._running: dict[int, Life] = {}
+        self._running: dict[int, SimulatedProcess] = {}
         self._ends_us: dict[int, int] = {}
         self._ending: set[int] = set()
 
-    def stepped(self, n: int, life: Life) -> None:
+    def stepped(self, n: int, process: SimulatedProcess) -> None:
         """After a step of `n` and its effects."""
-        world, tenure = self._world, life.machine.tenure
-        if self._running.get(n) not in (None, life) or (life.machine.state.leaving and n in self._running):
+        world, lease = self._world, process.machine.lease
+        if self._running.get(n) not in (None, process) or (process.machine.state.leaving and n in self._running):
             self._forget(n)  # it died with its process, or was ended before the node was told to leave
-        if tenure is not None and world.local_us(n) < tenure.lapses_us:
+        if lease is not None and world.local_us(n) < lease.lapses_us:
             if n not in self._running:
-                self._begin(n, life)
+                self._begin(n, process)
             if n not in self._ending:
-                self._ends_us[n] = world.true_us(n, tenure.lapses_us)
+                self._ends_us[n] = world.true_us(n, lease.lapses_us)
         elif n in self._running and n not in self._ending:
             self._ending.add(n)
             left_us = max(0, self._ends_us[n] - world.now_us)
             self._ends_us[n] = world.now_us + min(left_us, int(self._noise.random() * _MOST_US))
-            world.at(self._ends_us[n] - world.now_us, lambda: self._end(n, life))
-        elif life.machine.owes and n not in self._running and life.frozen is None:
-            world.at(0, lambda: self._vacate(n, life))
+            world.at(self._ends_us[n] - world.now_us, lambda: self._end(n, process))
+        elif process.machine.owed_term and n not in self._running and process.frozen is None:
+            world.at(0, lambda: self._end_job(n, process))
 
-    def _begin(self, n: int, life: Life) -> None:
+    def _begin(self, n: int, process: SimulatedProcess) -> None:
         world = self._world
         for other, theirs in self._running.items():
             if (
-                world.lives.get(other) is theirs
+                world.processes.get(other) is theirs
                 and self._ends_us[other] > world.now_us
                 and world.properties.clocks_agree
             ):
                 left_us = self._ends_us[other] - world.now_us
-                raise Violation("S2", f"n{n} is in office while the job of n{other} runs for another {left_us} us")
-        self._running[n] = life
+                raise Violation("S2", f"n{n} is active while the job of n{other} runs for another {left_us} us")
+        self._running[n] = process
 
-    def _end(self, n: int, life: Life) -> None:
-        if self._running.get(n) is life:
+    def _end(self, n: int, process: SimulatedProcess) -> None:
+        if self._running.get(n) is process:
             self._forget(n)
-            self._vacate(n, life)
+            self._end_job(n, process)
 
-    def _vacate(self, n: int, life: Life) -> None:
-        if self._world.lives.get(n) is life and n not in self._running and life.machine.owes:
-            self._world.properties.count("vacated")
-            self._world.feed(n, Vacated())
+    def _end_job(self, n: int, process: SimulatedProcess) -> None:
+        if self._world.processes.get(n) is process and n not in self._running and process.machine.owed_term:
+            self._world.properties.count("job_ended")
+            self._world.feed(n, JobEnded())
 
     def _forget(self, n: int) -> None:
         del self._running[n]

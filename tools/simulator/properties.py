@@ -1,12 +1,12 @@
 """What must hold after every event of a simulated run, each looked at in two ways where that can be.
 
     S1   one winner a term: by the `elected` facts; and every winner by the votes on disk
-    S2   one in office at any true instant: asked of the machines; by the deadlines noted before; and
+    S2   one active at any true instant: asked of the machines; by the deadlines noted before; and
          a lease must rest on a quorum that is bound for as long
-    S3   offices are entered, and the board is written, in the order of their terms
+    S3   leaderships are entered, and the registry is written, in the order of their terms
     R1   the saved term never falls, no record is replaced by an older one
     R2   a vote never changes within a term, of a node's memory or of the witness's
-    R7   who enters office has its record on the disks of a quorum
+    R7   who becomes active has its record on the disks of a quorum
     R10  a record differs by one voter from its parent, and descends from every committed one before it
 
 The observer sees all disks and clocks, so it never asks a node what another one has.
@@ -22,7 +22,7 @@ from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
 
 if TYPE_CHECKING:
     from tools.simulator.simulated_world import SimWorld
-    from tools.simulator.small_world import Life
+    from tools.simulator.small_world import SimulatedProcess
     from tools.simulator.witness import Memory
 
 __all__ = ["Properties", "Violation"]
@@ -57,8 +57,8 @@ class Properties:
         self._records: dict[RecordId, tuple[Record | None, RecordId | None]] = {}
         self._acked: dict[RecordId, set[int]] = {}
         self._committed: set[RecordId] = set()
-        self._office_term = 0
-        self._board: tuple[int, int] = (0, 0)
+        self._leadership_term = 0
+        self._registry: tuple[int, int] = (0, 0)
         self._memory: Memory | None = None
         self._asking = (0, 0)
         self._witness_acked_us: dict[int, int] = {}
@@ -92,7 +92,7 @@ class Properties:
             self._vote(saved.term, (n, self._memories[n]), saved.voted_for)
         if saved.record != before.record:
             self._learn(n, saved.record, before.record)
-        if saved.term == saved.record.config_term and saved.record.counts(n, saved.life):
+        if saved.term == saved.record.config_term and saved.record.counts(n, saved.epoch):
             self._ack(n, saved.record)
 
     def _vote(self, term: int, voter: tuple[int, int], candidate: int) -> None:
@@ -107,16 +107,16 @@ class Properties:
                 raise Violation("R10", f"two records are called {record.id}: {known[0]} and {record}")
             return
         parent = before.id if known is None else known[1]
-        for version in range(before.version + 1, record.version) if n in self.world.lives else ():
-            between = (record.foundation, record.config_term, version)
-            if record.version - before.version <= 2 and known is None and self.world.state(n).reign is not None:
+        for version in range(before.version + 1, record.version) if n in self.world.processes else ():
+            between = (record.generation, record.config_term, version)
+            if record.version - before.version <= 2 and known is None and self.world.state(n).leading is not None:
                 # Written and written again in one step: others may hear of the first, no disk ever does.
                 self._records.setdefault(between, (None, parent))
                 parent = between
         self._records[record.id] = (record, parent)
         changed = set(record.voters) ^ set(before.voters)
-        other_life = any(before.life_of(m) not in (-1, 0, record.life_of(m)) for m in record.members)
-        if len(changed) > 1 or other_life or (changed and before.id not in self._committed):
+        other_epoch = any(before.epoch_of(m) not in (-1, 0, record.epoch_of(m)) for m in record.members)
+        if len(changed) > 1 or other_epoch or (changed and before.id not in self._committed):
             raise Violation("R10", f"n{n} wrote {record} on top of {before}, changed {changed}")
         if record.witness is not None and before.witness not in (None, record.witness):
             raise Violation("R12", f"n{n} replaced a witness by another: {before} by {record}")
@@ -178,18 +178,18 @@ class Properties:
     def noted(self, n: int, name: str, details: dict[str, Any]) -> None:
         if name == "elected":
             self._elected(n, details["term"])
-        elif name == "office_entered":
+        elif name == "became_active":
             self._entered(n, details["term"])
-        elif name == "voice_given":
+        elif name == "voting_right_granted":
             self.count("admitted again")
-        elif name == "office_handed_over":
+        elif name == "leadership_handed_over":
             self.count("handed over")
-        elif name == "witness_founded":
+        elif name == "witness_created":
             self.count("witness founded")
 
     def _elected(self, n: int, term: int) -> None:
         saved = self._disks[n]
-        key, who = (saved.record.foundation, term), (n, saved.incarnation)
+        key, who = (saved.record.generation, term), (n, saved.incarnation)
         if self._winners.setdefault(key, who) != who:
             raise Violation("S1", f"{self._winners[key]} and {who} were both elected in term {term}")
         voters = {v for (v, _), candidate in self._votes.get(term, {}).items() if candidate == n}
@@ -209,43 +209,43 @@ class Properties:
         self.count("elected")
 
     def _entered(self, n: int, term: int) -> None:
-        self.count("office entered")
+        self.count("leadership entered")
         if not self.clocks_agree:
             return
-        if term <= self._office_term:
-            raise Violation("S3", f"n{n} entered the office of term {term} after one of {self._office_term}")
-        self._office_term = term
+        if term <= self._leadership_term:
+            raise Violation("S3", f"n{n} entered leadership of term {term} after one of {self._leadership_term}")
+        self._leadership_term = term
         record = self._disks[n].record
-        parent = self._records[record.id][1]  # who enters office may change the electorate in the same step
+        parent = self._records[record.id][1]  # who becomes active may change the voters in the same step
         if record.id not in self._committed and parent not in self._committed:
-            raise Violation("R7", f"n{n} is in office, but only {self._acked.get(record.id)} have {record}")
+            raise Violation("R7", f"n{n} is active, but only {self._acked.get(record.id)} have {record}")
 
     def published(self, n: int, term: int) -> None:
-        """Somebody wrote to the board; `world.board` is what stands there."""
-        board, before = self.world.board, self._board
-        self._board = board
-        if board[1] < before[1]:
-            raise Violation("S3", f"the board went from {before} back to {board}")
-        if term == board[1] and board[0] not in (0, n):
-            raise Violation("S1", f"n{n} published itself for term {term}, which is {board[0]}'s")
+        """Somebody wrote to the registry; `world.registry` is what stands there."""
+        registry, before = self.world.registry, self._registry
+        self._registry = registry
+        if registry[1] < before[1]:
+            raise Violation("S3", f"the registry went from {before} back to {registry}")
+        if term == registry[1] and registry[0] not in (0, n):
+            raise Violation("S1", f"n{n} published itself for term {term}, which is {registry[0]}'s")
 
-    def board_flushed(self) -> None:
-        self._board = (0, 0)
+    def registry_flushed(self) -> None:
+        self._registry = (0, 0)
 
-    # -- offices --------------------------------------------------------------------------------------
+    # -- leaderships --------------------------------------------------------------------------------------
 
-    def stepped(self, n: int, life: Life) -> None:
+    def stepped(self, n: int, process: SimulatedProcess) -> None:
         """After a step of `n` and its effects."""
-        state = life.machine.state
+        state = process.machine.state
         if state.saved != self._disks[n]:
             raise Violation("R1", f"n{n} knows what it has not saved")
-        if state.reign is None:
+        if state.leading is None:
             self.reigning.discard(n)
             self._until_us.pop(n, None)
         else:
             self.reigning.add(n)
-            if state.reign.holds(self.world.local_us(n)):
-                self._until_us[n] = self.world.true_us(n, state.reign.lapses_us)
+            if state.leading.holds(self.world.local_us(n)):
+                self._until_us[n] = self.world.true_us(n, state.leading.lapses_us)
             else:
                 self._until_us.pop(n, None)
         if not self.clocks_agree or not self._until_us:
@@ -253,7 +253,7 @@ class Properties:
         if n in self._until_us:
             self._alone(n)
         promise = state.promise
-        binding = (promise.to if promise is not None else 0, state.term, state.reign is None)
+        binding = (promise.to if promise is not None else 0, state.term, state.leading is None)
         if n in self._until_us or self._bindings.get(n) != binding:
             self._bindings[n] = binding
             if len(self.world.settings) <= _MOST_CHECKED:
@@ -263,13 +263,13 @@ class Properties:
 
     def _alone(self, n: int) -> None:
         world = self.world
-        holding = [r for r in self.reigning if world.lives[r].machine.in_office(world.local_us(r))]
+        holding = [r for r in self.reigning if world.processes[r].machine.active(world.local_us(r))]
         if len(holding) > 1:
-            raise Violation("S2", f"in office at once: {sorted(holding)}")
+            raise Violation("S2", f"active at once: {sorted(holding)}")
         for other, theirs_us in self._until_us.items():
             if other != n and theirs_us > world.now_us:
                 left_us = theirs_us - world.now_us
-                raise Violation("S2", f"n{n} is in office, and n{other} by its deadline for {left_us} us")
+                raise Violation("S2", f"n{n} is active, and n{other} by its deadline for {left_us} us")
 
     def _rests(self, n: int, record: Record, until_us: int) -> None:
         """The lease of `n` must rest on a quorum, of the record or of the one before, that can't vote
@@ -290,28 +290,28 @@ class Properties:
             raise Violation("S2", f"the lease of n{n} rests on {sorted(bound)} of {record} only")
 
     def _bound(self, voter: int, controller: int, until_us: int) -> bool:
-        life = self.world.lives.get(voter)
-        if voter == controller or life is None:
+        process = self.world.processes.get(voter)
+        if voter == controller or process is None:
             return True
-        state = life.machine.state
-        if state.amnesia or state.leaving:
+        state = process.machine.state
+        if state.lost_state or state.leaving:
             return True
-        ends_us, reign = state.silent_until_us, state.reign
+        ends_us, leading = state.grace_until_us, state.leading
         if ends_us == 0 and state.next_idle_us == NEVER_US:
             return True  # it has not begun yet
         if state.promise is not None and state.promise.to == controller:
             ends_us = max(ends_us, state.promise.until_us)
-        if reign is not None and not reign.entered_us:
-            ends_us = max(ends_us, reign.barrier_us)  # it keeps out of office itself
+        if leading is not None and not leading.active_since_us:
+            ends_us = max(ends_us, leading.barrier_us)  # it keeps not active itself
         return ends_us > 0 and self.world.true_us(voter, ends_us) >= until_us
 
     # -- liveness -----------------------------------------------------------------------------------
 
     def lost(self) -> bool:
         """Whether nobody can ever be elected: too many of the newest record's voters have forgotten."""
-        states = {n: life.machine.state for n, life in self.world.lives.items()}
+        states = {n: process.machine.state for n, process in self.world.processes.items()}
         record = max((s.record for s in states.values()), key=lambda r: r.id)
-        able = {n for n, s in states.items() if s.has_voice(record)}
+        able = {n for n, s in states.items() if s.may_vote(record)}
         memory = self.world.redis.remembered()
         if memory is not None and memory.identity == record.witness:
             if memory.record_id <= record.id:

@@ -18,28 +18,28 @@ from typing import Any
 
 from tools.simulator.jobs import Jobs
 from tools.simulator.properties import Properties
-from tools.simulator.small_world import MS, Entry, Life, World
+from tools.simulator.small_world import MS, Entry, SimulatedProcess, World
 from zelect import wire
 from zelect.core.effects import (
     AskController,
     Effects,
     Intent,
     Probe,
-    PublishOffice,
-    WithdrawOffice,
+    PublishController,
+    WithdrawController,
     WitnessIntent,
     WitnessLook,
     WitnessVote,
 )
 from zelect.core.events import (
+    ControllerHint,
+    DeathProven,
     Event,
     Evidence,
-    Heard,
     Leave,
     LinkDown,
     LinkUp,
-    Proven,
-    StoreHint,
+    MessageReceived,
     Tick,
     WitnessSeen,
     WitnessVoted,
@@ -75,11 +75,11 @@ class SimWorld(World):
         self.witness_slow_us = 0
         self.redis_cuts: set[int] = set()
         self.witness_hung = False
-        self.board_slow_us = 0
+        self.registry_slow_us = 0
         self.armed: dict[str, list[Callable[[int], None]]] = {}
         self.doomed: dict[int, int] = {}
         self.healed = False
-        self._stuck: list[tuple[Life, int, WitnessIntent, Callable[[], None]]] = []
+        self._stuck: list[tuple[SimulatedProcess, int, WitnessIntent, Callable[[], None]]] = []
         self._falling: set[tuple[int, int]] = set()
         self._asked: dict[tuple[int, type], int] = {}
         self._noise = random.Random(seed ^ 0x5EED)
@@ -103,7 +103,7 @@ class SimWorld(World):
 
     def start(self, *nodes: int, forget: bool = False) -> None:
         for n in nodes or tuple(self.settings):
-            if n in self.lives:
+            if n in self.processes:
                 continue
             super().start(n, forget=forget and n in self.disks)
             self.properties.born(n, forgot=forget)
@@ -117,28 +117,28 @@ class SimWorld(World):
         super().kill(*nodes)
 
     def leave(self, n: int, linger_us: int = 5 * MS) -> None:
-        life = self.lives[n]
+        process = self.processes[n]
         self.feed(n, Leave())
-        self.at(linger_us, lambda: self.kill(n) if self.lives.get(n) is life else None)
+        self.at(linger_us, lambda: self.kill(n) if self.processes.get(n) is process else None)
 
     def thaw(self, n: int) -> None:
-        life = self.lives.get(n)
-        if life is None or life.frozen is None:
+        process = self.processes.get(n)
+        if process is None or process.frozen is None:
             return
-        queued, life.frozen = life.frozen, None
+        queued, process.frozen = process.frozen, None
         for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
-            if self.lives.get(n) is life:
+            if self.processes.get(n) is process:
                 self.feed(n, event)
         self.feed(n, Tick(late=True))
 
     def unlink(self, a: int, b: int) -> None:
         """Both ends see their connection close; both processes live, and connect again."""
-        ends = (self.lives.get(a), self.lives.get(b))
+        ends = (self.processes.get(a), self.processes.get(b))
         if ends[0] is None or ends[1] is None:
             return
-        for x, y, life in ((a, b, ends[0]), (b, a, ends[1])):
-            if y in life.linked:
-                life.linked.discard(y)
+        for x, y, process in ((a, b, ends[0]), (b, a, ends[1])):
+            if y in process.linked:
+                process.linked.discard(y)
                 self._disconnect(x, y, 0)
         self._connect(a, b)
 
@@ -146,7 +146,7 @@ class SimWorld(World):
         """Deliver again what was sent some time ago, to whoever has that id now."""
         if self.sent:
             _, to, envelope = self.sent[which % len(self.sent)]
-            self.at(0, lambda: self.feed(to, Heard(envelope)))
+            self.at(0, lambda: self.feed(to, MessageReceived(envelope)))
 
     def unhang_witness(self) -> None:
         """Redis runs again: it first carries out what it had read before."""
@@ -167,28 +167,28 @@ class SimWorld(World):
     # -- how it works -------------------------------------------------------------------------------
 
     def controller(self) -> int | None:
-        found = [n for n in self.properties.reigning if self.lives[n].machine.in_office(self.local_us(n))]
+        found = [n for n in self.properties.reigning if self.processes[n].machine.active(self.local_us(n))]
         return found[0] if found else None
 
     def feed(self, n: int, event: Event) -> None:
-        life = self.lives.get(n)
-        if life is None:
+        process = self.processes.get(n)
+        if process is None:
             return
-        if life.frozen is not None:
+        if process.frozen is not None:
             if not isinstance(event, Tick):
-                life.frozen.append(event)
+                process.frozen.append(event)
             return
         self.events += 1
-        before = life.machine.state.saved
-        effects = life.machine.step(event, self.local_us(n))
+        before = process.machine.state.saved
+        effects = process.machine.step(event, self.local_us(n))
         line = f"{self.now_us},{n},{type(event).__name__},{before.term},{before.record.version},{len(effects.send)}"
         self.trace = zlib.crc32(line.encode(), self.trace)
         self._carry_out(n, effects)
-        if self.lives.get(n) is life:
-            self._arm(n, life)
-            self.properties.stepped(n, life)
+        if self.processes.get(n) is process:
+            self._arm(n, process)
+            self.properties.stepped(n, process)
             if self._jobs is not None:
-                self._jobs.stepped(n, life)
+                self._jobs.stepped(n, process)
 
     def _carry_out(self, n: int, effects: Effects) -> None:
         acts = bool(effects.save or effects.send)
@@ -237,8 +237,8 @@ class SimWorld(World):
 
     def _deliver(self, n: int, to: int, envelope: Envelope) -> None:
         self.messages += 1
-        life = self.lives.get(to)
-        if to not in self.lives[n].linked or life is None or (n, to) in self.cuts:
+        process = self.processes.get(to)
+        if to not in self.processes[n].linked or process is None or (n, to) in self.cuts:
             return
         noise = self._noise.random
         if noise() < self.loss:
@@ -249,21 +249,21 @@ class SimWorld(World):
         delay_us = self.link_delay_us.get((n, to), self.latency_us)
         for _ in range(2 if self.duplicates and noise() < self.duplicates else 1):
             late_us = int(noise() * self.late_us) if self.reordered and noise() < self.reordered else 0
-            self.at(int(delay_us * (1 + noise() / 3)) + late_us, partial(self._arrive, to, life, envelope))
+            self.at(int(delay_us * (1 + noise() / 3)) + late_us, partial(self._arrive, to, process, envelope))
 
-    def _arrive(self, to: int, life: Life, envelope: Envelope) -> None:
-        if self.lives.get(to) is life:  # a connection dies with its process
-            self.feed(to, Heard(envelope))
+    def _arrive(self, to: int, process: SimulatedProcess, envelope: Envelope) -> None:
+        if self.processes.get(to) is process:  # a connection dies with its process
+            self.feed(to, MessageReceived(envelope))
 
     def _ask_witness(self, n: int, intent: WitnessIntent) -> None:
-        life, kind, noise = self.lives[n], type(intent), self._noise
+        process, kind, noise = self.processes[n], type(intent), self._noise
         number = next(self._serial)
         self._asked[n, kind] = number
         answered = isinstance(intent, WitnessVote | WitnessLook)
         asked_us, until_us = self.local_us(n), self.now_us + _REDIS_TIMEOUT_US
 
         def reply(event: Event | None) -> None:
-            if event is None or self.lives.get(n) is not life:
+            if event is None or self.processes.get(n) is not process:
                 return
             if answered:
                 if self._asked.get((n, kind)) != number:
@@ -272,8 +272,8 @@ class SimWorld(World):
             self.feed(n, event)
 
         def run() -> None:
-            self.properties.witness_asked(n, life.incarnation, intent)
-            event = self.redis.carry_out(n, life.incarnation, intent, asked_us)
+            self.properties.witness_asked(n, process.incarnation, intent)
+            event = self.redis.carry_out(n, process.incarnation, intent, asked_us)
             self.properties.witness_changed()
             if event is not None and self.now_us < until_us and noise.random() >= self.loss:
                 self.at(100 + int(noise.random() * self.witness_slow_us), partial(reply, event))
@@ -284,49 +284,49 @@ class SimWorld(World):
             return
         if self.witness_hung:
             # One question lies in the server's buffer; later ones are given up unsent.
-            if not any(owner is life for owner, *_ in self._stuck):
-                self._stuck.append((life, n, intent, run))
+            if not any(owner is process for owner, *_ in self._stuck):
+                self._stuck.append((process, n, intent, run))
             return
         self.at(100 + noise.randrange(50) + int(noise.random() * self.witness_slow_us), run)
 
     def _publish(self, n: int, intent: Intent) -> None:
-        life = self.lives[n]
-        delay_us = 300 + self.board_slow_us
+        process = self.processes[n]
+        delay_us = 300 + self.registry_slow_us
 
         def run() -> None:
-            up = self.board_up and n not in self.redis_cuts
+            up = self.registry_up and n not in self.redis_cuts
             if isinstance(intent, AskController):
-                hint = StoreHint(*(self.board if up else (0, 0)))
-                if self.lives.get(n) is life:
+                hint = ControllerHint(*(self.registry if up else (0, 0)))
+                if self.processes.get(n) is process:
                     self.feed(n, hint)
-            elif isinstance(intent, PublishOffice) and up and self.local_us(n) < intent.valid_until_us:
-                standing, term = self.board
+            elif isinstance(intent, PublishController) and up and self.local_us(n) < intent.valid_until_us:
+                standing, term = self.registry
                 if intent.term > term or (intent.term == term and standing in (0, n)):
-                    self.board = (n, intent.term)
+                    self.registry = (n, intent.term)
                 self.properties.published(n, intent.term)
-            elif isinstance(intent, WithdrawOffice) and up and self.board == (n, intent.term):
-                self.board = (0, self.board[1])
+            elif isinstance(intent, WithdrawController) and up and self.registry == (n, intent.term):
+                self.registry = (0, self.registry[1])
 
-        if isinstance(intent, AskController | PublishOffice | WithdrawOffice):
+        if isinstance(intent, AskController | PublishController | WithdrawController):
             self.at(delay_us, run)
 
     def _probe(self, n: int, probe: Probe) -> None:
-        if probe.peer in self.lives:
+        if probe.peer in self.processes:
             return
         if self.same_host:
-            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.LOCK))
+            self.feed(n, DeathProven(probe.peer, probe.incarnation, Evidence.LOCK))
         elif not self._cut(n, probe.peer):
-            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.REFUSED))
+            self.feed(n, DeathProven(probe.peer, probe.incarnation, Evidence.REFUSED))
 
     def _cut(self, a: int, b: int) -> bool:
         return (a, b) in self.cuts or (b, a) in self.cuts
 
     def _connect(self, a: int, b: int) -> None:
         for x, y in ((a, b), (b, a)):
-            self.at(MS, partial(self._link, x, y, (self.lives[x], self.lives[y])))
+            self.at(MS, partial(self._link, x, y, (self.processes[x], self.processes[y])))
 
-    def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
-        if (self.lives.get(x), self.lives.get(y)) != ends or y in ends[0].linked:
+    def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
+        if (self.processes.get(x), self.processes.get(y)) != ends or y in ends[0].linked:
             return
         if self._cut(x, y) or (x, y) in self._falling:
             self.at(_RECONNECT_US, partial(self._link, x, y, ends))
@@ -335,34 +335,34 @@ class SimWorld(World):
         self.feed(x, LinkUp(y))
 
     def _disconnect(self, x: int, y: int, in_us: int) -> None:
-        life = self.lives[x]
+        process = self.processes[x]
         self._falling.add((x, y))
         noise = self._noise.random
 
         def gone() -> None:
             self._falling.discard((x, y))
-            if self.lives.get(x) is life:
+            if self.processes.get(x) is process:
                 self.feed(x, LinkDown(y))
 
         self.at(in_us if noise() < 0.7 else int(noise() * 30 * MS), gone)
 
-    def _arm(self, n: int, life: Life) -> None:
-        due_us = life.machine.deadline_us()
+    def _arm(self, n: int, process: SimulatedProcess) -> None:
+        due_us = process.machine.deadline_us()
         if due_us >= NEVER_US:
             return
         due_us = self.true_us(n, due_us)
-        if life.tick_at <= due_us:
+        if process.tick_at <= due_us:
             return  # looks again when that one fires
-        life.tick_at = due_us
+        process.tick_at = due_us
 
         def fire() -> None:
-            if self.lives.get(n) is not life or life.tick_at != due_us:
+            if self.processes.get(n) is not process or process.tick_at != due_us:
                 return
-            life.tick_at = NEVER_US
-            if life.frozen is None and self.local_us(n) >= life.machine.deadline_us():
+            process.tick_at = NEVER_US
+            if process.frozen is None and self.local_us(n) >= process.machine.deadline_us():
                 self.feed(n, Tick())
-            elif life.frozen is None:
-                self._arm(n, life)
+            elif process.frozen is None:
+                self._arm(n, process)
 
         self.at(max(0, due_us - self.now_us), fire)
 

@@ -1,4 +1,4 @@
-"""A small world for the shipped machine: virtual time, a network, disks that survive, a notice board.
+"""A small world for the shipped machine: virtual time, a network, disks that survive, a registry.
 
 Deterministic: the same calls give the same history. Messages go through the real wire format.
 Scenarios and module tests use it; nothing in it sleeps.
@@ -20,36 +20,36 @@ from zelect.core.effects import (
     AskController,
     Effects,
     Probe,
-    PublishOffice,
+    PublishController,
     Saved,
-    WithdrawOffice,
+    WithdrawController,
     WitnessIntent,
 )
 from zelect.core.events import (
-    Began,
+    ControllerHint,
+    DeathProven,
     Event,
     Evidence,
-    Heard,
     Leave,
     LinkDown,
     LinkUp,
-    Proven,
-    StoreHint,
+    MessageReceived,
+    Started,
     Tick,
 )
 from zelect.core.lease import NEVER_US
-from zelect.core.machine import Machine, founding
+from zelect.core.machine import Machine, first_state
 from zelect.core.messages import Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
 
-__all__ = ["MS", "Entry", "Life", "Redis", "World", "letter", "office_of"]
+__all__ = ["MS", "Entry", "Redis", "SimulatedProcess", "World", "leadership_of", "packet"]
 
 MS = 1000
 
 
 @dataclass(eq=False)
-class Life:
+class SimulatedProcess:
     """One process of a node."""
 
     machine: Machine
@@ -99,11 +99,11 @@ class World:
         self.late_us = late_us
         self.latency_us = latency_us
         self.disks: dict[int, Saved] = {}
-        self.lives: dict[int, Life] = {}
+        self.processes: dict[int, SimulatedProcess] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.history: list[Entry] = []
-        self.board: tuple[int, int] = (0, 0)
-        self.board_up = True
+        self.registry: tuple[int, int] = (0, 0)
+        self.registry_up = True
         self.redis = Redis()
         self.sent: list[tuple[int, int, Envelope]] = []
         self._births = count(1)
@@ -120,39 +120,39 @@ class World:
             ran_before = saved is not None
             born = next(self._births)
             if saved is None or forget:
-                saved = replace(founding(self.settings[n], born), amnesia=forget)
+                saved = replace(first_state(self.settings[n], born), lost_state=forget)
             saved = replace(saved, incarnation=born)
             self.disks[n] = saved
-            self.lives[n] = Life(Machine(self.settings[n], saved, ran_before=ran_before), born)
-            self.at(0, partial(self.feed, n, Began()))
-            for other in self.lives:
+            self.processes[n] = SimulatedProcess(Machine(self.settings[n], saved, ran_before=ran_before), born)
+            self.at(0, partial(self.feed, n, Started()))
+            for other in self.processes:
                 if other != n:
                     self._connect(n, other)
 
     def kill(self, *nodes: int) -> None:
         """SIGKILL: the process is gone, its connections close within a millisecond."""
         for n in nodes:
-            del self.lives[n]
+            del self.processes[n]
         for n in nodes:
-            for other, life in self.lives.items():
+            for other, process in self.processes.items():
                 # Dead to each other at once; the survivors hear of it a little later.
-                if n in life.linked:
-                    life.linked.discard(n)
+                if n in process.linked:
+                    process.linked.discard(n)
                     self._disconnect(other, n, 700)
 
     def leave(self, n: int) -> None:
-        """SIGTERM: goodbye, then the process ends."""
+        """SIGTERM: leave, then the process ends."""
         self.feed(n, Leave())
-        self.at(5 * MS, lambda: self.kill(n) if n in self.lives else None)
+        self.at(5 * MS, lambda: self.kill(n) if n in self.processes else None)
 
     def freeze(self, n: int) -> None:
         """SIGSTOP: nothing runs, everything queues."""
-        self.lives[n].frozen = []
+        self.processes[n].frozen = []
 
     def thaw(self, n: int) -> None:
         """SIGCONT: what queued is handled before timers are judged, as the shell does (R14)."""
-        life = self.lives[n]
-        queued, life.frozen = life.frozen or [], None
+        process = self.processes[n]
+        queued, process.frozen = process.frozen or [], None
         for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
             self.feed(n, event)
         self.feed(n, Tick(late=True))
@@ -186,17 +186,17 @@ class World:
     # -- what a test looks at -----------------------------------------------------------------------
 
     @property
-    def in_office(self) -> list[int]:
-        """Nodes in office at this moment, frozen ones included: their lease still runs."""
-        return [n for n, life in self.lives.items() if life.machine.in_office(self.now_us)]
+    def active(self) -> list[int]:
+        """Nodes active at this moment, frozen ones included: their lease still runs."""
+        return [n for n, process in self.processes.items() if process.machine.active(self.now_us)]
 
     def controller(self) -> int | None:
-        """The node in office; two would break S2."""
-        assert len(self.in_office) <= 1, f"S2 broken: {self.in_office}\n{self.timeline()}"
-        return self.in_office[0] if self.in_office else None
+        """The node active; two would break S2."""
+        assert len(self.active) <= 1, f"S2 broken: {self.active}\n{self.timeline()}"
+        return self.active[0] if self.active else None
 
     def state(self, n: int) -> Any:
-        return self.lives[n].machine.state
+        return self.processes[n].machine.state
 
     def happened(self, name: str, node: int | None = None) -> list[Entry]:
         return [e for e in self.history if e.name == name and node in (None, e.node)]
@@ -216,16 +216,16 @@ class World:
 
     def feed(self, n: int, event: Event) -> None:
         """Give one event to a node and carry out what it asks for."""
-        life = self.lives.get(n)
-        if life is None:
+        process = self.processes.get(n)
+        if process is None:
             return
-        if life.frozen is not None:
+        if process.frozen is not None:
             if not isinstance(event, Tick):
-                life.frozen.append(event)
+                process.frozen.append(event)
             return
-        effects = life.machine.step(event, self.now_us)
+        effects = process.machine.step(event, self.now_us)
         self._carry_out(n, effects)
-        self._arm(n, life)
+        self._arm(n, process)
         self.controller()
 
     def _carry_out(self, n: int, effects: Effects) -> None:
@@ -237,13 +237,13 @@ class World:
             self._ask_witness(n, ask)
         for intent in effects.publish:
             if isinstance(intent, AskController):
-                seen = self.board if self.board_up else (0, 0)
-                self.at(MS, partial(self.feed, n, StoreHint(*seen)))
-            elif isinstance(intent, PublishOffice) and self.board_up:
-                if intent.term >= self.board[1]:  # the script refuses an older term (R13)
-                    self.board = (n, intent.term)
-            elif isinstance(intent, WithdrawOffice) and self.board == (n, intent.term):
-                self.board = (0, self.board[1])
+                seen = self.registry if self.registry_up else (0, 0)
+                self.at(MS, partial(self.feed, n, ControllerHint(*seen)))
+            elif isinstance(intent, PublishController) and self.registry_up:
+                if intent.term >= self.registry[1]:  # the script refuses an older term (R13)
+                    self.registry = (n, intent.term)
+            elif isinstance(intent, WithdrawController) and self.registry == (n, intent.term):
+                self.registry = (0, self.registry[1])
         for probe in effects.probe:
             self.at(1100, partial(self._probe, n, probe))
         for fact in effects.facts:
@@ -251,13 +251,13 @@ class World:
 
     def _deliver(self, n: int, to: int, envelope: Envelope) -> None:
         self.sent.append((n, to, envelope))
-        if to not in self.lives[n].linked or (n, to) in self.cuts or self.random.random() < self.loss:
+        if to not in self.processes[n].linked or (n, to) in self.cuts or self.random.random() < self.loss:
             return
-        payload, life = wire.encode(envelope), self.lives.get(to)
+        payload, process = wire.encode(envelope), self.processes.get(to)
 
         def arrive() -> None:
-            if self.lives.get(to) is life:  # a connection dies with its process
-                self.feed(to, Heard(wire.decode(payload)))
+            if self.processes.get(to) is process:  # a connection dies with its process
+                self.feed(to, MessageReceived(wire.decode(payload)))
 
         for _ in range(2 if self.random.random() < self.duplicates else 1):
             late_us = self.random.randrange(self.late_us) if self.random.random() < self.reordered else 0
@@ -265,63 +265,65 @@ class World:
             self.at(self.latency_us + jitter_us + late_us, arrive)
 
     def _ask_witness(self, n: int, intent: WitnessIntent) -> None:
-        life = self.lives[n]
+        process = self.processes[n]
 
         def run() -> None:
-            answer = self.redis.carry_out(n, life.incarnation, intent, self.now_us)
-            if answer is not None and self.lives.get(n) is life:
+            answer = self.redis.carry_out(n, process.incarnation, intent, self.now_us)
+            if answer is not None and self.processes.get(n) is process:
                 self.at(100, lambda: self.feed(n, answer))
 
         self.at(100 + self.random.randrange(50), run)
 
     def _probe(self, n: int, probe: Probe) -> None:
-        life = self.lives.get(probe.peer)
-        if life is None:
-            self.feed(n, Proven(probe.peer, probe.incarnation, Evidence.REFUSED))
+        process = self.processes.get(probe.peer)
+        if process is None:
+            self.feed(n, DeathProven(probe.peer, probe.incarnation, Evidence.REFUSED))
 
     def _connect(self, a: int, b: int) -> None:
         for x, y in ((a, b), (b, a)):
-            self.at(1000, partial(self._link, x, y, (self.lives[x], self.lives[y])))
+            self.at(1000, partial(self._link, x, y, (self.processes[x], self.processes[y])))
 
-    def _link(self, x: int, y: int, ends: tuple[Life, Life]) -> None:
-        if (self.lives.get(x), self.lives.get(y)) == ends and y not in ends[0].linked:
+    def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
+        if (self.processes.get(x), self.processes.get(y)) == ends and y not in ends[0].linked:
             ends[0].linked.add(y)
             self.feed(x, LinkUp(y))
 
     def _disconnect(self, x: int, y: int, in_us: int) -> None:
-        life = self.lives[x]
+        process = self.processes[x]
 
         def gone() -> None:
-            if self.lives.get(x) is life:
+            if self.processes.get(x) is process:
                 self.feed(x, LinkDown(y))
 
         self.at(in_us, gone)
 
-    def _arm(self, n: int, life: Life) -> None:
-        due_us = life.machine.deadline_us()
-        if due_us == life.tick_at or due_us >= NEVER_US:
+    def _arm(self, n: int, process: SimulatedProcess) -> None:
+        due_us = process.machine.deadline_us()
+        if due_us == process.tick_at or due_us >= NEVER_US:
             return
-        life.tick_at = due_us
+        process.tick_at = due_us
 
         def fire() -> None:
-            if self.lives.get(n) is life and life.tick_at == due_us:
-                life.tick_at = NEVER_US
+            if self.processes.get(n) is process and process.tick_at == due_us:
+                process.tick_at = NEVER_US
                 self.feed(n, Tick())
 
         self.at(max(0, due_us - self.now_us), fire)
 
 
-def letter(world: World, sender: int, message: Message, term: int | None = None) -> Heard:
+def packet(world: World, sender: int, message: Message, term: int | None = None) -> MessageReceived:
     """`message` from the living process of `sender`, at its own term unless told otherwise."""
-    machine = world.lives[sender].machine
+    machine = world.processes[sender].machine
     saved = machine.state.saved
     digest = machine.settings.digest()
     at_term = saved.term if term is None else term
-    return Heard(Envelope("demo", sender, saved.incarnation, digest, at_term, message, saved.record.foundation))
+    return MessageReceived(
+        Envelope("demo", sender, saved.incarnation, digest, at_term, message, saved.record.generation)
+    )
 
 
-def office_of(node: int, nodes: int = 3) -> World:
-    """A settled cluster in which `node` is in office."""
+def leadership_of(node: int, nodes: int = 3) -> World:
+    """A settled cluster in which `node` is active."""
     world = World(nodes, priorities={node: 10})
     world.start()
     world.run_until(lambda: world.controller() == node)

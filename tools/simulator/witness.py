@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from zelect.core.effects import WitnessFound, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import Event, WitnessAnswered, WitnessFounded, WitnessSeen, WitnessVoted
+from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
+from zelect.core.events import Event, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 
@@ -26,8 +26,8 @@ class Memory:
     voted_for: tuple[int, int]
     acked: tuple[int, int, int]
     record_id: RecordId
-    founded_term: int
-    founded_us: int
+    created_term: int
+    created_us: int
 
 
 class Redis:
@@ -85,41 +85,41 @@ class Redis:
             return WitnessSeen(intent.identity, self.up, self.up and self.same(intent.identity))
         if not self.up:
             return None
-        if isinstance(intent, WitnessFound):
+        if isinstance(intent, WitnessCreate):
             return self._found((node, incarnation), intent, asked_us)
         if isinstance(intent, WitnessVote):
             return self._vote((node, incarnation), intent)
         return self._ping((node, incarnation), intent)
 
-    def _found(self, who: tuple[int, int], intent: WitnessFound, asked_us: int) -> Event | None:
+    def _found(self, who: tuple[int, int], intent: WitnessCreate, asked_us: int) -> Event | None:
         memory = self.remembered()
         if memory is None and self.memory is not None and self.memory.identity.key == intent.key:
             return None
         if memory is not None and memory.identity.key != intent.key:
             ours, theirs = memory.record_id[0], intent.record_id[0]
             newer = memory.term > intent.term
-            later = memory.founded_term == intent.term and memory.founded_us > asked_us
+            later = memory.created_term == intent.term and memory.created_us > asked_us
             if ours > theirs or (ours == theirs and (newer or later)):
                 return None
         if memory is None or memory.identity.key != intent.key:
             acked = (*who, intent.term)
             identity = self.identity(intent.key)
             self.memory = Memory(identity, intent.term, who, acked, intent.record_id, intent.term, asked_us)
-        return WitnessFounded(self.identity(intent.key))
+        return WitnessCreated(self.identity(intent.key))
 
     def _refusal(self, identity: Witness, term: int, record_id: RecordId, pre: bool = False) -> Refusal | None:
         memory = self.remembered()
         if memory is None or memory.identity != identity:
-            return Refusal.STRANGER
+            return Refusal.UNRECOGNIZED
         if term < memory.term or (pre and term == memory.term):
             return Refusal.OLD_TERM
-        return Refusal.STALE_ELECTORATE if record_id < memory.record_id else None
+        return Refusal.STALE_VOTERS if record_id < memory.record_id else None
 
     def _vote(self, who: tuple[int, int], intent: WitnessVote) -> Event:
         sought, memory = intent.term_sought, self.remembered()
         reason = self._refusal(intent.identity, sought, intent.record_id, intent.pre)
-        if reason is Refusal.STRANGER or memory is None:
-            return WitnessVoted(intent.pre, intent.round, Refusal.STRANGER, 0)
+        if reason is Refusal.UNRECOGNIZED or memory is None:
+            return WitnessVoted(intent.pre, intent.round, Refusal.UNRECOGNIZED, 0)
         if reason is None and sought == memory.term and memory.voted_for != who:
             reason = Refusal.VOTED
         if reason is None and not intent.pre:
@@ -130,8 +130,8 @@ class Redis:
     def _ping(self, who: tuple[int, int], intent: WitnessPing) -> Event:
         term, memory = intent.term, self.remembered()
         reason = self._refusal(intent.identity, term, intent.record_id)
-        if reason is Refusal.STRANGER or memory is None:
-            return WitnessAnswered(intent.number, term, intent.record_id, Refusal.STRANGER, 0)
+        if reason is Refusal.UNRECOGNIZED or memory is None:
+            return WitnessAnswered(intent.number, term, intent.record_id, Refusal.UNRECOGNIZED, 0)
         if reason is None and memory.acked[2] == term and memory.acked[:2] != who:
             reason = Refusal.VOTED
         if reason is None and (memory.acked[2] < term or intent.record_id > memory.record_id):

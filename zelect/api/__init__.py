@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from zelect.api.leadership import Office, OfficeLost
+from zelect.api.leadership import Leadership, LeadershipLost
 from zelect.api.node import Node, NodeFailed
 from zelect.api.node_process import ChildFailed
 from zelect.client.observer import Observer, Seen
 
-__all__ = ["ChildFailed", "Node", "NodeFailed", "Observer", "Office", "OfficeLost", "Seen"]
+__all__ = ["ChildFailed", "Leadership", "LeadershipLost", "Node", "NodeFailed", "Observer", "Seen"]

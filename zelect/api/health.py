@@ -5,23 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from zelect.api.leadership import Office
+from zelect.api.leadership import Leadership
 from zelect.system.clock import now_us
 
-__all__ = ["Health"]
+__all__ = ["JobHealth"]
 
 
-class Health:
+class JobHealth:
     """Asks `check` every `every_s` seconds, in a thread of its own: one that hangs, raises or returns
     something false says no. `hung_after_s` (0: never): a job that was not seen alive for so long says
-    no too, see `Office.check`."""
+    no too, see `Leadership.check`."""
 
     def __init__(self, check: Callable[[], object] | None, every_s: float, hung_after_s: float) -> None:
         self._check = check
         self._every_us = int(every_s * 1e6)
         self._hung_us = int(hung_after_s * 1e6)
         self._said = True
-        self._asked_us = 0  # since when an answer is owed
+        self._asked_us = 0  # since when an answer is pending_handover
         self._closed = threading.Event()
         if check is not None:
             threading.Thread(target=self._run, name="zelect-health", daemon=True).start()
@@ -32,12 +32,12 @@ class Health:
         periods = [period for period in (self._every_us if self._check else 0, self._hung_us) if period]
         return now_us() + min(periods) // 2 if periods else 0
 
-    def judge(self, office: Office | None) -> bool:
-        """Whether all is well; `office`: the one in which a job acts."""
-        hangs = office is not None and 0 < self._hung_us < now_us() - office.beat_us
+    def judge(self, leadership: Leadership | None) -> bool:
+        """Whether all is well; `leadership`: the one in which a job acts."""
+        hangs = leadership is not None and 0 < self._hung_us < now_us() - leadership.beat_us
         asked_us = self._asked_us
-        silent = asked_us > 0 and now_us() - asked_us > 2 * self._every_us
-        return self._said and not hangs and not silent
+        unresponsive = asked_us > 0 and now_us() - asked_us > 2 * self._every_us
+        return self._said and not hangs and not unresponsive
 
     def close(self) -> None:
         """Ask no more."""

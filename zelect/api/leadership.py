@@ -1,9 +1,9 @@
-"""One tenure of office in the hands of a program: the token, the time that is left, and how to work
+"""One lease of leadership in the hands of a program: the token, the time that is left, and how to work
 within it.
 
-An `Office` ends once and for ever, a margin before its lease does, and says so three ways: `check`
+A `Leadership` ends once and for ever, a margin before its lease does, and says so three ways: `check`
 raises, a coroutine is cancelled, `on_lost` is called. When the lease is renewed after that, or the
-node is elected again, that is another `Office`.
+node is elected again, that is another `Leadership`.
 """
 
 from __future__ import annotations
@@ -16,40 +16,39 @@ from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, overload
 
 from zelect.api.steps import Steps
-from zelect.core.lease import Tenure
-from zelect.node.leadership.shared import Controller
-from zelect.node.leadership.shared import Office as Post
+from zelect.core.lease import Lease
+from zelect.node.leadership.shared import Controller, SharedLeadership
 from zelect.system.clock import now_us
 
-__all__ = ["Office", "OfficeLost", "working_for"]
+__all__ = ["Leadership", "LeadershipLost", "working_for"]
 
 T = TypeVar("T")
 
 _BEAT_S = 0.05
 
-working_for: ContextVar[tuple[Post, ...]] = ContextVar("working_for", default=())
-"""The nodes in whose office the code that asks is a job."""
+working_for: ContextVar[tuple[SharedLeadership, ...]] = ContextVar("working_for", default=())
+"""The nodes in whose leadership the code that asks is a job."""
 
 
-class OfficeLost(Exception):
-    """The node is out of office, or will be within the margin: nothing more may be done in the name
+class LeadershipLost(Exception):
+    """The node is not active, or will be within the margin: nothing more may be done in the name
     of its term."""
 
 
-class Keeper(Protocol):
-    """What an office needs of its node."""
+class LeadershipOwner(Protocol):
+    """What a leadership needs of its node."""
 
-    post: Post
+    shared: SharedLeadership
     margin_us: int
 
 
-class Office:
-    """An office of this node. `term` is the fencing token: larger than that of any earlier office.
+class Leadership:
+    """A leadership of this node. `term` is the fencing token: larger than that of any earlier leadership.
     `previous`: the id of the controller before (0: nobody known); `reason`: why there was an
     election. May be used from any thread."""
 
-    def __init__(self, keeper: Keeper, tenure: Tenure, controller: Controller) -> None:
-        self.term = tenure.term
+    def __init__(self, owner: LeadershipOwner, lease: Lease, controller: Controller) -> None:
+        self.term = lease.term
         self.node = controller.id
         self.previous = controller.previous
         self.reason = controller.reason
@@ -58,13 +57,13 @@ class Office:
         self.lag_us = 0
         """How late the event loop of the job in it has been of late."""
         self.number = 0
-        """Which of the node's offices this is, from 1 on."""
+        """Which of the node's leaderships this is, from 1 on."""
         self.occupant: threading.Thread | None = None
         """What `on_elected` runs in."""
-        self.lapses_us = tenure.lapses_us
+        self.lapses_us = lease.lapses_us
         """The end of the lease as far as it was known when last looked at, on the election's clock."""
-        self._keeper = keeper
-        self._entered_us = tenure.entered_us
+        self._owner = owner
+        self._entered_us = lease.active_since_us
         self._lost = threading.Event()
         self._lock = threading.Lock()
         self._calls: list[Callable[[], object]] = []
@@ -74,15 +73,15 @@ class Office:
     @property
     def deadline_us(self) -> int:
         """Until when work may go on, by what is known now, on the election's clock: a margin before
-        the lease's end. 0 when the office is lost."""
-        tenure = self._keeper.post.held()
-        if self._lost.is_set() or tenure is None or (tenure.term, tenure.entered_us) != (self.term, self._entered_us):
+        the lease's end. 0 when leadership is lost."""
+        lease = self._owner.shared.held()
+        if self._lost.is_set() or lease is None or (lease.term, lease.active_since_us) != (self.term, self._entered_us):
             return 0
-        if self._keeper.post.asked_to_go:
+        if self._owner.shared.asked_to_go:
             return 0
-        self.lapses_us = tenure.lapses_us
-        margin_us = self._keeper.margin_us
-        return tenure.lapses_us - margin_us - min(self.lag_us, margin_us)
+        self.lapses_us = lease.lapses_us
+        margin_us = self._owner.margin_us
+        return lease.lapses_us - margin_us - min(self.lag_us, margin_us)
 
     @property
     def remaining_ms(self) -> float:
@@ -91,20 +90,20 @@ class Office:
 
     @property
     def lost(self) -> bool:
-        """Whether the office is over for good."""
+        """Whether leadership is over for good."""
         if not self._lost.is_set() and now_us() >= self.deadline_us:
             self.lose()
         return self._lost.is_set()
 
     def check(self) -> None:
-        """Raise `OfficeLost` when the office is lost: to be called before each step that matters, and
+        """Raise `LeadershipLost` when leadership is lost: to be called before each step that matters, and
         often. It also shows that the job is alive, see `Node(hung_after_s=...)`."""
         self.beat_us = now_us()
         if self.lost:
-            raise OfficeLost(f"node {self.node} is not in the office of term {self.term} any more")
+            raise LeadershipLost(f"node {self.node} is not in leadership of term {self.term} any more")
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than the office lasts. Raises `OfficeLost`."""
+        """Wait, but no longer than leadership lasts. Raises `LeadershipLost`."""
         end_us = now_us() + int(seconds * 1e6)
         self.check()
         while (left_us := end_us - now_us()) > 0:
@@ -123,40 +122,40 @@ class Office:
     def run(self, job: Callable[..., T], *args: Any) -> T | None: ...
 
     def run(self, job: Any, *args: Any) -> Any:
-        """Do a job in this office, and hand the office to nobody before it has ended.
+        """Do a job in this leadership, and hand leadership to nobody before it has ended.
 
-        A coroutine, or an `async def` with its `args`, to be awaited, is cancelled when the office is
-        lost. A function is called here and now with `args`; it must call `check`, whose `OfficeLost` ends
-        it. Returns what the job returned, None when the office was lost first. Exceptions of the job pass.
+        A coroutine, or an `async def` with its `args`, to be awaited, is cancelled when leadership is
+        lost. A function is called here and now with `args`; it must call `check`, whose `LeadershipLost` ends
+        it. Returns what the job returned, None when leadership was lost first. Exceptions of the job pass.
         Raises TypeError for a function that only makes a coroutine, which would work after its return.
         """
         if inspect.iscoroutine(job):
             return self._attend(job)
         if inspect.iscoroutinefunction(job):
             return self._attend(job(*args))
-        if not self._keeper.post.occupy(self.term):
+        if not self._owner.shared.begin_job(self.term):
             return None
         self.beat_us = now_us()
-        before = working_for.set((*working_for.get(), self._keeper.post))
+        before = working_for.set((*working_for.get(), self._owner.shared))
         try:
             done = job(*args)
-        except OfficeLost:
+        except LeadershipLost:
             return None
         finally:
             working_for.reset(before)
-            self._keeper.post.vacate(self.term)
+            self._owner.shared.end_job(self.term)
         if inspect.iscoroutine(done):
             done.close()
             raise TypeError("the job returned a coroutine: give run the coroutine itself, and await what it returns")
         return done
 
     async def _attend(self, job: Coroutine[Any, Any, T]) -> T | None:
-        if self.lost or not self._keeper.post.occupy(self.term):
+        if self.lost or not self._owner.shared.begin_job(self.term):
             job.close()
             return None
         loop = asyncio.get_running_loop()
         steps = Steps(job, lambda: self.lost)
-        before = working_for.set((*working_for.get(), self._keeper.post))
+        before = working_for.set((*working_for.get(), self._owner.shared))
         task = loop.create_task(steps)
         working_for.reset(before)
         self.when_lost(lambda: loop.call_soon_threadsafe(lambda: steps.cancelled or task.cancel()))
@@ -176,12 +175,12 @@ class Office:
         finally:
             beat.cancel()
             self.lag_us = 0
-            self._keeper.post.vacate(self.term)
+            self._owner.shared.end_job(self.term)
         if task.cancelled() and self._lost.is_set():
             return None
         try:
             return task.result()
-        except OfficeLost:
+        except LeadershipLost:
             return None
 
     async def _beat(self) -> None:
@@ -195,7 +194,7 @@ class Office:
     # -- for the node -----------------------------------------------------------------------------
 
     def when_lost(self, call: Callable[[], object]) -> None:
-        """Have `call` called once when the office is lost, by whoever notices; at once if it is."""
+        """Have `call` called once when leadership is lost, by whoever notices; at once if it is."""
         with self._lock:
             if not self._lost.is_set():
                 self._calls.append(call)
@@ -203,7 +202,7 @@ class Office:
         call()
 
     def lose(self) -> None:
-        """The office is over. Harmless when repeated."""
+        """Leadership is over. Harmless when repeated."""
         with self._lock:
             if self._lost.is_set():
                 return

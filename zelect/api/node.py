@@ -1,14 +1,14 @@
 """`zelect.Node`: a node inside a program.
 
     with zelect.Node("conf/n1.toml") as node:
-        for office in node.offices():
-            office.run(work, office)
+        for leadership in node.campaign():
+            leadership.run(work, leadership)
 
     async with zelect.Node("conf/n1.toml") as node:
-        async for office in node.offices():
-            await office.run(work(office))
+        async for leadership in node.campaign():
+            await leadership.run(work(leadership))
 
-Whoever loses an office waits for the next one; the loop ends when the node is stopped.
+Whoever loses a leadership waits for the next one; the loop ends when the node is stopped.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from zelect.api.health import Health
-from zelect.api.leadership import Office, working_for
+from zelect.api.health import JobHealth
+from zelect.api.leadership import Leadership, working_for
 from zelect.api.node_process import ChildEngine
 from zelect.api.node_thread import Engine, ThreadEngine
-from zelect.api.watch import Calls, Watch
+from zelect.api.watch import Callbacks, LeadershipWatcher
 from zelect.config.loading import Config, load
-from zelect.node.leadership.shared import NOBODY, Controller
-from zelect.node.leadership.shared import Office as Post
+from zelect.node.leadership.shared import NOBODY, Controller, SharedLeadership
 
-__all__ = ["Node", "NodeFailed", "Offices"]
+__all__ = ["LeadershipIterator", "Node", "NodeFailed"]
 
 
 class NodeFailed(Exception):
@@ -40,19 +39,19 @@ class Node:
     """A node of the cluster that `config` (a path, or what `zelect.config.loading.load` made of it) is for.
 
     `process`: the node runs in a process of its own, so that an interpreter that is busy, or a
-    library that holds its lock, cannot cost the office.
+    library that holds its lock, cannot cost leadership.
     `margin_ms`: how long before the end of a lease work has to end; default a quarter of `lease_ms`.
-    `on_elected(office)`, `on_lost(office)`: called in threads of their own; `on_lost` in time, before
-    the lease ends. The office is handed over once both have returned.
+    `on_elected(leadership)`, `on_lost(leadership)`: called in threads of their own; `on_lost` in time, before
+    the lease ends. Leadership is handed over once both have returned.
     `on_controller(controller)`: somebody else, or nobody (id 0), leads now.
     `health()`: asked every `health_every_s` seconds; false, an exception or no answer make this node
-    go last in the succession, and hand its office to one that is well.
-    `hung_after_s`: so does a job that did not call `Office.check` for so long (a coroutine: whose event
+    go last in the succession, and hand its leadership to one that is well.
+    `hung_after_s`: so does a job that did not call `Leadership.check` for so long (a coroutine: whose event
     loop stood still); 0 turns that off.
     `exits`: end the process (code 70; with `process`, by SIGKILL) when a job outlasts its lease, since
     nothing else would stop it.
 
-    Raises `ConfigError`. `start` and `with` raise `BallotError`, `DataDirError` (durable state) and
+    Raises `ConfigError`. `start` and `with` raise `VoteStoreError`, `DataDirError` (durable state) and
     `CannotBind` (the address), with `process` `ChildFailed`.
     """
 
@@ -62,8 +61,8 @@ class Node:
         *,
         process: bool = False,
         margin_ms: int | None = None,
-        on_elected: Callable[[Office], None] | None = None,
-        on_lost: Callable[[Office], None] | None = None,
+        on_elected: Callable[[Leadership], None] | None = None,
+        on_lost: Callable[[Leadership], None] | None = None,
         on_controller: Callable[[Controller], None] | None = None,
         health: Callable[[], object] | None = None,
         health_every_s: float = 1.0,
@@ -77,24 +76,24 @@ class Node:
             raise ValueError(f"margin_ms is {margin_ms}; must lie between 1 and half of lease_ms = {lease_ms}")
         for name, call in (("on_elected", on_elected), ("on_lost", on_lost), ("on_controller", on_controller)):
             if inspect.iscoroutinefunction(call):
-                raise TypeError(f"{name} is an async function, and nobody would await it; use node.offices()")
-        self._calls = Calls(on_elected, on_lost, on_controller)
+                raise TypeError(f"{name} is an async function, and nobody would await it; use node.campaign()")
+        self._calls = Callbacks(on_elected, on_lost, on_controller)
         self._health = (health, health_every_s, hung_after_s)
         self._exits = exits
         self._process = process
         self._engine: Engine | None = None
-        self._watch: Watch | None = None
+        self._watch: LeadershipWatcher | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the node; returns once it listens. A node may be started anew after `stop`."""
+        """Start the node; returns once it listens. A node may be started again after `stop`."""
         if self._engine is not None:
             raise RuntimeError("the node runs already")
         engine = self._make_engine()
         engine.start()
         self._engine = engine
-        self._watch = Watch(engine, self._margin_us, self._calls, Health(*self._health), self._exits)
+        self._watch = LeadershipWatcher(engine, self._margin_us, self._calls, JobHealth(*self._health), self._exits)
 
     def _make_engine(self) -> Engine:
         if not self._process:
@@ -102,29 +101,31 @@ class Node:
         return ChildEngine(self.config, self._margin_us // 10 if self._exits else 0)
 
     def ask_to_stop(self) -> None:
-        """Have the node leave: jobs lose their office now, it is handed over once they have ended."""
+        """Have the node leave: jobs lose their leadership now, it is handed over once they have ended."""
         if self._engine is not None:
-            self._engine.office.go()
+            self._engine.leadership.go()
 
     def reload(self) -> None:
-        """Have the node read keys, priority and log level anew, as SIGHUP does for `zelect node`; its log
+        """Have the node read keys, priority and log level again, as SIGHUP does for `zelect node`; its log
         and `zelect status` say how it went. Raises RuntimeError unless the node was started."""
         if self._engine is None:
             raise RuntimeError("the node does not run: use it in a with block, or call start()")
-        self._engine.office.reload()
+        self._engine.leadership.reload()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Leave in good order and wait for it: until a job in this node's office has ended, however
+        """Leave in good order and wait for it: until a job in this node's leadership has ended, however
         long that takes, or raises TimeoutError after `timeout_s` seconds. Raises RuntimeError in that job
         itself, and `NodeFailed` when the node had ended by itself."""
         engine, watch = self._engine, self._watch
         if engine is None or watch is None:
             return
-        if watch.post in working_for.get():
-            raise RuntimeError("stop() in a job of this node's office waits for itself; use ask_to_stop(), and return")
-        engine.office.go()
+        if watch.shared in working_for.get():
+            raise RuntimeError(
+                "stop() in a job of this node's leadership waits for itself; use ask_to_stop(), and return"
+            )
+        engine.leadership.go()
         if not engine.join(timeout_s):
-            raise TimeoutError(f"a job in the office of node {self.config.node.id} has not ended")
+            raise TimeoutError(f"a job in leadership of node {self.config.node.id} has not ended")
         watch.join()
         self._engine = self._watch = None
         if engine.error is not None:
@@ -158,98 +159,98 @@ class Node:
                 raise
 
     @property
-    def watch(self) -> Watch:
-        """What watches the node's office. Raises RuntimeError unless the node was started."""
+    def watch(self) -> LeadershipWatcher:
+        """What watches the node's leadership. Raises RuntimeError unless the node was started."""
         if self._watch is None:
             raise RuntimeError("the node does not run: use it in a with block, or call start()")
         return self._watch
 
     @property
-    def post(self) -> Post:
-        """The office as the node itself sees it. Raises RuntimeError unless the node was started."""
-        return self.watch.post
+    def shared(self) -> SharedLeadership:
+        """Leadership as the node itself sees it. Raises RuntimeError unless the node was started."""
+        return self.watch.shared
 
     @property
     def ended(self) -> bool:
         """Whether the node's loop is over."""
-        return self._watch is None or self._watch.post.ended
+        return self._watch is None or self._watch.shared.ended
 
     # -- questions ----------------------------------------------------------------------------------
 
     @property
-    def office(self) -> Office | None:
-        """The office that this node holds now."""
-        office = self._watch.office if self._watch is not None else None
-        return None if office is None or office.lost else office
+    def leadership(self) -> Leadership | None:
+        """Leadership that this node holds now."""
+        leadership = self._watch.leadership if self._watch is not None else None
+        return None if leadership is None or leadership.lost else leadership
 
     @property
     def controller(self) -> Controller:
-        """Who leads, as far as this node knows: hearsay, unless it is this node (then `office` says
+        """Who leads, as far as this node knows: hearsay, unless it is this node (then `leadership` says
         more). `Observer` knows without a node."""
         return self._watch.controller if self._watch is not None else NOBODY
 
-    def offices(self) -> Offices:
-        """This node's offices, one after the other, for `for` and for `async for`: waits for the next
+    def campaign(self) -> LeadershipIterator:
+        """This node's leaderships, one after the other, for `for` and for `async for`: waits for the next
         one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
-        return Offices(self.watch, self._engine)
+        return LeadershipIterator(self.watch, self._engine)
 
 
-class Offices:
-    """The offices of a node. An office whose job returned is not given again: the next one is."""
+class LeadershipIterator:
+    """The leaderships of a node. A leadership whose job returned is not given again: the next one is."""
 
-    def __init__(self, watch: Watch, engine: Engine | None) -> None:
+    def __init__(self, watch: LeadershipWatcher, engine: Engine | None) -> None:
         assert engine is not None
         self._watch = watch
         self._engine = engine
         self._seen = 0
 
-    def _ready(self) -> Office | None:
-        """The office that has not been given out yet, if it can be worked in."""
-        office = self._watch.office
-        return None if office is None or office.number == self._seen or office.lost else office
+    def _ready(self) -> Leadership | None:
+        """Leadership that has not been given out yet, if it can be worked in."""
+        leadership = self._watch.leadership
+        return None if leadership is None or leadership.number == self._seen or leadership.lost else leadership
 
-    def _next(self) -> Office | None:
-        office = self._ready()
-        if office is not None:
-            self._seen = office.number
-        return office
+    def _next(self) -> Leadership | None:
+        leadership = self._ready()
+        if leadership is not None:
+            self._seen = leadership.number
+        return leadership
 
     def _over(self) -> bool:
-        if not self._engine.office.ended:
-            return self._engine.office.asked_to_go
-        if not self._engine.office.asked_to_go:
+        if not self._engine.leadership.ended:
+            return self._engine.leadership.asked_to_go
+        if not self._engine.leadership.asked_to_go:
             self._engine.join()
             raise _failed(self._engine.error)
         return True
 
-    def __iter__(self) -> Iterator[Office]:
+    def __iter__(self) -> Iterator[Leadership]:
         while not self._over():
-            office = self._next()
-            if office is not None:
-                yield office
+            leadership = self._next()
+            if leadership is not None:
+                yield leadership
                 continue
             with self._watch.changed:
                 if self._ready() is None and not self._over():
                     self._watch.changed.wait(1.0)
 
-    async def __aiter__(self) -> AsyncIterator[Office]:
+    async def __aiter__(self) -> AsyncIterator[Leadership]:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
-        def bell() -> None:
+        def wakeup() -> None:
             loop.call_soon_threadsafe(news.set)
 
-        self._watch.subscribe(bell)
+        self._watch.subscribe(wakeup)
         try:
             while not self._over():
-                office = self._next()
-                if office is not None:
-                    yield office
+                leadership = self._next()
+                if leadership is not None:
+                    yield leadership
                     continue
                 news.clear()
                 if self._ready() is None and not self._over():
                     await news.wait()
         finally:
-            self._watch.unsubscribe(bell)
+            self._watch.unsubscribe(wakeup)
 
 
 def _failed(cause: BaseException | None) -> NodeFailed:

@@ -1,8 +1,8 @@
 """The node that a program embeds, as a process of its own: the program's side.
 
 An interpreter that is busy, or a library that holds its lock for seconds, costs a thread its turns
-and with them the office. A process has its own. The program reads the office off a shared page,
-with its own clock, so it learns of a lost office even when the node is frozen; and it holds the
+and with them leadership. A process has its own. The program reads leadership off a shared page,
+with its own clock, so it learns of a stopped being active even when the node is frozen; and it holds the
 node's lock and listening socket, so that nobody takes the node for dead, and succeeds it, while a
 job here has not ended (see `zelect.node.storage.lock_holder`).
 """
@@ -22,10 +22,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from zelect.config.loading import Config
-from zelect.core.lease import Tenure
-from zelect.node.leadership.lease_page import Page
-from zelect.node.leadership.shared import Office
-from zelect.node.storage.lock_holder import Hold
+from zelect.core.lease import Lease
+from zelect.node.leadership.lease_page import LeasePage
+from zelect.node.leadership.shared import SharedLeadership
+from zelect.node.storage.lock_holder import LockHolder
 
 __all__ = ["ChildEngine", "ChildFailed"]
 
@@ -34,10 +34,10 @@ class ChildFailed(Exception):
     """The node's process could not start, or died; the text says why."""
 
 
-class _RemoteOffice(Office):
-    """The office of a node in another process, as its page tells."""
+class _RemoteLeadership(SharedLeadership):
+    """Leadership of a node in another process, as its page tells."""
 
-    def __init__(self, page: Page, control: socket.socket) -> None:
+    def __init__(self, page: LeasePage, control: socket.socket) -> None:
         super().__init__()
         # By a thread: a signal's handler may say this, and what it interrupted may hold the locks.
         self._wakes: SimpleQueue[bool] = SimpleQueue()
@@ -48,7 +48,7 @@ class _RemoteOffice(Office):
         self._sending = threading.Lock()
         self._seen = 0
 
-    def held(self) -> Tenure | None:
+    def held(self) -> Lease | None:
         self.refresh()
         return super().held()
 
@@ -56,22 +56,22 @@ class _RemoteOffice(Office):
         """Read the page. Once it has ended, nothing is held whatever stands there."""
         told = self._page.read()
         if told is None or self.ended:
-            self.tenure = None
+            self.lease = None
             return
-        self.tenure, self.controller, going, ended = told
+        self.lease, self.controller, going, ended = told
         self.asked_to_go = self.asked_to_go or going
         if ended:
-            self.ended, self.tenure = True, None
+            self.ended, self.lease = True, None
 
-    def occupy(self, term: int) -> bool:
-        held = super().occupy(term)
+    def begin_job(self, term: int) -> bool:
+        held = super().begin_job(term)
         if held:
             self.tell()
         return held
 
     def left(self, term: int) -> None:
-        """The node has left the office of `term`, and the page no longer shows it."""
-        with self._lock:  # an `occupy` that saw it held has taken note of its job by now
+        """The node has stopped being active of `term`, and the page no longer shows it."""
+        with self._lock:  # an `begin_job` that saw it held has taken note of its job by now
             self._seen = max(self._seen, term)
         self.tell()
 
@@ -98,21 +98,30 @@ class ChildEngine:
     """A node in a process of its own, which kills this one `kill_us` before a lease ends if a job has
     not ended (0: never). `zelect.api.node_thread.Engine` tells of the rest."""
 
-    office: Office
+    leadership: SharedLeadership
 
     def __init__(self, config: Config, kill_us: int) -> None:
         self.error: BaseException | None = None
         self._config = config
         self._kill_us = kill_us
-        self._hold: Hold | None = None
+        self._hold: LockHolder | None = None
         self._done = threading.Event()
 
     def start(self) -> None:
         """Raises `ChildFailed`."""
-        page = Page.create()
+        page = LeasePage.create()
         control, far_end = socket.socketpair()
-        tie = f"{far_end.fileno()},{page.fd},{self._kill_us}"
-        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute()), "--tie", tie]
+        child_node = f"{far_end.fileno()},{page.fd},{self._kill_us}"
+        command = [
+            sys.executable,
+            "-m",
+            "zelect",
+            "node",
+            "-c",
+            str(self._config.path.absolute()),
+            "--child_node",
+            child_node,
+        ]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -131,34 +140,36 @@ class ChildEngine:
             control.close()
             self.process.wait()
             raise ChildFailed(words["failed"])
-        self._hold = Hold(self._config.node.data_dir, fds[0] if fds else -1)
-        office = self.office = _RemoteOffice(page, control)
-        office.tell()
-        threading.Thread(target=self._listen, args=(office, control, page), name="zelect-tie", daemon=True).start()
+        self._hold = LockHolder(self._config.node.data_dir, fds[0] if fds else -1)
+        leadership = self.leadership = _RemoteLeadership(page, control)
+        leadership.tell()
+        threading.Thread(
+            target=self._listen, args=(leadership, control, page), name="zelect-child_node", daemon=True
+        ).start()
 
     def join(self, timeout_s: float | None = None) -> bool:
         return self._done.wait(timeout_s)
 
-    def _listen(self, office: _RemoteOffice, control: socket.socket, page: Page) -> None:
+    def _listen(self, leadership: _RemoteLeadership, control: socket.socket, page: LeasePage) -> None:
         with contextlib.suppress(OSError, ValueError):
             for line in control.makefile("rb"):
                 words: dict[str, Any] = json.loads(line)
-                office.refresh()
+                leadership.refresh()
                 if "left" in words:
-                    office.left(words["left"])
-                if office.ended or office.asked_to_go:
-                    office.tell()  # that it is known here
-                office.ring()
-        asked = office.asked_to_go
-        office.close()
+                    leadership.left(words["left"])
+                if leadership.ended or leadership.asked_to_go:
+                    leadership.tell()  # that it is known here
+                leadership.ring()
+        asked = leadership.asked_to_go
+        leadership.close()
         code = self.process.wait()
         if code and not asked:
             self.error = ChildFailed(f"the node's process {self.process.pid} ended with code {code}")
-        while office.occupied:  # its peers may not take it for dead as long as a job here acts
+        while leadership.has_job:  # its peers may not take it for dead as long as a job here acts
             _pause()
         if self._hold is not None:
             self._hold.release()
-        office.hush()
+        leadership.hush()
         control.close()
         self._done.set()
 

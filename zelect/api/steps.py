@@ -1,9 +1,9 @@
-"""A coroutine that looks at its office before each of its steps.
+"""A coroutine that looks at its leadership before each of its steps.
 
 Cancelling takes effect when the event loop gets to it. After a freeze of the whole process the loop
-may first run what else was due, the next step of the job itself for instance, long after the office
+may first run what else was due, the next step of the job itself for instance, long after leadership
 has ended. So the job's steps are taken through this wrapper: the look at the clock and the step are
-one, and a lost office cancels the job instead of letting it go on. Tasks that the job made for
+one, and a stopped being active cancels the job instead of letting it go on. Tasks that the job made for
 itself are not looked after.
 """
 

@@ -23,7 +23,7 @@ from zelect.cli.cluster import cluster
 from zelect.cli.doctor import doctor
 from zelect.cli.file import file
 from zelect.cli.keygen import keygen
-from zelect.cli.members import electorate
+from zelect.cli.members import members
 from zelect.cli.node import node
 from zelect.cli.reload import reload
 from zelect.cli.run import run
@@ -68,7 +68,7 @@ main.add_command(file)
 main.add_command(run)
 main.add_command(status)
 main.add_command(cluster)
-main.add_command(electorate)
+main.add_command(members)
 main.add_command(keygen)
 main.add_command(reload)
 main.add_command(who)

@@ -1,4 +1,4 @@
-"""What the commands that steer have in common: times, questions that need an answer, orders."""
+"""What the commands that admin have in common: times, questions that need an answer, orders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from zelect.client.query import NodeReport
-    from zelect.core.messages import CommonResp, Steer
+    from zelect.core.messages import AdminCommand, CommonResp
 
 __all__ = ["DURATION", "TELL_S", "hear", "listed", "order_options", "tell"]
 
@@ -53,15 +53,15 @@ def hear(
     members: Members, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False
 ) -> dict[int, NodeReport]:
     """What the nodes say of themselves. Raises Failure when none says anything."""
-    from zelect.cli.errors import Failure
+    from zelect.cli.errors import CommandError
 
     reports = members.ask(_ASK_S, enough)
     if not reports:
-        raise Failure(members.explain_silence(), members.exit_code(reports))
+        raise CommandError(members.explain_no_answer(), members.exit_code(reports))
     return reports
 
 
-def tell(members: Members, nodes: Iterable[int], message: Steer) -> dict[int, CommonResp]:
+def tell(members: Members, nodes: Iterable[int], message: AdminCommand) -> dict[int, CommonResp]:
     """Give an order to `nodes`; their answers."""
     from zelect.client.query import tell_all
 

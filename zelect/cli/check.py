@@ -65,19 +65,19 @@ def foretell(reports: Mapping[int, NodeReport], down: Collection[int]) -> dict[s
     from zelect.core.voters import outlook
 
     head = controller_of(reports)
-    # The controller knows best; without one, who has the newest electorate.
-    teller = head or max(reports.values(), key=lambda one: (one.foundation, one.config_term, one.version))
+    # The controller knows best; without one, who has the newest voters.
+    teller = head or max(reports.values(), key=lambda one: (one.generation, one.config_term, one.version))
     witness = Witness("present", "", "") if teller.witness_votes else None
-    record = Record(teller.config_term, teller.version, teller.members, witness, teller.foundation)
+    record = Record(teller.config_term, teller.version, teller.members, witness, teller.generation)
     at_once, in_turn = outlook(
         record,
-        teller.voices,
+        teller.may_vote,
         tuple(down),
-        teller.witness in ("member", "ready", "stranger"),
+        teller.witness in ("member", "ready", "unrecognized"),
         teller.witness != "unused",
-        teller.witness == "stranger",
+        teller.witness == "unrecognized",
     )
-    left = sorted(set(teller.voices) & set(teller.members) - set(down))
+    left = sorted(set(teller.may_vote) & set(teller.members) - set(down))
     return {
         "down": list(down),
         "controller": head.id if head else None,
@@ -92,7 +92,7 @@ def foretell(reports: Mapping[int, NodeReport], down: Collection[int]) -> dict[s
 
 
 def _leads(teller: NodeReport, head: NodeReport | None, left: Collection[int]) -> int:
-    """Who would be in office with only `left` alive: the controller, else the first in line (R8)."""
+    """Who would be active with only `left` alive: the controller, else the first in line (R8)."""
     if head is not None and head.id in left:
         return head.id
     priorities = {teller.id: teller.priority} | {peer.id: peer.priority for peer in teller.others}
@@ -101,9 +101,9 @@ def _leads(teller: NodeReport, head: NodeReport | None, left: Collection[int]) -
 
 def _lines(told: Mapping[str, Any]) -> list[str]:
     down, head, lead = told["down"], told["controller"], told["would_lead"]
-    office = f"node {head} is in office" if head else "nobody is in office now"
+    leadership = f"node {head} is active" if head else "nobody is active now"
     votes = f"members {listed(told['members'])}; witness {told['witness']}"
-    lines = [f"{told['cluster']}: {office}; {votes}"]
+    lines = [f"{told['cluster']}: {leadership}; {votes}"]
     if not down:
         lines.append(f"  now       {_more(told['more'])}")
         return lines
@@ -112,7 +112,7 @@ def _lines(told: Mapping[str, Any]) -> list[str]:
     if not told["survives"]:
         lines.append("  nobody could be elected: too few votes are left" if told["left"] else "  nobody would be left")
     else:
-        lines.append(f"  leads     node {lead} {'stays in office' if lead == head else 'would be elected'}")
+        lines.append(f"  leads     node {lead} {'stays active' if lead == head else 'would be elected'}")
         lines.append(f"  then      {_more(told['more'])}")
     if len(down) > 1:
         order = ", then ".join(map(str, down))

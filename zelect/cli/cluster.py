@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zelect.client.query import NodeReport
     from zelect.devcluster.control import Processes
     from zelect.devcluster.layout import Layout
-    from zelect.devcluster.supervisor import Wish
+    from zelect.devcluster.supervisor import SupervisorCommand
 
 __all__ = ["cluster"]
 
@@ -39,7 +39,7 @@ def cluster() -> None:
 @cluster.command()
 @click.argument("nodes", type=click.IntRange(1, 99), metavar="N")
 @_directory
-@click.option("--detach", is_flag=True, help="Run in the background; return once a controller is in office.")
+@click.option("--detach", is_flag=True, help="Run in the background; return once a controller is active.")
 @click.option(
     "--base-port",
     type=click.IntRange(1024, 32_767),
@@ -72,24 +72,24 @@ def up(
 
     What the nodes saved is kept in DIR: the next start goes on with the terms.
     """
-    from zelect.cli.errors import Failure, explained
-    from zelect.devcluster.supervisor import Wish, supervise
+    from zelect.cli.errors import CommandError, explained
+    from zelect.devcluster.supervisor import SupervisorCommand, supervise
     from zelect.redis.errors import safe_url
 
     by_hand = context.get_parameter_source("redis_url") is click.core.ParameterSource.COMMANDLINE
     if by_hand and redis_url is not None and safe_url(redis_url) != redis_url:
-        raise Failure(
+        raise CommandError(
             "--redis: everybody on this host can read a password on a command line, and may have now: change it, then "
             "set ZELECT_REDIS_URL to the URL and leave --redis out",
             2,
         )
-    wish = Wish(nodes, base_port, redis_url, name, secure=secure)
+    wish = SupervisorCommand(nodes, base_port, redis_url, name, secure=secure)
     with explained():
         context.exit(_up_detached(directory, wish) if detach else supervise(directory, wish, live=True))
 
 
-def _up_detached(directory: str, wish: Wish) -> int:
-    """Start the supervisor and wait until somebody is in office; returns the exit code."""
+def _up_detached(directory: str, wish: SupervisorCommand) -> int:
+    """Start the supervisor and wait until somebody is active; returns the exit code."""
     import time
 
     from zelect.cli.table import who_leads
@@ -123,7 +123,7 @@ def _up_detached(directory: str, wish: Wish) -> int:
         time.sleep(0.05)
     _relay(layout, said)
     click.echo(
-        f"nobody is in office after {time.monotonic() - begin:.0f} s. Look at {layout.logs}; "
+        f"nobody is active after {time.monotonic() - begin:.0f} s. Look at {layout.logs}; "
         f"'zelect status{place}' asks the nodes, 'zelect cluster down{place}' stops everything.",
         err=True,
     )
@@ -163,8 +163,8 @@ def status(context: click.Context, directory: str, as_json: bool) -> None:
     with explained():
         processes = request(layout, "status")
         plan = layout.read_plan()
-        silent = {process.id for process in processes.nodes if process.state != "up"}
-        reports = _ask(layout, lambda reports: len(reports) + len(silent) >= plan.nodes)
+        unresponsive = {process.id for process in processes.nodes if process.state != "up"}
+        reports = _ask(layout, lambda reports: len(reports) + len(unresponsive) >= plan.nodes)
     state = summary(plan.name, plan.addresses, reports)
     if as_json:
         listed = {"directory": str(layout.directory), "processes": processes.as_json(), "status": state}
@@ -195,8 +195,8 @@ def down(directory: str) -> None:
 
 
 def _change(command: str, directory: str, node: int) -> None:
-    """Do `command` to `node`, wait for its effect, and say what happened and who is in office."""
-    from zelect.cli.errors import Failure, explained
+    """Do `command` to `node`, wait for its effect, and say what happened and who is active."""
+    from zelect.cli.errors import CommandError, explained
     from zelect.devcluster.control import request
     from zelect.devcluster.layout import Layout
 
@@ -210,14 +210,14 @@ def _change(command: str, directory: str, node: int) -> None:
         processes = request(layout, command, node)
         if command in ("stop", "kill"):
             processes = _await_end(layout, node)
-        office = _settled(layout, processes, node if command == "start" else None)
+        leadership = _settled(layout, processes, node if command == "start" else None)
         process = request(layout, "status").node(node)
     if command in ("stop", "kill") and process.state != "ended":
-        raise Failure(f"node {node} (pid {process.pid}) still runs {_ENDED_WITHIN_S:.0f} s after {command}", 1)
+        raise CommandError(f"node {node} (pid {process.pid}) still runs {_ENDED_WITHIN_S:.0f} s after {command}", 1)
     if command == "start" and process.state == "ended":
-        raise Failure(f"node {node} {process.words}; see {layout.log_of(node)}", 1)
+        raise CommandError(f"node {node} {process.words}; see {layout.log_of(node)}", 1)
     done = {"start": "started", "stop": "stopped", "kill": "killed", "freeze": "frozen", "thaw": "thawed"}[command]
-    click.echo(f"node {node} {done} (pid {process.pid}); {office}")
+    click.echo(f"node {node} {done} (pid {process.pid}); {leadership}")
 
 
 def _await_end(layout: Layout, node: int) -> Processes:
@@ -234,7 +234,7 @@ def _await_end(layout: Layout, node: int) -> Processes:
 
 
 def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
-    """Who is in office once that is settled: somebody where a quorum lives, else nobody. Gives up
+    """Who is active once that is settled: somebody where a quorum lives, else nobody. Gives up
     after some seconds and says how it is then. `started`: a node that should answer first."""
     import time
 
@@ -260,8 +260,8 @@ def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
     words = who_leads(reports)
     if running and controller_of(reports) is None and all(report.survives < 0 for report in reports.values()):
         place = place_of(None, str(layout.directory))
-        few = "no quorum of the electorate lives" if started is None else "no election yet, or no quorum"
-        words += f" ({len(running)} of {len(processes.nodes)} run: {few}, see 'zelect electorate{place}')"
+        few = "no quorum of the voters lives" if started is None else "no election yet, or no quorum"
+        words += f" ({len(running)} of {len(processes.nodes)} run: {few}, see 'zelect members{place}')"
     return words
 
 
@@ -277,7 +277,7 @@ def start(node: int, directory: str) -> None:
 @_node
 @_directory
 def stop(node: int, directory: str) -> None:
-    """Stop node N in good order: it says goodbye (SIGTERM)."""
+    """Stop node N in good order: it leaves (SIGTERM)."""
     _change("stop", directory, node)
 
 

@@ -52,14 +52,14 @@ def doctor(
 
 def _examine(config: Config, keyring: Any) -> tuple[list[Finding], list[Advised]]:
     from zelect.cli.doctor_advice import advised, judge
-    from zelect.cli.doctor_measurements import clock_of, lag_of, redis_of, sync_of, trips_of
+    from zelect.cli.doctor_measurements import clock_of, lag_of, redis_of, round_trips_of, sync_of
 
     settings = config.settings()
     timing = settings.timing
-    trips, late, _ = trips_of(config.cluster.name, settings.addresses, keyring)
+    round_trips, late, _ = round_trips_of(config.cluster.name, settings.addresses, keyring)
     lag, sync, clock = lag_of(), sync_of(config.node.data_dir), clock_of()
-    findings = judge(timing, trips, late, lag, sync, clock, redis_of(config))
-    worst_ms = max((spread.p99_ms for spread in trips.values() if spread is not None), default=0.0)
+    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config))
+    worst_ms = max((spread.p99_ms for spread in round_trips.values() if spread is not None), default=0.0)
     remote = len({address.rsplit(":", 1)[0] for address in settings.addresses.values()}) > 1
     return findings, advised(timing, worst_ms, lag.p99_ms, sync.p99_ms if sync is not None else 0.0, remote)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zelect.core.timing import Timing
 
 if TYPE_CHECKING:
-    from zelect.cli.doctor_measurements import Clock, RedisFigures, Spread
+    from zelect.cli.doctor_measurements import Clock, Percentiles, RedisFigures
 
 __all__ = ["Advised", "Finding", "advised", "judge"]
 
@@ -46,16 +46,16 @@ class Advised:
 
 def judge(
     timing: Timing,
-    trips: Mapping[int, Spread | None],
+    round_trips: Mapping[int, Percentiles | None],
     late: Mapping[int, int],
-    lag: Spread,
-    sync: Spread | None,
+    lag: Percentiles,
+    sync: Percentiles | None,
     clock: Clock,
     redis: RedisFigures | None,
 ) -> list[Finding]:
     """All verdicts. `trips`: round trips to the nodes, None where one gave no answer; `late`: how often
     a node's loop was late meanwhile; `lag`: how late this process was woken."""
-    found = [_trip(timing, node, spread) for node, spread in sorted(trips.items())]
+    found = [_trip(timing, node, spread) for node, spread in sorted(round_trips.items())]
     found += [_late(node, count) for node, count in sorted(late.items())]
     found += [_lag(timing, lag), _sync(timing, sync), _source(clock), _rate(timing, clock)]
     return found + _redis(redis)
@@ -69,7 +69,7 @@ def _found(what: str, figure: object, verdict: str, advice: str) -> Finding:
     return Finding(what, str(figure), verdict, "" if verdict == "ok" else advice)
 
 
-def _trip(timing: Timing, node: int, spread: Spread | None) -> Finding:
+def _trip(timing: Timing, node: int, spread: Percentiles | None) -> Finding:
     what, heartbeat = f"round trip, node {node}", timing.heartbeat_ms
     if spread is None:
         return _found(what, "no answer", "warn", "start it, or see whether its port can be reached from here")
@@ -82,13 +82,13 @@ def _late(node: int, count: int) -> Finding:
     return _found(f"loop, node {node}", f"late {count} times meanwhile", "warn" if count else "ok", advice)
 
 
-def _lag(timing: Timing, lag: Spread) -> Finding:
+def _lag(timing: Timing, lag: Percentiles) -> Finding:
     verdict = _grade(lag.most_ms, timing.heartbeat_ms / 2, timing.election_timeout_ms - timing.lease_ms)
     advice = "processes here are woken too late: leave them processor time, or raise the timings"
     return _found("loop lag, this host", lag, verdict, advice)
 
 
-def _sync(timing: Timing, sync: Spread | None) -> Finding:
+def _sync(timing: Timing, sync: Percentiles | None) -> Finding:
     if sync is None:
         advice = "node.data_dir can't be written from here: run this as the node's user"
         return _found("fdatasync, data_dir", "not measured", "warn", advice)

@@ -16,14 +16,24 @@ if TYPE_CHECKING:
     from zelect.config.loading import Config
     from zelect.security.keys import Keyring
 
-__all__ = ["Clock", "RedisFigures", "Spread", "clock_of", "lag_of", "redis_of", "spread_of", "sync_of", "trips_of"]
+__all__ = [
+    "Clock",
+    "Percentiles",
+    "RedisFigures",
+    "clock_of",
+    "lag_of",
+    "percentiles_of",
+    "redis_of",
+    "round_trips_of",
+    "sync_of",
+]
 
 _ROUNDS = 30
 _SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Percentiles:
     """Half of what was measured took no longer than `p50_ms`, 99 per cent no longer than `p99_ms`."""
 
     p50_ms: float
@@ -48,26 +58,26 @@ class RedisFigures:
     """`problem`: why there are no figures; empty when there are."""
 
     problem: str
-    trip: Spread
+    trip: Percentiles
     timeout_ms: int
     eviction: str = ""
     persistence: str = ""
     role: str = ""
 
 
-def spread_of(times_us: list[float]) -> Spread:
+def percentiles_of(times_us: list[float]) -> Percentiles:
     """The spread of at least one time."""
     ordered = sorted(times_us)
 
     def at(share: float) -> float:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000
 
-    return Spread(at(0.5), at(0.99), ordered[-1] / 1000)
+    return Percentiles(at(0.5), at(0.99), ordered[-1] / 1000)
 
 
-def trips_of(
+def round_trips_of(
     cluster: str, addresses: Mapping[int, str], keyring: Keyring | None
-) -> tuple[dict[int, Spread | None], dict[int, int], dict[int, NodeReport]]:
+) -> tuple[dict[int, Percentiles | None], dict[int, int], dict[int, NodeReport]]:
     """Round trips of questions to each node, None where one gave no answer; how often the loops of
     those that did were late meanwhile; their reports."""
     import zmq
@@ -100,8 +110,8 @@ def trips_of(
                     times.setdefault(node, []).append(asker.reports[node].at_us - asked_us)
                     open_.discard(node)
         late = {node: _late(asker.reports[node]) - _late(first[node]) for node in first}
-        trips = {node: spread_of(times[node]) if node in times else None for node in addresses}
-        return trips, late, dict(asker.reports)
+        round_trips = {node: percentiles_of(times[node]) if node in times else None for node in addresses}
+        return round_trips, late, dict(asker.reports)
     finally:
         asker.close()
         context.destroy(linger=0)
@@ -111,17 +121,17 @@ def _late(report: NodeReport) -> int:
     return report.counters.get("loop_late", 0)
 
 
-def lag_of() -> Spread:
+def lag_of() -> Percentiles:
     """How much later than asked this process is woken."""
     lags = []
     for _ in range(200):
         began = time.monotonic_ns()
         time.sleep(0.002)
         lags.append((time.monotonic_ns() - began) / 1000 - 2000)
-    return spread_of(lags)
+    return percentiles_of(lags)
 
 
-def sync_of(data_dir: Path) -> Spread | None:
+def sync_of(data_dir: Path) -> Percentiles | None:
     """What a save in `data_dir`, or where it will be made, costs; None where nothing can be written."""
     place = data_dir
     while not place.exists() and place != place.parent:
@@ -135,7 +145,7 @@ def sync_of(data_dir: Path) -> Spread | None:
             os.pwrite(file.fileno(), turn.to_bytes(1, "little") * 512, 512 * (turn % 2))
             os.fdatasync(file.fileno())
             times.append((time.monotonic_ns() - began) / 1000)
-    return spread_of(times) if times else None
+    return percentiles_of(times) if times else None
 
 
 def clock_of() -> Clock:
@@ -171,14 +181,14 @@ def redis_of(config: Config) -> RedisFigures | None:
         return None
     import redis
 
-    from zelect.redis.credentials import AccessError, access_of
+    from zelect.redis.credentials import CredentialsError, credentials_of
     from zelect.redis.registry import connect
     from zelect.redis.registry_worker import safe_url
 
     times = []
     timeout_ms = config.redis.timeout_ms
     try:
-        client = connect(config.redis.url, timeout_ms / 1000, access_of(config))
+        client = connect(config.redis.url, timeout_ms / 1000, credentials_of(config))
         client.ping()
         for _ in range(50):
             began = time.monotonic_ns()
@@ -189,10 +199,12 @@ def redis_of(config: Config) -> RedisFigures | None:
         with contextlib.suppress(redis.ResponseError):  # forbidden where somebody else runs it
             saves = client.config_get("save")
         client.connection_pool.disconnect()
-    except (AccessError, redis.RedisError, OSError, ValueError) as error:
+    except (CredentialsError, redis.RedisError, OSError, ValueError) as error:
         place = safe_url(config.redis.url)
-        return RedisFigures(f"{place}: {str(error) or type(error).__name__}", Spread(0, 0, 0), timeout_ms)
+        return RedisFigures(f"{place}: {str(error) or type(error).__name__}", Percentiles(0, 0, 0), timeout_ms)
     kinds = ["aof"] if told.get("aof_enabled") else []
     kinds += ["rdb"] if saves.get("save") else []
     eviction = str(told.get("maxmemory_policy", "unknown"))
-    return RedisFigures("", spread_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(told.get("role")))
+    return RedisFigures(
+        "", percentiles_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(told.get("role"))
+    )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from zelect.cli.table import WIDTH, columns
-from zelect.status.history import Ballots, Election, Telling
+from zelect.status.history import Election, StoredRound, StoredTrace
 
 __all__ = ["REASONS", "REFUSALS", "explain_election", "explain_rounds", "history_table"]
 
@@ -15,7 +15,7 @@ REASONS = {
     "start": "nobody was known to lead",
     "timeout": "the controller before fell silent",
     "death": "the controller before was proven dead",
-    "goodbye": "the controller before said goodbye",
+    "leave": "the controller before left",
     "handover": "the controller before handed over",
 }
 """Why a candidate campaigned, by the election's reason."""
@@ -25,18 +25,18 @@ REFUSALS = {
     "voted": "it voted for another",
     "promised": "still bound to a controller",
     "silent": "just restarted, silent for now",
-    "amnesia": "lost its memory, no voice yet",
+    "lost_state": "lost its memory, no voting right yet",
     "leaving": "it was leaving",
-    "not_member": "candidate not in its electorate",
-    "stranger": "not the witness in the record",
+    "not_member": "candidate not in its voters",
+    "unrecognized": "not the witness in the record",
     "unreachable": "no answer from Redis in time",
-    "stale_electorate": "candidate's electorate is older",
+    "stale_voters": "candidate's voters is older",
 }
 """What a refusal means, by its typed reason (docs/protocol.md)."""
 
 _OUTCOMES = {"overtaken": "overtaken by a newer term or another's election"}
 
-_RIGHT = {"term", "elected", "before", "gap ms", "yes", "no"}
+_PERMISSION = {"term", "elected", "before", "gap ms", "yes", "no"}
 
 
 def history_table(elections: Sequence[Election]) -> list[str]:
@@ -58,7 +58,7 @@ def history_table(elections: Sequence[Election]) -> list[str]:
             )
         )
     head = ("term", "elected", "before", "reason", "gap ms", "yes", "no", "when (local time)")
-    return columns(head, rows, _RIGHT)
+    return columns(head, rows, _PERMISSION)
 
 
 def _when(at_ms: int) -> str:
@@ -68,32 +68,32 @@ def _when(at_ms: int) -> str:
 def explain_election(one: Election) -> list[str]:
     """Why, and how, `one` went as it went."""
     why = REASONS.get(one.reason, one.reason)
-    lines = [f"term {one.term}: node {one.id} came into office, {_when(one.at_ms)}"]
+    lines = [f"term {one.term}: node {one.id} became active, {_when(one.at_ms)}"]
     before = f"node {one.previous}" if one.previous else "nobody known"
     lines.append(f"  because   {why} (before: {before})")
-    if one.telling is None:
+    if one.trace is None:
         lines += [
             "  rounds    an older release wrote this entry: only the last vote is known",
             *_votes(one.votes or {}),
         ]
         return lines
-    if one.telling.asked:
-        lines += textwrap.wrap(f"  asked by  {one.telling.asked}", WIDTH, subsequent_indent=" " * 12)
-    lines += _phases(one, one.telling)
+    if one.trace.asked:
+        lines += textwrap.wrap(f"  asked by  {one.trace.asked}", WIDTH, subsequent_indent=" " * 12)
+    lines += _phases(one, one.trace)
     lines.append("")
-    return lines + explain_rounds(one.telling.rounds)
+    return lines + explain_rounds(one.trace.rounds)
 
 
-def _phases(one: Election, told: Telling) -> list[str]:
+def _phases(one: Election, told: StoredTrace) -> list[str]:
     first = told.rounds[0].asked_ms if told.rounds else None
     steps = (
         ("last word of the controller before", told.heard_ms),
         ("its end was noticed", told.lost_ms),
         ("first question was asked", first),
         ("the vote was won", told.elected_ms),
-        ("in office", 0.0),
+        ("active", 0.0),
     )
-    lines, before = ["  when      ms before office   step took"], None
+    lines, before = ["  when      ms before leadership   step took"], None
     for name, ms in steps:
         if ms is None:
             continue
@@ -103,7 +103,7 @@ def _phases(one: Election, told: Telling) -> list[str]:
     return lines
 
 
-def explain_rounds(rounds: Sequence[Ballots]) -> list[str]:
+def explain_rounds(rounds: Sequence[StoredRound]) -> list[str]:
     """Every round with every answer."""
     lines = []
     for number, one in enumerate(rounds, 1):

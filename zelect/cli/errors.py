@@ -1,4 +1,4 @@
-"""How a command fails: one message, which says how to mend it, and an exit code."""
+"""How a command fails: one message, which says how to fix it, and an exit code."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import IO, Any
 
 import click
 
-__all__ = ["Failure", "explained", "say"]
+__all__ = ["CommandError", "explained", "say"]
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """Ends the command with `exit_code` and a message on standard error."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -47,8 +47,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ClusterError as error:
-        raise Failure(str(error), error.exit_code) from error
+        raise CommandError(str(error), error.exit_code) from error
     except ConfigError as error:
-        raise Failure(str(error), 2) from error
+        raise CommandError(str(error), 2) from error
     except OSError as error:
-        raise Failure(f"{error.filename}: {error.strerror}; choose another --dir or mend its rights", 2) from error
+        raise CommandError(f"{error.filename}: {error.strerror}; choose another --dir or fix its rights", 2) from error

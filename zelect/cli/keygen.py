@@ -13,7 +13,7 @@ __all__ = ["keygen"]
 @click.argument("nodes", nargs=-1, type=click.IntRange(1, 65_535), metavar="[NODE]...")
 @click.option("--dir", "directory", default="keys", show_default=True, metavar="DIR", help="Where the keys lie.")
 @click.option("--operator", "operators", multiple=True, metavar="NAME", help="For an operator. May be repeated.")
-@click.option("--read-only", is_flag=True, help="The operators may ask, but not steer.")
+@click.option("--read-only", is_flag=True, help="The operators may ask, but not admin.")
 @click.option("--next", "step", flag_value="next", help="Make a second key, to be accepted beside the first.")
 @click.option("--promote", "step", flag_value="promote", help="Put the second key in the place of the first.")
 @click.option("--retire", "step", flag_value="retire", help="Accept the first key no more.")
@@ -40,20 +40,20 @@ def keygen(
 
     from zelect.cli.errors import explained
     from zelect.security import key_files
-    from zelect.security.keys import Right
+    from zelect.security.keys import Permission
 
     if not nodes and not operators:
         raise click.UsageError("name nodes by their ids, as in 'zelect keygen 1 2 3', or --operator NAME")
     if read_only and not operators:
-        raise click.UsageError("--read-only is for operators: --operator NAME; nodes need all their rights")
+        raise click.UsageError("--read-only is for operators: --operator NAME; nodes need all their permissions")
     if step is not None and force:
-        raise click.UsageError("--force makes keys anew, and changes nothing step by step; leave it out")
+        raise click.UsageError("--force makes keys again, and changes nothing step by step; leave it out")
     wrong = [name for name in operators if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]
     if wrong:
         raise click.UsageError(f"--operator {wrong[0]!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
-    right = Right.READ if read_only else Right.STEER
+    permission = Permission.READ if read_only else Permission.ADMIN
     owners = [key_files.Owner(node=node) for node in dict.fromkeys(nodes)]
-    owners += [key_files.Owner(operator=name, right=right) for name in dict.fromkeys(operators)]
+    owners += [key_files.Owner(operator=name, permission=permission) for name in dict.fromkeys(operators)]
     place = Path(directory)
     with explained():
         if step == "next":

@@ -9,16 +9,18 @@ __all__ = ["node"]
 
 @click.command()
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
-@click.option("--tie", hidden=True, help="For zelect.Node(process=True): descriptors of the socket and the page.")
+@click.option(
+    "--child_node", hidden=True, help="For zelect.Node(process=True): descriptors of the socket and the page."
+)
 @click.pass_context
-def node(context: click.Context, path: str, tie: str | None) -> None:
+def node(context: click.Context, path: str, child_node: str | None) -> None:
     """Run one node in the foreground.
 
-    SIGTERM or SIGINT: it says goodbye, hands its office over, and ends with 0.
+    SIGTERM or SIGINT: it leaves, hands its leadership over, and ends with 0.
     """
     from pathlib import Path
 
-    from zelect.cli.errors import Failure
+    from zelect.cli.errors import CommandError
     from zelect.cli.standard_streams import fill_standard
     from zelect.config.loading import ConfigError, load
     from zelect.node.foreground import run
@@ -26,10 +28,10 @@ def node(context: click.Context, path: str, tie: str | None) -> None:
     fill_standard()
     try:
         config = load(Path(path))
-        if tie is not None:
-            from zelect.node.leadership.child_node import run_tied
+        if child_node is not None:
+            from zelect.node.leadership.child_node import run_child
 
-            context.exit(run_tied(config, *map(int, tie.split(","))))
+            context.exit(run_child(config, *map(int, child_node.split(","))))
         context.exit(run(config))
     except ConfigError as error:
-        raise Failure(str(error), 2) from error
+        raise CommandError(str(error), 2) from error

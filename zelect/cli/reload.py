@@ -1,4 +1,4 @@
-"""`zelect reload`: a running node reads its configuration and keys anew."""
+"""`zelect reload`: a running node reads its configuration and keys again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WITHIN_S = 5.0
 @click.option("--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]")
 @key_option
 def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
-    """Have running nodes read keys, priority and log level anew.
+    """Have running nodes read keys, priority and log level again.
 
     Nodes on this host, by SIGHUP. With -c FILE the node of that file; else those of the local cluster in
     DIR, or only NODE... Other changes, and files that can't be used, are refused: then the node goes on
@@ -35,7 +35,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
     """
     from pathlib import Path
 
-    from zelect.cli.errors import Failure, explained
+    from zelect.cli.errors import CommandError, explained
     from zelect.config.loading import load
 
     if path is not None and (directory is not None or nodes):
@@ -45,7 +45,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
         configs = [load(file) for file in files]
         failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
     if failed:
-        raise Failure(f"node {', '.join(map(str, failed))}: not known to have reloaded", 1)
+        raise CommandError(f"node {', '.join(map(str, failed))}: not known to have reloaded", 1)
 
 
 def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`zelect run`: a command that runs where the office is."""
+"""`zelect run`: a command that runs where leadership is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["run"]
     type=click.Choice(["on-failure", "always", "never"]),
     default="on-failure",
     show_default=True,
-    help="Whether CMD is started again when it ends by itself in office.",
+    help="Whether CMD is started again when it ends by itself active.",
 )
 @click.option(
     "--grace",
@@ -38,11 +38,11 @@ def run(
     pass_code: bool,
     command: tuple[str, ...],
 ) -> None:
-    """Run a node, and CMD while the node is in office.
+    """Run a node, and CMD while the node is active.
 
     CMD, and all that it started, is dead before the lease ends: TERM, then KILL. It is started again
-    in the next office. TERM or INT: CMD ends, the node says goodbye and hands over. HUP: the node reads
-    its files anew, as by 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH go on to CMD.
+    in the next leadership. TERM or INT: CMD ends, the node leaves and hands over. HUP: the node reads
+    its files again, as by 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH go on to CMD.
 
     CMD finds ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
     ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.
@@ -51,13 +51,13 @@ def run(
     from pathlib import Path
 
     from zelect.api.node import NodeFailed
-    from zelect.cli.errors import Failure
+    from zelect.cli.errors import CommandError
     from zelect.cli.standard_streams import fill_standard
     from zelect.config.loading import ConfigError, load
-    from zelect.jobs.runner import Plan, Runner
-    from zelect.jobs.watchdog_client import GuardFailed
+    from zelect.jobs.runner import Runner, RunPlan
+    from zelect.jobs.watchdog_client import WatchdogFailed
     from zelect.node.storage.data_dir import DataDirError
-    from zelect.node.storage.vote_store import BallotError
+    from zelect.node.storage.vote_store import VoteStoreError
     from zelect.node.transport.transport import CannotBind
 
     fill_standard()
@@ -65,14 +65,14 @@ def run(
         raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; name one after --")
     try:
         config = load(Path(path))
-        plan = Plan(command, restart, int(grace_s * 1000), pass_code, forward_hup)
+        plan = RunPlan(command, restart, int(grace_s * 1000), pass_code, forward_hup)
         context.exit(Runner(config, plan).run())
     except ConfigError as error:
-        raise Failure(str(error), 2) from error
-    except (BallotError, DataDirError) as error:
-        raise Failure(str(error), 3) from error
+        raise CommandError(str(error), 2) from error
+    except (VoteStoreError, DataDirError) as error:
+        raise CommandError(str(error), 3) from error
     except CannotBind as error:
-        raise Failure(str(error), 4) from error
-    except (GuardFailed, NodeFailed) as error:
-        code = 3 if isinstance(error.__cause__, BallotError | DataDirError) else 1
-        raise Failure(str(error), code) from error
+        raise CommandError(str(error), 4) from error
+    except (WatchdogFailed, NodeFailed) as error:
+        code = 3 if isinstance(error.__cause__, VoteStoreError | DataDirError) else 1
+        raise CommandError(str(error), code) from error

@@ -24,9 +24,9 @@ __all__ = [
     "key_option",
     "members_of",
     "place_of",
+    "print_denials",
     "silence",
     "status",
-    "tell_denials",
 ]
 
 DIRECTORY = ".zelect"
@@ -66,11 +66,11 @@ def status(
     timeout_s: float,
     key_file: str | None,
 ) -> None:
-    """Ask every node how it is, and show who is in office.
+    """Ask every node how it is, and show who is active.
 
-    "electorate 3.6: 1, 2" says who votes, by the 6th record of the controller of term 3.
+    "voters 3.6: 1, 2" says who votes, by the 6th record of the controller of term 3.
 
-    Exit code 0: a controller is in office; 1: nodes answered, but none is; 5: nobody answered.
+    Exit code 0: a controller is active; 1: nodes answered, but none is; 5: nobody answered.
     """
     import time
 
@@ -86,7 +86,7 @@ def status(
             denials: dict[int, str] = {}
             reports = ask_all(cluster, addresses, timeout_s, keyring=keyring, denials=denials)
             _show(cluster, addresses, reports, as_json, watch)
-            tell_denials(denials)
+            print_denials(denials)
             if not watch:
                 if not reports and not denials and not as_json:
                     say(silence(cluster, addresses))
@@ -125,7 +125,7 @@ def config_of(path: str | None, directory: str) -> Config:
     return load(Path(path) if path is not None else _any_conf(Path(directory)))
 
 
-def tell_denials(denials: Mapping[int, str]) -> None:
+def print_denials(denials: Mapping[int, str]) -> None:
     """Say on standard error why nodes that could be reached gave no answer."""
     from zelect.cli.errors import say
 
@@ -178,7 +178,7 @@ def _show(
 
 
 def exit_code_of(reports: Mapping[int, NodeReport]) -> int:
-    """0: somebody is in office; 1: nobody is; 5: nobody answered."""
+    """0: somebody is active; 1: nobody is; 5: nobody answered."""
     from zelect.client.query import controller_of
 
     if not reports:

@@ -13,7 +13,7 @@ __all__ = ["WIDTH", "columns", "draw", "who_leads"]
 
 WIDTH = 80
 _HEAD = ("", "id", "address", "pid", "role", "status", "term", "lease", "links", "MB")
-_RIGHT = {"id", "pid", "term", "lease", "links", "MB"}
+_PERMISSION = {"id", "pid", "term", "lease", "links", "MB"}
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[str], width: int = WIDTH) -> list[str]:
@@ -33,17 +33,19 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[str],
 
 
 def who_leads(reports: Mapping[int, NodeReport]) -> str:
-    """One sentence about the office."""
+    """One sentence about leadership."""
     head = controller_of(reports)
     if head is not None:
-        return f"node {head.id} is in office, term {head.term}"
-    return "nobody is in office" if reports else "nobody answered"
+        return f"node {head.id} is active, term {head.term}"
+    return "nobody is active" if reports else "nobody answered"
 
 
-def _row(node: int, address: str, report: NodeReport | None, leads: bool, silent: tuple[str, str]) -> tuple[str, ...]:
+def _row(
+    node: int, address: str, report: NodeReport | None, leads: bool, unresponsive: tuple[str, str]
+) -> tuple[str, ...]:
     place = address.removeprefix("tcp://")
     if report is None:
-        return ("", str(node), place, "", *silent, "", "", "", "")
+        return ("", str(node), place, "", *unresponsive, "", "", "", "")
     return (
         "*" if leads else "",
         str(node),
@@ -59,41 +61,45 @@ def _row(node: int, address: str, report: NodeReport | None, leads: bool, silent
 
 
 def draw(
-    state: Mapping[str, Any], reports: Mapping[int, NodeReport], silent: Mapping[int, tuple[str, str]] | None = None
+    state: Mapping[str, Any],
+    reports: Mapping[int, NodeReport],
+    unresponsive: Mapping[int, tuple[str, str]] | None = None,
 ) -> str:
     """The text for `state` (see `zelect.client.query.summary`); `silent`: what to
     say of a silent node under role and status."""
-    head, electorate, store = state["controller"], state["electorate"], state["store"]
+    head, voters, redis = state["controller"], state["voters"], state["redis"]
     if not reports:
         first = f"{state['cluster']}: nobody answered"
     elif head is None:
-        first = f"{state['cluster']}: nobody is in office, term {state['term']}"
+        first = f"{state['cluster']}: nobody is active, term {state['term']}"
     else:
         first = f"{state['cluster']}: controller {head['id']}, term {head['term']}"
         if head["since_ms"] is not None:
             first += f", for {_span(time.time() - head['since_ms'] / 1000)}"
-    if store is not None:
-        first += f"; Redis {store['state']}"
-        if store["published_term"] is not None:
-            seen = "has" if store["state"] == "up" else "had"
-            first += f" ({seen} term {store['published_term']})"
+    if redis is not None:
+        first += f"; Redis {redis['state']}"
+        if redis["published_term"] is not None:
+            seen = "has" if redis["state"] == "up" else "had"
+            first += f" ({seen} term {redis['published_term']})"
     lines = [first]
-    if electorate is not None:
-        members = ", ".join(map(str, electorate["members"]))
-        witness = electorate["witness"]
-        lines.append(f"electorate {electorate['config_term']}.{electorate['version']}: {members}; witness {witness}")
+    if voters is not None:
+        members = ", ".join(map(str, voters["members"]))
+        witness = voters["witness"]
+        lines.append(f"voters {voters['config_term']}.{voters['version']}: {members}; witness {witness}")
     if state["pause"] is not None:
         left = _span(state["pause"]["left_ms"] / 1000)
-        lines += textwrap.wrap(f"no elections of choice for {left}: {state['pause']['asked']}", WIDTH)
-    if store is not None and store["problem"]:
-        lines += textwrap.wrap(f"Redis: {store['problem']}", WIDTH)
+        lines += textwrap.wrap(f"no planned transfers for {left}: {state['pause']['asked']}", WIDTH)
+    if redis is not None and redis["problem"]:
+        lines += textwrap.wrap(f"Redis: {redis['problem']}", WIDTH)
     rows = []
     for entry in state["nodes"]:
         node = entry["id"]
         leads = head is not None and head["id"] == node
-        rows.append(_row(node, entry["address"], reports.get(node), leads, (silent or {}).get(node, ("", "no answer"))))
+        rows.append(
+            _row(node, entry["address"], reports.get(node), leads, (unresponsive or {}).get(node, ("", "no answer")))
+        )
     lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
-    return "\n".join([*lines, "", *columns(_HEAD, rows, _RIGHT)])
+    return "\n".join([*lines, "", *columns(_HEAD, rows, _PERMISSION)])
 
 
 def _span(seconds: float) -> str:

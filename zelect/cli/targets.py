@@ -88,12 +88,12 @@ class Members:
         return Asker(self.cluster, self.addresses, context, self.keyring)
 
     def exit_code(self, reports: Mapping[int, NodeReport]) -> int:
-        """0: somebody is in office; 1: nobody is; 5: nobody answered."""
+        """0: somebody is active; 1: nobody is; 5: nobody answered."""
         from zelect.cli.status import exit_code_of
 
         return exit_code_of(reports)
 
-    def explain_silence(self) -> str:
+    def explain_no_answer(self) -> str:
         """What to do when nobody answered."""
         if self.denials:
             return "\n".join(denial_lines(self.denials))

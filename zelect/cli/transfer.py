@@ -1,4 +1,4 @@
-"""`zelect transfer`, `stepdown`, `pause`, `resume`: the office is left by choice, or kept from it."""
+"""`zelect transfer`, `stepdown`, `pause`, `resume`: leadership is left by choice, or kept from it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zelect.client.query import NodeReport
-    from zelect.core.messages import Steer
+    from zelect.core.messages import AdminCommand
 
 __all__ = ["pause", "resume", "stepdown", "transfer"]
 
-_AWAY = {"dead", "offline", "silent", "not_connected"}
+_AWAY = {"dead", "offline", "unresponsive", "not_connected"}
 
 
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history with who asks.")
@@ -33,19 +33,19 @@ _reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept i
 def transfer(
     context: click.Context, /, to: int | None, dry_run: bool, reason: str, as_json: bool, **where: Any
 ) -> None:
-    """Hand the office to another node.
+    """Hand leadership to another node.
 
-    The controller leaves its office, once the job in it has ended, and the node campaigns at once. A
+    The controller leaves its leadership, once the job in it has ended, and the node campaigns at once. A
     node that could not win, or whose job can't be done there, is refused.
 
-    Exit code 0: the node is in office (or would be); 1: not so, with the reason; 5: nobody answered.
+    Exit code 0: the node is active (or would be); 1: not so, with the reason; 5: nobody answered.
     """
-    from zelect.core.messages import Steering
+    from zelect.core.messages import AdminAction
 
     members = Members.of(**where)
     if to is not None and to not in members.addresses:
         raise click.UsageError(f"node {to} is not in the configuration; the members are {listed(members.addresses)}")
-    order = _order(Steering.TRANSFER, reason, to=to or 0)
+    order = _order(AdminAction.TRANSFER, reason, to=to or 0)
     head = _head(members)
     context.exit(_rehearse(members, head, to, as_json) if dry_run else _change(members, head, order, as_json))
 
@@ -56,17 +56,17 @@ def transfer(
 @order_options
 @click.pass_context
 def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **where: Any) -> None:
-    """Have the controller leave office and rest for some time.
+    """Have the controller stop being active and rest for some time.
 
     The first in line takes over. Meanwhile the node that stepped down leads only where nobody else was
     elected within an election timeout.
 
-    Exit code 0: another node is in office; 1: not so, with the reason; 5: nobody answered.
+    Exit code 0: another node is active; 1: not so, with the reason; 5: nobody answered.
     """
-    from zelect.core.messages import Steering
+    from zelect.core.messages import AdminAction
 
     members = Members.of(**where)
-    order = _order(Steering.STEPDOWN, reason, for_ms=for_ms)
+    order = _order(AdminAction.STEPDOWN, reason, for_ms=for_ms)
     context.exit(_change(members, _head(members), order, as_json))
 
 
@@ -76,17 +76,17 @@ def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool,
 @order_options
 @click.pass_context
 def pause(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **where: Any) -> None:
-    """Hold no elections of choice for some time.
+    """Hold no planned transfers for some time.
 
-    No transfer, no stepping down, no handover because a job is unwell. Failovers still happen, and a
+    No transfer, no stepping down, no handover because a job is unhealthy. Failovers still happen, and a
     node that is stopped still hands over. It ends by itself. Told to all nodes that answer; one that
     starts later knows nothing of it.
 
     Exit code 0: all nodes that run agreed; 1: one refused; 5: nobody answered.
     """
-    from zelect.core.messages import Steering
+    from zelect.core.messages import AdminAction
 
-    context.exit(_tell_all(Members.of(**where), _order(Steering.PAUSE, reason, for_ms=for_ms), as_json))
+    context.exit(_tell_all(Members.of(**where), _order(AdminAction.PAUSE, reason, for_ms=for_ms), as_json))
 
 
 @click.command()
@@ -98,36 +98,36 @@ def resume(context: click.Context, /, reason: str, as_json: bool, **where: Any) 
 
     Exit code 0: all nodes that run agreed; 1: one refused; 5: nobody answered.
     """
-    from zelect.core.messages import Steering
+    from zelect.core.messages import AdminAction
 
-    context.exit(_tell_all(Members.of(**where), _order(Steering.RESUME, reason), as_json))
+    context.exit(_tell_all(Members.of(**where), _order(AdminAction.RESUME, reason), as_json))
 
 
-def _order(what: Any, reason: str, to: int = 0, for_ms: int = 0) -> Steer:
+def _order(what: Any, reason: str, to: int = 0, for_ms: int = 0) -> AdminCommand:
     import getpass
     import socket
 
-    from zelect.core.messages import MalformedMessage, Steer
+    from zelect.core.messages import AdminCommand, MalformedMessage
 
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a user without a name
         user = "somebody"
-    asker = "".join(letter for letter in f"{user}@{socket.gethostname()}" if letter.isprintable())[:64]
+    asker = "".join(packet for packet in f"{user}@{socket.gethostname()}" if packet.isprintable())[:64]
     try:
-        return Steer(what, to, for_ms, reason, asker)
+        return AdminCommand(what, to, for_ms, reason, asker)
     except MalformedMessage as error:
         raise click.UsageError(f"--reason: {str(error).removeprefix('bad_field: ')}") from error
 
 
 def _head(members: Members) -> NodeReport:
-    from zelect.cli.errors import Failure
+    from zelect.cli.errors import CommandError
     from zelect.client.query import controller_of
 
     head = controller_of(hear(members))
     if head is None:
-        why = f"nobody is in office now, so there is nothing to hand over; see 'zelect status{members.place}'"
-        raise Failure(why, 1)
+        why = f"nobody is active now, so there is nothing to hand over; see 'zelect status{members.place}'"
+        raise CommandError(why, 1)
     return head
 
 
@@ -136,15 +136,15 @@ def _head(members: Members) -> NodeReport:
 
 def _candidates(head: NodeReport) -> list[dict[str, Any]]:
     """All nodes but the controller: whether it would hand over to them, or why not."""
-    from zelect.core.eligibility import Unfit
+    from zelect.core.eligibility import Ineligible
 
     return [
         {
             "id": peer.id,
             "priority": peer.priority,
-            "may_lead": not peer.unfit,
-            "reason": peer.unfit or None,
-            "detail": Unfit(peer.unfit).words if peer.unfit in set(Unfit) else peer.unfit,
+            "may_lead": not peer.ineligible,
+            "reason": peer.ineligible or None,
+            "detail": Ineligible(peer.ineligible).words if peer.ineligible in set(Ineligible) else peer.ineligible,
         }
         for peer in head.others
     ]
@@ -152,18 +152,18 @@ def _candidates(head: NodeReport) -> list[dict[str, Any]]:
 
 def _first(head: NodeReport) -> int:
     """Who is first in line; 0: nobody may lead."""
-    fit = [(-peer.priority, peer.id) for peer in head.others if not peer.unfit]
+    fit = [(-peer.priority, peer.id) for peer in head.others if not peer.ineligible]
     return min(fit)[1] if fit else 0
 
 
 def _rehearse(members: Members, head: NodeReport, to: int | None, as_json: bool) -> int:
     """Show what a transfer would do; the exit code."""
     successor = to or _first(head)
-    unfit = {peer.id: peer.unfit for peer in head.others}.get(successor, "")
+    ineligible = {peer.id: peer.ineligible for peer in head.others}.get(successor, "")
     problem = ""
     if not successor:
         problem = "no other member may lead now"
-    elif unfit:
+    elif ineligible:
         problem = f"node {successor} may not lead now"
     elif head.pause is not None and successor != head.id:
         problem = f"paused by {head.pause.asked}; 'zelect resume{members.place}' ends it"
@@ -178,9 +178,9 @@ def _rehearse(members: Members, head: NodeReport, to: int | None, as_json: bool)
     return 1 if problem else 0
 
 
-def _change(members: Members, head: NodeReport, order: Steer, as_json: bool) -> int:
-    """Have `head` leave office, see who comes into it, and show that; the exit code."""
-    from zelect.cli.errors import Failure
+def _change(members: Members, head: NodeReport, order: AdminCommand, as_json: bool) -> int:
+    """Have `head` stop being active, see who comes into it, and show that; the exit code."""
+    from zelect.cli.errors import CommandError
     from zelect.core.messages import Result
 
     answer = tell(members, [head.id], order).get(head.id)
@@ -188,25 +188,25 @@ def _change(members: Members, head: NodeReport, order: Steer, as_json: bool) -> 
         head = _head(members)
         answer = tell(members, [head.id], order).get(head.id)
     if answer is None:
-        raise Failure(f"node {head.id} is in office, but did not answer within {TELL_S:g} s", 5)
+        raise CommandError(f"node {head.id} is active, but did not answer within {TELL_S:g} s", 5)
     if answer.result is not Result.OK:
-        raise Failure(f"refused ({answer.result}): {answer.detail}", 1)
+        raise CommandError(f"refused ({answer.result}): {answer.detail}", 1)
     after = head if order.to == head.id else _successor(members, head)
     now = after.id if after else 0
     table = _table(members, head, now) | {"term_after": after.term if after else None, "answer": answer.detail}
     click.echo(json.dumps(table, indent=2) if as_json else _text(table))
     if after is None:
-        raise Failure(f"{answer.detail}, but nobody is in office yet; see 'zelect status{members.place}'", 1)
+        raise CommandError(f"{answer.detail}, but nobody is active yet; see 'zelect status{members.place}'", 1)
     if not as_json:
-        new = "" if after is head else f"; node {now} is in office, term {after.term}"
+        new = "" if after is head else f"; node {now} is active, term {after.term}"
         click.echo(f"\n{answer.detail}{new}")
     if order.to and now != order.to:
-        raise Failure(f"node {now} leads, and not node {order.to}, which could not win: see its log", 1)
+        raise CommandError(f"node {now} leads, and not node {order.to}, which could not win: see its log", 1)
     return 0
 
 
 def _successor(members: Members, before: NodeReport) -> NodeReport | None:
-    """Who comes into office after `before`; None when nobody does within some seconds."""
+    """Who becomes active after `before`; None when nobody does within some seconds."""
     from zelect.client.query import controller_of
     from zelect.system.clock import now_us
 
@@ -258,16 +258,16 @@ def _rank(priority: int) -> str:
 # -- all nodes ------------------------------------------------------------------------------------
 
 
-def _tell_all(members: Members, order: Steer, as_json: bool) -> int:
+def _tell_all(members: Members, order: AdminCommand, as_json: bool) -> int:
     """Give `order` to all nodes, and tell what they answered; the exit code."""
-    from zelect.cli.errors import Failure
+    from zelect.cli.errors import CommandError
     from zelect.core.messages import Result
 
     reports = hear(members)
     answers = tell(members, reports, order)
     if not answers:
-        raise Failure(members.explain_silence(), 5)
-    silent = sorted(set(members.addresses) - set(answers))
+        raise CommandError(members.explain_no_answer(), 5)
+    unresponsive = sorted(set(members.addresses) - set(answers))
     refused = {node: answer for node, answer in sorted(answers.items()) if answer.result is not Result.OK}
     if as_json:
         rows = [
@@ -284,6 +284,6 @@ def _tell_all(members: Members, order: Steer, as_json: bool) -> int:
     else:
         for node, answer in sorted(answers.items()):
             click.echo(f"node {node}: {'refused: ' if node in refused else ''}{answer.detail}")
-    if silent:
-        click.echo(f"node {listed(silent)} did not answer: what was told reached the others alone", err=True)
+    if unresponsive:
+        click.echo(f"node {listed(unresponsive)} did not answer: what was told reached the others alone", err=True)
     return 1 if refused else 0

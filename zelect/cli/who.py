@@ -1,6 +1,6 @@
-"""`zelect who`, `zelect wait`, `zelect watch`: who is in office, for people and scripts.
+"""`zelect who`, `zelect wait`, `zelect watch`: who is active, for people and scripts.
 
-All three ask the nodes themselves, so Redis may be down; only a node in office with a running lease
+All three ask the nodes themselves, so Redis may be down; only a node active with a running lease
 says that it leads.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["wait", "watch", "who"]
 
 _EVERY_MS = 50
-_SILENCE_S = 1.0
+_NO_ANSWER_S = 1.0
 """After so long without any answer nobody is said to lead."""
 
 
@@ -39,7 +39,7 @@ def who(
     as_json: bool,
     timeout_s: float,
 ) -> None:
-    """Print the id of the node in office.
+    """Print the id of the node active.
 
     Exit code 0: somebody is; 1: nodes answered, but nobody is; 5: nobody answered.
     """
@@ -65,15 +65,15 @@ def _office(head: NodeReport | None) -> dict[str, Any] | None:
 
 def _nobody(members: Members, reports: Mapping[int, NodeReport]) -> str:
     if not reports:
-        return members.explain_silence()
+        return members.explain_no_answer()
     answered = f"{len(reports)} of {len(members.addresses)} nodes answered"
-    return f"nobody is in office ({answered}); see 'zelect why{members.place}'"
+    return f"nobody is active ({answered}); see 'zelect why{members.place}'"
 
 
 @click.command()
 @members_option
 @click.option(
-    "--controller", "wanted", flag_value="controller", default=True, help="Until somebody is in office.  [default]"
+    "--controller", "wanted", flag_value="controller", default=True, help="Until somebody is active.  [default]"
 )
 @click.option("--quorum", "wanted", flag_value="quorum", help="Until one more member may fail.")
 @timeout_option(30.0, "Give up after so long.")
@@ -103,7 +103,7 @@ def wait(
         if _is_so(reports, wanted):
             head = controller_of(reports)
             assert head is not None
-            click.echo(f"node {head.id} is in office, term {head.term}" + _survives(head.survives, wanted))
+            click.echo(f"node {head.id} is active, term {head.term}" + _survives(head.survives, wanted))
             context.exit(0)
         time.sleep(min(_EVERY_MS / 1000, max(0.0, end - time.monotonic())))
     say(f"not so after {timeout_s:g} s: " + _nobody(members, last))
@@ -127,7 +127,7 @@ def _survives(survives: int, wanted: str) -> str:
 def watch(context: click.Context, path: str | None, directory: str | None, key_file: str | None) -> None:
     """Print a line of JSON at each change of controller.
 
-    Until Ctrl-C. The first line is the state at the start. {"id": null, ...} while nobody is in office; "previous" is
+    Until Ctrl-C. The first line is the state at the start. {"id": null, ...} while nobody is active; "previous" is
     who was before; "answered" says how many nodes answered.
     """
     import time
@@ -153,10 +153,10 @@ def watch(context: click.Context, path: str | None, directory: str | None, key_f
             head = controller_of(reports)
             if reports:
                 answered_s = time.monotonic()
-            elif time.monotonic() - answered_s < _SILENCE_S:
-                continue  # on a busy machine all may be late once; that says nothing of the office
+            elif time.monotonic() - answered_s < _NO_ANSWER_S:
+                continue  # on a busy machine all may be late once; that says nothing of leadership
             starting = said is None and head is None and len(reports) < len(members.addresses)
-            if starting and time.monotonic() - begun_s < _SILENCE_S:
+            if starting and time.monotonic() - begun_s < _NO_ANSWER_S:
                 continue  # who leads may be the one that has not answered yet
             now = (head.id, head.term) if head is not None else (0, 0)
             if now != said:

@@ -13,7 +13,7 @@ from zelect.cli.targets import Members, members_option
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from zelect.status.history import Ballots, Election
+    from zelect.status.history import Election, StoredRound
 
 __all__ = ["history", "why"]
 
@@ -30,7 +30,7 @@ def history(
 ) -> None:
     """List the last elections, newest first, from Redis.
 
-    With Redis away: the one that the node in office remembers. Exit code 0; 1: there was none;
+    With Redis away: the one that the node active remembers. Exit code 0; 1: there was none;
     5: neither Redis nor a node answered.
     """
     from zelect.cli.election_text import history_table
@@ -64,7 +64,7 @@ def why(
     That of TERM, by default the last: what caused it, every vote with its reason, rounds that failed, and
     what took how long.
 
-    While nobody is in office: what each node asked, and who refused. Exit code 0; 1: nothing is known
+    While nobody is active: what each node asked, and who refused. Exit code 0; 1: nothing is known
     of that term; 5: neither Redis nor a node answered.
     """
     from zelect.cli.election_text import explain_election
@@ -91,15 +91,15 @@ def why(
 def _elections(
     members: Members, most: int, wanted: Callable[[Election], bool] = lambda one: True
 ) -> Sequence[Election]:
-    """From Redis; where it does not answer, what the node in office says of its own election."""
-    from zelect.cli.errors import Failure
+    """From Redis; where it does not answer, what the node active says of its own election."""
+    from zelect.cli.errors import CommandError
 
     found, problem = _from_redis(members, most, wanted)
     if found or not problem:
         return found
     reports = members.ask(_ASK_S)
     if not reports:
-        raise Failure(f"Redis: {problem}\n{members.explain_silence()}", 5)
+        raise CommandError(f"Redis: {problem}\n{members.explain_no_answer()}", 5)
     click.echo(f"Redis: {problem}; this is what the nodes remember", err=True)
     own = [report.election for report in reports.values() if report.election is not None]
     return [one for one in own if wanted(one)]
@@ -107,7 +107,7 @@ def _elections(
 
 def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool]) -> tuple[Sequence[Election], str]:
     """What the stream has, and what is wrong with Redis ("": nothing)."""
-    from zelect.redis.credentials import access_of
+    from zelect.redis.credentials import credentials_of
     from zelect.redis.errors import explain
     from zelect.redis.registry import connect
     from zelect.status.history import read_elections
@@ -116,7 +116,7 @@ def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool])
     if not config.url:
         return [], "not configured (redis.url is empty)"
     try:
-        client = connect(config.url, max(0.5, config.timeout_ms / 1000), access_of(members.config))
+        client = connect(config.url, max(0.5, config.timeout_ms / 1000), credentials_of(members.config))
         found, garbage = read_elections(client, members.cluster, most, wanted)
     except Exception as error:  # whatever Redis or its URL does: it is told, and the nodes are asked
         return [], explain(error, config.url, config.timeout_ms).problem
@@ -125,8 +125,8 @@ def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool])
     return found, ""
 
 
-def _failing(members: Members) -> dict[int, tuple[Ballots, ...]] | None:
-    """What each node that answers has asked in vain, while nobody is in office; None when somebody
+def _failing(members: Members) -> dict[int, tuple[StoredRound, ...]] | None:
+    """What each node that answers has asked in vain, while nobody is active; None when somebody
     is, or nobody answers."""
     from zelect.client.query import controller_of
 
@@ -136,22 +136,22 @@ def _failing(members: Members) -> dict[int, tuple[Ballots, ...]] | None:
     return {node: report.rounds for node, report in sorted(reports.items())}
 
 
-def _tell_failing(members: Members, failing: Mapping[int, Sequence[Ballots]], as_json: bool) -> None:
+def _tell_failing(members: Members, failing: Mapping[int, Sequence[StoredRound]], as_json: bool) -> None:
     from zelect.cli.election_text import explain_rounds
 
     if as_json:
         table = {node: [asdict(one) for one in rounds] for node, rounds in failing.items()}
         click.echo(json.dumps({"controller": None, "failing": table}, indent=2))
         return
-    click.echo("Nobody is in office. What was asked since the last controller was lost:")
+    click.echo("Nobody is active. What was asked since the last controller was lost:")
     for node, rounds in failing.items():
         if rounds:
             click.echo(f"\nnode {node} asked ({len(rounds)} rounds, the last 3 here)")
             click.echo("\n".join(explain_rounds(rounds[-3:])))
         else:
-            click.echo(f"\nnode {node} has asked nobody: too few of the electorate are connected, or it waits")
-    silent = sorted(set(members.addresses) - set(failing))
-    if silent:
+            click.echo(f"\nnode {node} has asked nobody: too few of the voters are connected, or it waits")
+    unresponsive = sorted(set(members.addresses) - set(failing))
+    if unresponsive:
         click.echo(
-            f"\nno answer from node {', '.join(map(str, silent))}; who votes: 'zelect electorate{members.place}'"
+            f"\nno answer from node {', '.join(map(str, unresponsive))}; who votes: 'zelect members{members.place}'"
         )

@@ -2,7 +2,7 @@
 
 Redis is asked first: one read. What it says is at most as old as the record may stand there,
 `redis.ttl_ms` after the last refresh. Where Redis is away, or names nobody, the nodes are asked, and
-only what one in office says of itself counts: that holds until its lease ends. An `Observer` keeps no
+only what one active says of itself counts: that holds until its lease ends. An `Observer` keeps no
 answer beyond that.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from zelect.client.query import ask_all, controller_of
 from zelect.config.loading import Config, load
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
-from zelect.redis.credentials import Access, AccessError, access_of
+from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
 from zelect.redis.registry_scripts import Keys
 from zelect.security.keys import keyring_to_ask
 from zelect.system.clock import now_us
@@ -56,7 +56,7 @@ class Observer:
     def __init__(self, config: str | Path | Config, *, believe_redis: bool = True) -> None:
         self.config = config if isinstance(config, Config) else load(Path(config))
         self._believe_redis = believe_redis and bool(self.config.redis.url)
-        self._access = access_of(self.config) if self._believe_redis else Access()
+        self._credentials = credentials_of(self.config) if self._believe_redis else Credentials()
         self._keyring = keyring_to_ask(self.config, "")
         self._addresses = self.config.settings().addresses
         self._key = Keys.of(self.config.cluster.name).controller
@@ -64,7 +64,7 @@ class Observer:
         self._closed = threading.Event()
 
     def controller(self, within_s: float = 1.0) -> Seen | None:
-        """Who is in office; None when nobody is found within `within_s` seconds for the nodes and
+        """Who is active; None when nobody is found within `within_s` seconds for the nodes and
         `redis.timeout_ms` for Redis. Raises RuntimeError after `close`."""
         if self._closed.is_set():
             raise RuntimeError("this Observer is closed")
@@ -109,7 +109,7 @@ class Observer:
 
         try:
             if self._client is None:
-                self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000, self._access)
+                self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000, self._credentials)
             asked_us = now_us()
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hgetall(self._key)
@@ -117,7 +117,7 @@ class Observer:
                 record, left_ms = pipe.execute()
             node, term = int(record[b"id"]), int(record[b"term"])
             address = record[b"address"].decode()
-        except (RedisError, AccessError, OSError, KeyError, ValueError, AttributeError):
+        except (RedisError, CredentialsError, OSError, KeyError, ValueError, AttributeError):
             return None  # away, or what stands there is no record: the nodes know better
         if not (0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= self.config.redis.ttl_ms):
             return None

@@ -1,7 +1,7 @@
 """Asks nodes how they are, from outside the cluster (design: `zelect status`).
 
 The asker is no member: it speaks as sender 0, and its questions change nothing. It has one DEALER
-a node and never blocks, so a frozen or dead node costs the others nothing. Office is only what a
+a node and never blocks, so a frozen or dead node costs the others nothing. Leadership is only what a
 node says of itself with a running lease; what it says of others is hearsay and decides nothing.
 """
 
@@ -16,16 +16,16 @@ import zmq
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
 from zelect.node.transport.peer_link import Lock
 from zelect.security.keys import Keyring
-from zelect.status.decode import NodeReport, StoreReport, controller_of, parse
+from zelect.status.decode import NodeReport, RedisReport, controller_of, parse
 from zelect.system.clock import now_us
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
-__all__ = ["Asker", "NodeReport", "StoreReport", "ask_all", "controller_of", "summary", "tell_all"]
+__all__ = ["Asker", "NodeReport", "RedisReport", "ask_all", "controller_of", "summary", "tell_all"]
 
 _REOPEN_AFTER_US = 5_000_000
 _AGAIN_US = 20_000
 """Who has answered is left alone for so long: while another is waited for, it would be asked a thousand times a
-second, and bounds the messages of strangers."""
+second, and bounds the messages of unknown clients."""
 _LOCKED = "takes no such key, or speaks plain text: is --key right, and the directory of keys the newest?"
 _EVENTS = (
     zmq.EVENT_CONNECT_RETRIED
@@ -36,7 +36,7 @@ _EVENTS = (
 )
 
 
-class _Link:
+class _PeerLink:
     """One node's DEALER, with a monitor that tells when a connection attempt failed. `lock`: None
     for plain text."""
 
@@ -49,7 +49,7 @@ class _Link:
         self.open()
 
     def open(self) -> None:
-        """Connect anew. A DEALER that met a protocol error stays deaf for ever; a new one does not."""
+        """Connect again. A DEALER that met a protocol error stays deaf for ever; a new one does not."""
         self.asked_us = 0
         self.unanswered = False
         self.refused = False
@@ -117,7 +117,7 @@ class Asker:
     ) -> None:
         self._question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
         self._cluster = cluster
-        self._links = {node: _Link(context, address, _lock(keyring, node)) for node, address in addresses.items()}
+        self._links = {node: _PeerLink(context, address, _lock(keyring, node)) for node, address in addresses.items()}
         self._poller: zmq.Poller | None = None
         self.reports: dict[int, NodeReport] = {}
         self.denials: dict[int, str] = {}
@@ -129,7 +129,7 @@ class Asker:
             poller.register(link.socket, zmq.POLLIN)
 
     def ask(self, at_once: bool = False) -> None:
-        """Ask each node that owes no answer, and was not asked just now (`at_once`: even so). One that owes
+        """Ask each node that owed_term no answer, and was not asked just now (`at_once`: even so). One that owed_term
         it for seconds gets a new connection."""
         now = now_us()
         for link in self._links.values():
@@ -138,14 +138,14 @@ class Asker:
             if not link.unanswered and (at_once or now - link.asked_us > _AGAIN_US):
                 self._send(link, now)
 
-    def _send(self, link: _Link, now: int) -> None:
+    def _send(self, link: _PeerLink, now: int) -> None:
         try:
             link.socket.send(self._question, zmq.NOBLOCK)
         except zmq.Again:  # not connected
             return
         link.asked_us, link.unanswered = now, True
 
-    def _reopen(self, link: _Link) -> None:
+    def _reopen(self, link: _PeerLink) -> None:
         if self._poller is not None:
             self._poller.unregister(link.socket)
         if link.wants_other_key:
@@ -243,7 +243,7 @@ def tell_all(
     """Tell every node at `addresses` something once, and return the answers of those that gave one
     within `within_s` seconds. `keyring`: the key to speak with, None for plain text."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = {node: _Link(context, address, _lock(keyring, node)) for node, address in addresses.items()}
+    links = {node: _PeerLink(context, address, _lock(keyring, node)) for node, address in addresses.items()}
     question = encode(Envelope(cluster, 0, 0, 0, 0, message))
     answers: dict[int, CommonResp] = {}
     end_us = now_us() + int(within_s * 1e6)
@@ -284,26 +284,26 @@ def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
 def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
     """What `zelect status --json` prints. What nobody told is None."""
     head = controller_of(reports)
-    newest = max(reports.values(), key=lambda r: (r.foundation, r.config_term, r.version), default=None)
+    newest = max(reports.values(), key=lambda r: (r.generation, r.config_term, r.version), default=None)
     teller = head or next(iter(reports.values()), None)
     return {
         "cluster": cluster,
         "term": head.term if head else max((report.term for report in reports.values()), default=None),
         "quorate": head is not None,
         "controller": head and {"id": head.id, "term": head.term, "address": head.address, "since_ms": head.since_ms},
-        "electorate": newest
+        "voters": newest
         and {
             "config_term": newest.config_term,
             "version": newest.version,
             "members": list(newest.members),
             "witness": newest.witness,
         },
-        "store": teller
+        "redis": teller
         and {
-            "url": teller.store.url,
-            "state": teller.store.state,
-            "published_term": teller.store.published_term,
-            "problem": teller.store.problem,
+            "url": teller.redis.url,
+            "state": teller.redis.state,
+            "published_term": teller.redis.published_term,
+            "problem": teller.redis.problem,
         },
         "pause": head and head.pause and {"left_ms": head.pause.left_ms, "asked": head.pause.asked},
         "nodes": [_row(node, addresses[node], reports.get(node)) for node in sorted(addresses)],

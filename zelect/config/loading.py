@@ -2,7 +2,7 @@
 
 `SCHEMA` is the one list of sections and keys; reading, defaults, error messages and the check that
 conf/reference.toml documents every key all come from it. All problems of a file are reported
-together, each with the key and the mend, so that nobody mends a file one error at a time.
+together, each with the key and the fix, so that nobody repairs a file one error at a time.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _KINDS = {str: "text", int: "integer", bool: "boolean", float: "float", dict: "t
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. The text has one line a problem: file, key, mend."""
+    """The configuration cannot be used. The text has one line a problem: file, key, fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """`quorum`: who votes; "dynamic": the living, and the witness in Redis where it makes the number
-    odd; "static": the roster, always."""
+    odd; "static": the members, always."""
 
     name: str
     quorum: str
@@ -149,7 +149,7 @@ class Config:
 @dataclass(frozen=True, slots=True)
 class Key:
     """`default` None: `required`, optional or derived. `check` says what is wrong with a value of
-    the right type, with the mend; empty when nothing."""
+    the right type, with the fix; empty when nothing."""
 
     name: str
     kind: type
@@ -306,7 +306,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    """What a plain file has: a pipe would make a node that reads it anew wait. Raises OSError, ConfigError."""
+    """What a plain file has: a pipe would make a node that reads it again wait. Raises OSError, ConfigError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode

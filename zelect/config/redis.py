@@ -10,13 +10,13 @@ from urllib.parse import parse_qsl, urlsplit
 __all__ = ["RedisConfig", "contradictions", "redis_url"]
 
 _OPTIONS = ("db", "username", "password", "client_name", "protocol")
-"""What a URL may hold after "?" (and options of TLS, which are refused with their own mend). Time-outs and
+"""What a URL may hold after "?" (and options of TLS, which are refused with their own fix). Time-outs and
 retries are this program's."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisConfig:
-    """The notice board; an empty `url` means none. It may hold a password. Files: absolute paths,
+    """The registry; an empty `url` means none. It may hold a password. Files: absolute paths,
     or empty."""
 
     url: str = field(repr=False)

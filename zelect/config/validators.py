@@ -1,5 +1,5 @@
 """What single values of the configuration may be. Each check returns what is wrong with a value,
-with the mend; empty when nothing is."""
+with the fix; empty when nothing is."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def commands(value: list[Any]) -> str:
             if not (shlex.split(command) if isinstance(command, str) else words[0]):
                 return f"command {number} is empty; write a program, or leave it out"
         except ValueError as error:
-            return f"command {number} can't be split into words: {str(error).lower()}; mend its quotes"
+            return f"command {number} can't be split into words: {str(error).lower()}; fix its quotes"
     return ""
 
 

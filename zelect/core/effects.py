@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zelect.core.election_trace import Story
-from zelect.core.messages import CommonResp, Envelope, Trigger
+from zelect.core.election_trace import ElectionTrace
+from zelect.core.messages import CommonResp, Envelope, Reason
 from zelect.core.quorum import Record, RecordId, Witness
-from zelect.core.status import View
+from zelect.core.status import NodeStatus
 
 __all__ = [
     "AskController",
@@ -22,11 +22,11 @@ __all__ = [
     "Intent",
     "MarkOffline",
     "Probe",
+    "PublishController",
     "PublishNode",
-    "PublishOffice",
     "Saved",
-    "WithdrawOffice",
-    "WitnessFound",
+    "WithdrawController",
+    "WitnessCreate",
     "WitnessIntent",
     "WitnessLook",
     "WitnessPing",
@@ -39,7 +39,7 @@ class Saved:
     """The durable state (R1): what a node may never forget while it votes.
 
     `incarnation` is new at every start and grows; `voted_for` is the vote given in `term`
-    (0: none); `record` is the electorate. `amnesia`: the node knows that it lost what
+    (0: none); `record` is the voters. `lost state`: the node knows that it lost what
     it saved before. `life` begins with a memory and ends with it: the incarnation in which the node
     first saved anything. Only the life that the record names votes.
     """
@@ -48,35 +48,35 @@ class Saved:
     voted_for: int
     incarnation: int
     record: Record
-    amnesia: bool = False
-    life: int = 0
+    lost_state: bool = False
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AskController:
-    """Ask Redis who is controller; the answer comes back as a `StoreHint`."""
+    """Ask Redis who is controller; the answer comes back as a `ControllerHint`."""
 
 
 @dataclass(frozen=True, slots=True)
-class PublishOffice:
-    """Publish, or refresh, this node as controller. Void once `valid_until_us` has passed.
+class PublishController:
+    """Publish, or refresh, this node as controller. LeaseOver once `valid_until_us` has passed.
 
-    `entered_us`: when it took office. `previous`: the controller before (0: unknown), `gap_us`:
+    `active_since_us`: when it became active. `previous`: the controller before (0: unknown), `gap_us`:
     time since that controller was last heard (-1: unknown). `story`: how the election went.
     """
 
     term: int
-    entered_us: int
+    active_since_us: int
     valid_until_us: int
     previous: int
-    trigger: Trigger
+    reason: Reason
     gap_us: int
-    story: Story
+    trace: ElectionTrace
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawOffice:
-    """This node left the office of `term`; take its record away if it still stands."""
+class WithdrawController:
+    """This node stopped being active of `term`; take its record away if it still stands."""
 
     term: int
     reason: str
@@ -106,7 +106,7 @@ class Depart:
     last: bool
 
 
-Intent = AskController | PublishOffice | WithdrawOffice | PublishNode | MarkOffline | Depart
+Intent = AskController | PublishController | WithdrawController | PublishNode | MarkOffline | Depart
 """What the store is asked to do."""
 
 
@@ -133,7 +133,7 @@ class WitnessPing:
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessFound:
+class WitnessCreate:
     """Begin a new memory under `key` for the controller of `term`: nobody's vote is in it."""
 
     key: str
@@ -148,7 +148,7 @@ class WitnessLook:
     identity: Witness | None
 
 
-WitnessIntent = WitnessVote | WitnessPing | WitnessFound | WitnessLook
+WitnessIntent = WitnessVote | WitnessPing | WitnessCreate | WitnessLook
 """What the witness is asked; each answer comes back as an event."""
 
 
@@ -177,6 +177,6 @@ class Effects:
     witness: tuple[WitnessIntent, ...] = ()
     publish: tuple[Intent, ...] = ()
     probe: tuple[Probe, ...] = ()
-    answer: View | CommonResp | None = None
+    answer: NodeStatus | CommonResp | None = None
     facts: tuple[Fact, ...] = ()
     leave: bool = False

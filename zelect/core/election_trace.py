@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MOST_ROUNDS", "Round", "Story", "Vote"]
+__all__ = ["MOST_ROUNDS", "ElectionTrace", "Round", "Vote"]
 
 MOST_ROUNDS = 20
 """A candidate remembers its newest rounds only: one that nobody elects for a day has thousands."""
@@ -35,15 +35,15 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """From the last word of the controller before to the office. `heard_us`: when it was heard
+class ElectionTrace:
+    """From the last word of the controller before to leadership. `heard_us`: when it was heard
     last, `lost_us`: when this node noticed that it was gone (both -1: there was none known);
-    `elected_us`: when the vote was won; `entered_us`: when the office was entered. `asked`: who asked the
+    `elected_us`: when the vote was won; `active_since_us`: when leadership was entered. `asked`: who asked the
     controller before to hand over, and why; empty where nobody did."""
 
     heard_us: int
     lost_us: int
     elected_us: int
-    entered_us: int
+    active_since_us: int
     rounds: tuple[Round, ...]
     asked: str = ""

@@ -1,6 +1,6 @@
-"""What an operator may ask for, and who may be handed the office.
+"""What an operator may ask for, and who may be handed leadership.
 
-Steering only chooses among the ways out of office that there are anyhow. Who comes into office after
+AdminAction only chooses among the ways not active that there are anyhow. Who becomes active after
 it has to be elected like everybody else.
 """
 
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from zelect.core.messages import RESTING, UNWELL
+from zelect.core.messages import COOLING_DOWN, UNHEALTHY
 from zelect.core.state import Peer, State
 from zelect.core.timing import Timing
 
-__all__ = ["Unfit", "unfit"]
+__all__ = ["Ineligible", "ineligible"]
 
 
-class Unfit(StrEnum):
-    """Why a controller hands its office to somebody else than this member."""
+class Ineligible(StrEnum):
+    """Why a controller hands its leadership to somebody else than this member."""
 
     DEAD = "dead"
     OFFLINE = "offline"
-    SILENT = "silent"
+    UNRESPONSIVE = "unresponsive"
     NOT_MEMBER = "not_member"
     NOT_CONNECTED = "not_connected"
     NOT_HEARD = "not_heard"
-    FORGETFUL = "forgetful"
+    LOST_STATE = "lost_state"
     BEHIND = "behind"
-    UNWELL = "unwell"
-    RESTING = "resting"
+    UNHEALTHY = "unhealthy"
+    COOLING_DOWN = "cooling_down"
 
     @property
     def words(self) -> str:
@@ -36,37 +36,37 @@ class Unfit(StrEnum):
 
 
 _WORDS = {
-    Unfit.DEAD: "is dead",
-    Unfit.OFFLINE: "said goodbye",
-    Unfit.SILENT: "has not been heard for down_after_ms",
-    Unfit.NOT_MEMBER: "has no vote now: it is not in the electorate",
-    Unfit.NOT_CONNECTED: "is not connected",
-    Unfit.NOT_HEARD: "has not been heard for an election timeout",
-    Unfit.FORGETFUL: "forgot what it voted, and has no voice yet",
-    Unfit.BEHIND: "has not saved the electorate as it is now",
-    Unfit.UNWELL: "is unwell: its job can't be done there",
-    Unfit.RESTING: "stepped down and rests",
+    Ineligible.DEAD: "is dead",
+    Ineligible.OFFLINE: "left",
+    Ineligible.UNRESPONSIVE: "has not been heard for down_after_ms",
+    Ineligible.NOT_MEMBER: "has no vote now: it is not in the voters",
+    Ineligible.NOT_CONNECTED: "is not connected",
+    Ineligible.NOT_HEARD: "has not been heard for an election timeout",
+    Ineligible.LOST_STATE: "forgot what it voted, and has no voting right yet",
+    Ineligible.BEHIND: "has not saved the voters as it is now",
+    Ineligible.UNHEALTHY: "is unhealthy: its job can't be done there",
+    Ineligible.COOLING_DOWN: "stepped down and rests",
 }
 
 
-def unfit(state: State, timing: Timing, now_us: int, node: int) -> Unfit | None:
-    """Why the controller with `state` would not hand over to `node`, another member of the roster;
+def ineligible(state: State, timing: Timing, now_us: int, node: int) -> Ineligible | None:
+    """Why the controller with `state` would not hand over to `node`, another member of the members;
     None when it would. Whoever is named could not win at once, or is not wanted."""
-    peer, reign = state.peers[node], state.reign
-    if peer.dead or peer.offline or peer.silent:
-        return Unfit.DEAD if peer.dead else Unfit.OFFLINE if peer.offline else Unfit.SILENT
+    peer, leading = state.peers[node], state.leading
+    if peer.dead or peer.offline or peer.unresponsive:
+        return Ineligible.DEAD if peer.dead else Ineligible.OFFLINE if peer.offline else Ineligible.UNRESPONSIVE
     if node not in state.members:
-        return Unfit.NOT_MEMBER
+        return Ineligible.NOT_MEMBER
     if not peer.linked:
-        return Unfit.NOT_CONNECTED
+        return Ineligible.NOT_CONNECTED
     if peer.heard_us < now_us - timing.promise_us:
-        return Unfit.NOT_HEARD
-    if not state.record.counts(node, peer.life):
-        return Unfit.FORGETFUL
-    if reign is None or reign.saved_by.get(node) != state.record.id:
-        return Unfit.BEHIND
+        return Ineligible.NOT_HEARD
+    if not state.record.counts(node, peer.epoch):
+        return Ineligible.LOST_STATE
+    if leading is None or leading.saved_by.get(node) != state.record.id:
+        return Ineligible.BEHIND
     return _unwilling(peer)
 
 
-def _unwilling(peer: Peer) -> Unfit | None:
-    return {UNWELL: Unfit.UNWELL, RESTING: Unfit.RESTING}.get(peer.priority)
+def _unwilling(peer: Peer) -> Ineligible | None:
+    return {UNHEALTHY: Ineligible.UNHEALTHY, COOLING_DOWN: Ineligible.COOLING_DOWN}.get(peer.priority)

@@ -13,21 +13,21 @@ from zelect.core.messages import Envelope, Refusal
 from zelect.core.quorum import RecordId, Witness
 
 __all__ = [
-    "Began",
+    "ControllerHint",
+    "DeathProven",
     "Event",
     "Evidence",
     "HealthChanged",
-    "Heard",
+    "JobEnded",
     "Leave",
     "LinkDown",
     "LinkUp",
+    "MessageReceived",
     "PriorityChanged",
-    "Proven",
-    "StoreHint",
+    "Started",
     "Tick",
-    "Vacated",
     "WitnessAnswered",
-    "WitnessFounded",
+    "WitnessCreated",
     "WitnessSeen",
     "WitnessVoted",
 ]
@@ -39,11 +39,11 @@ class Evidence(StrEnum):
     LOCK = "lock"
     REAPED = "reaped"
     REFUSED = "refused"
-    REBORN = "reborn"
+    RESTARTED = "restarted"
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class Started:
     """The node is bound and its loop runs."""
 
 
@@ -56,14 +56,14 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MessageReceived:
     """A well-formed message arrived."""
 
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
-class StoreHint:
+class ControllerHint:
     """What Redis says at the start, or that it says nothing (controller 0, term 0). A hint."""
 
     controller: int
@@ -85,7 +85,7 @@ class LinkDown:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class DeathProven:
     """A probe proved that process `incarnation` of `peer` is dead."""
 
     peer: int
@@ -95,19 +95,19 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The node was asked to go (SIGTERM, SIGINT). Nobody acts in its office any more."""
+    """The node was asked to go (SIGTERM, SIGINT). Nobody acts in its leadership any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """Whether the job that this node would do in office can be done here (R8)."""
+    """Whether the job that this node would do active can be done here (R8)."""
 
     healthy: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Vacated:
-    """The job in the office that this guarded node left has ended (R6)."""
+class JobEnded:
+    """The job in leadership that this guarded node left has ended (R6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class WitnessAnswered:
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessFounded:
+class WitnessCreated:
     """A new memory was begun: this is its identity."""
 
     identity: Witness
@@ -162,19 +162,19 @@ class WitnessSeen:
 
 
 Event = (
-    Began
+    Started
     | Tick
-    | Heard
-    | StoreHint
+    | MessageReceived
+    | ControllerHint
     | LinkUp
     | LinkDown
-    | Proven
+    | DeathProven
     | Leave
     | HealthChanged
-    | Vacated
+    | JobEnded
     | PriorityChanged
     | WitnessVoted
     | WitnessAnswered
-    | WitnessFounded
+    | WitnessCreated
     | WitnessSeen
 )

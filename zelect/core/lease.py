@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import quorum_size
 
-__all__ = ["NEVER_US", "Tenure", "renewed_us"]
+__all__ = ["NEVER_US", "Lease", "renewed_us"]
 
 NEVER_US = 2**62
 """A deadline that never comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tenure:
-    """An office as far as it reaches now: whoever holds this may act in `term` while the clock is
+class Lease:
+    """A leadership as far as it reaches now: whoever holds this may act in `term` while the clock is
     before `lapses_us`, and must look at the clock each time (R5). A value, so that it can be given
     to another thread whole."""
 
     term: int
-    entered_us: int
+    active_since_us: int
     lapses_us: int
 
 

@@ -28,36 +28,48 @@ from zelect.core.actors import (
 )
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import (
-    Began,
+    ControllerHint,
+    DeathProven,
     Event,
     Evidence,
     HealthChanged,
-    Heard,
+    JobEnded,
     Leave,
     LinkDown,
     LinkUp,
+    MessageReceived,
     PriorityChanged,
-    Proven,
-    StoreHint,
+    Started,
     Tick,
-    Vacated,
     WitnessAnswered,
-    WitnessFounded,
+    WitnessCreated,
     WitnessSeen,
     WitnessVoted,
 )
 from zelect.core.invariants import require
-from zelect.core.lease import Tenure
-from zelect.core.messages import CommonResp, Envelope, Found, Ping, Pong, Query, Result, Steer, Type, Voting, type_of
+from zelect.core.lease import Lease
+from zelect.core.messages import (
+    AdminCommand,
+    CommonResp,
+    Envelope,
+    Ping,
+    Pong,
+    Query,
+    Reset,
+    Result,
+    Type,
+    Voting,
+    type_of,
+)
 from zelect.core.quorum import Record
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
-from zelect.core.step import Turn
+from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.transitions import become_follower
 from zelect.core.validation import MAX_VERSION_HEARD, MAX_VERSION_JUMP
 
-__all__ = ["ACTORS", "Actor", "Machine", "founding"]
+__all__ = ["ACTORS", "Actor", "Machine", "first_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Actor:
     """Who handles a message type. `old_term`: also when the sender's term is behind this node's.
     `adopts`: a higher term of the sender is adopted before the handler runs."""
 
-    handle: Callable[[Turn, Envelope, Any], None]
+    handle: Callable[[Step, Envelope, Any], None]
     old_term: bool
     adopts: bool
 
@@ -82,15 +94,15 @@ ACTORS: dict[Type, Actor] = {
     Type.QUERY: Actor(query.query, old_term=True, adopts=False),
     Type.REPORT: Actor(query.unhandled, old_term=True, adopts=False),
     Type.HANDOVER: Actor(membership.handover, old_term=True, adopts=True),
-    Type.FOUND: Actor(voters.found, old_term=True, adopts=False),
-    Type.STEER: Actor(admin.steer, old_term=True, adopts=False),
+    Type.RESET: Actor(voters.reset, old_term=True, adopts=False),
+    Type.ADMIN: Actor(admin.admin, old_term=True, adopts=False),
 }
 
 
-def founding(settings: Settings, incarnation: int) -> Saved:
-    """What a node without memory starts from: term 0, the roster as electorate, a new life."""
-    record = Record(0, 0, settings.roster)
-    return Saved(term=0, voted_for=0, incarnation=incarnation, record=record, life=incarnation)
+def first_state(settings: Settings, incarnation: int) -> Saved:
+    """What a node without memory starts from: term 0, the members as voters, a new life."""
+    record = Record(0, 0, settings.members)
+    return Saved(term=0, voted_for=0, incarnation=incarnation, record=record, epoch=incarnation)
 
 
 class Machine:
@@ -101,11 +113,11 @@ class Machine:
     """
 
     def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool) -> None:
-        require(settings.node in settings.addresses, "R10", "a node stands in its own roster")
+        require(settings.node in settings.addresses, "R10", "a node stands in its own members")
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        require(set(saved.record.members) <= set(settings.roster), "R10", "the electorate is part of the roster")
+        require(set(saved.record.members) <= set(settings.members), "R10", "the voters are part of the members")
         self.state = State(saved=saved, peers=dict.fromkeys(settings.peers, Peer()), node=settings.node)
 
     def step(self, event: Event, now_us: int) -> Effects:
@@ -116,93 +128,93 @@ class Machine:
         state = self.state
         if isinstance(event, PriorityChanged):  # the next PONG tells the controller
             self.settings = replace(self.settings, priority=event.priority)
-        turn = Turn(self.settings, state, now_us, state.saved, self._digest)
+        step = Step(self.settings, state, now_us, state.saved, self._digest)
         match event:
-            case Heard(envelope):
-                self._hear(turn, envelope)
+            case MessageReceived(envelope):
+                self._hear(step, envelope)
             case Tick(late):
-                timers.tick(turn, late)
+                timers.tick(step, late)
             case LinkUp(peer):
-                links.link_up(turn, peer)
+                links.link_up(step, peer)
             case LinkDown(peer):
-                links.link_down(turn, peer)
-            case Proven(peer, incarnation, evidence):
-                membership.died(turn, peer, incarnation, evidence)
-            case StoreHint(controller, term):
-                timers.hint(turn, controller, term)
-            case Began():
-                timers.begin(turn, self.ran_before)
+                links.link_down(step, peer)
+            case DeathProven(peer, incarnation, evidence):
+                membership.died(step, peer, incarnation, evidence)
+            case ControllerHint(controller, term):
+                timers.hint(step, controller, term)
+            case Started():
+                timers.begin(step, self.ran_before)
             case Leave():
-                membership.leave(turn)
+                membership.leave(step)
             case HealthChanged(healthy):
-                health.health_changed(turn, healthy)
-            case Vacated():
-                health.vacated(turn)
+                health.health_changed(step, healthy)
+            case JobEnded():
+                health.job_ended(step)
             case PriorityChanged(priority):
-                turn.note("priority_changed", priority=priority)
+                step.note("priority_changed", priority=priority)
             case WitnessVoted():
-                vote_response.witness_voted(turn, event)
+                vote_response.witness_voted(step, event)
             case WitnessAnswered():
-                voters.witness_answered(turn, event)
-            case WitnessFounded():
-                voters.witness_founded(turn, event)
+                voters.witness_answered(step, event)
+            case WitnessCreated():
+                voters.witness_created(step, event)
             case WitnessSeen():
-                voters.witness_seen(turn, event)
-        vote.answer_waiting(turn)
-        leadership.settle_office(turn)
-        if not turn.routine:
-            voters.manage(turn)
-        timers.chores(turn)
-        return turn.finish()
+                voters.witness_seen(step, event)
+        vote.answer_waiting(step)
+        leadership.settle_leadership(step)
+        if not step.routine:
+            voters.manage(step)
+        timers.chores(step)
+        return step.finish()
 
     def deadline_us(self) -> int:
         """When a `Tick` is due unless something else happens first."""
         return timers.deadline_us(self.settings, self.state)
 
-    def in_office(self, now_us: int) -> bool:
+    def active(self, now_us: int) -> bool:
         """Whether this node may act as controller at `now_us` (R5)."""
-        return self.state.in_office(now_us)
+        return self.state.active(now_us)
 
     @property
-    def tenure(self) -> Tenure | None:
-        """The office that this node holds, to be judged by its deadline; None out of office."""
-        reign = self.state.reign
-        return None if reign is None else reign.tenure
+    def lease(self) -> Lease | None:
+        """Leadership that this node holds, to be judged by its deadline; None not active."""
+        leading = self.state.leading
+        return None if leading is None else leading.lease
 
     @property
-    def owes(self) -> int:
-        """Term of the office that this guarded node left, and whose job may not have ended; 0: none."""
-        owed = self.state.owed
-        return 0 if owed is None else owed.message.of_term
+    def owed_term(self) -> int:
+        """Term of leadership that this guarded node left, and whose job may not have ended; 0: none."""
+        pending_handover = self.state.pending_handover
+        return 0 if pending_handover is None else pending_handover.message.of_term
 
-    def _hear(self, turn: Turn, envelope: Envelope) -> None:
-        reason = _gate(turn, envelope)
+    def _hear(self, step: Step, envelope: Envelope) -> None:
+        reason = _gate(step, envelope)
         if reason:
-            refused = turn.state.refused
+            refused = step.state.refused
             refused[reason] = refused.get(reason, 0) + 1
-            turn.note("message_refused", sender=envelope.sender, reason=reason)
+            step.note("message_refused", sender=envelope.sender, reason=reason)
             return
         message = envelope.message
         actor = ACTORS[type_of(message)]
-        state = turn.state
+        state = step.state
         if actor.adopts and envelope.term > state.term:
-            become_follower(turn, envelope.term, why="higher_term")
+            become_follower(step, envelope.term, why="higher_term")
         if envelope.term < state.term and not actor.old_term:
             state.refused["old_term"] = state.refused.get("old_term", 0) + 1
             return
-        actor.handle(turn, envelope, message)
+        actor.handle(step, envelope, message)
 
 
-_FROM_PEOPLE = (Query, Found, Steer)
+_FROM_PEOPLE = (Query, Reset, AdminCommand)
 
 
-def _gate(turn: Turn, envelope: Envelope) -> str:
+def _gate(step: Step, envelope: Envelope) -> str:
     """Why a message is refused whatever its type; "" when it may pass."""
-    state, settings, sender = turn.state, turn.settings, envelope.sender
+    state, settings, sender = step.state, step.settings, envelope.sender
     if envelope.cluster != settings.cluster:
         return "wrong_cluster"
     if isinstance(envelope.message, _FROM_PEOPLE):
-        return ""  # the command line is no member; who may steer is the shell's to judge
+        return ""  # the command line is no member; who may send admin commands is the shell's to judge
     if sender == settings.node:
         return "own_id"
     known = state.peers.get(sender)
@@ -211,50 +223,50 @@ def _gate(turn: Turn, envelope: Envelope) -> str:
     about = int(type_of(envelope.message))
     if about == Type.COMMON_RESP:
         return ""  # a complaint is for people to read, above all one about other settings
-    if envelope.settings != turn.digest:
-        detail = "roster, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
-        turn.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
+    if envelope.settings != step.digest:
+        detail = "members, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
+        step.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
         return "settings_mismatch"
-    if envelope.foundation != state.record.foundation:
-        if envelope.foundation < state.record.foundation:
-            now = state.record.foundation
-            detail = f"founded anew: tell this node with 'zelect electorate reset --join {now} {sender}'"
-            turn.send(sender, CommonResp(about, Result.OTHER_FOUNDATION, detail))
-        return "other_foundation"
+    if envelope.generation != state.record.generation:
+        if envelope.generation < state.record.generation:
+            now = state.record.generation
+            detail = f"founded again: tell this node with 'zelect members reset --join {now} {sender}'"
+            step.send(sender, CommonResp(about, Result.OTHER_GENERATION, detail))
+        return "other_generation"
     if _jumps(state, envelope):
-        turn.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
+        step.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
         return "term_jump"
-    if _foreign(turn, envelope):
-        return "foreign_electorate"
+    if _foreign(step, envelope):
+        return "impossible_voters"
     if envelope.incarnation < known.incarnation:
         detail = f"heard as {known.incarnation} before: set the clock right, or stop the other process of this id"
-        turn.send(sender, CommonResp(about, Result.OLD_INCARNATION, detail))
+        step.send(sender, CommonResp(about, Result.OLD_INCARNATION, detail))
         return "old_incarnation"
     if envelope.incarnation > known.incarnation and known.incarnation:
-        if _lives(turn, known):
-            turn.send(sender, CommonResp(about, Result.ID_IN_USE, f"two processes say they are node {sender}"))
+        if _lives(step, known):
+            step.send(sender, CommonResp(about, Result.ID_IN_USE, f"two processes say they are node {sender}"))
             return "id_in_use"
-        membership.died(turn, sender, known.incarnation, Evidence.REBORN)
-    _hear_of(turn, sender, envelope.incarnation, known)
+        membership.died(step, sender, known.incarnation, Evidence.RESTARTED)
+    _hear_of(step, sender, envelope.incarnation, known)
     return ""
 
 
-def _lives(turn: Turn, known: Peer) -> bool:
+def _lives(step: Step, known: Peer) -> bool:
     """Whether the process known so far still lives, so that a newer incarnation must be another
     process with its id: its connection stands since before it was last heard, and that was not
-    long ago. The bound in time mends a wrong suspicion: after a freeze of this node the last words
+    long ago. The bound in time repairs a wrong suspicion: after a freeze of this node the last words
     of the old process are read only after the new connection was noticed."""
     if known.offline or not known.linked or known.linked_us >= known.heard_us:
         return False
-    return turn.now_us - known.heard_us < turn.timing.down_after_us
+    return step.now_us - known.heard_us < step.timing.down_after_us
 
 
-def _hear_of(turn: Turn, sender: int, incarnation: int, known: Peer) -> None:
+def _hear_of(step: Step, sender: int, incarnation: int, known: Peer) -> None:
     if incarnation == known.incarnation:
-        turn.state.peers[sender] = known.heard(turn.now_us)
+        step.state.peers[sender] = known.heard(step.now_us)
         return
-    turn.note("peer_online", peer=sender, incarnation=incarnation)
-    turn.know(sender, incarnation=incarnation, heard_us=turn.now_us, dead=False, offline=False, silent=False)
+    step.note("peer_online", peer=sender, incarnation=incarnation)
+    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, offline=False, unresponsive=False)
 
 
 def _jumps(state: State, envelope: Envelope) -> bool:
@@ -265,20 +277,20 @@ def _jumps(state: State, envelope: Envelope) -> bool:
     return claimed > MAX_TERM_HEARD or 0 < state.term < claimed - MAX_TERM_JUMP
 
 
-def _foreign(turn: Turn, envelope: Envelope) -> bool:
-    """Whether the message speaks of an electorate or a succession that can't be this cluster's:
-    nobody in it, nodes outside the roster, written in a term that its sender has not reached, or of a
+def _foreign(step: Step, envelope: Envelope) -> bool:
+    """Whether the message speaks of a set of voters or a succession that can't be this cluster's:
+    nobody in it, nodes outside the members, written in a term that its sender has not reached, or of a
     version too far ahead to be true."""
-    message, roster = envelope.message, turn.settings.addresses.keys()
+    message, members = envelope.message, step.settings.addresses.keys()
     if isinstance(message, Pong):
         return False  # it names a record, and carries none
     record = getattr(message, "record", None)
-    if record is not None and not (record.members and roster >= set(record.members)):
+    if record is not None and not (record.members and members >= set(record.members)):
         return True
-    if record is not None and (record.config_term > envelope.term or record.foundation != envelope.foundation):
+    if record is not None and (record.config_term > envelope.term or record.generation != envelope.generation):
         return True
     if record is not None and record.version > MAX_VERSION_HEARD:
         return True
-    if record is not None and 0 < turn.state.record.version < record.version - MAX_VERSION_JUMP:
+    if record is not None and 0 < step.state.record.version < record.version - MAX_VERSION_JUMP:
         return True
-    return isinstance(message, Ping) and not roster >= set(message.succession)
+    return isinstance(message, Ping) and not members >= set(message.succession)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from zelect.core.admin_messages import MAX_FOR_MS, Found, Query, Report, Steer, Steering
+from zelect.core.admin_messages import MAX_FOR_MS, AdminAction, AdminCommand, Query, Report, Reset
 from zelect.core.quorum import Record
 from zelect.core.timing import MAX_TERM
 from zelect.core.validation import (
@@ -32,15 +32,16 @@ from zelect.core.validation import (
 )
 
 __all__ = [
+    "COOLING_DOWN",
     "FOR_NOW",
     "MAX_FOR_MS",
     "MESSAGES",
     "PROTOCOL_VERSION",
-    "RESTING",
-    "UNWELL",
+    "UNHEALTHY",
+    "AdminAction",
+    "AdminCommand",
     "CommonResp",
     "Envelope",
-    "Found",
     "Handover",
     "MalformedMessage",
     "Message",
@@ -50,12 +51,11 @@ __all__ = [
     "Ping",
     "Pong",
     "Query",
+    "Reason",
     "Refusal",
     "Report",
+    "Reset",
     "Result",
-    "Steer",
-    "Steering",
-    "Trigger",
     "Type",
     "VotResp",
     "Voting",
@@ -63,9 +63,9 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
-RESTING = -1
-"""The priority that a member tells while it was asked to stay out of office: it goes last (R8)."""
-UNWELL = -2
+COOLING_DOWN = -1
+"""The priority that a member tells while it was asked to stay not active: it goes last (R8)."""
+UNHEALTHY = -2
 """The priority that a member tells while its job can't be done there: it goes after the last."""
 
 
@@ -83,8 +83,8 @@ class Type(IntEnum):
     QUERY = 0x08
     REPORT = 0x09
     HANDOVER = 0x0A
-    FOUND = 0x0B
-    STEER = 0x0C
+    RESET = 0x0B
+    ADMIN = 0x0C
 
 
 class Refusal(StrEnum):
@@ -93,26 +93,26 @@ class Refusal(StrEnum):
     OLD_TERM = "old_term"
     VOTED = "voted"
     PROMISED = "promised"
-    SILENT = "silent"
-    AMNESIA = "amnesia"
+    UNRESPONSIVE = "silent"
+    LOST_STATE = "lost_state"
     LEAVING = "leaving"
     NOT_MEMBER = "not_member"
-    STRANGER = "stranger"
+    UNRECOGNIZED = "unrecognized"
     UNREACHABLE = "unreachable"
-    STALE_ELECTORATE = "stale_electorate"
+    STALE_VOTERS = "stale_voters"
 
 
-FOR_NOW = frozenset({Refusal.PROMISED, Refusal.SILENT})
+FOR_NOW = frozenset({Refusal.PROMISED, Refusal.UNRESPONSIVE})
 """Refusals that time alone takes back."""
 
 
-class Trigger(StrEnum):
+class Reason(StrEnum):
     """Why a candidate campaigns."""
 
     START = "start"
     TIMEOUT = "timeout"
     DEATH = "death"
-    GOODBYE = "goodbye"
+    GOODBYE = "leave"
     HANDOVER = "handover"
 
 
@@ -125,12 +125,12 @@ class Result(StrEnum):
     ADDRESS_MISMATCH = "address_mismatch"
     SETTINGS_MISMATCH = "settings_mismatch"
     TERM_JUMP = "term_jump"
-    OTHER_FOUNDATION = "other_foundation"
+    OTHER_GENERATION = "other_generation"
     OLD_INCARNATION = "old_incarnation"
     FORBIDDEN = "forbidden"
     NOT_CONTROLLER = "not_controller"
     PAUSED = "paused"
-    UNFIT = "unfit"
+    INELIGIBLE = "ineligible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +149,17 @@ class CommonResp:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """0x01. Heartbeat. Numbered from 1 by a controller, which sends its electorate and the order
+    """0x01. Heartbeat. Numbered from 1 by a controller, which sends its voters and the order
     of succession along; number 0, with neither, among idle peers."""
 
     number: int
-    in_office: bool
+    active: bool
     record: Record | None
     succession: tuple[int, ...]
 
     def __post_init__(self) -> None:
         check_int("number", self.number, 0, MAX_NUMBER)
-        check_bool("in_office", self.in_office)
+        check_bool("active", self.active)
         check_record("record", self.record, optional=True)
         check_nodes("succession", self.succession)
         if (self.number > 0) != (self.record is not None):
@@ -169,20 +169,20 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """0x02. Answer to PING `number` of term `of_term`, which may be older than the sender's; names
-    the electorate record that the sender has saved, its priority in the succession, and its life."""
+    the voter record that the sender has saved, its priority in the succession, and its life."""
 
     number: int
     of_term: int
     record_id: tuple[int, int, int]
     priority: int
-    life: int
+    epoch: int
 
     def __post_init__(self) -> None:
         check_int("number", self.number, 0, MAX_NUMBER)
         check_int("of_term", self.of_term, 0, MAX_TERM)
         check_record_id("record_id", self.record_id)
-        check_int("priority", self.priority, UNWELL, 1000)
-        check_int("life", self.life, 0, MAX_NUMBER)
+        check_int("priority", self.priority, UNHEALTHY, 1000)
+        check_int("epoch", self.epoch, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +190,13 @@ class Voting:
     """0x03. Request of a vote for `term_sought`, or (`pre`) the question whether one would be
     given. `round` ties the answers to the question; `controller` and `controller_term` are the
     last controller that the candidate knew (0: none). The voter judges by the newer of the two
-    electorate records (R10)."""
+    voter records (R10)."""
 
     pre: bool
     round: int
     term_sought: int
     record: Record
-    trigger: Trigger
+    reason: Reason
     controller: int
     controller_term: int
 
@@ -205,7 +205,7 @@ class Voting:
         check_int("round", self.round, 0, MAX_NUMBER)
         check_int("term_sought", self.term_sought, 1, MAX_TERM)
         check_record("record", self.record)
-        check_member("trigger", self.trigger, Trigger)
+        check_member("reason", self.reason, Reason)
         check_node("controller", self.controller, 0)
         check_int("controller_term", self.controller_term, 0, MAX_TERM)
 
@@ -215,9 +215,9 @@ class VotResp:
     """0x04. The answer to a VOTING, always explicit. `reason` is None exactly when granted.
 
     `wait_us`: how long the voter's promise to an earlier controller (or its silence) still runs.
-    With a grant it tells the winner how long to keep out of office (R7b); with a refusal it tells
+    With a grant it tells the winner how long to keep not active (R7b); with a refusal it tells
     the candidate when asking again makes sense. `life` is the voter's. `record`: the voter's
-    electorate record, when the candidate's is older (R10).
+    voter record, when the candidate's is older (R10).
     """
 
     pre: bool
@@ -225,7 +225,7 @@ class VotResp:
     granted: bool
     reason: Refusal | None
     wait_us: int
-    life: int
+    epoch: int
     record: Record | None
 
     def __post_init__(self) -> None:
@@ -237,13 +237,13 @@ class VotResp:
         if self.granted == (self.reason is not None):
             raise MalformedMessage("bad_field", "a refusal, and no grant, carries a reason")
         check_int("wait_us", self.wait_us, 0, MAX_NUMBER)
-        check_int("life", self.life, 0, MAX_NUMBER)
+        check_int("epoch", self.epoch, 0, MAX_NUMBER)
         check_record("record", self.record, optional=True)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOffline:
-    """0x05. Node `node` (in its `incarnation`) is offline: a goodbye when the sender says it of
+    """0x05. Node `node` (in its `incarnation`) is offline: a graceful leave when the sender says it of
     itself, otherwise news from the controller, which proves nothing (R9)."""
 
     node: int
@@ -262,18 +262,18 @@ class NodeOnline:
 
     address: str
     priority: int
-    life: int
+    epoch: int
 
     def __post_init__(self) -> None:
         check_text("address", self.address, 256)
-        check_int("priority", self.priority, UNWELL, 1000)
-        check_int("life", self.life, 0, MAX_NUMBER)
+        check_int("priority", self.priority, UNHEALTHY, 1000)
+        check_int("epoch", self.epoch, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOnlineResp:
     """0x07. Who is controller as far as the sender knows (0: nobody), of which term, and the
-    electorate. A hint: only the controller's own PING makes anybody follow it."""
+    voters. A hint: only the controller's own PING makes anybody follow it."""
 
     controller: int
     controller_term: int
@@ -287,7 +287,7 @@ class NodeOnlineResp:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """0x0A. The sender, elected in `term`, has left office of its own will and will not act in
+    """0x0A. The sender, elected in `term`, has stopped being active of its own will and will not act in
     that term again: promises to it end. `successor` (0: none) campaigns first. `asked`: who asked for
     it and why, empty where nobody did."""
 
@@ -313,8 +313,8 @@ Message = (
     | Query
     | Report
     | Handover
-    | Found
-    | Steer
+    | Reset
+    | AdminCommand
 )
 
 MESSAGES: dict[Type, type[Message]] = {
@@ -329,8 +329,8 @@ MESSAGES: dict[Type, type[Message]] = {
     Type.QUERY: Query,
     Type.REPORT: Report,
     Type.HANDOVER: Handover,
-    Type.FOUND: Found,
-    Type.STEER: Steer,
+    Type.RESET: Reset,
+    Type.ADMIN: AdminCommand,
 }
 
 
@@ -346,7 +346,7 @@ def type_of(message: Message) -> Type:
 class Envelope:
     """What every message carries: the cluster's name, who sent it (id and incarnation; 0 and 0
     from the command line), the digest of the settings that all members must share, the sender's
-    foundation and its term."""
+    generation and its term."""
 
     cluster: str
     sender: int
@@ -354,12 +354,12 @@ class Envelope:
     settings: int
     term: int
     message: Message
-    foundation: int = 0
+    generation: int = 0
 
     def __post_init__(self) -> None:
         check_text("cluster", self.cluster, 64)
         check_node("sender", self.sender, 0)
         check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
         check_int("settings", self.settings, 0, 2**32 - 1)
-        check_int("foundation", self.foundation, 0, MAX_NUMBER)
+        check_int("generation", self.generation, 0, MAX_NUMBER)
         check_int("term", self.term, 0, MAX_TERM)

@@ -1,13 +1,13 @@
-"""The electorate and its quorum (R2, R10).
+"""The voters and its quorum (R2, R10).
 
 A *record* says who may vote: (config_term, version, members, witness). Records are ordered by
-(foundation, config_term, version); whoever holds the newer one is right. A quorum is more than
+(generation, config_term, version); whoever holds the newer one is right. A quorum is more than
 half of the voters: the members, and the witness in Redis where the record names one (R12). Votes
 are counted by voter, never by message, so a duplicated answer counts once: with three nodes a
 count of messages goes unnoticed, with five it elects two controllers.
 
 Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
-2102.11960): only a controller in office writes one, one voter different from the record before,
+2102.11960): only a controller active writes one, one voter different from the record before,
 and only when a quorum has saved that record before in the controller's term. Two records that
 follow each other then share a voter in any two of their quorums, and older ones are dead because
 a quorum would refuse them.
@@ -22,7 +22,7 @@ from enum import Enum
 __all__ = ["WITNESS", "Outcome", "Record", "RecordId", "Witness", "has_quorum", "quorum_size", "tally"]
 
 RecordId = tuple[int, int, int]
-"""(foundation, config_term, version): what orders two electorate records."""
+"""(generation, config_term, version): what orders two voter records."""
 
 WITNESS = 0
 """The witness as a voter, beside the ids of nodes, which begin at 1."""
@@ -40,75 +40,75 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The electorate: whose votes count.
+    """The voters: whose votes count.
 
     `config_term` is the term of the controller that wrote it (0: founded, by configuration or by
     an operator), `version` grows with each change, `members` are node ids in ascending order.
     `lives` says for each member which life of it votes: a node that lost its memory begins a new
     life, and what its earlier one voted is then void only if that one was taken out first (R1).
-    Life 0: not known yet. `foundation` is 0 until an operator founds a lost electorate anew.
+    Life 0: not known yet. `generation` is 0 until an operator founds a lost voters again.
     """
 
     config_term: int
     version: int
     members: tuple[int, ...]
     witness: Witness | None = None
-    foundation: int = 0
-    lives: tuple[int, ...] = ()
+    generation: int = 0
+    epochs: tuple[int, ...] = ()
     voters: tuple[int, ...] = field(init=False, compare=False, repr=False)
     """The members, and `WITNESS` where there is one."""
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
             raise ValueError("members must be distinct and in ascending order")
-        if not self.lives:
-            object.__setattr__(self, "lives", (0,) * len(self.members))
-        if len(self.lives) != len(self.members):
+        if not self.epochs:
+            object.__setattr__(self, "epochs", (0,) * len(self.members))
+        if len(self.epochs) != len(self.members):
             raise ValueError("each member has one life")
         object.__setattr__(self, "voters", self.members if self.witness is None else (WITNESS, *self.members))
 
     @property
     def id(self) -> RecordId:
         """What orders this record among others."""
-        return (self.foundation, self.config_term, self.version)
+        return (self.generation, self.config_term, self.version)
 
-    def life_of(self, node: int) -> int:
+    def epoch_of(self, node: int) -> int:
         """Which life of `node` votes; 0: not known, -1: none, it is no member."""
-        return self.lives[self.members.index(node)] if node in self.members else -1
+        return self.epochs[self.members.index(node)] if node in self.members else -1
 
     def named(self) -> dict[int, int]:
         """The life that votes by member, ascending; for whoever asks about many of them."""
-        return dict(zip(self.members, self.lives, strict=True))
+        return dict(zip(self.members, self.epochs, strict=True))
 
-    def counts(self, node: int, life: int) -> bool:
-        """Whether `life` of `node` has a voice. In a founding record each member has, because
+    def counts(self, node: int, epoch: int) -> bool:
+        """Whether `life` of `node` has a voting right. In a founding record each member has, because
         nobody's life is known yet; from then on only the one that the record names."""
-        known = self.life_of(node)
-        return known == life or (known == 0 and self.config_term == 0)
+        known = self.epoch_of(node)
+        return known == epoch or (known == 0 and self.config_term == 0)
 
-    def rewritten(self, term: int, lives: Mapping[int, int]) -> Record:
-        """The same electorate, claimed by the controller of `term` (R7a, R10), with the `lives` of
+    def rewritten(self, term: int, epochs: Mapping[int, int]) -> Record:
+        """The same voters, claimed by the controller of `term` (R7a, R10), with the `lives` of
         members that were not known before."""
-        known = (life or lives.get(node, 0) for node, life in self.named().items())
-        return replace(self, config_term=term, version=self.version + 1, lives=tuple(known))
+        known = (epoch or epochs.get(node, 0) for node, epoch in self.named().items())
+        return replace(self, config_term=term, version=self.version + 1, epochs=tuple(known))
 
-    def with_lives(self, lives: Mapping[int, int]) -> Record:
+    def with_epochs(self, epochs: Mapping[int, int]) -> Record:
         """The next version, with the `lives` of members that were not known before."""
-        return self.rewritten(self.config_term, lives)
+        return self.rewritten(self.config_term, epochs)
 
-    def with_member(self, node: int, life: int) -> Record:
+    def with_member(self, node: int, epoch: int) -> Record:
         """The next version, with one member more."""
-        after = {**self.named(), node: life}
+        after = {**self.named(), node: epoch}
         members = tuple(sorted(after))
         return replace(
-            self, version=self.version + 1, members=members, lives=tuple(after[member] for member in members)
+            self, version=self.version + 1, members=members, epochs=tuple(after[member] for member in members)
         )
 
     def without_member(self, node: int) -> Record:
         """The next version, with one member less."""
         after = self.named()
         after.pop(node, None)
-        return replace(self, version=self.version + 1, members=tuple(after), lives=tuple(after.values()))
+        return replace(self, version=self.version + 1, members=tuple(after), epochs=tuple(after.values()))
 
     def with_witness(self, witness: Witness | None) -> Record:
         """The next version, with or without a witness."""
@@ -116,7 +116,7 @@ class Record:
 
     def differs_by_one_from(self, other: Record) -> bool:
         """Whether at most one voter was added or removed. Another witness in the place of one is
-        two changes, and so is another life of a member: the stranger knows nothing of the votes of
+        two changes, and so is another life of a member: the unrecognized knows nothing of the votes of
         the one before (R1, R12). To learn a life that was not known is none."""
         if self.witness is not None and other.witness is not None and self.witness != other.witness:
             return False

@@ -16,8 +16,8 @@ __all__ = ["Settings"]
 class Settings:
     """One node's view of the cluster. `addresses` maps every member's id, its own included, to
     the address that others reach it at. `priority`: higher leads first (R8). `quorum` is
-    "static" (the roster votes) or "dynamic". `guarded`: a job acts in this node's office, and the
-    shell says `Vacated` when it has ended."""
+    "static" (the members votes) or "dynamic". `guarded`: a job acts in this node's leadership, and the
+    shell says `JobEnded` when it has ended."""
 
     cluster: str
     node: int
@@ -29,11 +29,11 @@ class Settings:
 
     @property
     def dynamic(self) -> bool:
-        """Whether the electorate follows the living (R11)."""
+        """Whether the voters follows the living (R11)."""
         return self.quorum == "dynamic"
 
     @cached_property
-    def roster(self) -> tuple[int, ...]:
+    def members(self) -> tuple[int, ...]:
         """All members in the configuration, ascending."""
         return tuple(sorted(self.addresses))
 
@@ -44,7 +44,7 @@ class Settings:
 
     def digest(self) -> int:
         """A 32-bit digest of what must be equal on all members for the election to be safe: the
-        roster with its addresses, the kind of quorum, and the durations that the lease and the
+        members with its addresses, the kind of quorum, and the durations that the lease and the
         promises rest on. Priorities and the rest may differ."""
         timing = self.timing
         shared = [
@@ -53,6 +53,6 @@ class Settings:
             str(timing.election_timeout_ms),
             str(timing.lease_ms),
             str(timing.drift_ppm),
-            *(f"{node}={self.addresses[node]}" for node in self.roster),
+            *(f"{node}={self.addresses[node]}" for node in self.members),
         ]
         return zlib.crc32("\n".join(shared).encode())

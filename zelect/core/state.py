@@ -11,8 +11,8 @@ IDENTIFYING (Redis named one; asks the peers), VOTING (no controller), RUNNING (
         +--------------------------+---- refused, timed out ----------+---- lease lapsed --+
         +----------------------------- higher term, PING of the term's controller ---------+
 
-ELECTED is not yet in office (R7): `Reign.entered_us` says since when the office is held, and
-`in_office` asks the clock each time (R5).
+ELECTED is not yet active (R7): `LeaderState.active_since_us` says since when leadership is held, and
+`active` asks the clock each time (R5).
 
 Values inside the dictionaries are immutable, so that `State.clone` is cheap; the exhaustive
 checker and the simulator rely on it.
@@ -26,22 +26,22 @@ from typing import TypeVar
 
 from zelect.core.effects import Saved
 from zelect.core.election_trace import Round
-from zelect.core.lease import NEVER_US, Tenure, renewed_us
-from zelect.core.messages import RESTING, UNWELL, Envelope, Handover, Refusal, Trigger
+from zelect.core.lease import NEVER_US, Lease, renewed_us
+from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Reason, Refusal
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
 
 __all__ = [
-    "Answer",
     "Campaign",
     "Leader",
-    "Owed",
+    "LeaderState",
     "Pause",
     "Peer",
+    "PendingHandover",
     "Promise",
-    "Reign",
-    "Stand",
+    "Role",
     "State",
     "Status",
+    "VoteAnswer",
     "clone",
 ]
 
@@ -57,7 +57,7 @@ class Status(StrEnum):
     RUNNING = "running"
 
 
-class Stand(Enum):
+class Role(Enum):
     """A node's part in the election."""
 
     FOLLOWER = "follower"
@@ -87,8 +87,8 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """What a guarded node will say of the office that it left once the job in it has ended: by the
+class PendingHandover:
+    """What a guarded node will say of leadership that it left once the job in it has ended: by the
     end of the lease, `until_us`, at the latest (R6)."""
 
     message: Handover
@@ -97,7 +97,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """No elections of choice before `until_us`. `asked`: who asked for it and why."""
+    """No planned transfers before `until_us`. `asked`: who asked for it and why."""
 
     until_us: int
     asked: str
@@ -106,7 +106,7 @@ class Pause:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `life`: the one it says it lives (R1). `offline`: it said goodbye.
+    proven dead (R9). `life`: the one it says it lives (R1). `offline`: it left.
     `silent`: the controller has not heard it for `down_after`; hearing it again ends that."""
 
     incarnation: int = 0
@@ -115,14 +115,14 @@ class Peer:
     linked: bool = False
     linked_us: int = -1
     dead: bool = False
-    life: int = 0
+    epoch: int = 0
     offline: bool = False
-    silent: bool = False
+    unresponsive: bool = False
 
     @property
     def gone(self) -> bool:
         """Whether nothing may be expected of this peer now."""
-        return self.dead or self.offline or self.silent
+        return self.dead or self.offline or self.unresponsive
 
     def heard(self, now_us: int) -> Peer:
         """This peer, heard at `now_us` in the incarnation that is known. A proof of its death that
@@ -135,20 +135,20 @@ class Peer:
             linked=self.linked,
             linked_us=self.linked_us,
             dead=self.dead and not self.linked,
-            life=self.life,
+            epoch=self.epoch,
             offline=self.offline,
-            silent=False,
+            unresponsive=False,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VoteAnswer:
     """A voter's answer in a campaign."""
 
     granted: bool
     reason: Refusal | None
     until_us: int  # when the voter's promise or silence ends, on this node's clock
-    life: int = 0
+    epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -160,22 +160,22 @@ class Campaign:
     pre: bool
     round: int
     term_sought: int
-    trigger: Trigger
+    reason: Reason
     began_us: int
     asked_us: int
     give_up_us: int
     witness_asked: bool = False
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, VoteAnswer] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Reign:
+class LeaderState:
     """What a winner keeps: its rounds of PINGs, who answered them, and who saved its record.
 
     `answered_us` maps a voter to the send time of the newest PING it answered; `lapses_us` is when
-    the lease ends; PINGs sent before `floor_us` keep nobody in office (R6). The office is not
+    the lease ends; PINGs sent before `floor_us` keep nobody active (R6). Leadership is not
     entered before `barrier_us` (R7b), which is 0 once it has passed; `waits_until_us` keeps it.
-    `entered_us` is 0 until the office is entered. `steady_us` maps a node to the beginning of its
+    `active_since_us` is 0 until leadership is entered. `steady_us` maps a node to the beginning of its
     unbroken run of answers, `taken_out` holds nodes that were taken out only because they forgot.
     `founding` names the witness memory that was asked for, `founded` the one that stands ready to
     become a voter. `lost_us`, `rounds` and `asked` are for people, see
@@ -186,7 +186,7 @@ class Reign:
     elected_us: int
     barrier_us: int
     waits_until_us: int
-    trigger: Trigger
+    reason: Reason
     previous: Leader | None
     previous_heard_us: int
     lost_us: int
@@ -197,11 +197,11 @@ class Reign:
     floor_us: int = 0
     renewed_us: int = 0
     lapses_us: int = 0
-    entered_us: int = 0
+    active_since_us: int = 0
     suspended: bool = False
-    founding: str = ""
-    founded: Witness | None = None
-    found_again_us: int = 0
+    asked_witness: str = ""
+    new_witness: Witness | None = None
+    retry_witness_us: int = 0
     sent_us: dict[int, int] = field(default_factory=dict)
     steady_us: dict[int, int] = field(default_factory=dict)
     taken_out: set[int] = field(default_factory=set)
@@ -209,16 +209,16 @@ class Reign:
     saved_by: dict[int, RecordId] = field(default_factory=dict)
 
     def holds(self, now_us: int) -> bool:
-        """Whether the office is held at `now_us`: entered, lease running, no majority lost since
+        """Whether leadership is held at `now_us`: entered, lease running, no majority lost since
         the PING that renewed it (R5, R6)."""
-        return self.entered_us > 0 and now_us < self.lapses_us and self.renewed_us >= self.floor_us
+        return self.active_since_us > 0 and now_us < self.lapses_us and self.renewed_us >= self.floor_us
 
     @property
-    def tenure(self) -> Tenure | None:
-        """The office as far as it reaches by what is known now; None when it is not held at all."""
+    def lease(self) -> Lease | None:
+        """Leadership as far as it reaches by what is known now; None when it is not held at all."""
         if not self.holds(0):
             return None
-        return Tenure(self.term, self.entered_us, self.lapses_us)
+        return Lease(self.term, self.active_since_us, self.lapses_us)
 
 
 @dataclass(slots=True)
@@ -229,21 +229,21 @@ class State:
     and for telling voters. `campaign_at_us` is its turn to campaign. `waiting` holds requests that
     only a promise stood against, with the time they are void; they are answered again when the
     promise ends early. `witness_ready` and `witness_same` are what the last look at Redis said.
-    `handed` maps a node to the newest term that it has handed over. `owed` is what this node will say
-    of the office that it left once the job in it has ended (R6). `healthy`: that job could be done
+    `handed` maps a node to the newest term that it has handed over. `pending_handover` is what this node will say
+    of leadership that it left once the job in it has ended (R6). `healthy`: that job could be done
     here (R8). `refused` counts what the gate turned away, by reason. `lost_us`: when the controller
     before was noticed to be gone; `rounds`: those asked since; `asked`: who asked the one before to hand
-    over, and why (core/story.py). `rest_until_us`: this node was asked to stay out of office until
-    then (R8). `pause`: no elections of choice meanwhile.
+    over, and why (core/story.py). `cooling_until_us`: this node was asked to stay not active until
+    then (R8). `pause`: no planned transfers meanwhile.
     """
 
     saved: Saved
     peers: dict[int, Peer]
     node: int
     status: Status = Status.STARTING
-    stand: Stand = Stand.FOLLOWER
+    role: Role = Role.FOLLOWER
     leaving: bool = False
-    silent_until_us: int = 0
+    grace_until_us: int = 0
     identify_until_us: int = NEVER_US
     leader: Leader | None = None
     leader_heard_us: int = -1
@@ -252,25 +252,25 @@ class State:
     promise: Promise | None = None
     succession: tuple[int, ...] = ()
     campaign_at_us: int = NEVER_US
-    trigger: Trigger = Trigger.START
+    reason: Reason = Reason.START
     attempts: int = 0
     round: int = 0
     campaign: Campaign | None = None
-    reign: Reign | None = None
+    leading: LeaderState | None = None
     next_idle_us: int = NEVER_US
     witness_ready: bool = False
     witness_same: bool = False
     next_look_us: int = NEVER_US
     next_publish_us: int = NEVER_US
     handed: dict[int, int] = field(default_factory=dict)
-    owed: Owed | None = None
+    pending_handover: PendingHandover | None = None
     healthy: bool = True
     waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     lost_us: int = -1
     rounds: tuple[Round, ...] = ()
     asked: str = ""
-    rest_until_us: int = 0
+    cooling_until_us: int = 0
     pause: Pause | None = None
 
     @property
@@ -278,16 +278,16 @@ class State:
         return self.saved.term
 
     @property
-    def amnesia(self) -> bool:
+    def lost_state(self) -> bool:
         """Whether this node may have voted in a life that it doesn't remember, and so doesn't vote:
         the record names another life of it (R1)."""
-        return not self.has_voice(self.record)
+        return not self.may_vote(self.record)
 
-    def has_voice(self, record: Record) -> bool:
+    def may_vote(self, record: Record) -> bool:
         """Whether this node, in its present life, votes under `record`. Where no life of it is
         named yet, one that knows that it forgot doesn't; nor does one that is no member."""
-        node, life = self.node, self.saved.life
-        return record.counts(node, life) and not (self.saved.amnesia and record.life_of(node) != life)
+        node, epoch = self.node, self.saved.epoch
+        return record.counts(node, epoch) and not (self.saved.lost_state and record.epoch_of(node) != epoch)
 
     @property
     def record(self) -> Record:
@@ -300,12 +300,12 @@ class State:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The electorate now."""
+        """The voters now."""
         return self.saved.record.members
 
-    def in_office(self, now_us: int) -> bool:
-        """Whether this node is in office at `now_us`: a look at the deadline, not a flag (R5)."""
-        return self.reign is not None and self.reign.holds(now_us)
+    def active(self, now_us: int) -> bool:
+        """Whether this node is active at `now_us`: a look at the deadline, not a flag (R5)."""
+        return self.leading is not None and self.leading.holds(now_us)
 
     def promised(self, now_us: int, candidate: int) -> int:
         """How many microseconds a promise to somebody else than `candidate` still runs (0: none)."""
@@ -316,11 +316,11 @@ class State:
     def priority(self, configured: int, now_us: int) -> int:
         """This node's priority in the succession as it is now; `configured` where nothing stands against it."""
         if not self.healthy:
-            return UNWELL
-        return RESTING if now_us < self.rest_until_us else configured
+            return UNHEALTHY
+        return COOLING_DOWN if now_us < self.cooling_until_us else configured
 
     def paused(self, now_us: int) -> bool:
-        """Whether elections of choice are to wait; it ends by itself."""
+        """Whether planned transfers are to wait; it ends by itself."""
         return self.pause is not None and now_us < self.pause.until_us
 
     def links_quorum(self, node: int) -> bool:
@@ -353,15 +353,15 @@ class State:
         next record shares a voter with it, and the one after that is written only when a quorum
         has answered a later PING (R10).
         """
-        reign = self.reign
-        if reign is not None and (renewed := renewed_us(self.voters, reign.answered_us)) is not None:
-            reign.renewed_us = max(reign.renewed_us, renewed)
-            reign.lapses_us = reign.renewed_us + lease_us
+        leading = self.leading
+        if leading is not None and (renewed := renewed_us(self.voters, leading.answered_us)) is not None:
+            leading.renewed_us = max(leading.renewed_us, renewed)
+            leading.lapses_us = leading.renewed_us + lease_us
 
 
 def clone(value: T) -> T:
     """A copy that shares only what is immutable."""
-    if isinstance(value, State | Campaign | Reign):
+    if isinstance(value, State | Campaign | LeaderState):
         return replace(value, **{item.name: clone(getattr(value, item.name)) for item in fields(value)})
     if isinstance(value, set):
         return set(value)  # type: ignore[return-value]  # the same type, by the line above

@@ -14,17 +14,17 @@ from zelect.core.invariants import require
 from zelect.core.messages import CommonResp, Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
-from zelect.core.status import View
+from zelect.core.status import NodeStatus
 from zelect.core.timing import MAX_TERM, Proof, Timing
 
-__all__ = ["NOTHING", "Turn"]
+__all__ = ["NOTHING", "Step"]
 
 NOTHING = Effects()
 """What a step that asks for nothing asks for."""
 
 
 @dataclass(slots=True)
-class Turn:
+class Step:
     """Everything one step may look at and add to."""
 
     settings: Settings
@@ -39,7 +39,7 @@ class Turn:
     intents: list[Intent] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    answer: View | CommonResp | None = None
+    answer: NodeStatus | CommonResp | None = None
     leave: bool = False
     routine: bool = False
     """An answer that said nothing new came: what depends on more than the lease need not be judged
@@ -59,7 +59,7 @@ class Turn:
         self.outbox.append((to, message))
 
     def broadcast(self, message: Message) -> None:
-        """Send `message` to every other member of the roster."""
+        """Send `message` to every other member of the members."""
         self.outbox.extend((peer, message) for peer in self.settings.peers)
 
     def publish(self, intent: Intent) -> None:
@@ -68,7 +68,7 @@ class Turn:
 
     def probe(self, peer: int) -> None:
         """Find out whether the process last heard as `peer` is dead (R9), if that is to be believed.
-        Asked about itself or a stranger, a node has nothing to find out."""
+        Asked about itself or unrecognized, a node has nothing to find out."""
         known = self.state.peers.get(peer)
         if known is not None and known.incarnation and not known.dead and self.timing.proof is not Proof.NONE:
             self.probes.append(Probe(peer, known.incarnation))
@@ -109,7 +109,7 @@ class Turn:
                     sender=self.me,
                     incarnation=saved.incarnation,
                     settings=self.digest,
-                    foundation=saved.record.foundation,
+                    generation=saved.record.generation,
                     term=saved.term,
                     message=message,
                 )
@@ -135,4 +135,4 @@ class Turn:
             "R2",
             f"the vote of term {saved.term} was given to {before.voted_for} and does not change",
         )
-        require(saved.record.id >= before.record.id, "R10", "an electorate record is never replaced by an older one")
+        require(saved.record.id >= before.record.id, "R10", "an voter record is never replaced by an older one")

@@ -10,58 +10,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zelect.core.messages import RESTING
-from zelect.core.step import Turn
+from zelect.core.messages import COOLING_DOWN
+from zelect.core.step import Step
 
 __all__ = ["jitter_us", "rank", "ranked", "succession_of", "wait_us"]
 
 
-def ranked(turn: Turn, nodes: Sequence[int]) -> tuple[int, ...]:
+def ranked(step: Step, nodes: Sequence[int]) -> tuple[int, ...]:
     """`nodes` with the highest priority first, then the lowest id."""
-    state, me = turn.state, turn.me
+    state, me = step.state, step.me
 
     def priority(node: int) -> int:
-        return turn.priority if node == me else state.peers[node].priority
+        return step.priority if node == me else state.peers[node].priority
 
     return tuple([node for _, node in sorted([(-priority(node), node) for node in nodes])])
 
 
-def succession_of(turn: Turn) -> tuple[int, ...]:
+def succession_of(step: Step) -> tuple[int, ...]:
     """The order that a controller announces: members that it heard within an election timeout."""
-    since_us, me, peers = turn.now_us - turn.timing.promise_us, turn.me, turn.state.peers
+    since_us, me, peers = step.now_us - step.timing.promise_us, step.me, step.state.peers
     alive = [
         node
-        for node in turn.state.members
+        for node in step.state.members
         if node != me and (peer := peers[node]).linked and not peer.gone and peer.heard_us >= since_us
     ]
-    return ranked(turn, alive)
+    return ranked(step, alive)
 
 
-def rank(turn: Turn) -> int:
+def rank(step: Step) -> int:
     """This node's place in line: how many living members go before it."""
-    state = turn.state
-    order = state.succession or ranked(turn, state.members)
-    if turn.me not in order:
-        order = (*order, turn.me)
-    ahead = order[: order.index(turn.me)]
+    state = step.state
+    order = state.succession or ranked(step, state.members)
+    if step.me not in order:
+        order = (*order, step.me)
+    ahead = order[: order.index(step.me)]
     return sum(1 for node in ahead if not state.peers[node].gone)
 
 
-def wait_us(turn: Turn) -> int:
+def wait_us(step: Step) -> int:
     """How long this node lets those go first that stand before it in line. One that was asked to stay
-    out of office gives them an election timeout: it leads where nobody else can, and only there."""
-    place = rank(turn)
-    resting_us = turn.timing.promise_us if place and turn.priority == RESTING else 0
-    return place * turn.timing.stagger_us + resting_us
+    not active gives them an election timeout: it leads where nobody else can, and only there."""
+    place = rank(step)
+    cooling_us = step.timing.promise_us if place and step.priority == COOLING_DOWN else 0
+    return place * step.timing.stagger_us + cooling_us
 
 
-def jitter_us(turn: Turn) -> int:
+def jitter_us(step: Step) -> int:
     """A little randomness after failures: grows with the attempts up to 16 staggers."""
-    state = turn.state
+    state = step.state
     if state.attempts == 0:
         return 0
-    span_us = turn.timing.stagger_us * (1 << min(state.attempts, 4))
-    return _mix(turn.me, state.saved.incarnation, state.term, state.attempts) % span_us
+    span_us = step.timing.stagger_us * (1 << min(state.attempts, 4))
+    return _mix(step.me, state.saved.incarnation, state.term, state.attempts) % span_us
 
 
 def _mix(*numbers: int) -> int:

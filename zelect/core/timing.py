@@ -1,9 +1,9 @@
 """Durations and the inequalities between them (R3, R5, R8), checked in this one place.
 
-The whole safety argument of the lease is one inequality. A controller is in office until
+The whole safety argument of the lease is one inequality. A controller is active until
 `lease_ms` after it *sent* a PING that a quorum answered; each of those voters keeps its promise
 for `election_timeout_ms` after it *received* that PING, which is later. With clocks that run at
-most `drift_ppm` fast or slow, the office ends before the first promise does as long as
+most `drift_ppm` fast or slow, leadership ends before the first promise does as long as
 
     lease * (1 + drift)  <  election_timeout * (1 - drift)
 
@@ -43,7 +43,7 @@ class Timing:
 
     `heartbeat_ms`: a controller sends a PING this often. `election_timeout_ms`: how long an
     answered PING binds the voter. `lease_ms`: how long a PING that a quorum answered keeps the
-    controller in office. `stagger_ms`: successor r waits r times this. `down_after_ms`: a member
+    controller active. `stagger_ms`: successor r waits r times this. `down_after_ms`: a member
     silent for so long counts as gone. `drift_ppm`: how far a clock's rate may be off, in
     millionths. `proof`: which evidence of death is accepted.
     """
@@ -96,7 +96,7 @@ class Timing:
         return 1_000_000
 
     def problems(self) -> list[tuple[str, str]]:
-        """Every broken inequality as (key, explanation with the mend); empty when all hold."""
+        """Every broken inequality as (key, explanation with the fix); empty when all hold."""
         found: list[tuple[str, str]] = []
         for key, least, most in (
             ("heartbeat_ms", 5, 60_000),

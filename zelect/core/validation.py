@@ -85,12 +85,12 @@ def check_record(name: str, value: object, optional: bool = False) -> None:
     if value is None and optional:
         return
     if type(value) is not Record:
-        raise MalformedMessage("bad_field", f"{name} must be an electorate record")
+        raise MalformedMessage("bad_field", f"{name} must be an voter record")
     check_int(f"{name}.config_term", value.config_term, 0, MAX_TERM)
     check_int(f"{name}.version", value.version, 0, MAX_NUMBER)
-    check_int(f"{name}.foundation", value.foundation, 0, MAX_NUMBER)
+    check_int(f"{name}.generation", value.generation, 0, MAX_NUMBER)
     check_nodes(f"{name}.members", value.members)
-    _check_ints(f"{name}.lives", value.lives, 0, MAX_NUMBER)
+    _check_ints(f"{name}.lives", value.epochs, 0, MAX_NUMBER)
     if value.witness is not None:
         if type(value.witness) is not Witness:
             raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")
@@ -100,7 +100,7 @@ def check_record(name: str, value: object, optional: bool = False) -> None:
 
 def check_record_id(name: str, value: object) -> None:
     if type(value) is not tuple or len(value) != 3:
-        raise MalformedMessage("bad_field", f"{name} must be (foundation, config_term, version)")
-    check_int(f"{name}.foundation", value[0], 0, MAX_NUMBER)
+        raise MalformedMessage("bad_field", f"{name} must be (generation, config_term, version)")
+    check_int(f"{name}.generation", value[0], 0, MAX_NUMBER)
     check_int(f"{name}.config_term", value[1], 0, MAX_TERM)
     check_int(f"{name}.version", value[2], 0, MAX_NUMBER)

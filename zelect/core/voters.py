@@ -1,6 +1,6 @@
-"""Which electorate the controller should strive for (R11).
+"""Which voters the controller should strive for (R11).
 
-The electorate follows the living, one voter at a time, so that members may be lost one after the
+The voters follows the living, one voter at a time, so that members may be lost one after the
 other down to the last. Where the number of members is even the witness is a voter too, so that
 the number of voters stays odd:
 
@@ -19,23 +19,23 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
-__all__ = ["Change", "Health", "failures_survived", "next_change", "outlook"]
+__all__ = ["Change", "VoterHealth", "failures_survived", "next_change", "outlook"]
 
 FLOOR = 2
 """Members are not taken out below this number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What the controller knows of the others. `gone`: proven dead, said goodbye, or silent for
+class VoterHealth:
+    """What the controller knows of the others. `gone`: proven dead, left, or silent for
     `down_after`. `joinable`: not members, heard steadily, and up to date with the record.
-    `forgetful`: members that live, but not the life that the record names. `unknown`: members
+    `stateless`: members that live, but not the life that the record names. `unknown`: members
     that live, and whose life the record doesn't name yet. `witness_ready`: a witness could be put
-    in; `witness_lost`: the one in the record is a stranger now."""
+    in; `witness_lost`: the one in the record is unrecognized now."""
 
     gone: frozenset[int] = frozenset()
     joinable: frozenset[int] = frozenset()
-    forgetful: frozenset[int] = frozenset()
+    lost_state: frozenset[int] = frozenset()
     unknown: frozenset[int] = frozenset()
     witness_ready: bool = False
     witness_lost: bool = False
@@ -51,22 +51,22 @@ class Change:
     add_witness: bool = False
     remove_witness: bool = False
 
-    def applied(self, record: Record, lives: Mapping[int, int], witness: Witness | None = None) -> Record:
+    def applied(self, record: Record, epochs: Mapping[int, int], witness: Witness | None = None) -> Record:
         """The record after this change; `lives` are those of the nodes, `witness` is the identity
         of the one to be put in."""
         if self.add:
-            return record.with_member(self.add, lives.get(self.add, 0))
+            return record.with_member(self.add, epochs.get(self.add, 0))
         if self.remove:
             return record.without_member(self.remove)
         if self.learn:
-            return record.with_lives({node: lives[node] for node in self.learn})
+            return record.with_epochs({node: epochs[node] for node in self.learn})
         return record.with_witness(witness if self.add_witness else None)
 
 
-def next_change(record: Record, health: Health, dynamic: bool) -> Change | None:
-    """The next step towards the electorate that the living deserve; None when it stands.
+def next_change(record: Record, health: VoterHealth, dynamic: bool) -> Change | None:
+    """The next step towards the voters that the living deserve; None when it stands.
 
-    With `dynamic` false the roster votes, and only a member that lost its memory goes out and in.
+    With `dynamic` false the members votes, and only a member that lost its memory goes out and in.
     """
     members = set(record.members)
     has_witness = record.witness is not None
@@ -74,8 +74,8 @@ def next_change(record: Record, health: Health, dynamic: bool) -> Change | None:
         return Change(remove_witness=True)
     if health.unknown & members:
         return Change(learn=health.unknown & members)
-    if health.forgetful & members and len(members) > 1:
-        return Change(remove=min(health.forgetful & members))
+    if health.lost_state & members and len(members) > 1:
+        return Change(remove=min(health.lost_state & members))
     if health.joinable - members:
         return Change(add=min(health.joinable - members))
     if not dynamic:
@@ -83,7 +83,7 @@ def next_change(record: Record, health: Health, dynamic: bool) -> Change | None:
     gone = health.gone & members
     usable = has_witness or health.witness_ready
     if gone and len(members) > FLOOR:
-        # Without a witness an even electorate survives no more than the odd one above it.
+        # Without a witness an even voters survives no more than the odd one above it.
         if len(members) % 2 == 0 or (len(gone) > 1 and not usable):
             return Change(remove=min(gone))
         if has_witness:
@@ -101,14 +101,14 @@ def failures_survived(
 ) -> int:
     """How many more members may fail, one after the other with time to adapt in between, until
     nobody can be elected; -1 when that is so already. The lowest ids fail first, which changes
-    nothing: members count alike. `witness_lost`: the witness in the record is a stranger now, and
-    has no voice until a quorum put in another."""
+    nothing: members count alike. `witness_lost`: the witness in the record is unrecognized now, and
+    has no voting right until a quorum put in another."""
     living = set(alive) & set(record.members)
     lost = record.witness if witness_lost else None
     survived = -1
     while living:
         record = _settled(record, living, witness_up, dynamic, lost)
-        if not has_quorum(record.voters, _voices(record, living, witness_up, lost)):
+        if not has_quorum(record.voters, _may_vote(record, living, witness_up, lost)):
             break
         survived += 1
         living.discard(min(living))
@@ -131,7 +131,7 @@ def outlook(
     for node in down:
         adapted = _settled(adapted, living, witness_up, dynamic, lost)
         living.discard(node)
-        if not has_quorum(adapted.voters, _voices(adapted, living, witness_up, lost)):
+        if not has_quorum(adapted.voters, _may_vote(adapted, living, witness_up, lost)):
             return at_once, -1
     return at_once, failures_survived(adapted, living, witness_up, dynamic, witness_lost)
 
@@ -141,16 +141,16 @@ def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic:
     while True:
         gone = frozenset(set(record.members) - set(living))
         forgot = lost is not None and record.witness == lost
-        change = next_change(record, Health(gone=gone, witness_ready=witness_up, witness_lost=forgot), dynamic)
-        if change is None or not has_quorum(record.voters, _voices(record, living, witness_up, lost)):
+        change = next_change(record, VoterHealth(gone=gone, witness_ready=witness_up, witness_lost=forgot), dynamic)
+        if change is None or not has_quorum(record.voters, _may_vote(record, living, witness_up, lost)):
             return record
         after = change.applied(record, {}, Witness("assumed", "", ""))
-        if not has_quorum(after.voters, _voices(after, living, witness_up, lost)):
+        if not has_quorum(after.voters, _may_vote(after, living, witness_up, lost)):
             return record
         record = after
 
 
-def _voices(record: Record, living: Collection[int], witness_up: bool, lost: Witness | None) -> set[int]:
+def _may_vote(record: Record, living: Collection[int], witness_up: bool, lost: Witness | None) -> set[int]:
     """The voters of `record` that can answer; ids of others among the living count nothing."""
     heard = record.witness is not None and witness_up and record.witness != lost
     return {*living, WITNESS} if heard else set(living)

@@ -1,6 +1,6 @@
 """Find and run a Redis-compatible server for a local cluster.
 
-The server holds nothing that has to survive it: Redis is a notice board (R13) and the controller
+The server holds nothing that has to survive it: Redis is a registry (R13) and the controller
 asserts its record again. So it writes nothing to disk, and evicts nothing either, because an
 evicted key would look like a withdrawn controller.
 """
@@ -105,8 +105,8 @@ class RedisServer:
         argv = [*self._prefix, str(self._binary), *self._options(), *self._extra]
         try:
             with self.log.open("ab") as log:
-                # A session of its own: Ctrl-C on the terminal must not take the board away
-                # before the nodes have said goodbye on it.
+                # A session of its own: Ctrl-C on the terminal must not take the registry away
+                # before the nodes have left on it.
                 self._process = subprocess.Popen(
                     argv,
                     cwd=self.directory,

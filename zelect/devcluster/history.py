@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zelect.client.query import NodeReport
-from zelect.devcluster.layout import Plan
+from zelect.devcluster.layout import ClusterPlan
 from zelect.status.history import Election, NotAnElection, parse_election
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class History:
         self._client: Redis | None = None
         self._last_id = 0
 
-    def look(self, plan: Plan, head: NodeReport | None) -> None:
-        """Take notice of `head`, who is in office in the cluster of `plan`."""
+    def look(self, plan: ClusterPlan, head: NodeReport | None) -> None:
+        """Take notice of `head`, who is active in the cluster of `plan`."""
         if head is None or head.term in self._elections:
             return
         now = time.monotonic()
@@ -40,7 +40,7 @@ class History:
         if head.term not in self._elections and now > due:
             self._add(Election(head.term, head.id, self._last_id, "seen", None))
 
-    def _read(self, plan: Plan) -> None:
+    def _read(self, plan: ClusterPlan) -> None:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry

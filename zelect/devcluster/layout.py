@@ -1,7 +1,7 @@
 """The directory of a local cluster: what lies where, what it remembers, and who may run it.
 
 DIR/cluster.json      the plan: name, nodes, ports
-DIR/conf/nK.toml      configurations, written anew at each start
+DIR/conf/nK.toml      configurations, written again at each start
 DIR/keys/             secret keys of nodes and the operator "local", and the directory of public keys
 DIR/data/nK/          what node K must not forget
 DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
@@ -29,7 +29,7 @@ from zelect.security.key_files import DIRECTORY_FILE, Owner, make_missing_keys, 
 from zelect.security.keys import Keyring, keyring_to_ask
 from zelect.system.secure_files import make_directory
 
-__all__ = ["HOST", "ClusterError", "Layout", "Plan", "find_port", "port_is_free"]
+__all__ = ["HOST", "ClusterError", "ClusterPlan", "Layout", "find_port", "port_is_free"]
 
 HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
@@ -39,7 +39,7 @@ _SOUGHT = range(16_384, FIRST_EPHEMERAL)
 
 
 class ClusterError(Exception):
-    """The local cluster can't do what was asked; the text says how to mend it."""
+    """The local cluster can't do what was asked; the text says how to fix it."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class ClusterError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClusterPlan:
     """A local cluster: `nodes` nodes on neighbouring ports from `base_port` up. `redis_url` is
     empty when a bundled Redis is to be run on `redis_port`. `secure`: links are encrypted."""
 
@@ -192,16 +192,16 @@ class Layout:
 
     # -- the plan -------------------------------------------------------------------------
 
-    def read_plan(self) -> Plan:
+    def read_plan(self) -> ClusterPlan:
         """The plan of the cluster here; raises ClusterError (2) when there is none."""
         try:
-            return Plan(**json.loads(self.plan_file.read_text(encoding="utf-8")))
+            return ClusterPlan(**json.loads(self.plan_file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise ClusterError(
                 f"no cluster in {self.directory}: start one with 'zelect cluster up 3', or name its --dir"
             ) from error
         except (OSError, ValueError, TypeError) as error:
-            raise ClusterError(f"{self.plan_file}: {error}: remove {self.directory} to begin anew") from error
+            raise ClusterError(f"{self.plan_file}: {error}: remove {self.directory} to begin again") from error
 
     def plan(
         self,
@@ -210,7 +210,7 @@ class Layout:
         redis_url: str | None,
         name: str | None,
         secure: bool | None = None,
-    ) -> Plan:
+    ) -> ClusterPlan:
         """The plan for a start; what is None is as it was before, or else the default.
 
         Raises ClusterError: 2 where it does not fit what is here, 4 where a port is taken.
@@ -218,7 +218,7 @@ class Layout:
         old = self.read_plan() if self.plan_file.exists() else None
         if old is not None and (old.nodes != nodes or (name is not None and old.name != name)):
             raise ClusterError(
-                f"{self.directory} holds cluster {old.name!r} of {old.nodes} nodes, whose electorate is saved: "
+                f"{self.directory} holds cluster {old.name!r} of {old.nodes} nodes, whose voters is saved: "
                 f"start it with 'zelect cluster up {old.nodes}', give another --dir, or remove the directory"
             )
         base = base_port or (old.base_port if old else DEFAULT_BASE_PORT)
@@ -232,11 +232,11 @@ class Layout:
             redis_url = old.redis_url if old else ""
         if secure is None:
             secure = old.secure if old else False
-        plan = Plan(name or (old.name if old else "demo"), nodes, base, redis_url, redis_port, secure)
+        plan = ClusterPlan(name or (old.name if old else "demo"), nodes, base, redis_url, redis_port, secure)
         self.check_ports(plan)
         return plan
 
-    def check_ports(self, plan: Plan) -> None:
+    def check_ports(self, plan: ClusterPlan) -> None:
         """Raises ClusterError (4) when a node's port is taken."""
         taken = [port for port in plan.ports.values() if not port_is_free(port)]
         if taken:
@@ -247,7 +247,9 @@ class Layout:
                 4,
             )
 
-    def prepare(self, plan: Plan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic") -> None:
+    def prepare(
+        self, plan: ClusterPlan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic"
+    ) -> None:
         """Make the directories, write the configurations, remember the plan. Raises ClusterError
         when the plan's name or URL, or the timing, makes no valid configuration; then nothing is written."""
         self._check(plan, timing, quorum)
@@ -267,7 +269,7 @@ class Layout:
             raise ClusterError(str(error)) from error
         write_private(self.plan_file, json.dumps(asdict(plan)))
 
-    def _check(self, plan: Plan, timing: Mapping[str, int | str] | None, quorum: str) -> None:
+    def _check(self, plan: ClusterPlan, timing: Mapping[str, int | str] | None, quorum: str) -> None:
         data_dirs = {node: str(self.data / f"n{node}") for node in plan.ids}
         text = render(plan.name, 1, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, None)
         with tempfile.TemporaryDirectory(prefix="zelect-") as place:

@@ -1,7 +1,7 @@
 """What a person sees of a running local cluster.
 
 `PlainView` prints a line for each change; `LiveView` (rich, on a terminal) draws everything four
-times a second. Both are told the same: a `Picture`, made by the supervisor, that rests on what the
+times a second. Both are told the same: a `ClusterSnapshot`, made by the supervisor, that rests on what the
 nodes said of themselves within the last second.
 """
 
@@ -18,7 +18,7 @@ from zelect.client.query import NodeReport, controller_of
 from zelect.core.timing import Timing
 from zelect.devcluster.control import Processes, ProcessState
 from zelect.devcluster.history import History
-from zelect.devcluster.layout import Plan
+from zelect.devcluster.layout import ClusterPlan
 from zelect.status.history import Election
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["LiveView", "Picture", "PlainView", "View", "open_view"]
+__all__ = ["ClusterSnapshot", "ClusterView", "LiveView", "PlainView", "open_view"]
 
 _CLAIM_SLACK_MS = 300
 _SHOWN_ELECTIONS = 5
@@ -36,17 +36,17 @@ _HINTS = "Or freeze 2, thaw 2, stop 3, start 3, logs -f, status"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ClusterSnapshot:
     """The cluster at one moment: its plan and directory, the processes, and the fresh reports."""
 
-    plan: Plan
+    plan: ClusterPlan
     directory: Path
     processes: Processes
     reports: Mapping[int, NodeReport]
 
     @property
     def controller(self) -> NodeReport | None:
-        """Who is in office. A claim counts for as long as its lease could run, plus the time
+        """Who is active. A claim counts for as long as its lease could run, plus the time
         until the next answer may be here: a frozen controller's claim ends by itself."""
         valid = {n: r for n, r in self.reports.items() if r.age_ms <= r.lease_left_ms + _CLAIM_SLACK_MS}
         return controller_of(valid)
@@ -55,23 +55,23 @@ class Picture:
     def redis(self) -> str:
         """Redis in one word, as the controller sees it, else as any node does."""
         teller = self.controller or next(iter(self.reports.values()), None)
-        return teller.store.state if teller else "unknown"
+        return teller.redis.state if teller else "unknown"
 
 
-class View(Protocol):
+class ClusterView(Protocol):
     """Shows a cluster."""
 
     def say(self, text: str) -> None:
         """One line about what the supervisor does."""
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: ClusterSnapshot) -> None:
         """The state of things, some four times a second."""
 
     def close(self) -> None:
         """No more is to come."""
 
 
-def open_view(live: bool) -> View:
+def open_view(live: bool) -> ClusterView:
     """The live view where `live` and a terminal and rich allow, else plain lines."""
     if live and sys.stdout.isatty():
         try:
@@ -95,14 +95,14 @@ class PlainView:
     def say(self, text: str) -> None:
         print(time.strftime("%H:%M:%S"), text, file=self._stream, flush=True)
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: ClusterSnapshot) -> None:
         for process in picture.processes.nodes:
             self._show_process(process)
         self._history.look(picture.plan, picture.controller)
-        self._show_office(picture)
+        self._show_leadership(picture)
         self._show_redis(picture)
 
-    def _show_redis(self, picture: Picture) -> None:
+    def _show_redis(self, picture: ClusterSnapshot) -> None:
         # Looked at more than once: a node that starts calls Redis down until it has reached it.
         self._redis_looks = self._redis_looks + 1 if picture.redis not in (self._redis, "unknown") else 0
         if self._redis_looks > (0 if picture.redis == "up" else _LOOKS):
@@ -116,19 +116,19 @@ class PlainView:
             hint = "; not started again" if process.state == "ended" and not process.asked else ""
             self.say(f"node {process.id} (pid {process.pid}) {known[1]}{hint}")
 
-    def _show_office(self, picture: Picture) -> None:
+    def _show_leadership(self, picture: ClusterSnapshot) -> None:
         head = picture.controller
-        office = (head.id, head.term) if head else None
-        if office == self._office:
+        leadership = (head.id, head.term) if head else None
+        if leadership == self._office:
             return
         if head is None:
-            self.say("nobody is in office")
+            self.say("nobody is active")
         else:
             election = self._history.of_term(head.term)
             if election is None:
                 return  # its entry in Redis, with the reason and the gap, is due at the next look
             self.say(f"controller is node {head.id}, term {head.term}{_told(election)}")
-        self._office = office
+        self._office = leadership
 
     def close(self) -> None:
         self.say("all ended")
@@ -166,7 +166,7 @@ class LiveView:
     def say(self, text: str) -> None:
         self._console.print(text, style="dim")
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: ClusterSnapshot) -> None:
         from rich.console import Group
         from rich.text import Text
 
@@ -195,13 +195,13 @@ class LiveView:
             self._live = None
 
 
-def _header(picture: Picture) -> Text:
+def _header(picture: ClusterSnapshot) -> Text:
     from rich.text import Text
 
     head = picture.controller
     text = Text.assemble(("zelect ", "bold"), (picture.plan.name, "bold cyan"), "   ")
     if head is None:
-        text.append("nobody is in office", style="bold red")
+        text.append("nobody is active", style="bold red")
     else:
         text.append(f"controller {head.id}", style="bold green")
         since = _ago(time.time() - head.since_ms / 1000) if head.since_ms else "?"
@@ -211,11 +211,11 @@ def _header(picture: Picture) -> Text:
     return text
 
 
-def _voters(picture: Picture) -> Text:
+def _voters(picture: ClusterSnapshot) -> Text:
     from rich.text import Text
 
     teller = picture.controller or max(
-        picture.reports.values(), key=lambda r: (r.foundation, r.config_term, r.version), default=None
+        picture.reports.values(), key=lambda r: (r.generation, r.config_term, r.version), default=None
     )
     if teller is None:
         return Text("")
@@ -242,7 +242,7 @@ _COLUMNS = (
 )
 
 
-def _nodes(picture: Picture) -> Table:
+def _nodes(picture: ClusterSnapshot) -> Table:
     table = _table(_COLUMNS)
     head = picture.controller
     for process in picture.processes.nodes:
@@ -261,7 +261,7 @@ def _nodes(picture: Picture) -> Table:
     return table
 
 
-def _notes(picture: Picture) -> str:
+def _notes(picture: ClusterSnapshot) -> str:
     return "".join(process.note + "\n" for process in picture.processes.nodes if process.note)
 
 

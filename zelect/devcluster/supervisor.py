@@ -29,13 +29,13 @@ import zmq
 from zelect.client.query import Asker
 from zelect.devcluster.bundled_server import NoServer, RedisServer, ServerFailed
 from zelect.devcluster.control import ControlServer, Processes, ProcessState
-from zelect.devcluster.layout import HOST, ClusterError, Layout, Plan
-from zelect.devcluster.live_view import Picture, View, open_view
+from zelect.devcluster.layout import HOST, ClusterError, ClusterPlan, Layout
+from zelect.devcluster.live_view import ClusterSnapshot, ClusterView, open_view
 from zelect.devcluster.parent_death import prefix
 from zelect.redis.errors import safe_url
 from zelect.system.secure_files import make_directory
 
-__all__ = ["Supervisor", "Wish", "detach", "supervise"]
+__all__ = ["Supervisor", "SupervisorCommand", "detach", "supervise"]
 
 _TICK_MS = 250
 _GOODBYE_S = 5.0
@@ -46,7 +46,7 @@ _REDIS_LONG_RUN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SupervisorCommand:
     """What `zelect cluster up` was asked for; None: as before, or the default. What it does not ask
     for: `program`, what `python -m` runs for a node, with `-c FILE` after it; `timing` and `quorum` of the
     nodes where they are not the defaults."""
@@ -80,7 +80,9 @@ class Supervisor:
     """Owns the processes of one local cluster. Must be made and run in the main thread: signals
     arrive there, and the children die with the thread that started them."""
 
-    def __init__(self, layout: Layout, plan: Plan, view: View, program: Sequence[str] = ("zelect", "node")) -> None:
+    def __init__(
+        self, layout: Layout, plan: ClusterPlan, view: ClusterView, program: Sequence[str] = ("zelect", "node")
+    ) -> None:
         self._layout = layout
         self._plan = plan
         self._view = view
@@ -130,8 +132,8 @@ class Supervisor:
                 self._view.show(self._picture())
                 self._asker.ask()
 
-    def _picture(self) -> Picture:
-        return Picture(self._plan, self._layout.directory, self._processes(), self._asker.fresh(1000))
+    def _picture(self) -> ClusterSnapshot:
+        return ClusterSnapshot(self._plan, self._layout.directory, self._processes(), self._asker.fresh(1000))
 
     def _processes(self) -> Processes:
         redis_pid = self._redis.pid if self._redis else None
@@ -166,7 +168,7 @@ class Supervisor:
         child.asked = child.asked or command in ("stop", "kill")
         if command == "stop":
             child.signal(signal.SIGTERM)
-            child.signal(signal.SIGCONT)  # a frozen node can't say goodbye
+            child.signal(signal.SIGCONT)  # a frozen node can't leave
         elif command == "kill":
             child.signal(signal.SIGKILL)
         elif command == "freeze":
@@ -191,8 +193,8 @@ class Supervisor:
             raise ClusterError(f"Redis: {error}", 1) from error
 
     def _tend_redis(self) -> None:
-        """Start our Redis anew when it has ended, each time later if that happens again and again. It comes
-        back empty, which the nodes mend by themselves."""
+        """Start our Redis again when it has ended, each time later if that happens again and again. It comes
+        back empty, which the nodes fix by themselves."""
         redis, now_s = self._redis, time.monotonic()
         if redis is None or redis.pid is not None:
             return
@@ -234,7 +236,7 @@ class Supervisor:
         )
 
     def _end(self) -> None:
-        """Goodbye to the nodes, all at once; then Redis; then the rest. A second Ctrl-C is force."""
+        """Leave to the nodes, all at once; then Redis; then the rest. A second Ctrl-C is force."""
         running = [child for child in self._children.values() if child.process.poll() is None]
         if running:
             self._view.say(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
@@ -250,8 +252,8 @@ class Supervisor:
             time.sleep(0.01)
         if self._redis is not None:
             self._redis.stop()
-        # Whoever was in office is so no more, however fresh its last answer.
-        self._view.show(Picture(self._plan, self._layout.directory, self._processes(), {}))
+        # Whoever was active is so no more, however fresh its last answer.
+        self._view.show(ClusterSnapshot(self._plan, self._layout.directory, self._processes(), {}))
         self._view.close()
         self._layout.control_file.unlink(missing_ok=True)
         self._control.close()
@@ -285,7 +287,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
         woken.close()
 
 
-def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
+def supervise(directory: str | Path, wish: SupervisorCommand, live: bool) -> int:
     """Run the cluster of `directory` in the foreground until told to stop; returns the exit code.
 
     `live`: draw the live view, where rich and a terminal are at hand. Raises ClusterError.
@@ -303,7 +305,7 @@ def supervise(directory: str | Path, wish: Wish, live: bool) -> int:
         os.close(lock)
 
 
-def detach(layout: Layout, wish: Wish) -> tuple[subprocess.Popen[bytes], int]:
+def detach(layout: Layout, wish: SupervisorCommand) -> tuple[subprocess.Popen[bytes], int]:
     """Start a supervisor that outlives this process, in a session of its own. Returns it, and the
     byte in supervisor.log from which on it writes there."""
     make_directory(layout.logs)
@@ -324,7 +326,7 @@ def detach(layout: Layout, wish: Wish) -> tuple[subprocess.Popen[bytes], int]:
 
 def _main() -> int:
     try:
-        return supervise(sys.argv[1], Wish(**json.load(sys.stdin)), live=False)
+        return supervise(sys.argv[1], SupervisorCommand(**json.load(sys.stdin)), live=False)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

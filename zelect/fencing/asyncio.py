@@ -11,7 +11,7 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.lock import Lock
 from redis.exceptions import NoScriptError, ResponseError
 
-from zelect.fencing.connection_guard import AsyncGuard, Fenced, guarded, plain
+from zelect.fencing.connection_guard import AsyncConnectionGuard, Fenced, guarded, plain
 from zelect.fencing.sync import (
     Fence,
     HasTerm,
@@ -42,7 +42,7 @@ class AsyncFencedRedis(OneConnection, redis.asyncio.Redis):  # type: ignore[misc
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)
         ordinary: Any = client.connection_pool.connection_class
-        kind = guarded(ordinary, AsyncGuard)
+        kind = guarded(ordinary, AsyncConnectionGuard)
         super().__init__(connection_pool=redis.asyncio.ConnectionPool(connection_class=kind, **options))
 
     def key(self, name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AsyncGuard", "Fenced", "Guard", "guarded", "plain"]
+__all__ = ["AsyncConnectionGuard", "ConnectionGuard", "Fenced", "guarded", "plain"]
 
 _BY_ITSELF = ("AUTH", "PING")
 """What redis-py sends between commands: a renewed credential, a look whether the connection is well."""
@@ -25,7 +25,7 @@ class Fenced(str):
     __slots__ = ()
 
 
-class Guard:
+class ConnectionGuard:
     """What a guarded connection is besides. Others' commands raise ValueError; what is sent while it
     connects (AUTH, HELLO, CLIENT, SELECT, and by the client's `redis_connect_func`) passes."""
 
@@ -61,7 +61,7 @@ class Guard:
             raise ValueError(f"{name} can't be fenced: {why}")
 
 
-class AsyncGuard(Guard):
+class AsyncConnectionGuard(ConnectionGuard):
     """The same for connections whose greeting is awaited."""
 
     async def _greet(self, how: Callable[..., Any], words: Any, options: Any) -> Any:
@@ -73,7 +73,7 @@ class AsyncGuard(Guard):
 
 
 @functools.cache
-def guarded(kind: Any, guard: type[Guard]) -> Any:
+def guarded(kind: Any, guard: type[ConnectionGuard]) -> Any:
     """The class of connections `kind`, guarded."""
     return kind if issubclass(kind, guard) else type(kind.__name__, (guard, kind), {})
 

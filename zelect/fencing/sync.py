@@ -1,6 +1,6 @@
 """Writes that an older term cannot do (S3): the fencing token, checked where the data is.
 
-A job that was frozen may wake after its office ended and go on where it was. No clock of its own
+A job that was frozen may wake after its leadership ended and go on where it was. No clock of its own
 can stop the write it is about to send; the resource can, if it remembers the newest term that wrote
 to it. `FencedRedis` keeps that term beside the data and compares it in the same script that writes.
 docs/fencing.md has the same for SQL and for files.
@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.lock import Lock
 
 from zelect.core.timing import MAX_TERM
-from zelect.fencing.connection_guard import Fenced, Guard, guarded, plain
+from zelect.fencing.connection_guard import ConnectionGuard, Fenced, guarded, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,16 +83,16 @@ _NOT_HERE = {
 
 
 class FencedOut(Exception):
-    """Refused, and nothing was changed: `newest` is a later term than the writer's `term`. Its office
+    """Refused, and nothing was changed: `newest` is a later term than the writer's `term`. Its leadership
     is over; stop working."""
 
     def __init__(self, resource: str, term: int, newest: int) -> None:
-        super().__init__(f"{resource}: term {term} is out of office, term {newest} has written since")
+        super().__init__(f"{resource}: term {term} is not active, term {newest} has written since")
         self.resource, self.term, self.newest = resource, term, newest
 
 
 class HasTerm(Protocol):
-    """Such as a `zelect.Office`."""
+    """Such as a `zelect.Leadership`."""
 
     @property
     def term(self) -> int: ...
@@ -105,7 +105,7 @@ class Fence:
     def __init__(self, resource: str, term: HasTerm | int) -> None:
         number = getattr(term, "term", term)
         if type(number) is not int or not 0 < number <= MAX_TERM:
-            raise ValueError(f"term is {number!r}; pass a zelect.Office, or its term")
+            raise ValueError(f"term is {number!r}; pass a zelect.Leadership, or its term")
         if not isinstance(resource, str) or not resource or set(resource) & set("{}"):
             raise ValueError(f"resource is {resource!r}; give a name without braces")
         self.resource, self.term = resource, number
@@ -186,7 +186,7 @@ class FencedRedis(OneConnection, redis.Redis):
     """A client like `client` (same server, connections of its own), every command of which is refused
     with `FencedOut` when `resource` has heard of a newer term. Check and command are one script.
 
-    `term`: a `zelect.Office`, or its term. The token is the key ``zelect:fence:{resource}``; in a Redis
+    `term`: a `zelect.Leadership`, or its term. The token is the key ``zelect:fence:{resource}``; in a Redis
     Cluster the keys that are written must carry the same tag, which `key` gives them. Commands that
     block return at once (a script never waits), those that belong to a connection raise ValueError.
     """
@@ -197,7 +197,7 @@ class FencedRedis(OneConnection, redis.Redis):
         self._fence = Fence(resource, term)
         self.resource, self.term, self.token = resource, self._fence.term, self._fence.token
         options = options_of(client.connection_pool)
-        kind = guarded(client.connection_pool.connection_class, Guard)
+        kind = guarded(client.connection_pool.connection_class, ConnectionGuard)
         super().__init__(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
 
     def key(self, name: str) -> str:
@@ -242,7 +242,7 @@ class FencedRedis(OneConnection, redis.Redis):
         thread_local: bool = True,
         raise_on_release_error: bool = True,
     ) -> FencedLock:
-        """redis-py's lock, each step of it fenced. Give it a timeout: an office that is over can't release
+        """redis-py's lock, each step of it fenced. Give it a timeout: a leadership that is over can't release
         it. `lock_class`: a kind of `FencedLock`, else ValueError."""
         kind = lock_kind(lock_class, FencedLock)
         options = (timeout, sleep, blocking, blocking_timeout, thread_local, raise_on_release_error)

@@ -1,1 +1,1 @@
-"""Commands that run where the office is: `zelect run`, hooks, `zelect file` (docs/running-a-job.md)."""
+"""Commands that run where leadership is: `zelect run`, hooks, `zelect file` (docs/running-a-job.md)."""

@@ -12,10 +12,10 @@ from zelect.client.observer import Observer, Seen
 from zelect.node.signals import Signals
 from zelect.system.clock import now_us
 
-__all__ = ["Sign"]
+__all__ = ["ControllerFile"]
 
 
-class Sign:
+class ControllerFile:
     """Keeps `path` by what `observer` sees every `every_s` seconds."""
 
     def __init__(self, path: Path, observer: Observer, every_s: float) -> None:

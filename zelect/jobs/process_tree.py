@@ -1,4 +1,4 @@
-"""The processes that a command started, found and killed without the guard: for when that is dead, or frozen.
+"""The processes that a command started, found and killed without the watchdog: for when that is dead, or frozen.
 
 Linux only; elsewhere nothing is found, and what made a session for itself lives on.
 """
@@ -17,7 +17,7 @@ from zelect.jobs.watchdog import below, parents
 
 __all__ = ["MARK", "adopt_orphans", "kill_below", "kill_orphans"]
 
-MARK = "ZELECT_GUARD"
+MARK = "ZELECT_WATCHDOG"
 """In the environment of a command: the process that guards it."""
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,7 +40,7 @@ def kill_below(pid: int) -> bool:
 
 
 def kill_orphans() -> bool:
-    """Kill what has become this process's child and is no hook's: what a guard that died guarded, whatever
+    """Kill what has become this process's child and is no hook's: what a watchdog that died guarded, whatever
     that did to its environment; and all that descends from it. Whether nothing of it lives."""
 
     def orphans() -> list[int]:

@@ -2,19 +2,19 @@
 
     python -I -S guard.py WISHES      (a JSON object, see `Wishes`)
 
-The guard is a small process between the node and the command. It reads the lease off a shared page
+The watchdog is a small process between the node and the command. It reads the lease off a shared page
 with its own clock, so that a node that is frozen, hung or killed can't leave the command running:
 TERM goes out `term_us` before the lease ends, KILL `kill_us` before, and when the control socket
 closes (the node's process is gone) KILL at once. Until everything is dead it holds the node's
 listening socket and a byte of its lock, and with them the proof of the node's death (see
 `zelect.node.storage.lock_holder`): no successor begins earlier.
 
-All that the command starts belongs to it. On Linux the guard is a subreaper: orphans become its
+All that the command starts belongs to it. On Linux the watchdog is a subreaper: orphans become its
 children, whatever session they made for themselves, and it is done when it has no child left. What
-escapes is what other daemons start on the command's behalf. The command itself dies with the guard
+escapes is what other daemons start on the command's behalf. The command itself dies with the watchdog
 (PR_SET_PDEATHSIG).
 
-Words on the control socket, one JSON object a line. To the guard: {"start": [command ...],
+Words on the control socket, one JSON object a line. To the watchdog: {"start": [command ...],
 "env": {...}, "term": n}, {"stop": grace_us}, {"signal": n}. From it: {"ready": pid}, {"started": pid},
 {"ended": code, "own": whether by itself}, {"failed": why}. Codes are as a shell's: 128 + n for signal n.
 
@@ -55,8 +55,8 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-class Lease:
-    """The page: until when the office of a term is held, by what is known now."""
+class WatchedLease:
+    """The page: until when leadership of a term is held, by what is known now."""
 
     def __init__(self, fd: int, body: str) -> None:
         self._body = struct.Struct(body)
@@ -73,11 +73,11 @@ class Lease:
         return 0, 0
 
 
-class Guard:
+class Watchdog:
     """`wishes`: page and its layout, lock file and byte, listener, control socket, margins."""
 
     def __init__(self, wishes: dict) -> None:  # type: ignore[type-arg]
-        self.lease = Lease(wishes["page"], wishes["body"])
+        self.lease = WatchedLease(wishes["page"], wishes["body"])
         self.control = socket.socket(fileno=wishes["control"])
         self.term_us: int = wishes["term_us"]
         self.kill_us: int = wishes["kill_us"]
@@ -160,12 +160,12 @@ class Guard:
     def start(self, command: list[str], env: dict[str, str], term: int) -> None:
         held, lapses_us = self.lease.read()
         if held != term or lapses_us - self.term_us <= now_us() or self.term:
-            self.say(failed="the office was lost first")
+            self.say(failed="leadership was lost first")
             return
         told, tell = os.pipe()
-        guard, pid = os.getpid(), os.fork()
+        watchdog, pid = os.getpid(), os.fork()
         if pid == 0:
-            self.become(command, env, tell, guard)
+            self.become(command, env, tell, watchdog)
         os.close(tell)
         problem = os.read(told, 4096)
         os.close(told)
@@ -176,16 +176,16 @@ class Guard:
         else:
             self.say(started=pid)
 
-    def become(self, command: list[str], env: dict[str, str], tell: int, guard: int) -> None:
+    def become(self, command: list[str], env: dict[str, str], tell: int, watchdog: int) -> None:
         """In the new process: become the command, in a group of its own, with signals as they were,
-        unless the guard has died in the meantime."""
+        unless the watchdog has died in the meantime."""
         try:
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == guard:
+            if os.getppid() == watchdog:
                 os.execvpe(command[0], command, env)
         except OSError as error:
             os.write(tell, f"{command[0]}: {error.strerror}".encode())
@@ -280,11 +280,11 @@ def parents() -> dict[int, int]:
 
 def main() -> None:
     try:
-        guard = Guard(json.loads(sys.argv[1]))
+        watchdog = Watchdog(json.loads(sys.argv[1]))
     except OSError as error:
         busy = error.errno in (errno.EACCES, errno.EAGAIN)
         sys.exit(f"guard: {'the command of an earlier run has not ended' if busy else error}")
-    guard.run()
+    watchdog.run()
     os._exit(0)  # an interpreter that tidies up would keep the successor waiting
 
 

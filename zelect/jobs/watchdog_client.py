@@ -1,4 +1,4 @@
-"""The node's side of the guard (`zelect.jobs.watchdog`)."""
+"""The node's side of the watchdog (`zelect.jobs.watchdog`)."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from urllib.parse import urlsplit
 
 from zelect.jobs import process_tree, watchdog
 from zelect.node import loop as shell
-from zelect.node.leadership.lease_page import BODY, Page
+from zelect.node.leadership.lease_page import BODY, LeasePage
 from zelect.node.storage.data_dir import HOLD_BYTE
 from zelect.node.storage.lock_holder import listener_of
 
-__all__ = ["GuardFailed", "Keeper"]
+__all__ = ["WatchdogClient", "WatchdogFailed"]
 
 
-class GuardFailed(Exception):
-    """The guard could not be started; the text says why."""
+class WatchdogFailed(Exception):
+    """The watchdog could not be started; the text says why."""
 
 
-class Keeper:
-    """Starts the guard of a node and talks to it. `attach` is for the node's thread, the rest for
+class WatchdogClient:
+    """Starts the watchdog of a node and talks to it. `attach` is for the node's thread, the rest for
     one other. `term_ms`, `kill_ms`: how long before the lease's end the command gets TERM and KILL."""
 
     def __init__(self, term_ms: int, kill_ms: int) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.group = 0  # of the command that runs
         self._margins = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000}
-        self._page = Page.create()
+        self._page = LeasePage.create()
         self._socket, self._far_end = socket.socketpair()
         self._half = b""
         self._unsent = b""
 
-    def attach(self, node: shell.Node) -> None:
-        """Give the guard what it needs of a node that listens, and wait until it holds it. Raises
-        `GuardFailed`."""
-        process_tree.adopt_orphans()  # what a guard that is killed leaves behind
+    def attach(self, node: shell.NodeLoop) -> None:
+        """Give the watchdog what it needs of a node that listens, and wait until it holds it. Raises
+        `WatchdogFailed`."""
+        process_tree.adopt_orphans()  # what a watchdog that is killed leaves behind
         node.data_dir.share()
         listener = listener_of(urlsplit(node.config.node.listen).port or 0)
-        node.office.mirror = self._page.write
+        node.leadership.mirror = self._page.write
         wishes = {
             "page": self._page.fd,
             "body": BODY.format,
@@ -60,7 +60,7 @@ class Keeper:
         try:
             self.process = subprocess.Popen(command, pass_fds=passed, start_new_session=True)
         except OSError as error:
-            raise GuardFailed(f"{sys.executable}: {error.strerror}") from error
+            raise WatchdogFailed(f"{sys.executable}: {error.strerror}") from error
         finally:
             self._far_end.close()
             if listener >= 0:
@@ -69,13 +69,13 @@ class Keeper:
         words = self.hear()
         self._socket.setblocking(False)
         if not any("ready" in word for word in words):
-            raise GuardFailed("the guard of the command did not start; the reason stands above")
+            raise WatchdogFailed("the watchdog of the command did not start; the reason stands above")
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def start(self, command: Sequence[str], env: Mapping[str, str], term: int) -> None:
-        """Start the command in the office of `term`; "started", or "failed", is heard afterwards."""
+        """Start the command in leadership of `term`; "started", or "failed", is heard afterwards."""
         assert self.process is not None
         self._say(start=list(command), env={**env, process_tree.MARK: str(self.process.pid)}, term=term)
 
@@ -84,12 +84,12 @@ class Keeper:
         self._say(stop=grace_ms * 1000)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the command's group; it is lost when the guard takes no words."""
+        """Send a signal to the command's group; it is lost when the watchdog takes no words."""
         if not self._unsent:
             self._say(signal=number)
 
     def hear(self) -> list[dict[str, Any]]:
-        """What the guard said; {"gone": True} once it has died."""
+        """What the watchdog said; {"gone": True} once it has died."""
         self._send()
         try:
             text = self._socket.recv(65536)
@@ -108,18 +108,18 @@ class Keeper:
                 self.group = 0
         return words
 
-    def kill(self, the_guard_too: bool = True) -> bool:
-        """The last resort, when the guard does not do its work: kill the command and all that it started,
-        whatever session they made for themselves; and the guard. Takes some milliseconds; False when
+    def kill(self, the_watchdog_too: bool = True) -> bool:
+        """The last resort, when the watchdog does not do its work: kill the command and all that it started,
+        whatever session they made for themselves; and the watchdog. Takes some milliseconds; False when
         something still lived after a fifth of a second: to be called again."""
-        guard_pid = self.process.pid if self.process is not None and self.process.returncode is None else 0
+        watchdog_pid = self.process.pid if self.process is not None and self.process.returncode is None else 0
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.group:
                 os.killpg(self.group, signal.SIGKILL)
-        dead = process_tree.kill_below(guard_pid)
-        if the_guard_too and guard_pid:
+        dead = process_tree.kill_below(watchdog_pid)
+        if the_watchdog_too and watchdog_pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(guard_pid, signal.SIGKILL)
+                os.kill(watchdog_pid, signal.SIGKILL)
             assert self.process is not None
             self.process.wait()
         if self.process is not None and self.process.poll() is not None:
@@ -127,7 +127,7 @@ class Keeper:
         return dead
 
     def close(self) -> None:
-        """Let the guard end: with the socket closed it kills what still runs and goes."""
+        """Let the watchdog end: with the socket closed it kills what still runs and goes."""
         self._socket.close()
         if self.process is not None:
             self.process.wait()
@@ -138,7 +138,7 @@ class Keeper:
         self._send()
 
     def _send(self) -> None:
-        """Never waits: a guard that takes no words is ended when it is time, not waited for."""
+        """Never waits: a watchdog that takes no words is ended when it is time, not waited for."""
         with contextlib.suppress(OSError):
             while self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]

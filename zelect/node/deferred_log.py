@@ -8,14 +8,14 @@ from zelect.core.effects import Fact
 from zelect.system.clock import now_us, unix_ms
 from zelect.system.log import Log
 
-__all__ = ["Teller"]
+__all__ = ["DeferredLog"]
 
 _MOST = 500
 _QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
-_LOUD = frozenset({"rival_controller_heard", "complaint_heard", "address_mismatched", "forgetful_peer_heard"})
+_LOUD = frozenset({"conflicting_controller_seen", "error_received", "address_mismatched", "peer_lost_state"})
 
 
-class Teller:
+class DeferredLog:
     """Keeps facts in their order: in the middle of an election a line costs more than a vote."""
 
     def __init__(self, log: Log) -> None:

@@ -1,6 +1,6 @@
 """Named points between effects at which a test can kill a real node (R1).
 
-`ZELECT_CRASH_AT=after_save:elected` in the environment ends the process with SIGKILL, as if the
+`ZELECT_FAILPOINT=after_save:elected` in the environment ends the process with SIGKILL, as if the
 power had gone, in the step that carries the fact `elected`, after its save and before anything is
 sent. Points: before_save, after_save, after_send, after_publish.
 
@@ -15,29 +15,29 @@ import signal
 
 from zelect.core.effects import Effects
 
-__all__ = ["CRASH_POINTS", "CrashPoint"]
+__all__ = ["FAILPOINTS", "Failpoint"]
 
-CRASH_POINTS = ("before_save", "after_save", "after_send", "after_publish")
+FAILPOINTS = ("before_save", "after_save", "after_send", "after_publish")
 _DOOR = "door"
 
 
-class CrashPoint:
+class Failpoint:
     """Where to die, from the text `POINT:FACT`; nowhere when it is empty. Raises `ValueError` for a
     point that does not exist."""
 
     def __init__(self, text: str) -> None:
         self._point, _, self._fact = text.partition(":")
-        points = (*CRASH_POINTS, _DOOR)
+        points = (*FAILPOINTS, _DOOR)
         if text and (self._point not in points or not self._fact):
-            raise ValueError(f"ZELECT_CRASH_AT is {text!r}; write POINT:FACT with a POINT of {', '.join(points)}")
+            raise ValueError(f"ZELECT_FAILPOINT is {text!r}; write POINT:FACT with a POINT of {', '.join(points)}")
 
     def __call__(self, point: str, effects: Effects) -> None:
         """Die here if this is the point."""
         if point == self._point and self._has_come(effects):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def breaks_door(self, effects: Effects) -> bool:
-        """Whether the door is to fail after this step."""
+    def breaks_authenticator(self, effects: Effects) -> bool:
+        """Whether the authenticator is to fail after this step."""
         return self._point == _DOOR and self._has_come(effects)
 
     def _has_come(self, effects: Effects) -> bool:

@@ -6,32 +6,32 @@ import sys
 
 from zelect.config.loading import Config
 from zelect.node.leadership.hooks import Hooks
-from zelect.node.loop import Node
-from zelect.node.signals import Wakeup
+from zelect.node.loop import NodeLoop
+from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
-from zelect.node.storage.vote_store import BallotError
+from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.descriptor_limit import raise_limit
 from zelect.node.transport.transport import CannotBind
-from zelect.security.zap_authenticator import DoorBroken
+from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.log import setup
 
 __all__ = ["run"]
 
 
 def run(config: Config) -> int:
-    """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a goodbye,
-    3 when durable state cannot be used, 4 when the address cannot be bound or the door has broken.
+    """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a graceful leave,
+    3 when durable state cannot be used, 4 when the address cannot be bound or the authenticator has broken.
     Errors are told on standard error. Raises `ConfigError` for a file that `config` names and that
     cannot be used."""
     raise_limit()
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        node = Node(config, log)
-        with Hooks(config, node.office, log):
-            return node.run(Wakeup(last=True))
-    except (BallotError, DataDirError) as error:
+        node = NodeLoop(config, log)
+        with Hooks(config, node.leadership, log):
+            return node.run(SignalPipe(last=True))
+    except (VoteStoreError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3
-    except (CannotBind, DoorBroken) as error:
+    except (CannotBind, AuthenticatorFailed) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 4

@@ -4,7 +4,7 @@ One JSON object a line in DIRECTORY/node<ID>.jsonl, each written at once and app
 what was written stays whole whatever kills the process. Every line has `us` (the election's clock),
 `node`, `incarnation`, `term` and `event`; where a fact has a field of such a name for something
 else, the field is called `about_...`. Events: `node_started` and `node_ended`, every fact of the
-machine under its own name, `saved` after a save of the ballot, `tenure` when the office reaches
+machine under its own name, `saved` after a save of the vote file, `lease` when leadership reaches
 further than before, `tenure_ended` when it is over. An end is written before the step's effects
 are carried out, everything else after them.
 """
@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 
 from zelect.core.effects import Effects, Saved
-from zelect.core.lease import Tenure
+from zelect.core.lease import Lease
 from zelect.system.clock import now_us
 
-__all__ = ["HISTORY", "Recorder", "open_history"]
+__all__ = ["HISTORY", "HistoryRecorder", "open_history"]
 
 HISTORY = "ZELECT_HISTORY"
 """Name of the environment variable."""
@@ -33,39 +33,39 @@ def open_history(directory: Path, name: str) -> int:
     return os.open(directory / f"{name}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-class Recorder:
+class HistoryRecorder:
     """Writes the history of one node process. A write that fails ends the node with OSError: a
     history with holes would be judged wrongly."""
 
     def __init__(self, directory: Path, node: int, saved: Saved) -> None:
         self._node = node
         self._incarnation = saved.incarnation
-        self._tenure: Tenure | None = None
+        self._tenure: Lease | None = None
         self._term = saved.term
         self._descriptor = open_history(directory, f"node{node}")
         self.write("node_started", pid=os.getpid())
-        self._tell_saved(saved)
+        self._write_saved(saved)
 
     @classmethod
-    def wanted(cls, node: int, saved: Saved) -> Recorder | None:
+    def wanted(cls, node: int, saved: Saved) -> HistoryRecorder | None:
         """The recorder that the environment asks for, if it does."""
         directory = os.environ.get(HISTORY, "")
         return cls(Path(directory), node, saved) if directory else None
 
-    def before(self, tenure: Tenure | None, term: int) -> None:
-        """A step was made and nothing of it is carried out yet. `tenure`, `term`: the machine's after it."""
+    def before(self, lease: Lease | None, term: int) -> None:
+        """A step was made and nothing of it is carried out yet. `lease`, `term`: the machine's after it."""
         self._term = term
-        if tenure is None and self._tenure is not None:
+        if lease is None and self._tenure is not None:
             self._tenure = None
-            self.write("tenure_ended")
+            self.write("lease_ended")
 
-    def after(self, tenure: Tenure | None, effects: Effects) -> None:
+    def after(self, lease: Lease | None, effects: Effects) -> None:
         """The step's effects are carried out."""
         if effects.save is not None:
-            self._tell_saved(effects.save)
-        if tenure != self._tenure and tenure is not None:
-            self.write("tenure", term=tenure.term, entered_us=tenure.entered_us, lapses_us=tenure.lapses_us)
-        self._tenure = tenure
+            self._write_saved(effects.save)
+        if lease != self._tenure and lease is not None:
+            self.write("lease", term=lease.term, lapses_us=lease.lapses_us, active_since_us=lease.active_since_us)
+        self._tenure = lease
         for fact in effects.facts:
             self.write(fact.name, **dict(fact.fields))
 
@@ -82,12 +82,12 @@ class Recorder:
         os.write(self._descriptor, json.dumps(line, default=str).encode() + b"\n")
 
     def close(self) -> None:
-        """The node ends, out of office."""
+        """The node ends, not active."""
         self.before(None, self._term)
         self.write("node_ended")
         os.close(self._descriptor)
 
-    def _tell_saved(self, saved: Saved) -> None:
+    def _write_saved(self, saved: Saved) -> None:
         record = saved.record
-        name = [record.foundation, record.config_term, record.version]
-        self.write("saved", term=saved.term, voted_for=saved.voted_for, record=name, life=saved.life)
+        name = [record.generation, record.config_term, record.version]
+        self.write("saved", term=saved.term, voted_for=saved.voted_for, record=name, epoch=saved.epoch)

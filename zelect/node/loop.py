@@ -23,38 +23,38 @@ from zelect import wire
 from zelect.config.loading import Config
 from zelect.core.effects import Effects, Probe
 from zelect.core.events import (
-    Began,
+    ControllerHint,
+    DeathProven,
     Event,
     HealthChanged,
-    Heard,
+    JobEnded,
     Leave,
     LinkDown,
     LinkUp,
-    Proven,
-    StoreHint,
+    MessageReceived,
+    Started,
     Tick,
-    Vacated,
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
 from zelect.core.messages import MalformedMessage, Report
-from zelect.core.status import View
+from zelect.core.status import NodeStatus
 from zelect.core.step import NOTHING
-from zelect.node.deferred_log import Teller
-from zelect.node.failpoints import CrashPoint
-from zelect.node.history_recorder import Recorder
-from zelect.node.leadership.shared import Office, controller_now
-from zelect.node.loop_delay import Lateness
+from zelect.node.deferred_log import DeferredLog
+from zelect.node.failpoints import Failpoint
+from zelect.node.history_recorder import HistoryRecorder
+from zelect.node.leadership.shared import SharedLeadership, controller_now
+from zelect.node.loop_delay import LoopDelay
 from zelect.node.reload import reload
 from zelect.node.replies import deny, reply
-from zelect.node.signals import Bell, Wakeup
-from zelect.node.startup import be_born, tell_start, transport_of
+from zelect.node.signals import SignalPipe, WakeupPipe
+from zelect.node.startup import open_state, tell_start, transport_of
 from zelect.node.storage.data_dir import holder, lock_evidence
 from zelect.node.transport.router import CannotBind
 from zelect.node.transport.transport import Received
-from zelect.redis.credentials import access_of
-from zelect.redis.registry_worker import Hint
-from zelect.redis.status import RedisNews, sides_of
+from zelect.redis.credentials import credentials_of
+from zelect.redis.registry_worker import RegistryHint
+from zelect.redis.status import RedisStatus, sides_of
 from zelect.security.authorization import caller_of, denied, signed
 from zelect.security.keys import read_keyring
 from zelect.status.encode import report_of
@@ -63,9 +63,9 @@ from zelect.system.log import Log
 from zelect.system.poller import Poller
 
 if TYPE_CHECKING:
-    from zelect.node.http.snapshot import Window
+    from zelect.node.http.snapshot import StatusPublisher
 
-__all__ = ["Node"]
+__all__ = ["NodeLoop"]
 
 _BATCH = 64
 _LINGER_US = 200_000
@@ -73,50 +73,55 @@ _LINGER_LEAST_US = 20_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 
 
-class Node:
+class NodeLoop:
     """The world around one machine. `dial`: where to connect to a peer when not at its address, as
-    through a proxy. `office`: given where jobs act in it, see `Office.occupy`. Raises `BallotError`,
-    `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `office`."""
+    through a proxy. `leadership`: given where jobs act in it, see `SharedLeadership.begin_job`. Raises
+    `VoteStoreError`, `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `leadership`."""
 
     def __init__(
-        self, config: Config, log: Log, dial: Mapping[int, str] | None = None, *, office: Office | None = None
+        self,
+        config: Config,
+        log: Log,
+        dial: Mapping[int, str] | None = None,
+        *,
+        leadership: SharedLeadership | None = None,
     ) -> None:
         self.config = config
         self.log = log
-        self.settings = settings = replace(config.settings(), guarded=office is not None)
+        self.settings = settings = replace(config.settings(), guarded=leadership is not None)
         keyring = read_keyring(config)
         self.directory = None if keyring is None else keyring.directory
-        access = access_of(config)
+        credentials = credentials_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
-        self.window: Window | None = None
+        self.window: StatusPublisher | None = None
         try:
             self._bind()  # before anything on disk is touched: a taken port changes nothing
             if config.http.listen:
-                from zelect.node.http.snapshot import Window  # a node without [http] does without
+                from zelect.node.http.snapshot import StatusPublisher  # a node without [http] does without
 
-                self.window = Window(config)
-            self.data_dir, self.ballot = be_born(config.node.data_dir, settings)
+                self.window = StatusPublisher(config)
+            self.data_dir, self.vote_store = open_state(config.node.data_dir, settings)
         except BaseException:
             if self.window is not None:
                 self.window.close()
             self.transport.close()
             self.context.term()
             raise
-        saved = self.ballot.saved
-        self.machine = Machine(settings, saved, ran_before=not self.ballot.fresh)
+        saved = self.vote_store.saved
+        self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh)
         self.began_us = now_us()
-        self.crash_at = CrashPoint(os.environ.get("ZELECT_CRASH_AT", ""))
+        self.failpoint = Failpoint(os.environ.get("ZELECT_FAILPOINT", ""))
         self.counters: Counter[str] = Counter()
         self.reload_problem = ""
-        self.reloads = 0  # of those that the office asked for
-        self.teller = Teller(log)
-        self.recorder = Recorder.wanted(settings.node, saved)
-        self.office = office or Office()
+        self.reloads = 0  # of those that leadership asked for
+        self.deferred_log = DeferredLog(log)
+        self.recorder = HistoryRecorder.wanted(settings.node, saved)
+        self.leadership = leadership or SharedLeadership()
         self.done_us = NEVER_US
         # The answers to a round of heartbeats come within a millisecond, each in a moment of its
-        # own; in office nothing is lost by reading them together. They count by their PING's time.
+        # own; active nothing is lost by reading them together. They count by their PING's time.
         self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
         self.gather_until_us = 0
         # How long to read before judging (R14): every peer has had its turn by then, flood or not.
@@ -124,14 +129,14 @@ class Node:
         # After a usual turn nobody has much waiting, and a campaign should not wait for a flood.
         self.glance_us = settings.timing.heartbeat_us // 20
         self.due_us: int | None = None
-        self.redis = RedisNews(log, config)
+        self.redis = RedisStatus(log, config)
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
-        self.store, self.witness = sides_of(self.context, config, settings, access, saved.incarnation)
+        self.store, self.witness = sides_of(self.context, config, settings, credentials, saved.incarnation)
 
     # -- life ---------------------------------------------------------------------------------------
 
     def _bind(self) -> None:
-        """Open the door. Where it is held by this very node, started before, that is said."""
+        """Open the authenticator. Where it is held by this very node, started before, that is said."""
         try:
             self.transport.bind()
         except CannotBind as error:
@@ -142,11 +147,11 @@ class Node:
             runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
             raise CannotBind(error.address, error.code, runs) from error
 
-    def run(self, wake: Wakeup | Bell | None = None) -> int:
-        """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `Bell` where
+    def run(self, wake: SignalPipe | WakeupPipe | None = None) -> int:
+        """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `WakeupPipe` where
         the process is not this node's own."""
-        wake = wake or Wakeup()
-        self.office.wake_loop = wake.ring
+        wake = wake or SignalPipe()
+        self.leadership.wake_loop = wake.ring
         wake.ring()  # the process may have had a wish before
         try:
             self.store.start()
@@ -156,19 +161,19 @@ class Node:
             self.poller.register(self.witness.pipe, zmq.POLLIN)
             self.poller.register(wake.fileno(), zmq.POLLIN)
             tell_start(self)
-            if isinstance(wake, Wakeup):
+            if isinstance(wake, SignalPipe):
                 gc.collect()
                 gc.freeze()  # what lives now lives for ever: later collections need not look at it
             if self.window is not None:
                 self.window.open(self)
-            self.step(Began())
+            self.step(Started())
             self._loop(wake)
         finally:
-            self.office.close()
+            self.leadership.close()
             if self.recorder is not None:
                 self.recorder.close()
-            self.teller.tell()
-            self.office.outlast_job(wake.fileno())
+            self.deferred_log.tell()
+            self.leadership.outlast_job(wake.fileno())
             wake.close()
             self.close()
         self.log.event("info", "node_ended")
@@ -182,27 +187,27 @@ class Node:
         self.store.close(within_s=0.5)
         self.transport.close()
         self.context.term()
-        self.ballot.close()
+        self.vote_store.close()
         self.data_dir.close()
 
-    def _loop(self, wake: Wakeup | Bell) -> None:
-        lateness, bell = Lateness(self.settings.timing.heartbeat_us // 2), wake.fileno()
+    def _loop(self, wake: SignalPipe | WakeupPipe) -> None:
+        loop_delay, wakeup = LoopDelay(self.settings.timing.heartbeat_us // 2), wake.fileno()
         while True:
             due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
             if self.window is not None:
                 self.window.look(self)
                 due_us = min(due_us, self.window.due_us)
-            due_us = lateness.due_us(due_us, now_us())
+            due_us = loop_delay.due_us(due_us, now_us())
             ready = self._wait(due_us)
-            late = lateness.judge(due_us, now_us())
+            late = loop_delay.judge(due_us, now_us())
             if late:
                 self.counters["loop_late"] += 1
-            if bell in ready:
+            if wakeup in ready:
                 signals = set(wake.take())
                 if {signal.SIGTERM, signal.SIGINT} & signals:
-                    self.office.go()
+                    self.leadership.go()
                 if signal.SIGHUP in signals:
-                    self.office.reload()
+                    self.leadership.reload()
                 self._heed()
             self._take_in(ready, self.drain_us if late else 0, everywhere=late)
             if now_us() >= self._machine_due_us():
@@ -211,23 +216,23 @@ class Node:
                     self._take_in(ready, self.drain_us if late else self.glance_us, everywhere=True)
                 if now_us() >= self._machine_due_us():
                     self.step(Tick(late))
-                    if self.machine.in_office(now_us()):
+                    if self.machine.active(now_us()):
                         self.gather_until_us = now_us() + self.gather_us
             if self._may_end():
                 return
 
     def _heed(self) -> None:
-        """Do what the process wants: it has news of its job, wants the files read anew, or the node to
+        """Do what the process wants: it has news of its job, wants the files read again, or the node to
         go (R6, R8)."""
-        office, machine = self.office, self.machine
-        if office.reloads != self.reloads:
-            self.reloads = office.reloads
+        leadership, machine = self.leadership, self.machine
+        if leadership.reloads != self.reloads:
+            self.reloads = leadership.reloads
             reload(self)
-        if office.healthy is not machine.state.healthy:
-            self.step(HealthChanged(office.healthy))
-        if machine.owes and not office.occupies(machine.owes):
-            self.step(Vacated())
-        if office.asked_to_go and not office.occupied:
+        if leadership.healthy is not machine.state.healthy:
+            self.step(HealthChanged(leadership.healthy))
+        if machine.owed_term and not leadership.has_job_in(machine.owed_term):
+            self.step(JobEnded())
+        if leadership.asked_to_go and not leadership.has_job:
             self.step(Leave())
 
     def _machine_due_us(self) -> int:
@@ -242,13 +247,13 @@ class Node:
         # Round up: waking a fraction of a millisecond early would only spin.
         now = now_us()
         wait_ms = max(0, min(60_000, -((now - due_us) // 1000)))
-        if self.teller.waits:
-            if wait_ms and not self.teller.is_full:
+        if self.deferred_log.waits:
+            if wait_ms and not self.deferred_log.is_full:
                 ready = self.poller.poll(0)
                 if ready:
                     return ready
-            if wait_ms or self.teller.is_full:
-                self.teller.tell()
+            if wait_ms or self.deferred_log.is_full:
+                self.deferred_log.tell()
         gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
         if gather_ms > 0:
             ready = self.poller.poll(gather_ms, eager=False)
@@ -273,7 +278,7 @@ class Node:
         for verdict in self.transport.verdicts():
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
-                self.step(Proven(verdict.peer, verdict.incarnation, verdict.evidence))
+                self.step(DeathProven(verdict.peer, verdict.incarnation, verdict.evidence))
         if everywhere or self.store.pipe in ready:
             self._hear_store()
         if everywhere or self.witness.pipe in ready:
@@ -282,7 +287,7 @@ class Node:
             self.redis.hear_witness(self.witness.problem)
 
     def _may_end(self) -> bool:
-        """After the goodbye: stay until a successor is heard, but not long."""
+        """After the leave: stay until a successor is heard, but not long."""
         if self.done_us == NEVER_US:
             return False
         state, now = self.machine.state, now_us()
@@ -312,21 +317,21 @@ class Node:
             deny(self, received, envelope, no)
             return
         if self.window is not None:
-            self.window.hear(self.machine.state.reign, envelope)
+            self.window.hear(self.machine.state.leading, envelope)
         if envelope.cluster == self.settings.cluster:
             self.transport.know(received)
-        effects = self.step(Heard(signed(received, envelope, self.directory)))
-        if isinstance(effects.answer, View):
+        effects = self.step(MessageReceived(signed(received, envelope, self.directory)))
+        if isinstance(effects.answer, NodeStatus):
             reply(self, received.route, Report(report_of(self, effects.answer)))
         elif effects.answer is not None:
             reply(self, received.route, effects.answer)
 
     def _hear_store(self) -> None:
         for event in self.store.receive():
-            if isinstance(event, Hint):
-                self.step(StoreHint(event.controller, event.term))
+            if isinstance(event, RegistryHint):
+                self.step(ControllerHint(event.controller, event.term))
             else:
-                self.redis.hear_board(event)
+                self.redis.hear_registry(event)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -336,45 +341,45 @@ class Node:
         at_us = now_us()
         effects = self.machine.step(event, at_us)
         # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
-        tenure = self.machine.tenure
-        if tenure is None:
-            self.office.withdraw()
+        lease = self.machine.lease
+        if lease is None:
+            self.leadership.withdraw()
         if self.recorder is not None:
-            self.recorder.before(tenure, self.machine.state.term)
+            self.recorder.before(lease, self.machine.state.term)
         if effects is not NOTHING:
             self._carry_out(effects)
-        self.office.show(tenure, controller_now(self.machine, self.office.controller))
+        self.leadership.show(lease, controller_now(self.machine, self.leadership.controller))
         if effects is not NOTHING:
             self._pass_on(effects, at_us)
         if self.recorder is not None:
-            self.recorder.after(tenure, effects)
+            self.recorder.after(lease, effects)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
-        if self.machine.owes and not self.office.occupies(self.machine.owes):
-            self.step(Vacated())  # no job ever began in it
+        if self.machine.owed_term and not self.leadership.has_job_in(self.machine.owed_term):
+            self.step(JobEnded())  # no job ever began in it
         return effects
 
     def _carry_out(self, effects: Effects) -> None:
         """What must be done before anybody may know of it (R1)."""
         if effects.save is not None:
-            self.crash_at("before_save", effects)
-            self.ballot.save(effects.save)
-            self.crash_at("after_save", effects)
+            self.failpoint("before_save", effects)
+            self.vote_store.save(effects.save)
+            self.failpoint("after_save", effects)
         self._send(effects)
 
     def _pass_on(self, effects: Effects, at_us: int) -> None:
         """The rest, for which nobody waits."""
-        self.crash_at("after_send", effects)
-        if self.crash_at.breaks_door(effects):
-            self.transport.break_door()
+        self.failpoint("after_send", effects)
+        if self.failpoint.breaks_authenticator(effects):
+            self.transport.break_authenticator()
         if effects.witness:
             self.witness.submit(effects.witness)
         if effects.publish:
             self.store.submit(effects.publish)
-            self.crash_at("after_publish", effects)
+            self.failpoint("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)
-        self.teller.keep(effects.facts, at_us)
+        self.deferred_log.keep(effects.facts, at_us)
         if self.window is not None:
             self.window.note(effects.facts)
 

@@ -7,12 +7,12 @@ after a freeze the messages have yet to come in from the kernel.
 
 from __future__ import annotations
 
-__all__ = ["BREATH_US", "Lateness"]
+__all__ = ["BREATH_US", "LoopDelay"]
 
 BREATH_US = 5_000
 
 
-class Lateness:
+class LoopDelay:
     """Judges turn after turn. `most_us`: how much later than due is not late yet."""
 
     __slots__ = ("_late", "_most_us")

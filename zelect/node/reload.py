@@ -15,7 +15,7 @@ from zelect.node.transport.router import CannotBind
 from zelect.security.keys import Keyring, read_keyring
 
 if TYPE_CHECKING:
-    from zelect.node.loop import Node
+    from zelect.node.loop import NodeLoop
 
 __all__ = ["MAY_CHANGE", "changes", "read_again", "reload"]
 
@@ -48,7 +48,7 @@ def read_again(config: Config) -> tuple[Config, Keyring | None]:
     return fresh, read_keyring(fresh)
 
 
-def reload(node: Node) -> None:
+def reload(node: NodeLoop) -> None:
     """SIGHUP: take up what changed in the configuration and the keys, or nothing."""
     try:
         fresh, keyring = read_again(node.config)

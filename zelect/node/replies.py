@@ -11,12 +11,12 @@ from zelect.node.transport.router import Received
 from zelect.security.authorization import Denied, caller_of
 
 if TYPE_CHECKING:
-    from zelect.node.loop import Node
+    from zelect.node.loop import NodeLoop
 
 __all__ = ["deny", "reply"]
 
 
-def reply(node: Node, route: bytes, message: Report | CommonResp) -> None:
+def reply(node: NodeLoop, route: bytes, message: Report | CommonResp) -> None:
     """Answer with `message`; dropped, and counted, when nobody is there any more."""
     saved = node.machine.state.saved
     envelope = Envelope(
@@ -24,14 +24,14 @@ def reply(node: Node, route: bytes, message: Report | CommonResp) -> None:
         sender=node.settings.node,
         incarnation=saved.incarnation,
         settings=node.settings.digest(),
-        foundation=saved.record.foundation,
+        generation=saved.record.generation,
         term=saved.term,
         message=message,
     )
     node.transport.reply(route, wire.encode(envelope))
 
 
-def deny(node: Node, received: Received, envelope: Envelope, no: Denied) -> None:
+def deny(node: NodeLoop, received: Received, envelope: Envelope, no: Denied) -> None:
     """Count and log that `envelope` goes no further; say so where there is something to say."""
     node.counters[f"refused_{no.reason}"] += 1
     caller = caller_of(received, node.directory)

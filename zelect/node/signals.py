@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Self
 
-__all__ = ["Bell", "Signals", "Wakeup"]
+__all__ = ["SignalPipe", "Signals", "WakeupPipe"]
 
 
-class Bell:
+class WakeupPipe:
     """Wakes the poller of a node that is a thread among others; any thread may ring. `take` never
     tells of a signal: those are the process's own."""
 
@@ -40,7 +40,7 @@ class Bell:
         self._write.close()
 
 
-class Wakeup:
+class SignalPipe:
     """Signals as bytes on a socket that the poller can wait for.
 
     Without it a poll that signals interrupt starts over with its whole time-out and returns late.
@@ -83,7 +83,7 @@ class Wakeup:
         self._write.close()
 
 
-class Signals(Wakeup):
+class Signals(SignalPipe):
     """The same for other signals, as a context."""
 
     def __enter__(self) -> Self:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from zelect import __version__
 from zelect.config.loading import Config
-from zelect.core.machine import founding
+from zelect.core.machine import first_state
 from zelect.core.settings import Settings
 from zelect.node.storage.data_dir import DataDir
-from zelect.node.storage.vote_store import Ballot, BallotError
-from zelect.node.transport.descriptor_limit import bounds_of
+from zelect.node.storage.vote_store import VoteStore, VoteStoreError
+from zelect.node.transport.descriptor_limit import connection_limits_of
 from zelect.node.transport.peer_link import Context
 from zelect.node.transport.transport import Transport
 from zelect.redis.errors import safe_url
@@ -24,34 +24,34 @@ from zelect.system.log import Log
 from zelect.system.poller import Poller
 
 if TYPE_CHECKING:
-    from zelect.node.loop import Node
+    from zelect.node.loop import NodeLoop
 
-__all__ = ["be_born", "tell_start", "transport_of"]
+__all__ = ["open_state", "tell_start", "transport_of"]
 
 
-def be_born(path: Path, settings: Settings) -> tuple[DataDir, Ballot]:
+def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
     """Open in `path` what must never be forgotten, and take a new incarnation, which is durable
-    before anything is said in its name (R1). Raises `BallotError` and `DataDirError`."""
+    before anything is said in its name (R1). Raises `VoteStoreError` and `DataDirError`."""
     data_dir = DataDir.open(path, settings.cluster, settings.node)
-    first = founding(settings, incarnation=unix_ms())
-    ballot = Ballot.open(data_dir, settings.cluster, settings.node, first)
-    _check_roster(ballot, settings)
-    saved = ballot.saved
-    if not ballot.fresh:
+    first = first_state(settings, incarnation=unix_ms())
+    vote_store = VoteStore.open(data_dir, settings.cluster, settings.node, first)
+    _check_members(vote_store, settings)
+    saved = vote_store.saved
+    if not vote_store.fresh:
         # The wall clock may have been set back; no number may be used again.
         last = max(saved.incarnation, data_dir.last_incarnation)
         saved = replace(saved, incarnation=max(last + 1, unix_ms()))
-        ballot.save(saved)
+        vote_store.save(saved)
     data_dir.announce(saved.incarnation)
-    return data_dir, ballot
+    return data_dir, vote_store
 
 
-def _check_roster(ballot: Ballot, settings: Settings) -> None:
-    missing = sorted(set(ballot.saved.record.members) - set(settings.roster))
+def _check_members(vote_store: VoteStore, settings: Settings) -> None:
+    missing = sorted(set(vote_store.saved.record.members) - set(settings.members))
     if missing:
-        raise BallotError(
-            f"node {missing[0]} votes in the saved electorate, but [[peers]] does not list it",
-            "list it, stop it and wait until the electorate is without it ('zelect electorate'), then remove it",
+        raise VoteStoreError(
+            f"node {missing[0]} votes in the saved voters, but [[peers]] does not list it",
+            "list it, stop it and wait until the voters are without it ('zelect members'), then remove it",
         )
 
 
@@ -68,11 +68,11 @@ def transport_of(
         poller=poller,
         proof=settings.timing.proof,
         keyring=keyring,
-        bounds=bounds_of(config.limits, len(settings.peers), log),
+        bounds=connection_limits_of(config.limits, len(settings.peers), log),
     )
 
 
-def tell_start(node: Node) -> None:
+def tell_start(node: NodeLoop) -> None:
     """Log that the node has started, as what, and what is odd about it."""
     node.log.event(
         "info",
@@ -88,6 +88,6 @@ def tell_start(node: Node) -> None:
     node.redis.tell_start()
     if was_open := node.data_dir.was_open:
         node.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
-    if node.ballot.saved.amnesia:
-        mend = "this node votes again once a controller has taken it out of the electorate and in again"
-        node.log.event("warning", "memory_lost", mend=mend)
+    if node.vote_store.saved.lost_state:
+        fix = "this node votes again once a controller has taken it out of the voters and in again"
+        node.log.event("warning", "memory_lost", fix=fix)

@@ -1,8 +1,8 @@
 """How a node gets into Redis: its user, where the password lies, and what TLS rests on.
 
-The password is read anew for each connection and kept nowhere: a changed file is used from the
+The password is read again for each connection and kept nowhere: a changed file is used from the
 next connection on, and nothing that can be printed holds it. This module does not import redis-py:
-an `Access` is asked by it as a provider of credentials.
+an `Credentials` is asked by it as a provider of credentials.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from zelect.config.loading import Config, ConfigError
 from zelect.system.secure_files import UnsafeFile, read_secret
 
-__all__ = ["Access", "AccessError", "access_of"]
+__all__ = ["Credentials", "CredentialsError", "credentials_of"]
 
 
-class AccessError(Exception):
-    """The user's password or a TLS file cannot be used; the text names key and mend, no secret."""
+class CredentialsError(Exception):
+    """The user's password or a TLS file cannot be used; the text names key and fix, no secret."""
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Credentials:
     """Beside what stands in the URL. Empty: none, TLS trusts the authorities of the system."""
 
     username: str = ""
@@ -35,23 +35,23 @@ class Access:
     tls_verify: bool = True
 
     def check(self, tls: bool) -> None:
-        """See that all that is named can be used. Raises `AccessError`."""
+        """See that all that is named can be used. Raises `CredentialsError`."""
         self.get_credentials()
         if tls:
             self._check_tls()
 
     def get_credentials(self) -> tuple[str, ...]:
-        """The user and the password, or the password alone, or nothing. Raises `AccessError`."""
+        """The user and the password, or the password alone, or nothing. Raises `CredentialsError`."""
         password = ""
         if self.password_file:
             try:
                 password = read_secret(Path(self.password_file))
             except UnsafeFile as error:
-                raise AccessError(f"redis.password_file: {error}") from None
+                raise CredentialsError(f"redis.password_file: {error}") from None
         elif self.password_env:
             password = os.environ.get(self.password_env, "")
             if not password:
-                raise AccessError(
+                raise CredentialsError(
                     f"redis.password_env: {self.password_env} is not set: set it, or name another variable"
                 )
         return tuple(filter(None, (self.username, password)))
@@ -78,7 +78,7 @@ class Access:
         try:
             context = ssl.create_default_context()
         except OSError as error:
-            raise AccessError(f"redis: TLS cannot be used: {error}") from None
+            raise CredentialsError(f"redis: TLS cannot be used: {error}") from None
         for key, path in (("ca_file", self.ca_file), ("cert_file", self.cert_file)):
             if not path:
                 continue
@@ -89,16 +89,16 @@ class Access:
                     _check_private(self.key_file)
                     context.load_cert_chain(path, self.key_file, "")
             except OSError as error:  # an SSLError is one
-                raise AccessError(
+                raise CredentialsError(
                     f"redis.{key}: {path}: {_why(error)}; name a PEM file that the node may read"
                     + (", and its key, unencrypted, in redis.key_file" if key == "cert_file" else "")
                 ) from None
 
 
-def access_of(config: Config) -> Access:
+def credentials_of(config: Config) -> Credentials:
     """What `config` says, looked at: all that it names can be used now. Raises `ConfigError`."""
     redis = config.redis
-    access = Access(
+    credentials = Credentials(
         username=redis.username,
         password_file=redis.password_file,
         password_env=redis.password_env,
@@ -109,20 +109,22 @@ def access_of(config: Config) -> Access:
     )
     try:
         if redis.url:
-            access.check(tls=redis.url.startswith("rediss://"))
-    except AccessError as error:
+            credentials.check(tls=redis.url.startswith("rediss://"))
+    except CredentialsError as error:
         raise ConfigError(f"{config.path}: {error}") from None
-    return access
+    return credentials
 
 
 def _check_private(path: str) -> None:
-    """Raises `AccessError` when others could read the key at `path`."""
+    """Raises `CredentialsError` when others could read the key at `path`."""
     try:
         status = os.stat(path)
     except OSError as error:
-        raise AccessError(f"redis.key_file: {path}: {error.strerror}; name a file that the node may read") from None
+        raise CredentialsError(
+            f"redis.key_file: {path}: {error.strerror}; name a file that the node may read"
+        ) from None
     if status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
-        raise AccessError(
+        raise CredentialsError(
             f"redis.key_file: {path}: can be read or changed by others; change the key if they may have seen it, then: "
             f"chmod 600 {path}"
         )

@@ -80,7 +80,7 @@ class Own:
     node: int
     incarnation: int
     user: str
-    roster: Mapping[int, str]
+    members: Mapping[int, str]
     wrote: bool
 
 
@@ -89,7 +89,7 @@ class Findings:
     """`rights`: each command, the part of the keys that it is for, and whether it may be run there.
     `entries`: id to entry of each node, as it stands."""
 
-    rights: tuple[tuple[str, str, bool], ...]
+    permissions: tuple[tuple[str, str, bool], ...]
     max_memory: int
     policy: str
     many: int
@@ -97,8 +97,8 @@ class Findings:
     entries: Mapping[str, str]
 
     def problems(self, own: Own, place: str) -> str:
-        """What is wrong, for people, with the mends; empty when nothing."""
-        return "; ".join(filter(None, (self._stranger(own), self._missing(own), self._evicts(place))))
+        """What is wrong, for people, with the repairs; empty when nothing."""
+        return "; ".join(filter(None, (self._unrecognized(own), self._missing(own), self._evicts(place))))
 
     def _evicts(self, place: str) -> str:
         if not self.max_memory or self.policy in ("", "noeviction"):
@@ -111,30 +111,30 @@ class Findings:
     def _missing(self, own: Own) -> str:
         """The commands denied wherever they are needed, and the keys closed to commands that are
         allowed elsewhere; as little as explains all that is denied."""
-        allowed = {command for command, _, may in self.rights if may}
-        denied = [(command, part) for command, part, may in self.rights if not may]
+        allowed = {command for command, _, may in self.permissions if may}
+        denied = [(command, part) for command, part, may in self.permissions if not may]
         if not denied:
             return ""
         closed = {part for command, part in denied if command in allowed}
-        open_parts = {part for _, part, may in self.rights if may} - {"changes", "-"}
+        open_parts = {part for _, part, may in self.permissions if may} - {"changes", "-"}
         if not open_parts or {command for command, part in denied if part not in ("changes", "-")} == _WRITES:
             closed = {"*"}
         commands = dict.fromkeys(c for c, part in denied if c not in allowed and not closed & {part, "*"})
         prefix = f"zelect:{{{own.cluster}}}:"
-        mend = [f"+{command}" for command in commands] + [f"~{prefix}{part}" for part in sorted(closed)]
+        fix = [f"+{command}" for command in commands] + [f"~{prefix}{part}" for part in sorted(closed)]
         if ("publish", "changes") in denied:
-            mend += ["+publish", f"&{prefix}changes"] if "publish" not in commands else [f"&{prefix}changes"]
+            fix += ["+publish", f"&{prefix}changes"] if "publish" not in commands else [f"&{prefix}changes"]
         return (
             f"the Redis user {own.user} lacks rights that a node needs (docs/security.md): "
-            f"ACL SETUSER {own.user} {' '.join(dict.fromkeys(mend))}"
+            f"ACL SETUSER {own.user} {' '.join(dict.fromkeys(fix))}"
         )
 
-    def _stranger(self, own: Own) -> str:
+    def _unrecognized(self, own: Own) -> str:
         """Traces of a process that is no member of this cluster."""
         key = f"zelect:{{{own.cluster}}}:nodes"
         if self.many > MOST_ENTRIES:
             return f"{key} has {self.many} entries: who writes there? Give each user of this Redis keys of its own"
-        who, left = self._in_office(own), ""
+        who, left = self._active(own), ""
         if not who:
             who, name = self._among_nodes(own)
             left = f", or remove what is left of it: HDEL {key} {name}" if name else ""
@@ -145,9 +145,9 @@ class Findings:
             f"give each its own cluster.name{left}"
         )
 
-    def _in_office(self, own: Own) -> str:
+    def _active(self, own: Own) -> str:
         node, address, incarnation = self.controller
-        if node and not _is_member(own.roster, node, address):
+        if node and not _is_member(own.members, node, address):
             return f"the record names node {node} at {address}"
         # Lives grow: a later one than this can't be this node's own past.
         if node == str(own.node) and incarnation.isdecimal() and int(incarnation) > own.incarnation:
@@ -155,13 +155,13 @@ class Findings:
         return ""
 
     def _among_nodes(self, own: Own) -> tuple[str, str]:
-        """Who is a stranger, and the entry that could be left from earlier (empty: it is not)."""
+        """Who is unrecognized, and the entry that could be left from earlier (empty: it is not)."""
         for name, text in sorted(self.entries.items()):
             entry = parse_entry(text)
             if entry is None or entry["status"] == "offline":
                 continue
             address = str(entry.get("address"))
-            if not _is_member(own.roster, name, address):
+            if not _is_member(own.members, name, address):
                 return f"there is a node {name} at {address}", name
             if name == str(own.node) and own.wrote and entry.get("incarnation") != own.incarnation:
                 return f"another process writes as node {name}", ""
@@ -173,12 +173,12 @@ def parse_findings(value: object) -> Findings:
     if not isinstance(value, Sequence) or len(value) < _HEAD or not all(isinstance(item, bytes) for item in value):
         raise GarbledReply("a script gave an answer of another form")
     texts = [item.decode("utf-8", "replace") for item in value]
-    rights = [tuple(each.split(" ")) for each in texts[0].split(",")]
-    if not all(len(each) == 3 for each in rights) or not (texts[1].isdecimal() and texts[3].isdecimal()):
+    permissions = [tuple(each.split(" ")) for each in texts[0].split(",")]
+    if not all(len(each) == 3 for each in permissions) or not (texts[1].isdecimal() and texts[3].isdecimal()):
         raise GarbledReply("a script gave an answer of another form")
     rest = texts[_HEAD:]
     return Findings(
-        rights=tuple((command, part, may == "yes") for command, part, may in rights),
+        permissions=tuple((command, part, may == "yes") for command, part, may in permissions),
         max_memory=int(texts[1]),
         policy=texts[2],
         many=int(texts[3]),
@@ -187,5 +187,5 @@ def parse_findings(value: object) -> Findings:
     )
 
 
-def _is_member(roster: Mapping[int, str], node: str, address: str) -> bool:
-    return not roster or (node.isdecimal() and roster.get(int(node)) == address)
+def _is_member(members: Mapping[int, str], node: str, address: str) -> bool:
+    return not members or (node.isdecimal() and members.get(int(node)) == address)

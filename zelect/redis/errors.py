@@ -1,4 +1,4 @@
-"""What went wrong between a node and Redis, in words for people: the mend in them, secrets not."""
+"""What went wrong between a node and Redis, in words for people: the fix in them, secrets not."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from zelect.redis.credentials import AccessError
+from zelect.redis.credentials import CredentialsError
 from zelect.redis.registry_scripts import GarbledReply
 
-__all__ = ["Failure", "explain", "safe_url"]
+__all__ = ["RedisFailure", "explain", "safe_url"]
 
 
 def safe_url(url: str) -> str:
@@ -22,7 +22,7 @@ def safe_url(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RedisFailure:
     """Why nothing was written. `lost`: there is no use in trying the next thing at once."""
 
     problem: str
@@ -37,7 +37,7 @@ _CODES = {
     "READONLY": "the server is a read-only replica: point redis.url at the primary",
     "LOADING": "the server is loading its data: wait for it",
     "OOM": "the server's memory is full: raise maxmemory or remove data",
-    "MISCONF": "the server refuses writes as it cannot save to disk: mend its disk, or its save settings",
+    "MISCONF": "the server refuses writes as it cannot save to disk: fix its disk, or its save settings",
     "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
     "BUSY": "the server is busy with somebody's script: SCRIPT KILL ends it",
     "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
@@ -55,34 +55,36 @@ _PATTERNS = (
 )
 
 
-def explain(error: Exception, url: str, timeout_ms: int) -> Failure:
-    """What `error` of redis-py means, with its mend and without secrets."""
+def explain(error: Exception, url: str, timeout_ms: int) -> RedisFailure:
+    """What `error` of redis-py means, with its fix and without secrets."""
     import redis.exceptions as kinds  # here only: it pulls in asyncio
 
     place = safe_url(url)
-    if isinstance(error, AccessError):
-        return Failure(str(error), True)
+    if isinstance(error, CredentialsError):
+        return RedisFailure(str(error), True)
     code = getattr(error, "status_code", None)
     if code not in _CODES:
         code = next((code for pattern, code in _PATTERNS if pattern.search(str(error))), None)
     if code is not None:
         text = _CODES[code].replace(_LACKS, _LACKS + _lacking(str(error)))
         lost = code not in ("NOPERM", "OOM", "READONLY", "MISCONF")
-        return Failure(f"{code}: {text} ({place})", lost)
+        return RedisFailure(f"{code}: {text} ({place})", lost)
     if isinstance(error, kinds.TimeoutError):
         what = "hung, overloaded or without TLS" if place.startswith("rediss://") else "hung or overloaded"
-        return Failure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it {what}?", True)
+        return RedisFailure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it {what}?", True)
     if isinstance(error.__context__, ConnectionRefusedError):
-        return Failure(f"connection refused: nothing listens at {place}; start the server or correct redis.url", True)
+        return RedisFailure(
+            f"connection refused: nothing listens at {place}; start the server or correct redis.url", True
+        )
     tls = _tls(error, place)
     if tls:
-        return Failure(tls, True)
+        return RedisFailure(tls, True)
     text = _scrub(str(error), url)
     if isinstance(error, kinds.ConnectionError):
-        return Failure(f"no connection to {place}: {text}", True)
+        return RedisFailure(f"no connection to {place}: {text}", True)
     if isinstance(error, kinds.InvalidResponse | GarbledReply):
-        return Failure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
-    return Failure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
+        return RedisFailure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
+    return RedisFailure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
 
 
 def _lacking(text: str) -> str:

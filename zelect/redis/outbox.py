@@ -1,4 +1,4 @@
-"""What is yet to be written to the notice board: at most one item of a kind.
+"""What is yet to be written to the registry: at most one item of a kind.
 
 It can't grow, and an item that has been overtaken by a newer one is never written.
 """
@@ -16,12 +16,12 @@ from zelect.core.effects import (
     Depart,
     Intent,
     MarkOffline,
+    PublishController,
     PublishNode,
-    PublishOffice,
-    WithdrawOffice,
+    WithdrawController,
 )
 
-__all__ = ["Job", "Mailbox"]
+__all__ = ["Job", "Outbox"]
 
 _RETRY_S = 0.25
 _LAST_RETRY_S = 0.05
@@ -29,14 +29,14 @@ _LAST_RETRY_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An intent and the wall-clock time that belongs to it: since when the office is held, or
+    """An intent and the wall-clock time that belongs to it: since when leadership is held, or
     when the node said what its entry says; 0 for the others."""
 
     intent: Intent
     unix_ms: int
 
 
-class Mailbox:
+class Outbox:
     """What is to be written, at most one item of a kind (of `MarkOffline`: for a node)."""
 
     def __init__(self, counters: dict[str, int]) -> None:
@@ -59,23 +59,23 @@ class Mailbox:
     def _add(self, job: Job) -> None:
         kind = _kind(job.intent)
         match job.intent:
-            case PublishOffice(term=term):
-                if any(term < held for held in self._terms(PublishOffice, WithdrawOffice)):
+            case PublishController(term=term):
+                if any(term < held for held in self._terms(PublishController, WithdrawController)):
                     self._counters["coalesced"] += 1
                     return
-            case WithdrawOffice(term=term):
-                if any(term >= held for held in self._terms(PublishOffice)):
-                    self._drop(PublishOffice)
+            case WithdrawController(term=term):
+                if any(term >= held for held in self._terms(PublishController)):
+                    self._drop(PublishController)
             case Depart():
                 self._departed = True
-                for other in [key for key in self._jobs if key not in (AskController, WithdrawOffice)]:
+                for other in [key for key in self._jobs if key not in (AskController, WithdrawController)]:
                     self._drop(other)
         self._drop(kind)
         self._jobs[kind] = job
 
     def _terms(self, *kinds: object) -> list[int]:
         held = [self._jobs[kind].intent for kind in kinds if kind in self._jobs]
-        return [intent.term for intent in held if isinstance(intent, PublishOffice | WithdrawOffice)]
+        return [intent.term for intent in held if isinstance(intent, PublishController | WithdrawController)]
 
     def _drop(self, kind: object) -> None:
         if self._jobs.pop(kind, None) is not None:
@@ -85,9 +85,9 @@ class Mailbox:
         """Keep a job that failed, unless something newer has overtaken it."""
         with self._changed:
             kind, intent = _kind(job.intent), job.intent
-            overtaken = kind in self._jobs or (self._departed and not isinstance(intent, WithdrawOffice | Depart))
-            if isinstance(intent, PublishOffice):
-                overtaken = overtaken or any(intent.term <= term for term in self._terms(WithdrawOffice))
+            overtaken = kind in self._jobs or (self._departed and not isinstance(intent, WithdrawController | Depart))
+            if isinstance(intent, PublishController):
+                overtaken = overtaken or any(intent.term <= term for term in self._terms(WithdrawController))
             if overtaken:
                 self._counters["coalesced"] += 1
             else:
@@ -121,7 +121,7 @@ class Mailbox:
             self._changed.notify()
 
 
-_ORDER = (AskController, WithdrawOffice, PublishOffice, PublishNode, MarkOffline, Depart)
+_ORDER = (AskController, WithdrawController, PublishController, PublishNode, MarkOffline, Depart)
 
 
 def _kind(intent: Intent) -> object:

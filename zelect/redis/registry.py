@@ -1,4 +1,4 @@
-"""The notice board in Redis: the connection, and each intent as scripts.
+"""The registry in Redis: the connection, and each intent as scripts.
 
 Whoever uses it may hang in it; `zelect.redis.registry_worker` does so in a thread of its own.
 """
@@ -16,29 +16,29 @@ from zelect.core.effects import (
     AskController,
     Depart,
     MarkOffline,
+    PublishController,
     PublishNode,
-    PublishOffice,
-    WithdrawOffice,
+    WithdrawController,
 )
 from zelect.redis import registry_scripts
-from zelect.redis.credentials import Access
+from zelect.redis.credentials import Credentials
 from zelect.redis.diagnostics import AUDIT, MOST_ENTRIES, Own, parse_findings
 from zelect.redis.errors import safe_url
 from zelect.redis.outbox import Job
 from zelect.redis.registry_scripts import Keys, Reply, Script
-from zelect.status.trace import plain_story
+from zelect.status.trace import plain_trace
 from zelect.system.clock import now_us
 
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["Board", "Void", "Who", "connect"]
+__all__ = ["LeaseOver", "Publisher", "Registry", "connect"]
 
 _OFFLINE = "offline"
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Publisher:
     """Who publishes, where, and how long things may take."""
 
     url: str
@@ -48,37 +48,37 @@ class Who:
     node: int
     address: str
     incarnation: int
-    roster: Mapping[int, str] = field(default_factory=dict)
-    access: Access = field(default_factory=Access)
+    members: Mapping[int, str] = field(default_factory=dict)
+    credentials: Credentials = field(default_factory=Credentials)
 
 
-class Void(Exception):
-    """The office to be published is over, as far as this node's clock tells."""
+class LeaseOver(Exception):
+    """Leadership to be published is over, as far as this node's clock tells."""
 
 
-class Board:
+class Registry:
     """Carries out intents by scripts. Used by the worker only."""
 
-    def __init__(self, who: Who) -> None:
+    def __init__(self, who: Publisher) -> None:
         self._who = who
         self._keys = Keys.of(who.cluster)
-        self._client = connect(who.url, who.timeout_ms / 1000, who.access)
+        self._client = connect(who.url, who.timeout_ms / 1000, who.credentials)
         self._office = (0, 0)
-        self._office_words: tuple[str | int, ...] = ()
+        self._leadership_words: tuple[str | int, ...] = ()
 
     def close(self) -> None:
         """Drop the connection; the next call makes a new one."""
         self._client.connection_pool.disconnect()
 
     def carry_out(self, job: Job) -> Reply:
-        """Raises what redis-py raises, `GarbledReply`, and `Void`."""
+        """Raises what redis-py raises, `GarbledReply`, and `LeaseOver`."""
         who, intent, node = self._who, job.intent, str(self._who.node)
         match intent:
             case AskController():
                 return self._run(registry_scripts.LOOK)
-            case PublishOffice():
+            case PublishController():
                 return self._publish(intent, job.unix_ms)
-            case WithdrawOffice(term, reason):
+            case WithdrawController(term, reason):
                 message = json.dumps({"id": None, "term": term, "reason": reason})
                 return self._run(registry_scripts.WITHDRAW, self._keys.changes, node, term, who.incarnation, message)
             case PublishNode():
@@ -95,36 +95,36 @@ class Board:
         who, keys = self._who, self._keys
         names = (keys.controller, keys.nodes, keys.elections, keys.witness)
         value = self._evaluate(AUDIT, 0, *names, keys.changes, str(MOST_ENTRIES))
-        user = who.access.username or urlsplit(who.url).username or "default"
-        own = Own(who.cluster, who.node, who.incarnation, user, who.roster, wrote)
+        user = who.credentials.username or urlsplit(who.url).username or "default"
+        own = Own(who.cluster, who.node, who.incarnation, user, who.members, wrote)
         return parse_findings(value).problems(own, safe_url(who.url))
 
-    def _publish(self, office: PublishOffice, since_ms: int) -> Reply:
-        who, term = self._who, office.term
+    def _publish(self, leadership: PublishController, since_ms: int) -> Reply:
+        who, term = self._who, leadership.term
         # Connected first: what is void is judged after all the waiting that can be foreseen.
         pool = self._client.connection_pool
         pool.release(pool.get_connection())
         return self._run(
             registry_scripts.OFFICE,
             *(self._keys.changes, who.node, term, who.incarnation, who.address, since_ms, who.ttl_ms),
-            *self._words(office),
-            valid_until_us=office.valid_until_us,
+            *self._words(leadership),
+            valid_until_us=leadership.valid_until_us,
         )
 
-    def _words(self, office: PublishOffice) -> tuple[str | int, ...]:
-        """The news of an office and the entry of its election; the same as long as it lasts."""
-        if self._office != (office.term, office.entered_us):
-            gap_us, reason, story = office.gap_us, office.trigger.value, office.story
-            votes = story.rounds[-1].votes if story.rounds else ()
-            self._office = (office.term, office.entered_us)
-            self._office_words = (
-                json.dumps({"id": self._who.node, "term": office.term, "reason": reason}),
-                *(office.previous, reason),
+    def _words(self, leadership: PublishController) -> tuple[str | int, ...]:
+        """The news of a leadership and the entry of its election; the same as long as it lasts."""
+        if self._office != (leadership.term, leadership.active_since_us):
+            gap_us, reason, trace = leadership.gap_us, leadership.reason.value, leadership.trace
+            votes = trace.rounds[-1].votes if trace.rounds else ()
+            self._office = (leadership.term, leadership.active_since_us)
+            self._leadership_words = (
+                json.dumps({"id": self._who.node, "term": leadership.term, "reason": reason}),
+                *(leadership.previous, reason),
                 f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
                 json.dumps([asdict(vote) for vote in votes]),
-                json.dumps(plain_story(story)),
+                json.dumps(plain_trace(trace)),
             )
-        return self._office_words
+        return self._leadership_words
 
     def _mark(self, intent: MarkOffline) -> Reply:
         reply = self._run(registry_scripts.ENTRY, intent.node, "", "")
@@ -143,7 +143,7 @@ class Board:
     def _run(self, script: Script, *args: str | int, valid_until_us: int | None = None) -> Reply:
         keys = (self._keys.controller, self._keys.nodes, self._keys.elections)
         if valid_until_us is not None and now_us() >= valid_until_us:
-            raise Void
+            raise LeaseOver
         words = [*keys, *map(str, args)]
         return registry_scripts.parse_reply(self._evaluate(script, len(keys), *words, valid_until_us=valid_until_us))
 
@@ -154,11 +154,11 @@ class Board:
             return self._client.evalsha(script.sha, keys, *words)
         # EVAL also loads the script, and needs no permission for SCRIPT LOAD.
         if valid_until_us is not None and now_us() >= valid_until_us:
-            raise Void
+            raise LeaseOver
         return self._client.eval(script.text, keys, *words)
 
 
-def connect(url: str, timeout_s: float, access: Access) -> redis.Redis:
+def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis:
     """A client with one connection at a time, made when it is first needed. Raises what redis-py
     raises for a URL that it can't use."""
     import redis
@@ -170,7 +170,7 @@ def connect(url: str, timeout_s: float, access: Access) -> redis.Redis:
     options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     for name in ("retry_on_error", "timeout", "max_connections"):
         options.pop(name, None)
-    options |= access.options(tls=url.startswith("rediss://")) | {
+    options |= credentials.options(tls=url.startswith("rediss://")) | {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),

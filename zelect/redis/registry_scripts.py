@@ -1,4 +1,4 @@
-"""The notice board in Redis (R13): its keys, the scripts that write it, and what their answers mean.
+"""The registry in Redis (R13): its keys, the scripts that write it, and what their answers mean.
 
 Each write is one Lua script, so it is atomic, and each is idempotent for (node, incarnation, term),
 because a script whose answer got lost may have run. A newer term overwrites an older one and never
@@ -89,7 +89,7 @@ local now, last = standing(), last_election()
 _LOOK = "return report('done', now, last)"
 
 # ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes,
-# story
+# trace
 _OFFICE = """
 local me = {id = tonumber(ARGV[2]), term = tonumber(ARGV[3]), incarnation = tonumber(ARGV[4])}
 if now and (now.term > me.term or
@@ -109,7 +109,7 @@ local more = ''
 if not known and (wrong.elections == '' or wrong.elections == 'ends in garbage') then
   local added = redis.pcall('XADD', elections, 'MAXLEN', '~', 1000, '*', 'id', ARGV[2], 'term', ARGV[3],
                             'previous', ARGV[9], 'reason', ARGV[10], 'gap_ms', ARGV[11], 'votes', ARGV[12],
-                            'story', ARGV[13], 'since_ms', ARGV[6])
+                            'trace', ARGV[13], 'since_ms', ARGV[6])
   if type(added) == 'table' and added.err then more = added.err else last = me end
 end
 if not (stands and known) then
@@ -119,7 +119,7 @@ end
 return report('done', me, last, more)
 """
 
-# A node that left the office of a term has left those of all earlier terms too.
+# A node that stopped being active of a term has left those of all earlier terms too.
 # ARGV: channel, id, term, incarnation, message
 _WITHDRAW = """
 if now and now.id == tonumber(ARGV[2]) and now.incarnation == tonumber(ARGV[4])
@@ -156,7 +156,7 @@ local id, incarnation = tonumber(ARGV[2]), tonumber(ARGV[3])
 local function withdraw()
   local term = now and text(now.term) or 'null'
   redis.call('UNLINK', controller)
-  redis.pcall('PUBLISH', ARGV[1], '{"id":null,"term":' .. term .. ',"reason":"goodbye"}')
+  redis.pcall('PUBLISH', ARGV[1], '{"id":null,"term":' .. term .. ',"reason":"leave"}')
   now = nil
 end
 local function living(entry)
@@ -212,7 +212,7 @@ _PARTS = ("controller", "nodes", "elections", "changes", "witness")
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names in Redis of one cluster's notice board."""
+    """The names in Redis of one cluster's registry."""
 
     controller: str
     nodes: str

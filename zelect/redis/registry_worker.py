@@ -1,9 +1,9 @@
-"""The Redis side of a node: a notice board behind a pipe, which nobody waits for (R13).
+"""The Redis side of a node: a registry behind a pipe, which nobody waits for (R13).
 
 Two threads stand between the node and Redis. The *worker* owns the connection and may hang in it
 for as long as it likes (a name lookup and a server that drips single bytes know no time-out). The
 *pump* owns the far end of the pipe and never waits for anything but its own queue, so that a
-question is answered in time whatever Redis does. What is yet to be written lies in a `Mailbox`,
+question is answered in time whatever Redis does. What is yet to be written lies in a `Outbox`,
 which holds at most one item of a kind: it can't grow, and an item that has been overtaken is never
 written.
 """
@@ -26,21 +26,21 @@ from zelect.core.effects import (
     Depart,
     Intent,
     MarkOffline,
+    PublishController,
     PublishNode,
-    PublishOffice,
-    WithdrawOffice,
+    WithdrawController,
 )
-from zelect.redis.credentials import Access
-from zelect.redis.errors import Failure, explain, safe_url
-from zelect.redis.outbox import Job, Mailbox
-from zelect.redis.registry import Board, Void, Who
+from zelect.redis.credentials import Credentials
+from zelect.redis.errors import RedisFailure, explain, safe_url
+from zelect.redis.outbox import Job, Outbox
+from zelect.redis.registry import LeaseOver, Publisher, Registry
 from zelect.redis.registry_scripts import Reply
 from zelect.system.clock import now_us, unix_ms
 
-__all__ = ["Hint", "Store", "StoreEvent", "StoreState", "safe_url"]
+__all__ = ["RegistryHint", "RegistryState", "RegistryWorker", "StoreEvent", "safe_url"]
 
 _READY_WITHIN_MS = 5000
-_PATIENCE = 4
+_TIMEOUT = 4
 """A question, and any single write, has this many time-outs."""
 _NEVER = float("inf")
 _AUDIT_EVERY_S = 10.0
@@ -48,7 +48,7 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class RegistryHint:
     """The answer to `AskController`: `controller` by the record that stands (0: none), and the
     newest `term` that Redis knows of. (0, 0) when Redis says nothing in time."""
 
@@ -57,9 +57,9 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreState:
-    """How the notice board is doing. `published_term` and `published_id`: the record that stood
-    when Redis last answered (0: none). `problem`: what is wrong and how to mend it, else empty;
+class RegistryState:
+    """How the registry is doing. `published_term` and `published_id`: the record that stood
+    when Redis last answered (0: none). `problem`: what is wrong and how to fix it, else empty;
     with `up`, everything was written all the same."""
 
     up: bool
@@ -68,17 +68,17 @@ class StoreState:
     problem: str
 
 
-StoreEvent = Hint | StoreState
+StoreEvent = RegistryHint | RegistryState
 
 
-class Store:
+class RegistryWorker:
     """The main thread's side. `pipe` becomes readable when `receive` has something to give.
 
     `url`: of Redis, "" for none. `ttl_ms`: life of the controller's record unless refreshed.
     `timeout_ms`: for one exchange with Redis. The rest says who publishes: `cluster`, `node`,
-    `address`, `incarnation`; `roster`: the members' ids and addresses (none: strangers are not
-    looked for); `access`: user, password and TLS. `counters` and `state` (the newest `StoreState` received) may be read
-    at any time. Not thread-safe: one thread makes, uses and closes it.
+    `address`, `incarnation`; `members`: the members' ids and addresses (none: unrecognized are not
+    looked for); `credentials`: user, password and TLS. `counters` and `state` (the newest `RegistryState`
+    received) may be read at any time. Not thread-safe: one thread makes, uses and closes it.
     """
 
     def __init__(
@@ -92,22 +92,22 @@ class Store:
         node: int,
         address: str,
         incarnation: int,
-        roster: Mapping[int, str] | None = None,
-        access: Access | None = None,
+        members: Mapping[int, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        who = Who(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
-        self._who = replace(who, roster=dict(roster or {}), access=access or Access())
+        who = Publisher(url, ttl_ms, timeout_ms, cluster, node, address, incarnation)
+        self._who = replace(who, members=dict(members or {}), credentials=credentials or Credentials())
         names = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
         self.counters: dict[str, int] = dict.fromkeys(names, 0)
-        self.state = StoreState(False, 0, 0, "not asked yet" if url else "not configured")
+        self.state = RegistryState(False, 0, 0, "not asked yet" if url else "not configured")
         self._told = self._said = self.state
-        self._mailbox = Mailbox(self.counters)
+        self._outbox = Outbox(self.counters)
         self._to_pump: queue.SimpleQueue[StoreEvent | str] = queue.SimpleQueue()
         self._events: deque[StoreEvent] = deque(maxlen=256)
         self._since = (-1, -1, 0)
         # Until when Redis may take for the write that it is about (None: nothing is being written),
         # and whether the pump will look at that without being woken: a wake-up a write is dear.
-        self._patience_s = _PATIENCE * timeout_ms / 1000
+        self._timeout_s = _TIMEOUT * timeout_ms / 1000
         self._done_by: float | None = None
         self._watched = False
         self._audit_at = 0.0
@@ -139,22 +139,22 @@ class Store:
         asked = any(isinstance(intent, AskController) for intent in intents)
         if not self._who.url:
             if asked:
-                self._emit(Hint(0, 0))
+                self._emit(RegistryHint(0, 0))
             return
         self.counters["submitted"] += len(intents)
         if asked:
             self._to_pump.put("asked")
-        self._mailbox.put([Job(intent, self._unix_ms(intent)) for intent in intents])
+        self._outbox.put([Job(intent, self._unix_ms(intent)) for intent in intents])
 
     def _unix_ms(self, intent: Intent) -> int:
         if isinstance(intent, PublishNode):
             return unix_ms()
-        if not isinstance(intent, PublishOffice):
+        if not isinstance(intent, PublishController):
             return 0
-        # Once per office: the wall clock may be set while the office is held.
-        if self._since[:2] != (intent.term, intent.entered_us):
-            since_ms = unix_ms() - (now_us() - intent.entered_us) // 1000
-            self._since = (intent.term, intent.entered_us, max(0, since_ms))
+        # Once per leadership: the wall clock may be set while leadership is held.
+        if self._since[:2] != (intent.term, intent.active_since_us):
+            since_ms = unix_ms() - (now_us() - intent.active_since_us) // 1000
+            self._since = (intent.term, intent.active_since_us, max(0, since_ms))
         return self._since[2]
 
     def receive(self) -> list[StoreEvent]:
@@ -166,7 +166,7 @@ class Store:
         while self._events:
             events.append(self._events.popleft())
         for event in events:
-            if isinstance(event, StoreState):
+            if isinstance(event, RegistryState):
                 self.state = event
         return events
 
@@ -178,7 +178,7 @@ class Store:
         self._closed = True
         if self._threads:
             worker, pump = self._threads
-            self._mailbox.close(within_s)
+            self._outbox.close(within_s)
             worker.join(within_s)
             self._to_pump.put("end")
             pump.join()
@@ -203,7 +203,7 @@ class Store:
                 if answer_by <= look_at:
                     answer_by = _NEVER
                     self.counters["unanswered"] += 1
-                    self._emit(Hint(0, 0))
+                    self._emit(RegistryHint(0, 0))
                 else:
                     look_at = self._look(look_at)
                 continue
@@ -211,15 +211,15 @@ class Store:
                 case "end":
                     return
                 case "asked":
-                    answer_by = min(answer_by, time.monotonic() + self._patience_s)
+                    answer_by = min(answer_by, time.monotonic() + self._timeout_s)
                 case "writing":
                     look_at = self._look(_NEVER)
-                case Hint():
+                case RegistryHint():
                     # A question is answered once: an answer after that is no news.
                     if answer_by < _NEVER:
                         self._emit(news)
                     answer_by = _NEVER
-                case StoreState():
+                case RegistryState():
                     self._tell(news)
                 case _:
                     self._emit(None)
@@ -236,7 +236,7 @@ class Store:
         self._watched = True
         return done_by
 
-    def _tell(self, state: StoreState) -> None:
+    def _tell(self, state: RegistryState) -> None:
         if state != self._told:
             self._told = state
             self._emit(state)
@@ -245,101 +245,103 @@ class Store:
 
     def _work(self) -> None:
         try:
-            board = Board(self._who)
-        except Exception as error:  # a board that can't be had never takes the node down
+            registry = Registry(self._who)
+        except Exception as error:  # a registry that can't be had never takes the node down
             # Not the error's text: a URL that can't be parsed stands in it with its password.
             problem = f"{type(error).__name__}: redis.url {safe_url(self._who.url)} can't be used; correct it"
-            self._say(StoreState(False, 0, 0, problem))
+            self._say(RegistryState(False, 0, 0, problem))
             self._to_pump.put("ready")
             return
         self._to_pump.put("ready")
         notes: dict[str, str] = {}
         published = (0, 0)
-        while self._mailbox.wait():
-            published = self._round(board, notes, published)
-        board.close()
+        while self._outbox.wait():
+            published = self._round(registry, notes, published)
+        registry.close()
 
-    def _round(self, board: Board, notes: dict[str, str], published: tuple[int, int]) -> tuple[int, int]:
+    def _round(self, registry: Registry, notes: dict[str, str], published: tuple[int, int]) -> tuple[int, int]:
         """Carry out all that is there, keep what failed for later, and report once: a state that
         went up and down with every single write would tell nobody anything."""
-        failed: list[tuple[Job, Failure]] = []
+        failed: list[tuple[Job, RedisFailure]] = []
         garbage: dict[str, None] = {}
         done = 0
-        while (job := self._mailbox.pop()) is not None:
+        while (job := self._outbox.pop()) is not None:
             self._begin()
-            outcome = self._attempt(board, job)
+            outcome = self._attempt(registry, job)
             self._done_by = None
             if isinstance(outcome, Reply):
                 done += 1
                 published = (outcome.term, outcome.id)
                 garbage |= dict.fromkeys(outcome.garbage)
                 self._take_notes(notes, job.intent, outcome)
-            elif isinstance(outcome, Failure):
+            elif isinstance(outcome, RedisFailure):
                 failed.append((job, outcome))
                 if outcome.lost:
                     break
         for job, _ in failed:
             if not isinstance(job.intent, AskController):
-                self._mailbox.put_back(job)
+                self._outbox.put_back(job)
         if not any(failure.lost for _, failure in failed):
-            self._audit(board, notes, now=bool(failed))
+            self._audit(registry, notes, now=bool(failed))
         if failed:
-            self._say(StoreState(False, *published, _joined(failed[0][1].problem, notes.get("audit"))))
+            self._say(RegistryState(False, *published, _joined(failed[0][1].problem, notes.get("audit"))))
         elif done:
             self.counters["garbage"] += len(garbage)
             problem = _joined(*(f"garbage in Redis: {text}" for text in garbage), *notes.values())
-            self._say(StoreState(True, *published, problem))
+            self._say(RegistryState(True, *published, problem))
         return published
 
     def _begin(self) -> None:
         """From here on the worker is in Redis' hands."""
-        self._done_by = time.monotonic() + self._patience_s
+        self._done_by = time.monotonic() + self._timeout_s
         if not self._watched:
             self._to_pump.put("writing")
 
-    def _say(self, state: StoreState) -> None:
+    def _say(self, state: RegistryState) -> None:
         if state != self._said or state != self._told:  # the pump may have told of a hang meanwhile
             self._said = state
             self._to_pump.put(state)
 
-    def _audit(self, board: Board, notes: dict[str, str], now: bool) -> None:
+    def _audit(self, registry: Registry, notes: dict[str, str], now: bool) -> None:
         """Note from time to time what is amiss beside this node's own business; `now`: at once."""
         if not now and time.monotonic() < self._audit_at:
             return
         self._audit_at = time.monotonic() + _AUDIT_EVERY_S
         self._begin()
         try:
-            notes["audit"] = board.audit(self.counters["written"] > 0)
+            notes["audit"] = registry.audit(self.counters["written"] > 0)
         except Exception:  # what keeps it from an answer meets the next write too, which reports it
-            board.close()
+            registry.close()
             notes.pop("audit", None)
         self._done_by = None
 
-    def _attempt(self, board: Board, job: Job) -> Reply | Failure | None:
+    def _attempt(self, registry: Registry, job: Job) -> Reply | RedisFailure | None:
         asks = isinstance(job.intent, AskController)
         try:
-            reply = board.carry_out(job)
-        except Void:
+            reply = registry.carry_out(job)
+        except LeaseOver:
             self.counters["void"] += 1
             return None
         except Exception as error:  # whatever Redis says or does must not end this thread
-            board.close()  # what the connection is good for is not known; a demoted primary keeps it open
+            registry.close()  # what the connection is good for is not known; a demoted primary keeps it open
             self.counters["failed"] += 1
             if asks:
-                self._to_pump.put(Hint(0, 0))
+                self._to_pump.put(RegistryHint(0, 0))
             return explain(error, self._who.url, self._who.timeout_ms)
         if asks:
-            self._to_pump.put(Hint(reply.id if reply.term >= reply.last_term else 0, max(reply.term, reply.last_term)))
+            self._to_pump.put(
+                RegistryHint(reply.id if reply.term >= reply.last_term else 0, max(reply.term, reply.last_term))
+            )
         else:
             self.counters["superseded" if reply.outcome == "superseded" else "written"] += 1
         return reply
 
     def _take_notes(self, notes: dict[str, str], intent: Intent, reply: Reply) -> None:
         """Keep what only some answers tell until an answer of the same kind tells otherwise."""
-        if isinstance(intent, PublishOffice):
-            notes["office"] = _superseded(intent.term, reply) if reply.outcome == "superseded" else reply.more
-        elif isinstance(intent, WithdrawOffice | Depart):
-            notes.pop("office", None)
+        if isinstance(intent, PublishController):
+            notes["leadership"] = _superseded(intent.term, reply) if reply.outcome == "superseded" else reply.more
+        elif isinstance(intent, WithdrawController | Depart):
+            notes.pop("leadership", None)
         elif isinstance(intent, MarkOffline):
             notes["entry"] = reply.more
             self.counters["garbage"] += bool(reply.more)
@@ -359,6 +361,6 @@ def _superseded(term: int, reply: Reply) -> str:
     return text
 
 
-def _hung(who: Who) -> str:
-    patience_ms = _PATIENCE * who.timeout_ms
-    return f"time-out: {safe_url(who.url)} is not done after {patience_ms} ms; is it, or the name lookup, hung?"
+def _hung(who: Publisher) -> str:
+    timeout_ms = _TIMEOUT * who.timeout_ms
+    return f"time-out: {safe_url(who.url)} is not done after {timeout_ms} ms; is it, or the name lookup, hung?"

@@ -1,5 +1,5 @@
 """A node's two sides towards Redis, and what is known of it, told when it changes: by the notice
-board, and by the witness where only it sees what is wrong."""
+registry, and by the witness where only it sees what is wrong."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import zmq
 
 from zelect.config.loading import Config
 from zelect.core.settings import Settings
-from zelect.redis.credentials import Access
+from zelect.redis.credentials import Credentials
 from zelect.redis.errors import safe_url
-from zelect.redis.registry_worker import Store, StoreState
+from zelect.redis.registry_worker import RegistryState, RegistryWorker
 from zelect.redis.witness_worker import WitnessClient
 from zelect.system.log import Log
 
-__all__ = ["RedisNews", "sides_of"]
+__all__ = ["RedisStatus", "sides_of"]
 
 
 def sides_of(
-    context: zmq.Context[zmq.Socket[bytes]], config: Config, settings: Settings, access: Access, incarnation: int
-) -> tuple[Store, WitnessClient]:
-    """The notice board and the witness of process `incarnation`, neither started yet."""
+    context: zmq.Context[zmq.Socket[bytes]],
+    config: Config,
+    settings: Settings,
+    credentials: Credentials,
+    incarnation: int,
+) -> tuple[RegistryWorker, WitnessClient]:
+    """The registry and the witness of process `incarnation`, neither started yet."""
     redis = config.redis
-    store = Store(
+    store = RegistryWorker(
         context,
         url=redis.url,
         ttl_ms=redis.ttl_ms,
@@ -32,8 +36,8 @@ def sides_of(
         node=settings.node,
         address=settings.addresses[settings.node],
         incarnation=incarnation,
-        roster=settings.addresses,
-        access=access,
+        members=settings.addresses,
+        credentials=credentials,
     )
     witness = WitnessClient(
         context,
@@ -42,16 +46,16 @@ def sides_of(
         cluster=settings.cluster,
         node=settings.node,
         incarnation=incarnation,
-        access=access,
+        credentials=credentials,
     )
     return store, witness
 
 
-class RedisNews:
-    """`state`: the newest of the board."""
+class RedisStatus:
+    """`state`: the newest of the registry."""
 
     def __init__(self, log: Log, config: Config) -> None:
-        self.state = StoreState(up=False, published_term=0, published_id=0, problem="not asked yet")
+        self.state = RegistryState(up=False, published_term=0, published_id=0, problem="not asked yet")
         self._log = log
         self._url = config.redis.url
         self._verifies = config.redis.tls_verify
@@ -59,10 +63,10 @@ class RedisNews:
 
     def tell_start(self) -> None:
         if not self._verifies:
-            mend = "anybody on the path can be that Redis: set redis.ca_file, and redis.tls_verify to true"
-            self._log.event("warning", "redis_unverified", mend=mend)
+            fix = "anybody on the path can be that Redis: set redis.ca_file, and redis.tls_verify to true"
+            self._log.event("warning", "redis_unverified", fix=fix)
 
-    def hear_board(self, state: StoreState) -> None:
+    def hear_registry(self, state: RegistryState) -> None:
         before, self.state = self.state, state
         if (before.up, before.problem) != (state.up, state.problem):
             calm = (state.up and not state.problem) or not self._url
@@ -70,7 +74,7 @@ class RedisNews:
             self._log.event(level, "store_up" if state.up else "store_down", problem=state.problem)
 
     def hear_witness(self, problem: str) -> None:
-        """`problem`: of Redis as a witness, which counts while it is up: else the board says why."""
+        """`problem`: of Redis as a witness, which counts while it is up: else the registry says why."""
         problem = problem if self.state.up else ""
         if problem != self._witness_problem:
             self._witness_problem = problem

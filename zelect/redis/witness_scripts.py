@@ -3,17 +3,17 @@
 The memory is the hash `zelect:{NAME}:witness`. It has no expiry, holds nothing but text, and is
 bound to the run of the server that it was founded in: `key`, `run_id` and `replid` are its
 identity. The script compares all of them with what the server says of itself in the same run, so
-what was restarted, flushed, restored, evicted or failed over is a stranger to those who ask. So is
+what was restarted, flushed, restored, evicted or failed over is unrecognized to those who ask. So is
 a server that got its first replica, or has had none for an hour: it begins another history of
-replication. That is safe, and mended by a new founding as long as the nodes are a quorum.
+replication. That is safe, and repaired by a new founding as long as the nodes are a quorum.
 
 What no identity can show: an old copy of the hash put back by hand in the same run of the server,
 and a machine put back to a snapshot of its memory.
 
-    vote   like a node's vote (R2, R10): one a term, to one process; not to an older electorate
+    vote   like a node's vote (R2, R10): one a term, to one process; not to an older voters
     pre    whether `vote` would grant; changes nothing (R3)
-    ping   acknowledges the controller of a term, and its electorate record (R5, R10)
-    found  begins a new memory for a controller in office; its term's vote is the controller's
+    ping   acknowledges the controller of a term, and its voter record (R5, R10)
+    found  begins a new memory for a controller active; its term's vote is the controller's
     look   whether this server can be a witness, and whether it is the one that is meant
 
 A refusal changes nothing. A repeat of what was done changes nothing either, and is answered alike:
@@ -37,7 +37,7 @@ __all__ = ["DONE", "WITNESS_SCRIPT", "WitnessReply", "parse_witness_reply", "wit
 DONE = "done"
 
 # ARGV: 1 op, 2 key, 3 run_id, 4 replid; except for a look: 5 node, 6 incarnation, 7 term,
-# 8 foundation, 9 config_term, 10 version, 11 asked_us
+# 8 generation, 9 config_term, 10 version, 11 asked_us
 _TEXT = """
 local memory, op, key = KEYS[1], ARGV[1], ARGV[2]
 local MAX = 9007199254740991
@@ -62,7 +62,7 @@ end
 local function text(value) return string.format('%.0f', value) end
 
 local NUMBERS = {'term', 'voted_for', 'voted_incarnation', 'acked', 'acked_incarnation', 'acked_term',
-                 'foundation', 'config_term', 'version', 'founded_term', 'founded_us'}
+                 'generation', 'config_term', 'version', 'created_term', 'created_us'}
 local function node_id(value) return value >= 1 and value <= 65535 end
 local is = redis.call('TYPE', memory).ok
 local raw_key
@@ -78,74 +78,74 @@ local function remembered()
     if not w[name] then return nil end
   end
   if w.term < 1 or not node_id(w.voted_for) or not node_id(w.acked) or w.acked_term > w.term
-     or w.config_term > w.term or w.founded_term > w.acked_term then return nil end
+     or w.config_term > w.term or w.created_term > w.acked_term then return nil end
   return w
 end
 local w = remembered()
 local same = w ~= nil and w.key == key and run_id == ARGV[3] and replid == ARGV[4]
 
 local function report(outcome, note)
-  local now = outcome ~= 'stranger' and w or {term = 0, acked = 0, acked_incarnation = 0, acked_term = 0}
+  local now = outcome ~= 'unrecognized' and w or {term = 0, acked = 0, acked_incarnation = 0, acked_term = 0}
   return {outcome, text(now.term), text(now.acked), text(now.acked_incarnation), text(now.acked_term),
           run_id, replid, same and '1' or '0', note or ''}
 end
 
 if op == 'look' then
-  if clustered then return report('unfit', 'CLUSTER') end
-  if not primary then return report('unfit', 'READONLY') end
-  if not named then return report('unfit', 'NAMELESS') end
+  if clustered then return report('ineligible', 'CLUSTER') end
+  if not primary then return report('ineligible', 'READONLY') end
+  if not named then return report('ineligible', 'NAMELESS') end
   if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', memory, 'key', key) then
-    return report('unfit', 'NOPERM')
+    return report('ineligible', 'NOPERM')
   end
   -- Changes nothing where there is no expiry, but is refused where writes are.
   local tried = redis.pcall('PERSIST', memory)
-  if type(tried) == 'table' and tried.err then return report('unfit', tried.err) end
+  if type(tried) == 'table' and tried.err then return report('ineligible', tried.err) end
   info = redis.call('INFO', 'memory')
   local most = tonumber(told('maxmemory')) or 0
   local used = (tonumber(told('used_memory')) or 0) - (tonumber(told('mem_not_counted_for_evict')) or 0)
   local policy = told('maxmemory_policy')
-  if most > 0 and policy == 'noeviction' and used > most then return report('unfit', 'OOM') end
+  if most > 0 and policy == 'noeviction' and used > most then return report('ineligible', 'OOM') end
   -- The other policies only take keys with an expiry.
   local evicts = most > 0 and string.match(policy, '^allkeys')
   return report('done', evicts and 'EVICTS ' .. policy or '')
 end
 
 local node, incarnation, term = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local foundation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local generation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
 if op == 'found' then
-  if not fit or (not w and raw_key == key) then return report('stranger') end
+  if not fit or (not w and raw_key == key) then return report('unrecognized') end
   if w and w.key == key then return report('done') end
   -- An older founding that was held up must not replace what is in use. What another run of the
-  -- server left behind is in nobody's use; after a new foundation the terms may be lower.
-  if w and (w.foundation > foundation or w.foundation == foundation and
-            (w.term > term or w.founded_term == term and w.founded_us > tonumber(ARGV[11]))) then
+  -- server left behind is in nobody's use; after a new generation the terms may be lower.
+  if w and (w.generation > generation or w.generation == generation and
+            (w.term > term or w.created_term == term and w.created_us > tonumber(ARGV[11]))) then
     return report('old_term')
   end
   if is ~= 'hash' and is ~= 'none' then redis.call('UNLINK', memory) end
   redis.call('HSET', memory, 'key', key, 'run_id', run_id, 'replid', replid, 'term', ARGV[7],
              'voted_for', ARGV[5], 'voted_incarnation', ARGV[6],
              'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
-             'foundation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
-             'founded_term', ARGV[7], 'founded_us', ARGV[11])
+             'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
+             'created_term', ARGV[7], 'created_us', ARGV[11])
   redis.call('PERSIST', memory)
   w = {term = term, acked = node, acked_incarnation = incarnation, acked_term = term}
   return report('done')
 end
 
-if not same then return report('stranger') end
+if not same then return report('unrecognized') end
 if term < w.term or op == 'pre' and term == w.term then return report('old_term') end
-local behind = foundation - w.foundation
+local behind = generation - w.generation
 if behind == 0 then behind = config_term - w.config_term end
 if behind == 0 then behind = version - w.version end
-if behind < 0 then return report('stale_electorate') end
+if behind < 0 then return report('stale_voters') end
 
 if op == 'ping' then
   local again = w.acked == node and w.acked_incarnation == incarnation
   if w.acked_term == term and not again then return report('voted') end  -- two in a term: S1 is broken
   if w.acked_term < term or behind > 0 then
     redis.call('HSET', memory, 'term', ARGV[7], 'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
-               'foundation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
+               'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
                -- A vote once given in this term stays; without one, nobody else may have it now.
                'voted_for', w.term < term and ARGV[5] or text(w.voted_for),
                'voted_incarnation', w.term < term and ARGV[6] or text(w.voted_incarnation))
@@ -187,12 +187,12 @@ def words(
 
 @dataclass(frozen=True, slots=True)
 class WitnessReply:
-    """The script's answer. `refusal` is None when it was done; `unfit` for a look that found a
-    server which can't be a witness. `term` and `acked*` are the memory's (0: a stranger's).
+    """The script's answer. `refusal` is None when it was done; `ineligible` for a look that found a
+    server which can't be a witness. `term` and `acked*` are the memory's (0: unrecognized's).
     `run_id`, `replid` and `same` are the server's; `note`: what a look found amiss."""
 
     refusal: Refusal | None
-    unfit: bool
+    ineligible: bool
     term: int
     acked: int
     acked_incarnation: int
@@ -209,11 +209,11 @@ def parse_witness_reply(value: object) -> WitnessReply:
         raise GarbledReply("the script gave an answer of another form")
     texts = [item.decode("utf-8", "replace") for item in value]
     outcome = texts[0]
-    if outcome not in (DONE, "unfit") and outcome not in set(Refusal):
+    if outcome not in (DONE, "ineligible") and outcome not in set(Refusal):
         raise GarbledReply("the script gave an unknown outcome")
     return WitnessReply(
-        refusal=None if outcome in (DONE, "unfit") else Refusal(outcome),
-        unfit=outcome == "unfit",
+        refusal=None if outcome in (DONE, "ineligible") else Refusal(outcome),
+        ineligible=outcome == "ineligible",
         term=_number(texts[1], MAX_TERM),
         acked=_number(texts[2], MAX_NODE_ID),
         acked_incarnation=_number(texts[3], MAX_TERM),

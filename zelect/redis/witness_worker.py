@@ -1,6 +1,6 @@
 """The witness in Redis (R12), asked through a pipe by a node that never waits for it.
 
-This is another adapter than the notice board (`zelect.redis.registry_worker`), with a connection of its own:
+This is another adapter than the registry (`zelect.redis.registry_worker`), with a connection of its own:
 a vote must not queue behind a publication. The *worker* thread owns the connection and may hang
 in it; the *watch* thread answers in its place when the time is over. Of each kind of question only
 the newest counts; one that could not be sent in time is never sent, because what it asks for has
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from zelect.core.effects import WitnessFound, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessSeen, WitnessVoted
+from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
+from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import Witness
-from zelect.redis.credentials import Access
+from zelect.redis.credentials import Credentials
 from zelect.redis.errors import explain, safe_url
 from zelect.redis.registry import connect
 from zelect.redis.witness_scripts import WITNESS_SCRIPT, WitnessReply, parse_witness_reply, witness_key, words
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["WitnessClient", "WitnessEvent"]
 
-WitnessEvent = WitnessVoted | WitnessAnswered | WitnessFounded | WitnessSeen
+WitnessEvent = WitnessVoted | WitnessAnswered | WitnessCreated | WitnessSeen
 
 _READY_WITHIN_MS = 5000
-_ORDER = (WitnessVote, WitnessPing, WitnessFound, WitnessLook)
+_ORDER = (WitnessVote, WitnessPing, WitnessCreate, WitnessLook)
 _numbers = count(1)
 
 
@@ -69,9 +69,9 @@ class WitnessClient:
         cluster: str,
         node: int,
         incarnation: int,
-        access: Access | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._access = access or Access()
+        self._credentials = credentials or Credentials()
         self._url, self._timeout_ms = url, timeout_ms
         self._key, self._node, self._incarnation = witness_key(cluster), node, incarnation
         names = ("submitted", "overtaken", "done", "refused", "failed", "unsent", "unanswered")
@@ -94,7 +94,7 @@ class WitnessClient:
 
     @property
     def problem(self) -> str:
-        """What is wrong with Redis as a witness and how to mend it, else empty. Without secrets."""
+        """What is wrong with Redis as a witness and how to fix it, else empty. Without secrets."""
         return "; ".join(filter(None, (self._problem, self._in_use)))
 
     def start(self) -> None:
@@ -200,7 +200,7 @@ class WitnessClient:
     def _work(self) -> None:
         client: redis.Redis | None = None
         try:
-            client = connect(self._url, self._timeout_ms / 1000, self._access)
+            client = connect(self._url, self._timeout_ms / 1000, self._credentials)
         except Exception as error:  # a witness that can't be had never takes the node down
             # Not the error's text: a URL that can't be parsed stands in it with its password.
             self._problem = f"{type(error).__name__}: redis.url {safe_url(self._url)} can't be used; correct it"
@@ -233,7 +233,7 @@ class WitnessClient:
             self._problem = explain(error, self._url, self._timeout_ms).problem
             self._answer(job, _no_answer(job.intent), "failed")
             return
-        if reply.unfit:
+        if reply.ineligible:
             client.connection_pool.disconnect()  # a demoted primary keeps it open, but the name may lead elsewhere now
         self._judge(job.intent, reply)
         self._answer(job, _event(job.intent, reply), "done" if reply.refusal is None else "refused")
@@ -245,7 +245,7 @@ class WitnessClient:
                 return words("pre" if pre else "vote", identity, *me, term_sought, record_id)
             case WitnessPing(identity, term, _, record_id):
                 return words("ping", identity, *me, term, record_id)
-            case WitnessFound(key, term, record_id):
+            case WitnessCreate(key, term, record_id):
                 return words("found", Witness(key, "", ""), *me, term, record_id, job.asked_us)
             case WitnessLook(asked):
                 return words("look", asked)
@@ -265,7 +265,7 @@ class WitnessClient:
             self._problem = self._amiss(reply.note)
             if reply.same:
                 self._in_use = ""
-        elif isinstance(intent, WitnessFound):
+        elif isinstance(intent, WitnessCreate):
             self._in_use = _rival(intent, reply, safe_url(self._url)) if reply.refusal is Refusal.OLD_TERM else ""
 
     def _amiss(self, note: str) -> str:
@@ -291,10 +291,10 @@ def _event(intent: WitnessIntent, reply: WitnessReply) -> WitnessEvent | None:
             return WitnessVoted(pre, number, reply.refusal, reply.term, *acked)
         case WitnessPing(_, term, number, record_id):
             return WitnessAnswered(number, term, record_id, reply.refusal, reply.term)
-        case WitnessFound(key):
-            return WitnessFounded(Witness(key, reply.run_id, reply.replid)) if reply.refusal is None else None
+        case WitnessCreate(key):
+            return WitnessCreated(Witness(key, reply.run_id, reply.replid)) if reply.refusal is None else None
         case WitnessLook(identity):
-            return WitnessSeen(identity, ready=not reply.unfit, same=reply.same)
+            return WitnessSeen(identity, ready=not reply.ineligible, same=reply.same)
 
 
 def _no_answer(intent: WitnessIntent) -> WitnessEvent | None:
@@ -315,7 +315,7 @@ def _hung(url: str, timeout_ms: int) -> str:
     return f"time-out: {safe_url(url)} gave no answer within {timeout_ms} ms; is it hung or overloaded?"
 
 
-def _rival(intent: WitnessFound, reply: WitnessReply, place: str) -> str:
+def _rival(intent: WitnessCreate, reply: WitnessReply, place: str) -> str:
     return (
         f"a witness memory of term {reply.term} is in use at {place}, newer than this controller's {intent.term}; "
         "does another cluster of the same name use this Redis? Give each its own cluster.name"

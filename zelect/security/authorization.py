@@ -1,11 +1,11 @@
 """Who may say what: the one place where it is decided.
 
-With keys, a connection's key says who speaks (the door wrote it on every message, see door.py):
-members speak as themselves and nobody else, operators ask and steer as far as the directory lets
-them. Without keys nobody is known, so whoever sits on the node's own host may ask and steer, and
+With keys, a connection's key says who speaks (the authenticator wrote it on every message, see door.py):
+members speak as themselves and nobody else, operators ask and admin as far as the directory lets
+them. Without keys nobody is known, so whoever sits on the node's own host may ask and admin, and
 others may not.
 
-`right_of` is for whoever adds a way to ask or steer; a message type that is no member's has a line
+`permission_of` is for whoever adds a way to ask or admin; a message type that is no member's has a line
 in `NEEDS`.
 """
 
@@ -14,15 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zelect.core.messages import Envelope, Found, Message, Query, Steer
-from zelect.security.keys import Caller, Directory, Right
+from zelect.core.messages import AdminCommand, Envelope, Message, Query, Reset
+from zelect.security.keys import Caller, Directory, Permission
 
-__all__ = ["NEEDS", "Denied", "Origin", "Right", "caller_of", "denied", "right_of", "signed"]
+__all__ = ["NEEDS", "Denied", "Origin", "Permission", "caller_of", "denied", "permission_of", "signed"]
 
-NEEDS: dict[type[Message], Right] = {Query: Right.READ, Found: Right.STEER, Steer: Right.STEER}
+NEEDS: dict[type[Message], Permission] = {
+    Query: Permission.READ,
+    Reset: Permission.ADMIN,
+    AdminCommand: Permission.ADMIN,
+}
 """What it takes to say something that no member says. All other messages are members' own."""
 
-_WORDS = {Right.READ: "asking", Right.STEER: "steering"}
+_WORDS = {Permission.READ: "asking", Permission.ADMIN: "admin commands"}
 
 
 class Origin(Protocol):
@@ -50,18 +54,18 @@ def caller_of(origin: Origin, directory: Directory | None) -> Caller | None:
     return None if directory is None else directory.owners.get(origin.key)
 
 
-def right_of(origin: Origin, directory: Directory | None) -> Right:
+def permission_of(origin: Origin, directory: Directory | None) -> Permission:
     """What whoever speaks may do besides speaking as a member. `directory`: None in plain text."""
     if directory is None:
-        return Right.STEER if origin.is_local else Right.NONE
+        return Permission.ADMIN if origin.is_local else Permission.NONE
     caller = caller_of(origin, directory)
-    return Right.NONE if caller is None else caller.right
+    return Permission.NONE if caller is None else caller.permission
 
 
 def signed(origin: Origin, envelope: Envelope, directory: Directory | None) -> Envelope:
     """`envelope`; with keys, an order in it says whose key gave it, whatever it says of itself."""
     order, caller = envelope.message, caller_of(origin, directory)
-    if caller is None or not isinstance(order, Steer):
+    if caller is None or not isinstance(order, AdminCommand):
         return envelope
     return replace(envelope, message=replace(order, asker=f"{caller.name} ({order.asker})"[:64]))
 
@@ -70,7 +74,7 @@ def denied(origin: Origin, envelope: Envelope, directory: Directory | None) -> D
     """Why `envelope` must not reach the machine; None when it may."""
     needed = NEEDS.get(type(envelope.message))
     if needed is not None:
-        if right_of(origin, directory) >= needed:
+        if permission_of(origin, directory) >= needed:
             return None
         if directory is None:
             return Denied("forbidden", f"{_WORDS[needed]} is allowed from the node's own host only")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zelect.config.loading import ConfigError
-from zelect.security.keys import MAY, Directory, KeyPair, Right, read_directory, read_key
+from zelect.security.keys import MAY, Directory, KeyPair, Permission, read_directory, read_key
 from zelect.system.secure_files import sync_directory
 
 __all__ = ["DIRECTORY_FILE", "Owner", "add_next", "make_keys", "make_missing_keys", "promote", "retire", "secret_file"]
@@ -37,7 +37,7 @@ class Owner:
 
     node: int = 0
     operator: str = ""
-    right: Right = Right.STEER
+    permission: Permission = Permission.ADMIN
 
     @property
     def name(self) -> str:
@@ -153,15 +153,15 @@ def _write_secret(path: Path, owner: Owner, pair: KeyPair, force: bool) -> None:
 
 def _save(directory: Path, known: Directory, changed: Mapping[Owner, tuple[bytes, ...]]) -> None:
     nodes = dict(known.nodes) | {owner.node: keys for owner, keys in changed.items() if owner.node}
-    operators: dict[str, tuple[list[bytes], Right]] = {}
+    operators: dict[str, tuple[list[bytes], Permission]] = {}
     for key, whose in known.owners.items():
         if not whose.node:
-            operators.setdefault(whose.name.removeprefix("operator "), ([], whose.right))[0].append(key)
-    operators |= {owner.operator: (list(keys), owner.right) for owner, keys in changed.items() if owner.operator}
+            operators.setdefault(whose.name.removeprefix("operator "), ([], whose.permission))[0].append(key)
+    operators |= {owner.operator: (list(keys), owner.permission) for owner, keys in changed.items() if owner.operator}
     lines = [_HEAD, "[nodes]", *(f"{node} = {_listed(keys)}" for node, keys in sorted(nodes.items()))]
-    words = {right: word for word, right in MAY.items()}
-    for name, (keys, right) in sorted(operators.items()):
-        lines += ["", f"[operators.{name}]", f"keys = {_listed(keys)}", f'may = "{words[right]}"']
+    words = {permission: word for word, permission in MAY.items()}
+    for name, (keys, permission) in sorted(operators.items()):
+        lines += ["", f"[operators.{name}]", f"keys = {_listed(keys)}", f'may = "{words[permission]}"']
     try:
         _replace(directory / DIRECTORY_FILE, "\n".join(lines) + "\n", 0o644)
     except OSError as error:

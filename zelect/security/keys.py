@@ -31,7 +31,7 @@ __all__ = [
     "Directory",
     "KeyPair",
     "Keyring",
-    "Right",
+    "Permission",
     "keyring_to_ask",
     "read_directory",
     "read_key",
@@ -46,15 +46,15 @@ _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _MAY_BYTES = 1 << 20
 
 
-class Right(IntEnum):
+class Permission(IntEnum):
     """What somebody who is no member may do; each right includes those before it."""
 
     NONE = 0
     READ = 1
-    STEER = 2
+    ADMIN = 2
 
 
-MAY = {"read": Right.READ, "steer": Right.STEER}
+MAY = {"read": Permission.READ, "admin": Permission.ADMIN}
 """The words for rights in a directory."""
 
 
@@ -78,7 +78,7 @@ class Caller:
 
     name: str
     node: int
-    right: Right
+    permission: Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +169,15 @@ def read_directory(path: Path) -> Directory:
             problems.append(f"nodes.{label}: is no node; write the id, 1 to {MAX_NODE_ID}")
             continue
         nodes[int(label)] = _keys(f"nodes.{label}", value, problems)
-        _own(owners, nodes[int(label)], Caller(f"node {label}", int(label), Right.READ), problems)
+        _own(owners, nodes[int(label)], Caller(f"node {label}", int(label), Permission.READ), problems)
     for name, value in _section(table, "operators", problems):
         entry = value if isinstance(value, dict) else {}
-        right = MAY.get(str(entry.get("may")))
-        if right is None or set(entry) != {"keys", "may"}:
-            problems.append(f'operators.{name}: must hold keys = ["..."] and may = "read" or "steer", nothing else')
+        permission = MAY.get(str(entry.get("may")))
+        if permission is None or set(entry) != {"keys", "may"}:
+            problems.append(f'operators.{name}: must hold keys = ["..."] and may = "read" or "admin", nothing else')
             continue
         keys = _keys(f"operators.{name}.keys", entry["keys"], problems)
-        _own(owners, keys, Caller(f"operator {name}", 0, right), problems)
+        _own(owners, keys, Caller(f"operator {name}", 0, permission), problems)
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return Directory(nodes, owners)
@@ -217,7 +217,7 @@ def _key(value: object) -> bytes:
         return b""
 
 
-def _read(path: Path, forbidden: int, why: str, mend: str) -> dict[str, Any]:
+def _read(path: Path, forbidden: int, why: str, fix: str) -> dict[str, Any]:
     """The TOML file at `path`, unless its mode has a bit of `forbidden`; what is in it is never shown."""
     try:
         # Not to wait for ever at a pipe that somebody put there.
@@ -232,7 +232,7 @@ def _read(path: Path, forbidden: int, why: str, mend: str) -> dict[str, Any]:
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"{path}: is no file; name the file that 'zelect keygen' wrote")
             if mode & forbidden:
-                raise ConfigError(f"{path}: {why} (mode {stat.S_IMODE(mode):04o}); run: {mend}")
+                raise ConfigError(f"{path}: {why} (mode {stat.S_IMODE(mode):04o}); run: {fix}")
             text = file.read(_MAY_BYTES).decode()
         return tomllib.loads(text)
     except OSError as error:

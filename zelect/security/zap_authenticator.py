@@ -4,7 +4,7 @@ connection is read.
 A REP socket in the node's own poller, so that a change of keys is one assignment. It is open before
 the ROUTER binds, and the ROUTER insists on it (ZAP_ENFORCE_DOMAIN): while nobody answers, nobody
 gets in. What is let in carries its public key as User-Id on every message; what that key may say
-is decided there and then (rights.py), so that a key which leaves the directory has no voice from
+is decided there and then (rights.py), so that a key which leaves the directory has no voting right from
 that moment on, whenever it came in.
 """
 
@@ -20,27 +20,29 @@ from zelect.node.transport.peer_link import Context, Counters
 from zelect.security.keys import Directory
 from zelect.system.poller import Poller, has_mail
 
-__all__ = ["DOMAIN", "Door", "DoorBroken"]
+__all__ = ["DOMAIN", "AuthenticatorFailed", "ZapAuthenticator"]
 
 DOMAIN = b"zelect"
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
 _MOST = 64
-"""Most questions answered in one turn: a crowd at the door must not stop the loop."""
+"""Most questions answered in one turn: a crowd at the authenticator must not stop the loop."""
 
 
-class DoorBroken(Exception):
+class AuthenticatorFailed(Exception):
     """Nobody can be asked who may come in; the node closes and ends."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the handler that checks keys has failed ({why}); the door is closed. Start the node again")
+        super().__init__(
+            f"the handler that checks keys has failed ({why}); the authenticator is closed. Start the node again"
+        )
 
 
-class Door:
+class ZapAuthenticator:
     """Answers for `directory`, which may be replaced at any time. Belongs to the loop's thread."""
 
     def __init__(self, context: Context, directory: Directory, poller: Poller, counters: Counters) -> None:
-        """Raises `DoorBroken`."""
+        """Raises `AuthenticatorFailed`."""
         self.directory = directory
         self._poller = poller
         self._counters = counters
@@ -51,7 +53,7 @@ class Door:
             self._socket.bind(_ENDPOINT)
         except zmq.ZMQError as error:
             self._socket.close(0)
-            raise DoorBroken(zmq.strerror(error.errno or 0)) from error
+            raise AuthenticatorFailed(zmq.strerror(error.errno or 0)) from error
         poller.register(self._socket, zmq.POLLIN)
 
     @property
@@ -60,9 +62,9 @@ class Door:
         return self._left
 
     def service(self, ready: Mapping[Any, int]) -> None:
-        """Answer who asks. Raises `DoorBroken`."""
+        """Answer who asks. Raises `AuthenticatorFailed`."""
         if self._socket.closed:
-            raise DoorBroken("its socket is closed")
+            raise AuthenticatorFailed("its socket is closed")
         if not self._left and self._socket not in ready:
             return
         try:
@@ -73,7 +75,7 @@ class Door:
         except zmq.Again:
             self._left = False
         except zmq.ZMQError as error:
-            raise DoorBroken(zmq.strerror(error.errno or 0)) from error
+            raise AuthenticatorFailed(zmq.strerror(error.errno or 0)) from error
 
     def close(self) -> None:
         """Stop answering. Harmless when repeated."""

@@ -1,6 +1,6 @@
 """What a node said of itself, judged: its REPORT as a value.
 
-Office is only what a node says of itself with a running lease; what it says of others is hearsay
+Leadership is only what a node says of itself with a running lease; what it says of others is hearsay
 and decides nothing.
 """
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zelect.core.messages import MalformedMessage
-from zelect.status.history import Ballots, Election, parse_rounds, parse_telling
+from zelect.status.history import Election, StoredRound, parse_rounds, parse_trace
 from zelect.system.clock import now_us
 
-__all__ = ["NodeReport", "PauseReport", "PeerReport", "StoreReport", "controller_of", "parse"]
+__all__ = ["NodeReport", "PauseReport", "PeerReport", "RedisReport", "controller_of", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
-class StoreReport:
+class RedisReport:
     """Redis, as one node sees it. `state` is "up" or "down"; `problem` is empty when up."""
 
     url: str
@@ -30,18 +30,18 @@ class StoreReport:
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """A peer as the node that reports sees it. `unfit`: why that node, in office, would not hand over
+    """A peer as the node that reports sees it. `ineligible`: why that node, active, would not hand over
     to it; empty where it would."""
 
     id: int
     priority: int
     linked: bool
-    unfit: str
+    ineligible: str
 
 
 @dataclass(frozen=True, slots=True)
 class PauseReport:
-    """No elections of choice for `left_ms` more. `asked`: who asked for it and why."""
+    """No planned transfers for `left_ms` more. `asked`: who asked for it and why."""
 
     left_ms: float
     asked: str
@@ -49,12 +49,12 @@ class PauseReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What one node said of itself. `since_ms`: Unix time at which it entered office (None out of
-    office); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
+    """What one node said of itself. `since_ms`: Unix time at which it became active (None out of
+    leadership); `lease_left_ms` counts from the moment it answered, `at_us` is when that was heard on
     the election's clock; `links` of `peers` peers were connected. `election`: how it came into
-    office (None out of office); `rounds`: what it asked since the last controller was lost. `voices`:
-    members whose votes could be counted, as far as it knows; `rest_left_ms`: how long it stays out of
-    office yet because it was asked to."""
+    leadership (None not active); `rounds`: what it asked since the last controller was lost. `voting right`:
+    members whose votes could be counted, as far as it knows; `cooling_left_ms`: how long it stays out of
+    leadership yet because it was asked to."""
 
     id: int
     pid: int
@@ -62,30 +62,30 @@ class NodeReport:
     role: str
     status: str
     address: str
-    in_office: bool
+    active: bool
     lease_left_ms: float
     since_ms: int | None
     config_term: int
     version: int
     members: tuple[int, ...]
-    foundation: int
+    generation: int
     witness: str
     survives: int
     links: int
     peers: int
     controller_heard_ms: float | None
-    store: StoreReport
+    redis: RedisReport
     rss_kb: int
     at_us: int
     reload_problem: str = ""
     election: Election | None = None
-    rounds: tuple[Ballots, ...] = ()
+    rounds: tuple[StoredRound, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
-    voices: tuple[int, ...] = ()
+    may_vote: tuple[int, ...] = ()
     witness_votes: bool = False
     priority: int = 0
     pause: PauseReport | None = None
-    rest_left_ms: float = 0.0
+    cooling_left_ms: float = 0.0
     others: tuple[PeerReport, ...] = ()
 
     @property
@@ -101,7 +101,7 @@ def _typed(table: Mapping[str, Any], key: str, *kinds: type) -> Any:
     return value
 
 
-_LATER: dict[str, Any] = {"priority": 0, "pause": None, "rest_left_ms": 0}
+_LATER: dict[str, Any] = {"priority": 0, "pause": None, "cooling_left_ms": 0}
 """What nodes of earlier versions do not say."""
 
 
@@ -117,7 +117,7 @@ def _peer(table: Mapping[str, Any]) -> PeerReport:
         id=_typed(table, "id", int),
         priority=_typed({"priority": 0, **table}, "priority", int),
         linked=_typed(table, "linked", bool),
-        unfit=_typed({"unfit": "", **table}, "unfit", str),
+        ineligible=_typed({"ineligible": "", **table}, "ineligible", str),
     )
 
 
@@ -131,12 +131,12 @@ def parse(text: str, at_us: int) -> NodeReport:
         raise MalformedMessage("bad_report", "not an object")
     none = type(None)
     table = _LATER | table
-    electorate = {"voices": [], "witness_votes": False} | _typed(table, "electorate", dict)
+    voters = {"may_vote": [], "witness_votes": False} | _typed(table, "voters", dict)
     peers = _typed(table, "peers", list)
     if any(type(peer) is not dict for peer in peers):
         raise MalformedMessage("bad_report", "peers")
     pause = _typed(table, "pause", dict, none)
-    store = _typed(table, "store", dict)
+    redis = _typed(table, "redis", dict)
     return NodeReport(
         id=_typed(table, "id", int),
         pid=_typed(table, "pid", int),
@@ -144,29 +144,29 @@ def parse(text: str, at_us: int) -> NodeReport:
         role=_typed(table, "role", str),
         status=_typed(table, "status", str),
         address=_typed(table, "address", str),
-        in_office=_typed(table, "in_office", bool),
+        active=_typed(table, "active", bool),
         lease_left_ms=_typed(table, "lease_left_ms", int, float),
         since_ms=_typed(table, "since_ms", int, none),
-        config_term=_typed(electorate, "config_term", int),
-        version=_typed(electorate, "version", int),
-        members=_ids(electorate, "members"),
-        foundation=_typed(electorate, "foundation", int),
-        witness=_typed(electorate, "witness", str),
-        survives=_typed(electorate, "survives", int),
+        config_term=_typed(voters, "config_term", int),
+        version=_typed(voters, "version", int),
+        members=_ids(voters, "members"),
+        generation=_typed(voters, "generation", int),
+        witness=_typed(voters, "witness", str),
+        survives=_typed(voters, "survives", int),
         links=sum(peer.get("linked") is True for peer in peers),
         peers=len(peers),
-        voices=_ids(electorate, "voices"),
-        witness_votes=_typed(electorate, "witness_votes", bool),
+        may_vote=_ids(voters, "may_vote"),
+        witness_votes=_typed(voters, "witness_votes", bool),
         priority=_typed(table, "priority", int),
         pause=None if pause is None else PauseReport(_typed(pause, "left_ms", int, float), _typed(pause, "asked", str)),
-        rest_left_ms=_typed(table, "rest_left_ms", int, float),
+        cooling_left_ms=_typed(table, "cooling_left_ms", int, float),
         others=tuple(_peer(peer) for peer in peers),
         controller_heard_ms=_typed(table, "controller_heard_ms", int, float, none),
-        store=StoreReport(
-            url=_typed(store, "url", str),
-            state=_typed(store, "state", str),
-            published_term=_typed(store, "published_term", int, none),
-            problem=_typed(store, "problem", str),
+        redis=RedisReport(
+            url=_typed(redis, "url", str),
+            state=_typed(redis, "state", str),
+            published_term=_typed(redis, "published_term", int, none),
+            problem=_typed(redis, "problem", str),
         ),
         rss_kb=_typed(table, "rss_kb", int),
         at_us=at_us,
@@ -182,15 +182,15 @@ def _election(table: Mapping[str, Any]) -> Election | None:
     if told is None:
         return None
     try:
-        telling = parse_telling(told["story"])
-        votes = telling.rounds[-1].votes if telling.rounds else {}
+        trace = parse_trace(told["trace"])
+        votes = trace.rounds[-1].votes if trace.rounds else {}
         previous, reason, at_ms = int(told["previous"]), str(told["reason"]), int(told["at_ms"])
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedMessage("bad_report", f"election: {type(error).__name__}") from None
-    return Election(table["term"], table["id"], previous, reason, telling.heard_ms, at_ms, votes, telling)
+    return Election(table["term"], table["id"], previous, reason, trace.heard_ms, at_ms, votes, trace)
 
 
-def _rounds(rows: Any) -> tuple[Ballots, ...]:
+def _rounds(rows: Any) -> tuple[StoredRound, ...]:
     try:
         return parse_rounds(rows)
     except (KeyError, TypeError, ValueError) as error:
@@ -198,6 +198,6 @@ def _rounds(rows: Any) -> tuple[Ballots, ...]:
 
 
 def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
-    """The node that says of itself that it is in office; of several, the one of the newest term."""
-    claims = [report for report in reports.values() if report.in_office]
+    """The node that says of itself that it is active; of several, the one of the newest term."""
+    claims = [report for report in reports.values() if report.active]
     return max(claims, key=lambda report: report.term, default=None)

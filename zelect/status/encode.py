@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelect import __version__
-from zelect.core.status import View
-from zelect.status.trace import plain_rounds, plain_story
+from zelect.core.status import NodeStatus
+from zelect.status.trace import plain_rounds, plain_trace
 from zelect.system.clock import now_us, unix_ms
 
 if TYPE_CHECKING:
-    from zelect.node.loop import Node
+    from zelect.node.loop import NodeLoop
 
 __all__ = ["report_of"]
 
 
-def report_of(node: Node, view: View) -> str:
+def report_of(node: NodeLoop, view: NodeStatus) -> str:
     """The JSON text of what `node` says of itself."""
     counters = dict(node.counters)
     counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
@@ -32,7 +32,7 @@ def report_of(node: Node, view: View) -> str:
         "pid": os.getpid(),
         "version": __version__,
         "address": node.settings.addresses[node.settings.node],
-        "store": node.redis.report(),
+        "redis": node.redis.report(),
         "counters": counters,
         "reload_problem": node.reload_problem,
         "uptime_ms": (now_us() - node.began_us) // 1000,
@@ -41,7 +41,7 @@ def report_of(node: Node, view: View) -> str:
     return _render(view, shell, unix_ms())
 
 
-def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
+def _render(view: NodeStatus, shell: Mapping[str, Any], unix_ms: int) -> str:
     """The JSON text of a report. `shell` adds cluster, address, pid, version, store, counters and
     the like; `unix_ms` is the wall clock now, from which `since_ms` is counted back."""
     table: dict[str, Any] = {
@@ -50,34 +50,34 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
         "term": view.term,
         "role": view.role,
         "status": view.status,
-        "in_office": view.in_office,
+        "active": view.active,
         "lease_left_ms": _ms(view.lease_left_us),
-        "since_ms": unix_ms - view.office_us // 1000 if view.in_office else None,
+        "since_ms": unix_ms - view.active_for_us // 1000 if view.active else None,
         "controller": view.controller or None,
         "controller_heard_ms": _ms_or_none(view.controller_heard_ago_us),
         "quorate": view.quorate,
-        "amnesia": view.amnesia,
-        "electorate": {
-            "foundation": view.record.foundation,
+        "lost_state": view.lost_state,
+        "voters": {
+            "generation": view.record.generation,
             "config_term": view.record.config_term,
             "version": view.record.version,
             "members": list(view.record.members),
             "witness": view.witness,
             "survives": view.survives,
-            "voices": list(view.voices),
+            "may_vote": list(view.may_vote),
             "witness_votes": view.record.witness is not None,
         },
         "succession": list(view.succession),
         "priority": view.priority,
         "pause": {"left_ms": _ms(view.pause_left_us), "asked": view.pause_asked} if view.pause_left_us else None,
-        "rest_left_ms": _ms(view.rest_left_us),
+        "cooling_left_ms": _ms(view.cooling_left_us),
         "election": None
-        if view.story is None
+        if view.trace is None
         else {
             "previous": view.previous,
-            "reason": view.trigger,
-            "at_ms": unix_ms - view.office_us // 1000,
-            "story": plain_story(view.story),
+            "reason": view.reason,
+            "at_ms": unix_ms - view.active_for_us // 1000,
+            "trace": plain_trace(view.trace),
         },
         "rounds": plain_rounds(view.rounds, view.now_us),
         "peers": [
@@ -89,7 +89,7 @@ def _render(view: View, shell: Mapping[str, Any], unix_ms: int) -> str:
                 "heard_ms": _ms_or_none(peer.heard_ago_us),
                 # In large clusters a report must stay within one message.
                 **({"priority": peer.priority} if peer.priority else {}),
-                **({"unfit": peer.unfit} if peer.unfit else {}),
+                **({"ineligible": peer.ineligible} if peer.ineligible else {}),
             }
             for peer in view.peers
         ],

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "Ballots",
     "Election",
     "NotAnElection",
-    "Telling",
+    "StoredRound",
+    "StoredTrace",
     "parse_election",
     "parse_rounds",
-    "parse_telling",
+    "parse_trace",
     "read_elections",
 ]
 
@@ -27,8 +27,8 @@ class NotAnElection(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ballots:
-    """One round of questions: asked `asked_ms` before the office was entered, over `took_ms` later.
+class StoredRound:
+    """One round of questions: asked `asked_ms` before leadership was entered, over `took_ms` later.
     `votes`: voter to the reason of its refusal, "" where it granted; voter 0 is the witness."""
 
     term: int
@@ -40,8 +40,8 @@ class Ballots:
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """When what happened, in milliseconds before the office was entered (None: unknown), and every
+class StoredTrace:
+    """When what happened, in milliseconds before leadership was entered (None: unknown), and every
     round. `heard_ms`: the controller before was heard last; `lost_ms`: it was noticed to be gone;
     `elected_ms`: the vote was won. `asked`: who asked the controller before to hand over, and why;
     empty where nobody did."""
@@ -49,16 +49,16 @@ class Telling:
     heard_ms: float | None
     lost_ms: float | None
     elected_ms: float | None
-    rounds: tuple[Ballots, ...]
+    rounds: tuple[StoredRound, ...]
     asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """How `id` came into office at `at_ms` (Unix; in entries of older releases when
+    """How `id` became active at `at_ms` (Unix; in entries of older releases when
     Redis heard of it). `previous`: 0 for unknown;
     `gap_ms`: from when the one before was last heard (so up to a heartbeat before its end), None
-    where that is unknown. `votes` as in `Ballots`. `telling`: None in entries of older releases."""
+    where that is unknown. `votes` as in `StoredRound`. `telling`: None in entries of older releases."""
 
     term: int
     id: int
@@ -67,7 +67,7 @@ class Election:
     gap_ms: float | None
     at_ms: int = 0
     votes: Mapping[int, str] | None = None
-    telling: Telling | None = None
+    trace: StoredTrace | None = None
 
 
 def parse_election(key: str, entry: Mapping[str, str]) -> Election:
@@ -82,24 +82,24 @@ def parse_election(key: str, entry: Mapping[str, str]) -> Election:
             gap_ms=gap_ms if gap_ms >= 0 else None,
             at_ms=int(entry.get("since_ms") or key.partition("-")[0]),
             votes=_votes(json.loads(entry["votes"])),
-            telling=parse_telling(json.loads(entry["story"])) if entry.get("story") else None,
+            trace=parse_trace(json.loads(entry["trace"])) if entry.get("trace") else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise NotAnElection(f"{key}: {type(error).__name__}") from None
 
 
-def parse_telling(table: Any) -> Telling:
-    """Read what `zelect.status.trace.plain_story` wrote. Raises KeyError, TypeError or ValueError."""
+def parse_trace(table: Any) -> StoredTrace:
+    """Read what `zelect.status.trace.plain_trace` wrote. Raises KeyError, TypeError or ValueError."""
     heard, lost, elected = (
         None if table[name] is None else float(table[name]) for name in ("heard_ms", "lost_ms", "elected_ms")
     )
-    return Telling(heard, lost, elected, parse_rounds(table["rounds"]), str(table.get("asked") or ""))
+    return StoredTrace(heard, lost, elected, parse_rounds(table["rounds"]), str(table.get("asked") or ""))
 
 
-def parse_rounds(rows: Any) -> tuple[Ballots, ...]:
+def parse_rounds(rows: Any) -> tuple[StoredRound, ...]:
     """Read what `zelect.status.trace.plain_rounds` wrote. Raises KeyError, TypeError or ValueError."""
     return tuple(
-        Ballots(
+        StoredRound(
             term=int(row["term"]),
             pre=bool(row["pre"]),
             asked_ms=float(row["asked_ms"]),

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from zelect.core.election_trace import Round, Story
+from zelect.core.election_trace import ElectionTrace, Round
 
-__all__ = ["plain_rounds", "plain_story"]
+__all__ = ["plain_rounds", "plain_trace"]
 
 
-def plain_story(story: Story) -> dict[str, Any]:
-    """`story` with times in milliseconds before the office was entered; None where unknown."""
-    entered_us = story.entered_us
+def plain_trace(trace: ElectionTrace) -> dict[str, Any]:
+    """`story` with times in milliseconds before leadership was entered; None where unknown."""
+    active_since_us = trace.active_since_us
     return {
-        "heard_ms": _ms(entered_us, story.heard_us),
-        "lost_ms": _ms(entered_us, story.lost_us),
-        "elected_ms": _ms(entered_us, story.elected_us),
-        "rounds": plain_rounds(story.rounds, entered_us),
-        "asked": story.asked or None,
+        "heard_ms": _ms(active_since_us, trace.heard_us),
+        "lost_ms": _ms(active_since_us, trace.lost_us),
+        "elected_ms": _ms(active_since_us, trace.elected_us),
+        "rounds": plain_rounds(trace.rounds, active_since_us),
+        "asked": trace.asked or None,
     }
 
 

@@ -146,7 +146,7 @@ class Log:
         return f"{prefix}.{now_ms % 1000:03d}Z"
 
     def _write(self, line: bytes) -> bool:
-        """Whether all of `line` was written; a line that follows half a one begins anew."""
+        """Whether all of `line` was written; a line that follows half a one begins again."""
         if self._fd < 0:
             return False
         if self._torn:
@@ -167,7 +167,7 @@ def _standard_error() -> int:
     """A descriptor for standard error, or -1 when it is closed; whoever opens a file next may get
     number 2 then, and the log must not be written into that.
 
-    A pipe or terminal is opened anew, not to wait at writing: O_NONBLOCK on number 2 itself would
+    A pipe or terminal is opened again, not to wait at writing: O_NONBLOCK on number 2 itself would
     hold for every process that shares it. Where that does not work (sockets, other systems) the
     question before each write has to do.
     """

@@ -9,7 +9,7 @@ inside (ZMQ_FD in libzmq's manual calls it edge-triggered), not that a message w
 rules. A socket that was reported is asked again at the next call, until it has nothing more, or its
 reader says that it met the end (a read in vain takes in all news before it fails). And
 sending on a socket may swallow the news of a message that has just come: whoever sends on one
-tries to read afterwards (`Link` does); whoever stops reading early remembers it (`Transport` does).
+tries to read afterwards (`PeerLink` does); whoever stops reading early remembers it (`Transport` does).
 """
 
 from __future__ import annotations

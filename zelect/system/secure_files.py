@@ -3,7 +3,7 @@ before they are used.
 
 What others can only *read* is tightened without a question: it was this user's own all along, and
 nobody else has business in it. What others can *write*, or own, is refused: they may have put an
-older ballot or another password there, and no mode set afterwards takes that back.
+older vote_store or another password there, and no mode set afterwards takes that back.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _SECRET_BYTES = 4096
 
 
 class UnsafeFile(Exception):
-    """A file or directory is not this user's alone. `what`: what is wrong; `mend`: the way out. The
+    """A file or directory is not this user's alone. `what`: what is wrong; `fix`: the way out. The
     text begins with the path."""
 
-    def __init__(self, path: Path, what: str, mend: str) -> None:
-        super().__init__(f"{path}: {what}; {mend}")
+    def __init__(self, path: Path, what: str, fix: str) -> None:
+        super().__init__(f"{path}: {what}; {fix}")
         self.what = what
-        self.mend = mend
+        self.fix = fix
 
 
 def open_file(path: Path, flags: int) -> int:

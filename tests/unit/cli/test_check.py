@@ -18,19 +18,19 @@ def cluster(
     nodes: int = 5,
     controller: int = 1,
     witness: str = "ready",
-    voices: tuple[int, ...] = (),
+    may_vote: tuple[int, ...] = (),
     priorities: dict[int, int] | None = None,
 ) -> dict[int, NodeReport]:
-    """Reports of a cluster of `nodes` in which `controller` is in office (0: nobody is)."""
+    """Reports of a cluster of `nodes` in which `controller` is active (0: nobody is)."""
     ids = tuple(range(1, nodes + 1))
 
     def one(node: int) -> NodeReport:
         return replace(
             report(node, 4, node == controller),
             members=ids,
-            voices=voices or ids,
+            may_vote=may_vote or ids,
             witness=witness,
-            witness_votes=witness in ("member", "stranger"),
+            witness_votes=witness in ("member", "unrecognized"),
             priority=(priorities or {}).get(node, 0),
             others=tuple(PeerReport(n, (priorities or {}).get(n, 0), True, "") for n in ids if n != node),
         )
@@ -44,7 +44,7 @@ def cluster(
         ((), True, 3, 1, 3),
         ((2, 4), True, 1, 1, 1),
         ((1, 2), True, 1, 3, 1),
-        ((1, 2, 3), False, -1, None, 0),  # one after the other the electorate follows
+        ((1, 2, 3), False, -1, None, 0),  # one after the other the voters follows
         ((2, 3, 4, 5), False, -1, None, -1),
         ((1, 2, 3, 4, 5), False, -1, None, -1),
     ],
@@ -66,10 +66,10 @@ def test_with_the_witness_the_last_node_carries_on() -> None:
 def test_a_witness_that_votes_already_counts() -> None:
     told = foretell(cluster(2, witness="member"), (1,))
     assert (told["survives"], told["would_lead"], told["more"]) == (True, 2, 0)
-    assert not foretell(cluster(2, witness="stranger"), (1,))["survives"], "Redis forgot it"
+    assert not foretell(cluster(2, witness="unrecognized"), (1,))["survives"], "Redis forgot it"
 
 
-def test_a_static_electorate_never_adapts() -> None:
+def test_a_static_voters_never_adapts() -> None:
     told = foretell(cluster(5, witness="unused"), (1, 2))
     assert (told["more"], told["one_after_the_other"]["more"]) == (0, 0)
 
@@ -77,18 +77,18 @@ def test_a_static_electorate_never_adapts() -> None:
 def test_the_first_in_line_would_lead() -> None:
     assert foretell(cluster(priorities={4: 10}), (1,))["would_lead"] == 4
     assert foretell(cluster(priorities={4: 10}), (2,))["would_lead"] == 1, "nobody preempts"
-    assert foretell(cluster(priorities={2: -2, 3: -1}), (1,))["would_lead"] == 4, "who is unwell or rests goes last"
+    assert foretell(cluster(priorities={2: -2, 3: -1}), (1,))["would_lead"] == 4, "who is unhealthy or rests goes last"
 
 
 def test_who_is_away_already_is_counted() -> None:
-    told = foretell(cluster(3, voices=(1, 2), witness="unused"), (2,))
+    told = foretell(cluster(3, may_vote=(1, 2), witness="unused"), (2,))
     assert not told["survives"]
     assert told["left"] == [1]
 
 
-def test_without_a_controller_the_newest_electorate_counts() -> None:
+def test_without_a_controller_the_newest_voters_counts() -> None:
     reports = cluster(3, controller=0, witness="unused")
-    reports[2] = replace(reports[2], version=9, members=(1, 2), voices=(2,))
+    reports[2] = replace(reports[2], version=9, members=(1, 2), may_vote=(2,))
     told = foretell(reports, ())
     assert (told["controller"], told["members"], told["survives"]) == (None, [1, 2], False)
 

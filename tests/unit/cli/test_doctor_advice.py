@@ -11,23 +11,23 @@ import pytest
 from tests.integration.test_cli import run, write_conf
 from tests.support.ports import free_ports
 from zelect.cli.doctor_advice import Finding, advised, judge
-from zelect.cli.doctor_measurements import Clock, RedisFigures, Spread, spread_of, sync_of
+from zelect.cli.doctor_measurements import Clock, Percentiles, RedisFigures, percentiles_of, sync_of
 from zelect.core.timing import Timing
 
 TIMING = Timing()
-GOOD = Spread(0.2, 0.4, 0.5)
+GOOD = Percentiles(0.2, 0.4, 0.5)
 CLOCK = Clock("tsc", 50, 1.0)
 REDIS = RedisFigures("", GOOD, 200, "noeviction", "aof", "master")
 
 
-def slow(ms: float) -> Spread:
-    return Spread(ms / 2, ms, ms)
+def slow(ms: float) -> Percentiles:
+    return Percentiles(ms / 2, ms, ms)
 
 
 def found(**changes: object) -> dict[str, Finding]:
     """The verdicts on a place where all is well but for `changes`."""
     figures: dict[str, object] = {
-        "trips": {1: GOOD, 2: GOOD},
+        "round_trips": {1: GOOD, 2: GOOD},
         "late": {1: 0, 2: 0},
         "lag": GOOD,
         "sync": GOOD,
@@ -46,9 +46,9 @@ def test_where_all_is_well_nothing_is_advised() -> None:
 @pytest.mark.parametrize(
     ("what", "changes", "verdict"),
     [
-        ("round trip, node 2", {"trips": {2: None}}, "warn"),
-        ("round trip, node 2", {"trips": {2: slow(30)}}, "warn"),
-        ("round trip, node 2", {"trips": {2: slow(100)}}, "bad"),
+        ("round trip, node 2", {"round_trips": {2: None}}, "warn"),
+        ("round trip, node 2", {"round_trips": {2: slow(30)}}, "warn"),
+        ("round trip, node 2", {"round_trips": {2: slow(100)}}, "bad"),
         ("loop, node 2", {"late": {2: 1}}, "warn"),
         ("loop lag, this host", {"lag": slow(50)}, "warn"),
         ("loop lag, this host", {"lag": slow(100)}, "bad"),
@@ -67,7 +67,7 @@ def test_where_all_is_well_nothing_is_advised() -> None:
         ("Redis role", {"redis": replace(REDIS, role="slave")}, "bad"),
     ],
 )
-def test_what_is_not_well_is_named_with_a_mend(what: str, changes: dict[str, object], verdict: str) -> None:
+def test_what_is_not_well_is_named_with_a_fix(what: str, changes: dict[str, object], verdict: str) -> None:
     one = found(**changes)[what]
     assert one.verdict == verdict
     assert one.advice
@@ -91,8 +91,8 @@ def test_what_is_configured_may_be_enough() -> None:
 
 
 def test_a_spread_names_the_worst() -> None:
-    assert spread_of([1000.0 * n for n in range(100)]) == Spread(50, 99, 99)
-    assert spread_of([7000.0]) == Spread(7, 7, 7)
+    assert percentiles_of([1000.0 * n for n in range(100)]) == Percentiles(50, 99, 99)
+    assert percentiles_of([7000.0]) == Percentiles(7, 7, 7)
 
 
 def test_a_save_is_measured_where_it_will_be_made(tmp_path: Path) -> None:

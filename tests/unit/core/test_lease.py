@@ -1,4 +1,4 @@
-"""How long the answers of voters keep a controller in office, against a dumb twin."""
+"""How long the answers of voters keep a controller active, against a dumb twin."""
 
 from __future__ import annotations
 

@@ -9,47 +9,47 @@ import pytest
 
 from tests.support.positions import sent_by, step
 from tests.support.samples import EXAMPLES
-from tools.simulator.small_world import World, letter, office_of
+from tools.simulator.small_world import World, leadership_of, packet
 from zelect.core.effects import Effects
-from zelect.core.events import Heard
+from zelect.core.events import MessageReceived
 from zelect.core.messages import (
+    AdminCommand,
     CommonResp,
     Envelope,
-    Found,
     Message,
     NodeOnlineResp,
     Ping,
     Pong,
     Query,
+    Reason,
+    Reset,
     Result,
-    Steer,
-    Trigger,
     Type,
     Voting,
     VotResp,
 )
 from zelect.core.quorum import Record
 from zelect.core.state import State, clone
-from zelect.core.status import View
+from zelect.core.status import NodeStatus
 from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.validation import MAX_VERSION_HEARD, MAX_VERSION_JUMP
 
-STRANGER = 77
+UNRECOGNIZED = 77
 ELECTORATE = Record(1, 1, (1, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("sender", "message"),
     [
-        pytest.param(1, Ping(5, True, ELECTORATE, (STRANGER,)), id="succession names a stranger"),
-        pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, (1, 2, STRANGER))), id="record names a stranger"),
+        pytest.param(1, Ping(5, True, ELECTORATE, (UNRECOGNIZED,)), id="succession names an unknown client"),
+        pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, (1, 2, UNRECOGNIZED))), id="record names an unknown client"),
         pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, ())), id="record without members"),
         pytest.param(3, NodeOnlineResp(1, 1, Record(10**6, 9, (1, 2, 3))), id="record of a term to come"),
     ],
 )
-def test_a_wrong_electorate_from_a_peer_stops_nobody(sender: int, message: Message) -> None:
-    world = office_of(1)
-    world.feed(2, letter(world, sender, message))
+def test_a_wrong_voters_from_a_peer_stops_nobody(sender: int, message: Message) -> None:
+    world = leadership_of(1)
+    world.feed(2, packet(world, sender, message))
     world.run(50)
     world.kill(1)
     world.run_until(lambda: world.controller() is not None)
@@ -60,11 +60,11 @@ def test_a_wrong_electorate_from_a_peer_stops_nobody(sender: int, message: Messa
 @pytest.mark.parametrize("incarnations_on", [0, 1])
 def test_a_complaint_is_not_answered_and_raises_no_term(term: int, incarnations_on: int) -> None:
     """Two nodes that refuse each other would otherwise talk without end."""
-    world = office_of(1)
-    heard = letter(world, 3, CommonResp(int(Type.PING), Result.TERM_JUMP, ""), term)
+    world = leadership_of(1)
+    heard = packet(world, 3, CommonResp(int(Type.PING), Result.TERM_JUMP, ""), term)
     envelope = replace(heard.envelope, incarnation=heard.envelope.incarnation + incarnations_on)
     before = world.state(2).saved
-    effects = world.lives[2].machine.step(Heard(envelope), world.now_us)
+    effects = world.processes[2].machine.step(MessageReceived(envelope), world.now_us)
     assert effects.send == ()
     assert effects.save is None
     assert world.state(2).saved == before
@@ -83,7 +83,7 @@ def _refused(world: World, node: int, envelope: Envelope) -> tuple[str, Effects]
     """The reason for which `node` refuses `envelope`; that nothing else happened is checked."""
     state = world.state(node)
     before, counted = _knows(state), dict(state.refused)
-    effects = step(world, node, Heard(envelope))
+    effects = step(world, node, MessageReceived(envelope))
     grown = {reason: count - counted.get(reason, 0) for reason, count in state.refused.items()}
     ((reason, times),) = ((reason, times) for reason, times in grown.items() if times)
     assert times == 1
@@ -95,14 +95,14 @@ def _refused(world: World, node: int, envelope: Envelope) -> tuple[str, Effects]
 
 def _wrong(world: World, reason: str, message: Message) -> Envelope:
     """`message` from node 3, wrong in one way."""
-    sound = letter(world, 3, message).envelope
+    sound = packet(world, 3, message).envelope
     term = world.state(2).term
     changes: dict[str, dict[str, Any]] = {
         "wrong_cluster": {"cluster": "demo2"},
         "own_id": {"sender": 2},
-        "unknown_sender": {"sender": STRANGER},
+        "unknown_sender": {"sender": UNRECOGNIZED},
         "settings_mismatch": {"settings": sound.settings ^ 1},
-        "other_foundation": {"foundation": 1},
+        "other_generation": {"generation": 1},
         "term_jump": {"term": term + MAX_TERM_JUMP + 1},
         "old_incarnation": {"incarnation": sound.incarnation - 1},
         "id_in_use": {"incarnation": sound.incarnation + 1},
@@ -115,19 +115,19 @@ REASONS = (
     "own_id",
     "unknown_sender",
     "settings_mismatch",
-    "other_foundation",
+    "other_generation",
     "term_jump",
     "old_incarnation",
     "id_in_use",
 )
 """In the order in which the gate looks."""
 
-FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, CommonResp | Query | Found | Steer)]
+FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, CommonResp | Query | Reset | AdminCommand)]
 
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_each_reason_is_counted_and_changes_nothing_else(reason: str) -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     for message in FROM_MEMBERS:
         # The examples speak of a record of another time; here it shall not be what is wrong.
         if isinstance(message, Ping | Voting | VotResp | NodeOnlineResp) and message.record is not None:
@@ -139,9 +139,9 @@ def test_each_reason_is_counted_and_changes_nothing_else(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_what_is_refused_stops_nobody(reason: str) -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     for _ in range(20):
-        world.feed(2, Heard(_wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1))))
+        world.feed(2, MessageReceived(_wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1))))
         world.run(50)
         assert world.controller() == 1
     world.kill(1)
@@ -150,8 +150,8 @@ def test_what_is_refused_stops_nobody(reason: str) -> None:
 
 def test_the_gate_looks_in_one_order() -> None:
     """What is wrong in several ways is refused for the first of them."""
-    world = office_of(1)
-    envelope = letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope
+    world = leadership_of(1)
+    envelope = packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope
     seen = []
     for reason in reversed(REASONS[:-2]):
         one = _wrong(world, reason, envelope.message)
@@ -162,7 +162,7 @@ def test_the_gate_looks_in_one_order() -> None:
 
 
 def _sound(world: World) -> Envelope:
-    return letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope
+    return packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def _sound(world: World) -> Envelope:
         ("old_incarnation", Result.OLD_INCARNATION),
     ],
 )
-def test_who_can_mend_it_is_told(reason: str, result: Result) -> None:
-    world = office_of(1)
+def test_who_can_fix_it_is_told(reason: str, result: Result) -> None:
+    world = leadership_of(1)
     _, effects = _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))
     ((to, answer),) = effects.send
     assert to == 3
@@ -184,96 +184,96 @@ def test_who_can_mend_it_is_told(reason: str, result: Result) -> None:
     assert answer.message.detail
 
 
-@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_foundation"])
+@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_generation"])
 def test_nobody_else_is_answered(reason: str) -> None:
-    """A stranger has no address, and a dead process no ears."""
-    world = office_of(1)
+    """An unknown client has no address, and a dead process no ears."""
+    world = leadership_of(1)
     assert _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))[1].send == ()
 
 
-def test_a_node_of_an_older_foundation_is_told_how_to_join() -> None:
-    world = office_of(1)
-    step(world, 2, letter(world, 2, Found(3, (1, 2, 3))))
-    reason, effects = _refused(world, 2, letter(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope)
-    assert reason == "other_foundation"
+def test_a_node_of_an_older_generation_is_told_how_to_join() -> None:
+    world = leadership_of(1)
+    step(world, 2, packet(world, 2, Reset(3, (1, 2, 3))))
+    reason, effects = _refused(world, 2, packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope)
+    assert reason == "other_generation"
     (answer,) = sent_by(effects, CommonResp)
-    assert answer.result is Result.OTHER_FOUNDATION
-    assert "zelect electorate reset --join" in answer.detail
+    assert answer.result is Result.OTHER_GENERATION
+    assert "zelect members reset --join" in answer.detail
 
 
 @pytest.mark.parametrize("kind", [Ping, Voting, NodeOnlineResp, VotResp])
 @pytest.mark.parametrize(
     "record",
     [
-        pytest.param(Record(1, 9, (1, 2, STRANGER)), id="names a stranger"),
+        pytest.param(Record(1, 9, (1, 2, UNRECOGNIZED)), id="names an unknown client"),
         pytest.param(Record(1, 9, ()), id="names nobody"),
         pytest.param(Record(10**6, 9, (1, 2, 3)), id="of a term to come"),
         pytest.param(Record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
     ],
 )
-def test_a_foreign_electorate_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
-    world = office_of(1)
+def test_a_foreign_voters_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
+    world = leadership_of(1)
     messages = [m for m in EXAMPLES if isinstance(m, kind) and getattr(m, "record", None) is not None]
     assert messages
     for message in messages:
         changed: Any = replace
-        spoilt = letter(world, 3, changed(message, record=record))
-        assert _refused(world, 2, spoilt.envelope)[0] == "foreign_electorate"
+        spoilt = packet(world, 3, changed(message, record=record))
+        assert _refused(world, 2, spoilt.envelope)[0] == "impossible_voters"
 
 
-def test_an_electorate_that_leaves_no_room_for_changes_is_refused_by_a_newborn_node_too() -> None:
+def test_an_voters_that_leaves_no_room_for_changes_is_refused_by_a_new_node_too() -> None:
     """It would end the node at its next change: versions stay below 2^53."""
     world = World(3)
     world.start()
-    for version, expected in ((MAX_VERSION_HEARD + 1, "foreign_electorate"), (MAX_VERSION_HEARD, "")):
+    for version, expected in ((MAX_VERSION_HEARD + 1, "impossible_voters"), (MAX_VERSION_HEARD, "")):
         record = Record(0, version, (1, 2, 3))
-        effects = step(world, 2, letter(world, 3, NodeOnlineResp(0, 0, record)))
+        effects = step(world, 2, packet(world, 3, NodeOnlineResp(0, 0, record)))
         reasons = [dict(fact.fields)["reason"] for fact in effects.facts if fact.name == "message_refused"]
         assert reasons == ([expected] if expected else [])
 
 
-@pytest.mark.parametrize("changes", [{"settings": 1}, {"foundation": 5}, {"term": MAX_TERM}, {"incarnation": 10**6}])
+@pytest.mark.parametrize("changes", [{"settings": 1}, {"generation": 5}, {"term": MAX_TERM}, {"incarnation": 10**6}])
 def test_a_complaint_reaches_people_whatever_else_is_wrong(changes: dict[str, int]) -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     changed: Any = replace
-    complaint = letter(world, 3, CommonResp(int(Type.PING), Result.SETTINGS_MISMATCH, "mend it")).envelope
-    effects = step(world, 2, Heard(changed(complaint, **changes)))
-    assert [fact.name for fact in effects.facts] == ["complaint_heard"]
+    complaint = packet(world, 3, CommonResp(int(Type.PING), Result.SETTINGS_MISMATCH, "fix it")).envelope
+    effects = step(world, 2, MessageReceived(changed(complaint, **changes)))
+    assert [fact.name for fact in effects.facts] == ["error_received"]
     assert world.state(2).refused == {}
 
 
 def test_a_question_of_the_command_line_is_answered_to_whom_it_may_concern() -> None:
-    world = office_of(1)
-    envelope = replace(letter(world, 3, Query("status")).envelope, sender=0, incarnation=0, settings=0, foundation=9)
+    world = leadership_of(1)
+    envelope = replace(packet(world, 3, Query("status")).envelope, sender=0, incarnation=0, settings=0, generation=9)
     for term in (0, MAX_TERM):
-        effects = step(world, 2, Heard(replace(envelope, term=term)))
-        assert isinstance(effects.answer, View)
+        effects = step(world, 2, MessageReceived(replace(envelope, term=term)))
+        assert isinstance(effects.answer, NodeStatus)
         assert effects.answer.controller == 1
     assert _refused(world, 2, replace(envelope, cluster="demo2"))[0] == "wrong_cluster"
 
 
 def test_what_was_refused_is_shown() -> None:
-    world = office_of(1)
+    world = leadership_of(1)
     for reason in REASONS:
         for _ in range(3):
             _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))
-    effects = step(world, 2, letter(world, 3, Query("status")))
-    assert isinstance(effects.answer, View)
+    effects = step(world, 2, packet(world, 3, Query("status")))
+    assert isinstance(effects.answer, NodeStatus)
     assert effects.answer.refused_by_gate == dict.fromkeys(REASONS, 3)
 
 
 def test_an_answer_of_an_old_term_is_counted_and_ignored() -> None:
-    world = office_of(1)
-    lapses_us = world.state(1).reign.lapses_us
-    step(world, 1, letter(world, 2, Pong(1, 0, (0, 0, 0), 0, 2), 0))
+    world = leadership_of(1)
+    lapses_us = world.state(1).leading.lapses_us
+    step(world, 1, packet(world, 2, Pong(1, 0, (0, 0, 0), 0, 2), 0))
     assert world.state(1).refused == {"old_term": 1}
-    assert world.state(1).reign.lapses_us == lapses_us
+    assert world.state(1).leading.lapses_us == lapses_us
 
 
 def test_a_vote_is_asked_for_in_the_candidates_name_only() -> None:
     """The vote goes to the sender of the envelope; nothing inside a request can name another."""
     assert {item.name for item in fields(Voting)}.isdisjoint({"candidate", "node", "sender"})
-    world = office_of(1)
-    question = Voting(False, 1, 5, world.state(2).record, Trigger.TIMEOUT, 0, 0)
-    envelope = letter(world, 3, question).envelope
-    assert _refused(world, 2, replace(envelope, sender=STRANGER))[0] == "unknown_sender"
+    world = leadership_of(1)
+    question = Voting(False, 1, 5, world.state(2).record, Reason.TIMEOUT, 0, 0)
+    envelope = packet(world, 3, question).envelope
+    assert _refused(world, 2, replace(envelope, sender=UNRECOGNIZED))[0] == "unknown_sender"

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 
 from tests.support.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
 from zelect.core.messages import (
-    RESTING,
+    COOLING_DOWN,
     Envelope,
-    Found,
     Handover,
     MalformedMessage,
     Message,
@@ -20,8 +19,9 @@ from zelect.core.messages import (
     Ping,
     Pong,
     Query,
+    Reason,
     Refusal,
-    Trigger,
+    Reset,
     Voting,
     VotResp,
 )
@@ -37,10 +37,10 @@ ODD: dict[str, tuple[Any, ...]] = {
     "tuple[int, int, int]": (None, 1, (), (1, 2), (1, 2, 3, 4), [1, 2, 3], (True, 1, 1), (1, 1.0, 1), (0, 0, -1)),
     "Record": (None, (0, 1, 2, (1,), None, ()), 1, "record", True),
     "Record | None": ((0, 1, 2, (1,), None, ()), 1, "record", True),
-    "Trigger": ("death", Refusal.VOTED, None, 1, True),
-    "Refusal | None": ("voted", Trigger.DEATH, 1, True),
+    "Reason": ("death", Refusal.VOTED, None, 1, True),
+    "Refusal | None": ("voted", Reason.DEATH, 1, True),
     "Result": ("ok", Refusal.VOTED, None, 1, True),
-    "Steering": ("pause", Refusal.VOTED, None, 1, True),
+    "AdminAction": ("pause", Refusal.VOTED, None, 1, True),
 }
 """For each type of a field what is not of it, or out of any range."""
 
@@ -49,7 +49,7 @@ ODD: dict[str, tuple[Any, ...]] = {
 def test_no_field_takes_what_is_not_of_its_type(message: Message) -> None:
     for item in fields(message):
         for odd in ODD[str(item.type)]:
-            if (item.name, odd) == ("priority", RESTING):
+            if (item.name, odd) == ("priority", COOLING_DOWN):
                 continue
             with pytest.raises(MalformedMessage) as caught:
                 replace(message, **{item.name: odd})
@@ -88,13 +88,13 @@ def test_a_record_in_a_message_is_looked_at_to_the_bottom() -> None:
         replace(RECORD, config_term=MAX_TERM + 1),
         replace(RECORD, version=-1),
         replace(RECORD, version=1.0),  # type: ignore[arg-type]
-        replace(RECORD, foundation=None),  # type: ignore[arg-type]
+        replace(RECORD, generation=None),  # type: ignore[arg-type]
         replace(RECORD, members=(0, 1, 2)),
         replace(RECORD, members=(1, 2, MAX_NODE_ID + 1)),
         replace(RECORD, members=(True, 2, 3)),
-        replace(RECORD, lives=(1, 2, -1)),
-        replace(RECORD, lives=(1, 2, True)),
-        replace(RECORD, lives=(1, 2, 2**53)),
+        replace(RECORD, epochs=(1, 2, -1)),
+        replace(RECORD, epochs=(1, 2, True)),
+        replace(RECORD, epochs=(1, 2, 2**53)),
         replace(RECORD, witness=Witness("k", "r", None)),  # type: ignore[arg-type]
         replace(RECORD, witness=Witness("k" * 129, "r", "p")),
         replace(RECORD, witness=("k", "r", "p")),  # type: ignore[arg-type]
@@ -109,8 +109,8 @@ def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) 
         Record(1, 1, members)
 
 
-def test_a_record_holds_one_life_a_member() -> None:
-    assert Record(1, 1, (1, 2, 3)).lives == (0, 0, 0)
+def test_a_record_holds_one_epoch_a_member() -> None:
+    assert Record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
     with pytest.raises(ValueError, match="one life"):
         Record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
 
@@ -129,15 +129,15 @@ def test_a_refusal_and_no_grant_carries_a_reason() -> None:
 
 def test_term_zero_can_be_neither_sought_nor_handed_over() -> None:
     with pytest.raises(MalformedMessage):
-        Voting(True, 1, 0, RECORD, Trigger.START, 0, 0)
+        Voting(True, 1, 0, RECORD, Reason.START, 0, 0)
     with pytest.raises(MalformedMessage):
         Handover(0, 1)
 
 
 @pytest.mark.parametrize("members", [(), (2, 1), (1, 1)])
-def test_an_electorate_is_not_founded_on_nobody_or_on_one_twice(members: tuple[int, ...]) -> None:
+def test_an_voters_is_not_created_on_nobody_or_on_one_twice(members: tuple[int, ...]) -> None:
     with pytest.raises(MalformedMessage):
-        Found(1, members)
+        Reset(1, members)
 
 
 def test_priorities_lie_between_0_and_1000() -> None:

@@ -67,16 +67,16 @@ def test_two_changes_apart_two_quorums_may_share_nobody() -> None:
     ):
         assert not after.differs_by_one_from(before)
         # The other witness knows nothing of the votes of the first: it is somebody else.
-        stranger = {WITNESS: -1} if after.witness == OTHER_W else {}
-        others = [{stranger.get(voter, voter) for voter in group} for group in majorities(after.voters)]
+        unknown = {WITNESS: -1} if after.witness == OTHER_W else {}
+        others = [{unknown.get(voter, voter) for voter in group} for group in majorities(after.voters)]
         assert any(not a & b for a in majorities(before.voters) for b in others)
 
 
-def test_another_life_of_a_member_is_two_changes() -> None:
-    before = Record(1, 1, (1, 2, 3), lives=(10, 20, 30))
-    assert not replace(before, version=2, lives=(10, 20, 31)).differs_by_one_from(before)
-    assert not replace(before, version=2, lives=(10, 20, 0)).differs_by_one_from(before)
-    assert replace(before, version=2).differs_by_one_from(replace(before, lives=(10, 20, 0))), "to learn one is none"
+def test_another_epoch_of_a_member_is_two_changes() -> None:
+    before = Record(1, 1, (1, 2, 3), epochs=(10, 20, 30))
+    assert not replace(before, version=2, epochs=(10, 20, 31)).differs_by_one_from(before)
+    assert not replace(before, version=2, epochs=(10, 20, 0)).differs_by_one_from(before)
+    assert replace(before, version=2).differs_by_one_from(replace(before, epochs=(10, 20, 0))), "to learn one is none"
 
 
 groups = st.sets(st.integers(0, 7), max_size=8)
@@ -101,7 +101,7 @@ def test_tally_agrees_with_trying_all_ways_to_go_on(voters: set[int], answers: d
     assert tally(voters, answers) is expected
 
 
-def test_strangers_and_their_answers_count_nothing() -> None:
+def test_unknown_clients_and_their_answers_count_nothing() -> None:
     assert not has_quorum((1, 2, 3), (1, 4, 5, 6))
     assert tally((1, 2, 3), {1: True, 4: True, 5: True}) is Outcome.PENDING
     assert tally((1, 2, 3), {4: False, 5: False, 6: False}) is Outcome.PENDING
@@ -118,7 +118,7 @@ def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config_term", "known", "life", "counts"),
+    ("config_term", "known", "epoch", "counts"),
     [
         (1, 10, 10, True),
         (1, 10, 11, False),
@@ -129,47 +129,47 @@ def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
         (0, 10, 10, True),
     ],
 )
-def test_which_life_of_a_member_has_a_voice(config_term: int, known: int, life: int, counts: bool) -> None:
+def test_which_epoch_of_a_member_has_a_voting_right(config_term: int, known: int, epoch: int, counts: bool) -> None:
     """In a founding record (term 0) each life that is not named yet; from then on the one named."""
-    assert Record(config_term, 1, (1, 2), lives=(known, 5)).counts(1, life) is counts
+    assert Record(config_term, 1, (1, 2), epochs=(known, 5)).counts(1, epoch) is counts
 
 
-def test_who_is_no_member_has_no_voice() -> None:
+def test_who_is_no_member_has_no_voting_right() -> None:
     for config_term in (0, 1):
         assert not Record(config_term, 1, (1, 2)).counts(3, 0)
         assert not Record(config_term, 1, (1, 2)).counts(3, 7)
 
 
-def test_a_known_life_is_never_replaced_without_going_out() -> None:
-    record = Record(1, 1, (1, 2, 3), lives=(10, 0, 30))
-    assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).lives == (10, 22, 30)
-    assert record.with_lives({1: 11, 2: 22}).lives == (10, 22, 30)
-    assert record.without_member(1).with_member(1, 11).lives == (11, 0, 30)
+def test_a_known_epoch_is_never_replaced_without_going_out() -> None:
+    record = Record(1, 1, (1, 2, 3), epochs=(10, 0, 30))
+    assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).epochs == (10, 22, 30)
+    assert record.with_epochs({1: 11, 2: 22}).epochs == (10, 22, 30)
+    assert record.without_member(1).with_member(1, 11).epochs == (11, 0, 30)
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.integers(1, 9), st.integers(0, 99), min_size=2), st.data())
-def test_members_and_lives_stay_side_by_side(lives: dict[int, int], data: st.DataObject) -> None:
-    members = tuple(sorted(lives))
-    record = Record(1, 1, members, lives=tuple(lives[m] for m in members))
+def test_members_and_lives_stay_side_by_side(epochs: dict[int, int], data: st.DataObject) -> None:
+    members = tuple(sorted(epochs))
+    record = Record(1, 1, members, epochs=tuple(epochs[m] for m in members))
     gone = data.draw(st.sampled_from(members))
     without = record.without_member(gone)
-    assert without.life_of(gone) == -1
-    assert all(without.life_of(m) == lives[m] for m in members if m != gone)
+    assert without.epoch_of(gone) == -1
+    assert all(without.epoch_of(m) == epochs[m] for m in members if m != gone)
     again = without.with_member(gone, 1000)
     assert again.members == members
-    assert again.life_of(gone) == 1000
-    assert all(again.life_of(m) == lives[m] for m in members if m != gone)
+    assert again.epoch_of(gone) == 1000
+    assert all(again.epoch_of(m) == epochs[m] for m in members if m != gone)
     assert record.id < without.id < again.id
 
 
 def test_each_writing_is_newer_than_the_record_before() -> None:
     record = Record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
-    for after in (*neighbours(record), record.rewritten(4, {}), record.with_lives({})):
+    for after in (*neighbours(record), record.rewritten(4, {}), record.with_epochs({})):
         assert after.id > record.id
-        assert after.foundation == record.foundation
+        assert after.generation == record.generation
 
 
-def test_foundation_goes_before_term_and_term_before_version() -> None:
+def test_generation_goes_before_term_and_term_before_version() -> None:
     ids = [Record(9, 9, (1,), None, 0).id, Record(0, 1, (1,), None, 1).id, Record(1, 0, (1,), None, 1).id]
     assert ids == sorted(ids)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.positions import elected_of, pong
-from zelect.core.actors.voters import at_rest, health_of
+from zelect.core.actors.voters import health_of, is_settled
 from zelect.core.quorum import Record, Witness
-from zelect.core.state import Peer, Reign
-from zelect.core.step import Turn
+from zelect.core.state import LeaderState, Peer
+from zelect.core.step import Step
 from zelect.core.voters import next_change
 
 LIVES = st.integers(0, 2)
@@ -24,16 +24,16 @@ PEERS = st.builds(
     linked=st.booleans(),
     linked_us=WHEN,
     dead=st.booleans(),
-    life=LIVES,
+    epoch=LIVES,
     offline=st.booleans(),
-    silent=st.booleans(),
+    unresponsive=st.booleans(),
 )
-IN_PLAIN_ORDER = Peer(incarnation=1, heard_us=1, linked=True, linked_us=0, life=1)
+IN_PLAIN_ORDER = Peer(incarnation=1, heard_us=1, linked=True, linked_us=0, epoch=1)
 
 
 @given(PEERS, st.integers(0, 9))
 def test_a_peer_that_was_heard(peer: Peer, now_us: int) -> None:
-    plain = replace(peer, heard_us=now_us, silent=False, dead=peer.dead and not peer.linked)
+    plain = replace(peer, heard_us=now_us, unresponsive=False, dead=peer.dead and not peer.linked)
     assert peer.heard(now_us) == plain
 
 
@@ -46,33 +46,33 @@ def test_a_peer_that_was_heard(peer: Peer, now_us: int) -> None:
     st.booleans(),
 )
 def test_at_rest_means_that_no_change_is_due(
-    peers: list[Peer], lives: list[int], members: tuple[int, ...], witness: bool, ready: bool, dynamic: bool
+    peers: list[Peer], processes: list[int], members: tuple[int, ...], witness: bool, ready: bool, dynamic: bool
 ) -> None:
-    turn, reign = _office()
-    state = turn.state
-    turn.settings = replace(turn.settings, quorum="dynamic" if dynamic else "static")
+    step, leading = _office()
+    state = step.state
+    step.settings = replace(step.settings, quorum="dynamic" if dynamic else "static")
     state.peers = {2: peers[0], 3: peers[1]}
     state.witness_ready = ready
     identity = Witness("k", "r", "i") if witness else None
-    state.saved = replace(state.saved, record=Record(1, 1, members, identity, 0, tuple(lives[: len(members)])))
-    if at_rest(turn):
-        assert next_change(state.record, health_of(turn, reign), dynamic) is None
+    state.saved = replace(state.saved, record=Record(1, 1, members, identity, 0, tuple(processes[: len(members)])))
+    if is_settled(step):
+        assert next_change(state.record, health_of(step, leading), dynamic) is None
 
 
 def test_a_cluster_in_plain_order_is_at_rest() -> None:
-    turn, _ = _office()
-    turn.state.peers = dict.fromkeys((2, 3), IN_PLAIN_ORDER)
-    assert not at_rest(turn), "their lives are to be named"
-    turn.state.saved = replace(turn.state.saved, record=Record(1, 1, (1, 2, 3), lives=(7, 1, 1)))
-    assert at_rest(turn)
+    step, _ = _office()
+    step.state.peers = dict.fromkeys((2, 3), IN_PLAIN_ORDER)
+    assert not is_settled(step), "their lives are to be named"
+    step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(7, 1, 1)))
+    assert is_settled(step)
 
 
-def _office() -> tuple[Turn, Reign]:
-    """A step of node 1 in office."""
+def _office() -> tuple[Step, LeaderState]:
+    """A step of node 1 active."""
     world = elected_of(3)
     world.feed(1, pong(world, 2))
-    machine = world.lives[1].machine
-    reign = machine.state.reign
-    assert reign is not None
-    assert reign.entered_us
-    return Turn(machine.settings, machine.state, world.now_us, machine.state.saved, 0), reign
+    machine = world.processes[1].machine
+    leading = machine.state.leading
+    assert leading is not None
+    assert leading.active_since_us
+    return Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0), leading

@@ -1,4 +1,4 @@
-"""The inequalities between durations: each refusal names the key and the mend."""
+"""The inequalities between durations: each refusal names the key and the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_defaults_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "mend"),
+    ("changes", "key", "fix"),
     [
         ({"lease_ms": 500}, "lease_ms", "lower lease_ms or raise election_timeout_ms"),
         ({"lease_ms": 475}, "lease_ms", "the most is 474"),
@@ -28,10 +28,10 @@ def test_the_defaults_hold() -> None:
         ({"down_after_ms": 499}, "down_after_ms", "must be at least election_timeout_ms = 500"),
     ],
 )
-def test_a_broken_inequality_names_its_key_and_the_mend(changes: dict[str, Any], key: str, mend: str) -> None:
+def test_a_broken_inequality_names_its_key_and_the_fix(changes: dict[str, Any], key: str, fix: str) -> None:
     ((found, text),) = replace(Timing(), **changes).problems()
     assert found == key
-    assert mend in text
+    assert fix in text
     assert f"is {getattr(replace(Timing(), **changes), key)}" in text
 
 
@@ -82,7 +82,7 @@ def test_the_most_that_is_named_for_the_lease_is_the_most() -> None:
 def test_where_nothing_is_wrong_every_lease_ends_before_the_first_promise(
     heartbeat_ms: int, election_timeout_ms: int, lease_ms: int, drift_ppm: int
 ) -> None:
-    """The controller's clock as slow as may be, a voter's as fast: in true time the office ends first."""
+    """The controller's clock as slow as may be, a voter's as fast: in true time leadership ends first."""
     timing = Timing(heartbeat_ms, election_timeout_ms, lease_ms, 5, 3000, drift_ppm)
     if timing.problems():
         return

@@ -1,4 +1,4 @@
-"""Which electorate the controller strives for: the next step as a table, and where the steps lead."""
+"""Which voters the controller strives for: the next step as a table, and where the steps lead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zelect.core.quorum import Record, Witness, has_quorum
-from zelect.core.voters import FLOOR, Change, Health, failures_survived, next_change
+from zelect.core.voters import FLOOR, Change, VoterHealth, failures_survived, next_change
 
 W = Witness("key", "run", "repl")
 LIVES = {node: 10 * node for node in range(1, 10)}
@@ -20,7 +20,7 @@ def record(voters: str) -> Record:
     """ "1 2 3 W" as a record."""
     names = voters.split()
     members = tuple(int(name) for name in names if name != "W")
-    return Record(1, 1, members, W if "W" in names else None, lives=tuple(LIVES[m] for m in members))
+    return Record(1, 1, members, W if "W" in names else None, epochs=tuple(LIVES[m] for m in members))
 
 
 def ids(names: str) -> frozenset[int]:
@@ -81,7 +81,7 @@ WITNESSES = {
     "member": (True, False),
     "absent": (False, False),
     "away": (False, False),  # a member that can't be reached
-    "lost": (True, True),  # a member that is a stranger now
+    "lost": (True, True),  # a member that is an unknown client now
 }
 
 ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip().splitlines()]
@@ -90,7 +90,7 @@ ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip(
 @pytest.mark.parametrize(("voters", "gone", "joinable", "witness", "expected"), ROWS, ids=["; ".join(r) for r in ROWS])
 def test_the_next_change(voters: str, gone: str, joinable: str, witness: str, expected: str) -> None:
     ready, lost = WITNESSES[witness]
-    health = Health(
+    health = VoterHealth(
         gone=ids(gone.replace("-", "")),
         joinable=ids(joinable.replace("-", "")),
         witness_ready=ready,
@@ -102,39 +102,41 @@ def test_the_next_change(voters: str, gone: str, joinable: str, witness: str, ex
 @pytest.mark.parametrize(
     ("voters", "health", "expected"),
     [
-        ("1 2 3", Health(gone=ids("3"), witness_ready=True), "-"),
-        ("1 2 3", Health(gone=ids("2 3")), "-"),
-        ("1 2", Health(witness_ready=True), "-"),
-        ("1 2 W", Health(witness_ready=True), "-W"),
-        ("1 2", Health(joinable=ids("3")), "+3"),
-        ("1 2 3", Health(forgetful=ids("3")), "-3"),
+        ("1 2 3", VoterHealth(gone=ids("3"), witness_ready=True), "-"),
+        ("1 2 3", VoterHealth(gone=ids("2 3")), "-"),
+        ("1 2", VoterHealth(witness_ready=True), "-"),
+        ("1 2 W", VoterHealth(witness_ready=True), "-W"),
+        ("1 2", VoterHealth(joinable=ids("3")), "+3"),
+        ("1 2 3", VoterHealth(lost_state=ids("3")), "-3"),
     ],
 )
-def test_a_static_electorate_changes_only_for_who_forgot(voters: str, health: Health, expected: str) -> None:
+def test_a_static_voters_changes_only_for_who_forgot(voters: str, health: VoterHealth, expected: str) -> None:
     assert said(next_change(record(voters), health, dynamic=False)) == expected
 
 
 @pytest.mark.parametrize(
     ("voters", "health", "expected"),
     [
-        ("1 2 3", Health(forgetful=ids("3")), "-3"),
-        ("1 2 3", Health(forgetful=ids("2 3"), gone=ids("1")), "-2"),
-        ("1 2 W", Health(forgetful=ids("2"), witness_ready=True), "-2"),
-        ("1", Health(forgetful=ids("1")), "-"),
-        ("1 2 3", Health(forgetful=ids("4")), "-"),
-        ("1 2 3", Health(unknown=ids("2 3")), "learn 2 3"),
-        ("1 2 3", Health(unknown=ids("2"), forgetful=ids("3")), "learn 2"),
-        ("1 2 3", Health(unknown=ids("4")), "-"),
+        ("1 2 3", VoterHealth(lost_state=ids("3")), "-3"),
+        ("1 2 3", VoterHealth(lost_state=ids("2 3"), gone=ids("1")), "-2"),
+        ("1 2 W", VoterHealth(lost_state=ids("2"), witness_ready=True), "-2"),
+        ("1", VoterHealth(lost_state=ids("1")), "-"),
+        ("1 2 3", VoterHealth(lost_state=ids("4")), "-"),
+        ("1 2 3", VoterHealth(unknown=ids("2 3")), "learn 2 3"),
+        ("1 2 3", VoterHealth(unknown=ids("2"), lost_state=ids("3")), "learn 2"),
+        ("1 2 3", VoterHealth(unknown=ids("4")), "-"),
     ],
 )
-def test_who_forgot_goes_out_and_who_is_not_known_yet_is_learnt(voters: str, health: Health, expected: str) -> None:
+def test_who_forgot_goes_out_and_who_is_not_known_yet_is_learnt(
+    voters: str, health: VoterHealth, expected: str
+) -> None:
     assert said(next_change(record(voters), health, dynamic=True)) == expected
 
 
 # -- where the steps lead ------------------------------------------------------------------------------------
 
 Situation = tuple[Record, tuple[int, ...], frozenset[int], bool]
-"""A record within a roster, who of the roster lives, and whether Redis could be a witness."""
+"""A record within a members, who of the members lives, and whether Redis could be a witness."""
 
 
 def subsets(nodes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -143,26 +145,28 @@ def subsets(nodes: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def _situations(most: int) -> Iterator[Situation]:
     for count in range(1, most + 1):
-        roster = tuple(range(1, count + 1))
-        for members, alive, witness, ready in product(subsets(roster), subsets(roster), (None, W), (True, False)):
+        configured = tuple(range(1, count + 1))
+        for members, alive, witness, ready in product(
+            subsets(configured), subsets(configured), (None, W), (True, False)
+        ):
             if set(members) & set(alive):
-                now = Record(1, 1, members, witness, lives=tuple(LIVES[m] for m in members))
-                yield now, roster, frozenset(alive), ready
+                now = Record(1, 1, members, witness, epochs=tuple(LIVES[m] for m in members))
+                yield now, configured, frozenset(alive), ready
 
 
 SITUATIONS = list(_situations(5))
 """All there are with up to five nodes and a living member."""
 
 
-def health_of(now: Record, roster: tuple[int, ...], alive: frozenset[int], ready: bool) -> Health:
-    dead = frozenset(roster) - alive
-    return Health(gone=dead, joinable=alive - set(now.members), witness_ready=ready)
+def health_of(now: Record, members: tuple[int, ...], alive: frozenset[int], ready: bool) -> VoterHealth:
+    dead = frozenset(members) - alive
+    return VoterHealth(gone=dead, joinable=alive - set(now.members), witness_ready=ready)
 
 
-def walk(now: Record, roster: tuple[int, ...], alive: frozenset[int], ready: bool) -> list[Record]:
+def walk(now: Record, members: tuple[int, ...], alive: frozenset[int], ready: bool) -> list[Record]:
     """All records on the way; fails when the way has no end."""
     way = [now]
-    while (change := next_change(way[-1], health_of(way[-1], roster, alive, ready), dynamic=True)) is not None:
+    while (change := next_change(way[-1], health_of(way[-1], members, alive, ready), dynamic=True)) is not None:
         way.append(change.applied(way[-1], LIVES, W))
         assert len(way) < 40, "no end"
     return way
@@ -177,16 +181,16 @@ def test_each_step_is_one_voter_and_the_way_has_an_end() -> None:
             assert after.members, "somebody is left"
 
 
-def test_where_all_are_well_the_roster_votes_with_a_witness_if_even() -> None:
-    for now, roster, _, _ in SITUATIONS:
-        last = walk(now, roster, frozenset(roster), True)[-1]
-        assert last.members == roster
-        assert (last.witness is not None) is (len(roster) % 2 == 0)
+def test_where_all_are_well_the_members_votes_with_a_witness_if_even() -> None:
+    for now, members, _, _ in SITUATIONS:
+        last = walk(now, members, frozenset(members), True)[-1]
+        assert last.members == members
+        assert (last.witness is not None) is (len(members) % 2 == 0)
 
 
 def test_with_a_witness_the_voters_that_remain_are_odd_and_the_dead_are_out() -> None:
-    for now, roster, alive, _ in SITUATIONS:
-        last = walk(now, roster, alive, True)[-1]
+    for now, members, alive, _ in SITUATIONS:
+        last = walk(now, members, alive, True)[-1]
         assert len(last.voters) % 2 == 1
         assert alive <= set(last.members)
         assert set(last.members) <= alive or len(last.members) <= FLOOR
@@ -194,31 +198,31 @@ def test_with_a_witness_the_voters_that_remain_are_odd_and_the_dead_are_out() ->
 
 def test_no_step_needs_more_voters_than_live() -> None:
     """A quorum that lives before the first step lives at each one after it."""
-    for now, roster, alive, ready in SITUATIONS:
+    for now, members, alive, ready in SITUATIONS:
         voters = {*alive, 0} if ready else set(alive)
         if has_quorum(now.voters, voters):
-            for after in walk(now, roster, alive, ready):
+            for after in walk(now, members, alive, ready):
                 assert has_quorum(after.voters, voters), f"stuck at {after.voters} on the way from {now.voters}"
 
 
-def test_a_static_electorate_never_shrinks_because_of_the_dead() -> None:
-    for now, roster, alive, ready in SITUATIONS:
-        change = next_change(now, health_of(now, roster, alive, ready), dynamic=False)
+def test_a_static_voters_never_shrinks_because_of_the_dead() -> None:
+    for now, members, alive, ready in SITUATIONS:
+        change = next_change(now, health_of(now, members, alive, ready), dynamic=False)
         assert change is None or not (change.remove or change.add_witness)
 
 
 @given(st.permutations(range(1, 8)), st.integers(1, 7), st.booleans())
 def test_seven_that_go_and_come_in_any_order_end_as_a_whole(order: list[int], stay: int, ready: bool) -> None:
-    roster = tuple(range(1, 8))
-    now = Record(1, 1, roster, lives=tuple(LIVES[m] for m in roster))
-    alive = set(roster)
+    members = tuple(range(1, 8))
+    now = Record(1, 1, members, epochs=tuple(LIVES[m] for m in members))
+    alive = set(members)
     for gone in order[stay:]:
         alive.discard(gone)
-        now = walk(now, roster, frozenset(alive), ready)[-1]
+        now = walk(now, members, frozenset(alive), ready)[-1]
     for back in reversed(order[stay:]):
         alive.add(back)
-        now = walk(now, roster, frozenset(alive), ready)[-1]
-    assert now.voters == roster
+        now = walk(now, members, frozenset(alive), ready)[-1]
+    assert now.voters == members
 
 
 # -- how many may fail -----------------------------------------------------------------------------------------
@@ -262,7 +266,7 @@ def test_a_living_witness_never_does_harm() -> None:
         assert survived[0] >= survived[1]
 
 
-def test_a_dynamic_electorate_of_nodes_never_survives_less_than_a_static_one() -> None:
+def test_a_dynamic_voters_of_nodes_never_survives_less_than_a_static_one() -> None:
     for now, _, alive, ready in SITUATIONS:
         if now.witness is None:
             assert failures_survived(now, alive, ready, True) >= failures_survived(now, alive, ready, False)

@@ -12,7 +12,7 @@ from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.config.loading import load, render
 from zelect.core.messages import Envelope, NodeOnline, Query
-from zelect.node.loop import Node
+from zelect.node.loop import NodeLoop
 from zelect.system.log import setup
 from zelect.wire import encode
 
@@ -25,13 +25,13 @@ EACH = 200
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(tmp_path: Path) -> Iterator[NodeLoop]:
     """Node 1 of two, bound and without its loop."""
     ports = dict(zip((1, 2), free_ports(2), strict=True))
     conf = tmp_path / "n1.toml"
     conf.write_text(render("drain", 1, HOST, ports, "", {1: str(tmp_path / "data")}, SLOW))
     config = load(conf)
-    made = Node(config, setup("error", "text", str(tmp_path / "log"), 1, "drain"))
+    made = NodeLoop(config, setup("error", "text", str(tmp_path / "log"), 1, "drain"))
     try:
         yield made
     finally:
@@ -45,7 +45,7 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     made.destroy(linger=0)
 
 
-def dealer(context: zmq.Context[zmq.Socket[bytes]], node: Node) -> zmq.Socket[bytes]:
+def dealer(context: zmq.Context[zmq.Socket[bytes]], node: NodeLoop) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDTIMEO, 20_000)
     socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -53,19 +53,19 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], node: Node) -> zmq.Socket[by
     return socket
 
 
-def flood(context: zmq.Context[zmq.Socket[bytes]], node: Node) -> None:
+def flood(context: zmq.Context[zmq.Socket[bytes]], node: NodeLoop) -> None:
     question = encode(Envelope("drain", 0, 0, 0, 0, Query("status")))
-    for stranger in [dealer(context, node) for _ in range(STRANGERS)]:
+    for unknown in [dealer(context, node) for _ in range(STRANGERS)]:
         for _ in range(EACH):
-            stranger.send(question)
+            unknown.send(question)
 
 
 def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
-    node: Node, context: zmq.Context[zmq.Socket[bytes]]
+    node: NodeLoop, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     flood(context, node)
     settings = node.settings
-    hello = NodeOnline(settings.addresses[2], priority=0, life=77)
+    hello = NodeOnline(settings.addresses[2], priority=0, epoch=77)
     peer = dealer(context, node)
     peer.send(encode(Envelope("drain", 2, 77, settings.digest(), 0, hello)))
     wait_until(node.transport.backlog, what="the flood has begun to arrive")
@@ -79,7 +79,7 @@ def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
     assert node.counters["received"] < STRANGERS * EACH
 
 
-def test_r14_a_late_turn_reads_more_than_a_usual_one(node: Node, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_r14_a_late_turn_reads_more_than_a_usual_one(node: NodeLoop, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     flood(context, node)
     taken: dict[bool, list[int]] = {False: [], True: []}
     for turn in range(200):

@@ -6,12 +6,12 @@ import os
 import select
 import signal
 
-from zelect.node.signals import Signals, Wakeup
+from zelect.node.signals import SignalPipe, Signals
 
 NUMBER = signal.SIGUSR1
 
 
-def _spoke(wake: Wakeup) -> bool:
+def _spoke(wake: SignalPipe) -> bool:
     poll = select.poll()
     poll.register(wake.fileno(), select.POLLIN)
     return bool(poll.poll(20_000))
@@ -29,7 +29,7 @@ def test_a_signal_wakes_the_poller_and_its_handler_comes_back() -> None:
 
 def test_a_second_signal_does_not_spoil_the_end_of_the_process() -> None:
     before = signal.getsignal(NUMBER)
-    wake = Wakeup([NUMBER], last=True)
+    wake = SignalPipe([NUMBER], last=True)
     try:
         os.kill(os.getpid(), NUMBER)
         assert _spoke(wake)

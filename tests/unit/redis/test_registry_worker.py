@@ -1,4 +1,4 @@
-"""The notice board in Redis (R13), against a real server."""
+"""The registry in Redis (R13), against a real server."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from zelect.core.effects import (
     Depart,
     Intent,
     MarkOffline,
+    PublishController,
     PublishNode,
-    PublishOffice,
-    WithdrawOffice,
+    WithdrawController,
 )
-from zelect.core.election_trace import Round, Story, Vote
-from zelect.core.messages import Trigger
+from zelect.core.election_trace import ElectionTrace, Round, Vote
+from zelect.core.messages import Reason
 from zelect.devcluster.bundled_server import RedisServer
-from zelect.redis.outbox import Job, Mailbox
-from zelect.redis.registry_worker import Hint, Store, StoreState, safe_url
+from zelect.redis.outbox import Job, Outbox
+from zelect.redis.registry_worker import RegistryHint, RegistryState, RegistryWorker, safe_url
 from zelect.system.clock import now_us, unix_ms
 
 BASE = "zelect:{demo}:"
@@ -43,18 +43,18 @@ MINUTE_US = 60_000_000
 RUNNING = PublishNode("follower", "running", 1)
 
 
-class Board:
+class Registry:
     """A server, a client of it that looks, and stores that write."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> None:
         self.context, self.server = context, server
         self.client: Any = redis.Redis.from_url(server.url, decode_responses=True)
-        self.stores: list[Store] = []
+        self.stores: list[RegistryWorker] = []
 
-    def store(self, node: int = 1, incarnation: int = 1, **changes: Any) -> Store:
+    def store(self, node: int = 1, incarnation: int = 1, **changes: Any) -> RegistryWorker:
         settings: dict[str, Any] = {"url": self.server.url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo"}
         settings |= {"node": node, "address": f"tcp://127.0.0.1:{7100 + node}", "incarnation": incarnation} | changes
-        store = Store(self.context, **settings)
+        store = RegistryWorker(self.context, **settings)
         self.stores.append(store)
         store.start()
         return store
@@ -95,44 +95,44 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
         yield server
 
 
-def _board(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> Iterator[Board]:
-    board = Board(context, server)
+def _registry(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> Iterator[Registry]:
+    registry = Registry(context, server)
     try:
-        yield board
+        yield registry
     finally:
-        for store in board.stores:
+        for store in registry.stores:
             store.close(0.1)
-        board.client.close()
+        registry.client.close()
 
 
 @pytest.fixture
-def board(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Board]:
+def registry(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Registry]:
     """On a server that no test harms."""
     with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
-    yield from _board(context, shared_server)
+    yield from _registry(context, shared_server)
 
 
 @pytest.fixture
-def own_board(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterator[Board]:
+def own_registry(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterator[Registry]:
     """On a server of the test's own, to be harmed."""
     with running_server(tmp_path) as server:
-        yield from _board(context, server)
+        yield from _registry(context, server)
 
 
-def story(*votes: Vote) -> Story:
-    """Heard last 50 ms before the office; lost, asked and elected in the last three."""
-    return Story(1000, 48_000, 50_500, 51_000, (Round(4, False, 49_000, 50_500, "won", votes),))
+def trace(*votes: Vote) -> ElectionTrace:
+    """MessageReceived last 50 ms before leadership; lost, asked and elected in the last three."""
+    return ElectionTrace(1000, 48_000, 50_500, 51_000, (Round(4, False, 49_000, 50_500, "won", votes),))
 
 
-def office(term: int = 1, valid_us: int = MINUTE_US, **changes: Any) -> PublishOffice:
+def leadership(term: int = 1, valid_us: int = MINUTE_US, **changes: Any) -> PublishController:
     now = now_us()
-    fields: dict[str, Any] = {"term": term, "entered_us": now, "valid_until_us": now + valid_us, "previous": 0}
-    fields |= {"trigger": Trigger.START, "gap_us": -1, "story": story(Vote(1, True, ""))}
-    return PublishOffice(**(fields | changes))
+    fields: dict[str, Any] = {"term": term, "active_since_us": now, "valid_until_us": now + valid_us, "previous": 0}
+    fields |= {"reason": Reason.START, "gap_us": -1, "trace": trace(Vote(1, True, ""))}
+    return PublishController(**(fields | changes))
 
 
-def settle(store: Store, *intents: Intent) -> StoreState:
+def settle(store: RegistryWorker, *intents: Intent) -> RegistryState:
     """Have `intents` carried out, and return the state after them."""
     before = sum(store.counters[name] for name in ("written", "void", "superseded"))
     store.submit(intents)
@@ -144,21 +144,21 @@ def settle(store: Store, *intents: Intent) -> StoreState:
     return store.state
 
 
-def answer(store: Store) -> Hint:
+def answer(store: RegistryWorker) -> RegistryHint:
     """Ask who is controller; everything submitted before has been tried by then."""
     store.submit([AskController()])
-    hints: list[Hint] = []
+    hints: list[RegistryHint] = []
 
     def heard() -> bool:
         store.pipe.poll(100)
-        hints.extend(event for event in store.receive() if isinstance(event, Hint))
+        hints.extend(event for event in store.receive() if isinstance(event, RegistryHint))
         return bool(hints)
 
     wait_until(heard, what="the answer")
     return hints[0]
 
 
-def state_where(store: Store, holds: Callable[[StoreState], bool]) -> StoreState:
+def state_where(store: RegistryWorker, holds: Callable[[RegistryState], bool]) -> RegistryState:
     def looked() -> bool:
         store.pipe.poll(50)
         store.receive()
@@ -171,23 +171,23 @@ def state_where(store: Store, holds: Callable[[StoreState], bool]) -> StoreState
 # -- what is written ----------------------------------------------------------------------
 
 
-def test_an_office_is_published_in_full(board: Board) -> None:
+def test_leadership_is_published_in_full(registry: Registry) -> None:
     votes = (Vote(1, True, ""), Vote(2, False, "promised"))
     entered_ms = unix_ms()
-    with board.changes() as following:
-        settle(board.store(), office(4, previous=2, trigger=Trigger.DEATH, gap_us=1_234_567, story=story(*votes)))
+    with registry.changes() as following:
+        settle(registry.store(), leadership(4, previous=2, reason=Reason.DEATH, gap_us=1_234_567, trace=trace(*votes)))
         assert following() == {"id": 1, "term": 4, "reason": "death"}
-    record = board.record()
+    record = registry.record()
     since_ms = int(record.pop("since_ms"))
     assert record == {"id": "1", "term": "4", "address": "tcp://127.0.0.1:7101", "incarnation": "1"}
     assert abs(since_ms - entered_ms) < 60_000
-    assert 0 < board.client.pttl(CONTROLLER) <= 60_000
-    (entry,) = board.elections()
+    assert 0 < registry.client.pttl(CONTROLLER) <= 60_000
+    (entry,) = registry.elections()
     assert json.loads(entry.pop("votes")) == [
         {"voter": 1, "granted": True, "reason": ""},
         {"voter": 2, "granted": False, "reason": "promised"},
     ]
-    assert json.loads(entry.pop("story")) == {
+    assert json.loads(entry.pop("trace")) == {
         "heard_ms": 50.0,
         "lost_ms": 3.0,
         "elected_ms": 0.5,
@@ -206,120 +206,120 @@ def test_an_office_is_published_in_full(board: Board) -> None:
             }
         ],
     }
-    assert int(entry.pop("since_ms")) == since_ms, "told again, it is the same office since the same time"
+    assert int(entry.pop("since_ms")) == since_ms, "told again, it is the same leadership since the same time"
     assert entry == {"id": "1", "term": "4", "previous": "2", "reason": "death", "gap_ms": "1234.567"}
 
 
 @pytest.mark.parametrize(("gap_us", "text"), [(-1, ""), (0, "0.000"), (7, "0.007"), (1000, "1.000")])
-def test_the_gap_has_three_digits_or_is_unknown(board: Board, gap_us: int, text: str) -> None:
-    settle(board.store(), office(gap_us=gap_us))
-    assert board.elections()[0]["gap_ms"] == text
+def test_the_gap_has_three_digits_or_is_unknown(registry: Registry, gap_us: int, text: str) -> None:
+    settle(registry.store(), leadership(gap_us=gap_us))
+    assert registry.elections()[0]["gap_ms"] == text
 
 
-def test_a_refresh_repeats_nothing_and_keeps_since(board: Board) -> None:
-    store, held = board.store(), office(3)
+def test_a_refresh_repeats_nothing_and_keeps_since(registry: Registry) -> None:
+    store, held = registry.store(), leadership(3)
     settle(store, held)
-    first = board.record()
-    board.client.pexpire(CONTROLLER, 1000)
-    with board.changes() as following:
+    first = registry.record()
+    registry.client.pexpire(CONTROLLER, 1000)
+    with registry.changes() as following:
         settle(store, held)
-        settle(store, WithdrawOffice(3, "test"))
+        settle(store, WithdrawController(3, "test"))
         assert following()["id"] is None  # the refresh itself said nothing
-    settle(board.store(incarnation=1), held)
-    assert len(board.elections()) == 1
+    settle(registry.store(incarnation=1), held)
+    assert len(registry.elections()) == 1
     settle(store, held)
-    assert board.record() == first
-    assert board.client.pttl(CONTROLLER) > 1000
+    assert registry.record() == first
+    assert registry.client.pttl(CONTROLLER) > 1000
 
 
-def test_a_newer_term_overwrites_an_older_one_and_never_the_reverse(board: Board) -> None:
-    one, two = board.store(1), board.store(2)
-    settle(one, office(5))
-    settle(two, office(6))
-    assert (board.record()["id"], board.record()["term"]) == ("2", "6")
-    state = settle(one, office(5))
-    assert (board.record()["id"], board.record()["term"]) == ("2", "6")
-    assert [entry["term"] for entry in board.elections()] == ["5", "6"]
-    assert state == StoreState(True, 6, 2, state.problem)
+def test_a_newer_term_overwrites_an_older_one_and_never_the_reverse(registry: Registry) -> None:
+    one, two = registry.store(1), registry.store(2)
+    settle(one, leadership(5))
+    settle(two, leadership(6))
+    assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
+    state = settle(one, leadership(5))
+    assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
+    assert [entry["term"] for entry in registry.elections()] == ["5", "6"]
+    assert state == RegistryState(True, 6, 2, state.problem)
     assert state.problem.startswith("superseded: Redis names node 2 for term 6")
-    assert settle(one, office(7)) == StoreState(True, 7, 1, "")
+    assert settle(one, leadership(7)) == RegistryState(True, 7, 1, "")
 
 
-def test_where_the_history_was_deleted_the_record_is_the_floor(board: Board) -> None:
-    settle(board.store(2), office(6))
-    board.client.delete(ELECTIONS)
-    state = settle(board.store(1), office(5))
+def test_where_the_history_was_deleted_the_record_is_the_floor(registry: Registry) -> None:
+    settle(registry.store(2), leadership(6))
+    registry.client.delete(ELECTIONS)
+    state = settle(registry.store(1), leadership(5))
     assert state.problem.startswith("superseded: Redis names node 2 for term 6")
-    assert (board.record()["id"], board.record()["term"]) == ("2", "6")
+    assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
 
 
-def test_after_expiry_the_last_election_is_the_floor(board: Board) -> None:
-    settle(board.store(2, ttl_ms=1), office(6))
-    wait_until(lambda: not board.client.exists(CONTROLLER))
-    state = settle(board.store(1), office(5))
+def test_after_expiry_the_last_election_is_the_floor(registry: Registry) -> None:
+    settle(registry.store(2, ttl_ms=1), leadership(6))
+    wait_until(lambda: not registry.client.exists(CONTROLLER))
+    state = settle(registry.store(1), leadership(5))
     assert state.problem.startswith("superseded: Redis names node 2 for term 6")
     assert (state.published_term, state.published_id) == (0, 0)
-    assert board.record() == {}
+    assert registry.record() == {}
 
 
 @pytest.mark.parametrize(("node", "incarnation"), [(2, 1), (1, 2)])
-def test_a_term_belongs_to_one_process(board: Board, node: int, incarnation: int) -> None:
-    settle(board.store(1, 1), office(5))
-    state = settle(board.store(node, incarnation), office(5))
+def test_a_term_belongs_to_one_process(registry: Registry, node: int, incarnation: int) -> None:
+    settle(registry.store(1, 1), leadership(5))
+    state = settle(registry.store(node, incarnation), leadership(5))
     assert "another cluster of the same name" in state.problem
-    assert (board.record()["id"], board.record()["incarnation"]) == ("1", "1")
+    assert (registry.record()["id"], registry.record()["incarnation"]) == ("1", "1")
 
 
-def test_large_terms_are_compared_exactly(board: Board) -> None:
-    store, most = board.store(), 2**53 - 1
-    settle(store, office(most - 1))
-    settle(store, office(most))
-    assert settle(store, office(most - 1)).problem.startswith("superseded")
-    assert board.record()["term"] == str(most)
-    assert answer(store) == Hint(1, most)
+def test_large_terms_are_compared_exactly(registry: Registry) -> None:
+    store, most = registry.store(), 2**53 - 1
+    settle(store, leadership(most - 1))
+    settle(store, leadership(most))
+    assert settle(store, leadership(most - 1)).problem.startswith("superseded")
+    assert registry.record()["term"] == str(most)
+    assert answer(store) == RegistryHint(1, most)
 
 
-def test_the_record_expires_unless_refreshed(board: Board) -> None:
-    settle(board.store(ttl_ms=50), office())
-    wait_until(lambda: not board.client.exists(CONTROLLER))
+def test_the_record_expires_unless_refreshed(registry: Registry) -> None:
+    settle(registry.store(ttl_ms=50), leadership())
+    wait_until(lambda: not registry.client.exists(CONTROLLER))
 
 
-def test_a_refresh_after_a_flush_brings_all_back(board: Board) -> None:
-    store, held = board.store(), office(3)
+def test_a_refresh_after_a_flush_brings_all_back(registry: Registry) -> None:
+    store, held = registry.store(), leadership(3)
     settle(store, held)
-    first, history = board.record(), board.elections()
-    board.client.flushall()
-    board.client.script_flush()
-    with board.changes() as following:
+    first, history = registry.record(), registry.elections()
+    registry.client.flushall()
+    registry.client.script_flush()
+    with registry.changes() as following:
         settle(store, held)
         assert following() == {"id": 1, "term": 3, "reason": "start"}
-    assert (board.record(), board.elections()) == (first, history)
+    assert (registry.record(), registry.elections()) == (first, history)
 
 
-def test_an_office_whose_lease_is_over_is_not_published(board: Board) -> None:
-    store = board.store()
-    settle(store, office(valid_us=0))
+def test_leadership_whose_lease_is_over_is_not_published(registry: Registry) -> None:
+    store = registry.store()
+    settle(store, leadership(valid_us=0))
     assert store.counters["void"] == 1
-    assert not board.client.exists(CONTROLLER, ELECTIONS)
+    assert not registry.client.exists(CONTROLLER, ELECTIONS)
 
 
-def test_withdrawing_takes_only_what_is_mine(board: Board) -> None:
-    one, two = board.store(1), board.store(2)
-    settle(two, office(6))
-    settle(one, WithdrawOffice(6, "lapsed"))
-    settle(board.store(2, incarnation=2), WithdrawOffice(6, "lapsed"))
-    settle(two, WithdrawOffice(5, "lapsed"))
-    assert board.record()["id"] == "2"
-    with board.changes() as following:
-        assert settle(two, WithdrawOffice(6, "lapsed")) == StoreState(True, 0, 0, "")
+def test_withdrawing_takes_only_what_is_mine(registry: Registry) -> None:
+    one, two = registry.store(1), registry.store(2)
+    settle(two, leadership(6))
+    settle(one, WithdrawController(6, "lapsed"))
+    settle(registry.store(2, incarnation=2), WithdrawController(6, "lapsed"))
+    settle(two, WithdrawController(5, "lapsed"))
+    assert registry.record()["id"] == "2"
+    with registry.changes() as following:
+        assert settle(two, WithdrawController(6, "lapsed")) == RegistryState(True, 0, 0, "")
         assert following() == {"id": None, "term": 6, "reason": "lapsed"}
-    assert not board.client.exists(CONTROLLER)
+    assert not registry.client.exists(CONTROLLER)
 
 
-def test_a_node_publishes_its_entry(board: Board) -> None:
+def test_a_node_publishes_its_entry(registry: Registry) -> None:
     before = unix_ms()
-    settle(board.store(3), PublishNode("candidate", "voting", 9))
-    entry = board.entry(3)
+    settle(registry.store(3), PublishNode("candidate", "voting", 9))
+    entry = registry.entry(3)
     assert entry is not None
     assert before <= entry.pop("seen_ms") <= unix_ms()
     assert entry == {
@@ -331,30 +331,30 @@ def test_a_node_publishes_its_entry(board: Board) -> None:
     }
 
 
-def test_a_node_is_marked_offline_unless_it_came_back_in_a_newer_term(board: Board) -> None:
+def test_a_node_is_marked_offline_unless_it_came_back_in_a_newer_term(registry: Registry) -> None:
     large = 2**53 - 2  # more digits than Lua's JSON would keep
-    store = board.store(1)
-    settle(board.store(2), PublishNode("follower", "running", large))
+    store = registry.store(1)
+    settle(registry.store(2), PublishNode("follower", "running", large))
     settle(store, MarkOffline(2, large - 1), MarkOffline(3, large))
-    assert board.entry(2) == {**(board.entry(2) or {}), "status": "running"}
-    before = board.entry(2) or {}
+    assert registry.entry(2) == {**(registry.entry(2) or {}), "status": "running"}
+    before = registry.entry(2) or {}
     settle(store, MarkOffline(2, large))
-    assert board.entry(2) == {**before, "status": "offline"}
-    assert board.entry(3) is None
+    assert registry.entry(2) == {**before, "status": "offline"}
+    assert registry.entry(3) is None
 
 
 # -- who is controller --------------------------------------------------------------------
 
 
-def test_the_hint_names_the_controller_or_the_last_term(board: Board) -> None:
-    store = board.store(2)
-    assert answer(store) == Hint(0, 0)
-    settle(board.store(1), office(4))
-    assert answer(store) == Hint(1, 4)
-    board.client.delete(CONTROLLER)
-    assert answer(store) == Hint(0, 4)
-    board.client.hset(CONTROLLER, mapping={"id": 1, "term": 3, "incarnation": 1, "since_ms": 1, "address": ""})
-    assert answer(store) == Hint(0, 4)
+def test_the_hint_names_the_controller_or_the_last_term(registry: Registry) -> None:
+    store = registry.store(2)
+    assert answer(store) == RegistryHint(0, 0)
+    settle(registry.store(1), leadership(4))
+    assert answer(store) == RegistryHint(1, 4)
+    registry.client.delete(CONTROLLER)
+    assert answer(store) == RegistryHint(0, 4)
+    registry.client.hset(CONTROLLER, mapping={"id": 1, "term": 3, "incarnation": 1, "since_ms": 1, "address": ""})
+    assert answer(store) == RegistryHint(0, 4)
 
 
 GOOD = {"id": "2", "term": "8", "incarnation": "1", "since_ms": "1", "address": "tcp://h:1"}
@@ -388,186 +388,186 @@ GARBAGE: list[tuple[str, Callable[[Any], object]]] = [
 
 
 @pytest.mark.parametrize(("key", "spoil"), GARBAGE)
-def test_garbage_counts_as_absent_and_is_reported(board: Board, key: str, spoil: Callable[[Any], object]) -> None:
-    store = board.store()
-    spoil(board.client)
-    assert answer(store) == Hint(0, 0)
+def test_garbage_counts_as_absent_and_is_reported(registry: Registry, key: str, spoil: Callable[[Any], object]) -> None:
+    store = registry.store()
+    spoil(registry.client)
+    assert answer(store) == RegistryHint(0, 0)
     state = state_where(store, lambda state: "garbage in Redis: " in state.problem)
     assert state.up
     assert key.rpartition(":")[2] in state.problem
     assert store.counters["garbage"] >= 1
 
-    settle(store, office(5), RUNNING)
-    assert {**board.record(), "since_ms": ""} == {
+    settle(store, leadership(5), RUNNING)
+    assert {**registry.record(), "since_ms": ""} == {
         "id": "1", "term": "5", "address": "tcp://127.0.0.1:7101", "since_ms": "", "incarnation": "1"
     }  # fmt: skip
-    assert board.client.ttl(CONTROLLER) > 0
-    state = settle(store, office(5), RUNNING)
+    assert registry.client.ttl(CONTROLLER) > 0
+    state = settle(store, leadership(5), RUNNING)
     assert (state.up, state.published_term) == (True, 5)
-    wrong_type = board.client.type(NODES) == "string" or board.client.type(ELECTIONS) == "hash"
+    wrong_type = registry.client.type(NODES) == "string" or registry.client.type(ELECTIONS) == "hash"
     assert bool(state.problem) == wrong_type
     settle(store, Depart(last=True))
-    assert not board.client.exists(CONTROLLER)
+    assert not registry.client.exists(CONTROLLER)
 
 
 @pytest.mark.parametrize(
     "junk", ["", "{", "[1]", "7", '{"status": 3, "term": 1}', '{"status": "up", "term": 1.5}', "[" * 5000]
 )
-def test_a_garbage_entry_is_left_alone_and_does_not_count_as_living(board: Board, junk: str) -> None:
-    store = board.store(1)
-    settle(store, office(5), RUNNING)
-    board.client.hset(NODES, "2", junk)
+def test_a_garbage_entry_is_left_alone_and_does_not_count_as_living(registry: Registry, junk: str) -> None:
+    store = registry.store(1)
+    settle(store, leadership(5), RUNNING)
+    registry.client.hset(NODES, "2", junk)
     state = settle(store, MarkOffline(2, 5))
     assert bool(junk) == ("entry of node 2" in state.problem)
-    assert board.client.hget(NODES, "2") == junk
+    assert registry.client.hget(NODES, "2") == junk
     if '"up"' not in junk:
         settle(store, Depart(last=False))
-        assert not board.client.exists(CONTROLLER, NODES)
+        assert not registry.client.exists(CONTROLLER, NODES)
 
 
 # -- leaving ------------------------------------------------------------------------------
 
 
-def test_the_last_to_depart_removes_controller_and_nodes(board: Board) -> None:
-    one, two = board.store(1), board.store(2)
-    settle(one, office(5), RUNNING)
+def test_the_last_to_depart_removes_controller_and_nodes(registry: Registry) -> None:
+    one, two = registry.store(1), registry.store(2)
+    settle(one, leadership(5), RUNNING)
     settle(two, RUNNING)
-    with board.changes() as following:
+    with registry.changes() as following:
         settle(one, Depart(last=False))
-        assert following() == {"id": None, "term": 5, "reason": "goodbye"}
-    assert board.entry(1) is None
-    assert board.entry(2) is not None
+        assert following() == {"id": None, "term": 5, "reason": "leave"}
+    assert registry.entry(1) is None
+    assert registry.entry(2) is not None
     settle(two, Depart(last=False))  # nobody else is left, whatever it knows
-    assert not board.client.exists(CONTROLLER, NODES)
-    assert board.client.exists(ELECTIONS)
+    assert not registry.client.exists(CONTROLLER, NODES)
+    assert registry.client.exists(ELECTIONS)
 
 
-def test_a_follower_that_departs_leaves_a_living_controller(board: Board) -> None:
-    one, two = board.store(1), board.store(2)
-    settle(one, office(5), RUNNING)
+def test_a_follower_that_departs_leaves_a_living_controller(registry: Registry) -> None:
+    one, two = registry.store(1), registry.store(2)
+    settle(one, leadership(5), RUNNING)
     settle(two, RUNNING)
     settle(two, Depart(last=True))
-    assert board.record()["id"] == "1"
+    assert registry.record()["id"] == "1"
 
 
-def test_the_record_of_an_offline_controller_goes_with_the_last(board: Board) -> None:
-    one, two = board.store(1), board.store(2)
-    settle(one, office(5), RUNNING)
+def test_the_record_of_an_offline_controller_goes_with_the_last(registry: Registry) -> None:
+    one, two = registry.store(1), registry.store(2)
+    settle(one, leadership(5), RUNNING)
     settle(two, RUNNING, MarkOffline(1, 5))
     settle(two, Depart(last=False))
-    assert not board.client.exists(CONTROLLER, NODES)
+    assert not registry.client.exists(CONTROLLER, NODES)
 
 
-def test_a_departed_node_publishes_no_more(board: Board) -> None:
-    store = board.store()
+def test_a_departed_node_publishes_no_more(registry: Registry) -> None:
+    store = registry.store()
     settle(store, RUNNING)
     settle(store, Depart(last=True))
-    store.submit([RUNNING, office(5), MarkOffline(2, 5)])
+    store.submit([RUNNING, leadership(5), MarkOffline(2, 5)])
     answer(store)
-    assert not board.client.exists(CONTROLLER, NODES)
+    assert not registry.client.exists(CONTROLLER, NODES)
 
 
 # -- when Redis is ill --------------------------------------------------------------------
 
 
-def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own_board: Board) -> None:
-    store = own_board.store(timeout_ms=200)
+def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own_registry: Registry) -> None:
+    store = own_registry.store(timeout_ms=200)
     settle(store, RUNNING)
-    own_board.server.freeze()
-    held = office(5)
+    own_registry.server.freeze()
+    held = leadership(5)
     for _ in range(2000):
         store.submit([held, RUNNING, MarkOffline(2, 5)])
-    assert answer(store) == Hint(0, 0)
+    assert answer(store) == RegistryHint(0, 0)
     state = state_where(store, lambda state: not state.up)
     assert state.problem.startswith("time-out")
-    own_board.server.thaw()
+    own_registry.server.thaw()
     assert state_where(store, lambda state: state.up).published_term == 5
-    assert own_board.record()["term"] == "5"
+    assert own_registry.record()["term"] == "5"
     assert store.counters["coalesced"] > 5000
-    assert len(own_board.elections()) == 1
+    assert len(own_registry.elections()) == 1
 
 
-def test_a_killed_server_is_reported_and_heals_after_a_restart(own_board: Board) -> None:
-    store = own_board.store()
-    settle(store, office(5), RUNNING)
-    own_board.server.kill()
-    store.submit([office(5)])
+def test_a_killed_server_is_reported_and_heals_after_a_restart(own_registry: Registry) -> None:
+    store = own_registry.store()
+    settle(store, leadership(5), RUNNING)
+    own_registry.server.kill()
+    store.submit([leadership(5)])
     state = state_where(store, lambda state: not state.up)
     assert (state.published_term, state.published_id) == (5, 1)
     assert state_where(store, lambda state: "connection refused" in state.problem)
-    assert answer(store) == Hint(0, 0)
-    own_board.server.start()
-    own_board.server.wait_ready(30)
+    assert answer(store) == RegistryHint(0, 0)
+    own_registry.server.start()
+    own_registry.server.wait_ready(30)
     state_where(store, lambda state: state.up)
-    wait_until(lambda: own_board.record().get("term") == "5")
+    wait_until(lambda: own_registry.record().get("term") == "5")
 
 
-def test_an_office_that_ends_while_redis_hangs_is_never_published(own_board: Board) -> None:
-    store = own_board.store(timeout_ms=100)
-    own_board.server.kill()
+def test_leadership_that_ends_while_redis_hangs_is_never_published(own_registry: Registry) -> None:
+    store = own_registry.store(timeout_ms=100)
+    own_registry.server.kill()
     store.submit([RUNNING])
     state_where(store, lambda state: "refused" in state.problem)
-    store.submit([office(5, valid_us=1000)])
-    own_board.server.start()
-    own_board.server.wait_ready(30)
+    store.submit([leadership(5, valid_us=1000)])
+    own_registry.server.start()
+    own_registry.server.wait_ready(30)
     wait_until(lambda: store.counters["void"])
-    assert own_board.record() == {}
+    assert own_registry.record() == {}
 
 
-def test_what_is_overtaken_is_not_written(own_board: Board) -> None:
-    store = own_board.store(timeout_ms=200)
-    settle(store, office(3))
-    own_board.server.kill()
+def test_what_is_overtaken_is_not_written(own_registry: Registry) -> None:
+    store = own_registry.store(timeout_ms=200)
+    settle(store, leadership(3))
+    own_registry.server.kill()
     store.submit([RUNNING])
     state_where(store, lambda state: not state.up)
-    store.submit([office(5), WithdrawOffice(5, "lapsed")])  # office 5 must not appear after its end
-    store.submit([office(6), office(7)])
+    store.submit([leadership(5), WithdrawController(5, "lapsed")])  # leadership 5 must not appear after its end
+    store.submit([leadership(6), leadership(7)])
     store.submit([PublishNode("candidate", "voting", 6), PublishNode("controller", "running", 7)])
-    store.submit([office(4)])
-    own_board.server.start()
-    own_board.server.wait_ready(30)
+    store.submit([leadership(4)])
+    own_registry.server.start()
+    own_registry.server.wait_ready(30)
     state_where(store, lambda state: state.up and state.published_term == 7)
-    wait_until(lambda: own_board.entry(1))
-    assert [entry["term"] for entry in own_board.elections()] == ["7"]
-    assert (own_board.entry(1) or {})["role"] == "controller"
+    wait_until(lambda: own_registry.entry(1))
+    assert [entry["term"] for entry in own_registry.elections()] == ["7"]
+    assert (own_registry.entry(1) or {})["role"] == "controller"
     assert store.counters["coalesced"] == 5
 
 
-def test_a_withdrawal_ends_what_is_pending_of_its_term(own_board: Board) -> None:
-    store = own_board.store()
-    own_board.server.kill()
-    store.submit([office(5)])
+def test_a_withdrawal_ends_what_is_pending_of_its_term(own_registry: Registry) -> None:
+    store = own_registry.store()
+    own_registry.server.kill()
+    store.submit([leadership(5)])
     state_where(store, lambda state: "refused" in state.problem)
-    store.submit([WithdrawOffice(5, "lapsed")])
-    own_board.server.start()
-    own_board.server.wait_ready(30)
+    store.submit([WithdrawController(5, "lapsed")])
+    own_registry.server.start()
+    own_registry.server.wait_ready(30)
     state_where(store, lambda state: state.up)
     answer(store)
-    assert not own_board.client.exists(CONTROLLER, ELECTIONS)
+    assert not own_registry.client.exists(CONTROLLER, ELECTIONS)
 
 
 def test_what_failed_is_kept_only_while_nothing_newer_has_come() -> None:
     counters = {"coalesced": 0}
-    old, new = Job(office(5), 1), Job(office(6), 2)
+    old, new = Job(leadership(5), 1), Job(leadership(6), 2)
     for newer, kept in (
         ([], [old]),
         ([new], [new]),
-        ([Job(WithdrawOffice(5, ""), 0)], [Job(WithdrawOffice(5, ""), 0)]),
-        ([Job(WithdrawOffice(4, ""), 0)], [Job(WithdrawOffice(4, ""), 0), old]),
+        ([Job(WithdrawController(5, ""), 0)], [Job(WithdrawController(5, ""), 0)]),
+        ([Job(WithdrawController(4, ""), 0)], [Job(WithdrawController(4, ""), 0), old]),
         ([Job(Depart(True), 0)], [Job(Depart(True), 0)]),
     ):
-        mailbox = Mailbox(counters)
-        mailbox.put([old])
-        assert mailbox.pop() is old
-        mailbox.put(newer)
-        mailbox.put_back(old)
-        assert list(iter(mailbox.pop, None)) == kept
+        outbox = Outbox(counters)
+        outbox.put([old])
+        assert outbox.pop() is old
+        outbox.put(newer)
+        outbox.put_back(old)
+        assert list(iter(outbox.pop, None)) == kept
 
 
-def test_closing_with_a_hung_server_is_bounded(own_board: Board) -> None:
-    store = own_board.store(timeout_ms=30_000)
+def test_closing_with_a_hung_server_is_bounded(own_registry: Registry) -> None:
+    store = own_registry.store(timeout_ms=30_000)
     settle(store, RUNNING)
-    own_board.server.freeze()
+    own_registry.server.freeze()
     store.submit([Depart(last=True)])
     closer = threading.Thread(target=store.close, args=(0.2,), daemon=True)
     closer.start()
@@ -575,28 +575,28 @@ def test_closing_with_a_hung_server_is_bounded(own_board: Board) -> None:
     assert not closer.is_alive()
 
 
-def test_a_departure_just_before_the_close_is_carried_out(own_board: Board) -> None:
-    store = own_board.store()
-    settle(store, office(5), RUNNING)
-    store.submit([WithdrawOffice(5, "leaving"), Depart(last=True)])
+def test_a_departure_just_before_the_close_is_carried_out(own_registry: Registry) -> None:
+    store = own_registry.store()
+    settle(store, leadership(5), RUNNING)
+    store.submit([WithdrawController(5, "leaving"), Depart(last=True)])
     store.close(20)
-    assert not own_board.client.exists(CONTROLLER, NODES)
+    assert not own_registry.client.exists(CONTROLLER, NODES)
     store.close()
     store.submit([RUNNING])
-    assert not own_board.client.exists(NODES)
+    assert not own_registry.client.exists(NODES)
 
 
-def test_a_close_waits_for_a_redis_that_comes_back_in_time(own_board: Board) -> None:
-    store = own_board.store(timeout_ms=200)
-    settle(store, office(5), RUNNING)
-    own_board.server.freeze()
-    store.submit([WithdrawOffice(5, "leaving"), Depart(last=True)])
+def test_a_close_waits_for_a_redis_that_comes_back_in_time(own_registry: Registry) -> None:
+    store = own_registry.store(timeout_ms=200)
+    settle(store, leadership(5), RUNNING)
+    own_registry.server.freeze()
+    store.submit([WithdrawController(5, "leaving"), Depart(last=True)])
     state_where(store, lambda state: not state.up)
     closer = threading.Thread(target=store.close, args=(20,))
     closer.start()
-    own_board.server.thaw()
+    own_registry.server.thaw()
     closer.join(30)
-    assert not own_board.client.exists(CONTROLLER, NODES)
+    assert not own_registry.client.exists(CONTROLLER, NODES)
 
 
 @contextmanager
@@ -645,116 +645,118 @@ def _drips(connection: socket.socket) -> None:
     ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "time-out: .* hung")]
 )
 def test_what_is_no_redis_gets_the_hint_nothing(
-    board: Board, serve: Callable[[socket.socket], None], problem: str
+    registry: Registry, serve: Callable[[socket.socket], None], problem: str
 ) -> None:
     with listening(serve) as url:
-        store = board.store(url=url, timeout_ms=200)
-        assert answer(store) == Hint(0, 0)
+        store = registry.store(url=url, timeout_ms=200)
+        assert answer(store) == RegistryHint(0, 0)
         assert re.match(problem, state_where(store, lambda state: bool(re.match(problem, state.problem))).problem)
         store.close(0.1)
 
 
-def test_no_redis_configured(board: Board) -> None:
-    store = board.store(url="")
+def test_no_redis_configured(registry: Registry) -> None:
+    store = registry.store(url="")
     assert store.pipe.poll(10_000)
-    assert store.receive() == [StoreState(False, 0, 0, "not configured")]
-    store.submit([office(5), AskController()])
+    assert store.receive() == [RegistryState(False, 0, 0, "not configured")]
+    store.submit([leadership(5), AskController()])
     assert store.pipe.poll(10_000)
-    assert store.receive() == [Hint(0, 0)]
+    assert store.receive() == [RegistryHint(0, 0)]
     assert store.receive() == []
     store.close()
 
 
-def test_a_url_that_cannot_be_used_is_reported_without_its_password(board: Board) -> None:
+def test_a_url_that_cannot_be_used_is_reported_without_its_password(registry: Registry) -> None:
     for url in ("redis://:sec/ret@host:1/0", "http://:secret@host", "redis://:secret@127.0.0.1:1/0?nonsense=secret"):
-        store = board.store(url=url, timeout_ms=100)
+        store = registry.store(url=url, timeout_ms=100)
         state = state_where(store, lambda state: state.problem != "not asked yet")
         assert "redis.url" in state.problem
         assert "sec" not in state.problem
         assert "ret@" not in state.problem
-        assert answer(store) == Hint(0, 0)
+        assert answer(store) == RegistryHint(0, 0)
 
 
-def test_the_url_cannot_change_time_outs_and_retries(own_board: Board) -> None:
-    url = own_board.server.url + "?socket_timeout=600&retry_on_timeout=true&health_check_interval=1&timeout=600"
-    store = own_board.store(url=url, timeout_ms=100)
+def test_the_url_cannot_change_time_outs_and_retries(own_registry: Registry) -> None:
+    url = own_registry.server.url + "?socket_timeout=600&retry_on_timeout=true&health_check_interval=1&timeout=600"
+    store = own_registry.store(url=url, timeout_ms=100)
     settle(store, RUNNING)
-    own_board.server.freeze()
+    own_registry.server.freeze()
     store.submit([RUNNING])
     assert "within 100 ms" in state_where(store, lambda state: "within" in state.problem).problem
 
 
-def _refused(board: Board, **changes: Any) -> StoreState:
-    store = board.store(**changes)
-    store.submit([office(5), RUNNING])
+def _refused(registry: Registry, **changes: Any) -> RegistryState:
+    store = registry.store(**changes)
+    store.submit([leadership(5), RUNNING])
     return state_where(store, lambda state: not state.up and state.problem != "not asked yet")
 
 
-def test_each_refusal_has_its_mend_and_no_password(own_board: Board) -> None:
-    client, server = own_board.client, own_board.server
+def test_each_refusal_has_its_fix_and_no_password(own_registry: Registry) -> None:
+    client, server = own_registry.client, own_registry.server
     host = server.url.removeprefix("redis://")
-    problem = _refused(own_board, url=f"redis://:s3cret@{host}").problem
+    problem = _refused(own_registry, url=f"redis://:s3cret@{host}").problem
     assert problem.startswith("WRONGPASS: wrong password")
     assert "s3cret" not in problem
 
     client.acl_setuser("some", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-hset"])
-    problem = _refused(own_board, url=f"redis://some:p@{host}").problem
+    problem = _refused(own_registry, url=f"redis://some:p@{host}").problem
     assert problem.startswith("NOPERM: the user lacks permissions")
     client.acl_setuser("none", enabled=True, passwords=["+p"])
-    assert _refused(own_board, url=f"redis://none:p@{host}").problem.startswith("NOPERM")
+    assert _refused(own_registry, url=f"redis://none:p@{host}").problem.startswith("NOPERM")
 
     client.replicaof("127.0.0.1", str(free_port()))
-    assert _refused(own_board).problem.startswith("READONLY: the server is a read-only replica")
+    assert _refused(own_registry).problem.startswith("READONLY: the server is a read-only replica")
     client.replicaof("NO", "ONE")
 
     client.config_set("maxmemory", "1")
-    store = own_board.store(2)
-    store.submit([office(5), RUNNING])
+    store = own_registry.store(2)
+    store.submit([leadership(5), RUNNING])
     problem = state_where(store, lambda state: not state.up and state.problem != "not asked yet").problem
     assert problem.startswith("OOM: the server's memory is full")
     client.config_set("maxmemory", "0")
     state_where(store, lambda state: state.up)
-    wait_until(lambda: own_board.entry(2))
+    wait_until(lambda: own_registry.entry(2))
 
     client.config_set("min-replicas-to-write", "1")
-    assert _refused(own_board).problem.startswith("NOREPLICAS")
+    assert _refused(own_registry).problem.startswith("NOREPLICAS")
     client.config_set("min-replicas-to-write", "0")
 
     client.config_set("requirepass", "s3cret")
-    problem = _refused(own_board).problem
+    problem = _refused(own_registry).problem
     assert problem.startswith("NOAUTH: a password is needed")
 
 
-def test_a_server_that_cannot_save_is_named(own_board: Board) -> None:
-    client, directory = own_board.client, own_board.server.directory
+def test_a_server_that_cannot_save_is_named(own_registry: Registry) -> None:
+    client, directory = own_registry.client, own_registry.server.directory
     (directory / "dump.rdb").mkdir()  # so that the rename to it fails
     client.config_set("save", "3600 1")
     client.set("x", "y")
     client.bgsave()
     wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
-    assert _refused(own_board).problem.startswith("MISCONF: the server refuses writes")
+    assert _refused(own_registry).problem.startswith("MISCONF: the server refuses writes")
     client.config_set("save", "")  # else it would refuse to end, too
 
 
 def test_a_cluster_node_without_the_keys_is_named(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
     with running_server(tmp_path, "--cluster-enabled", "yes") as server:
-        for board in _board(context, server):
-            assert _refused(board).problem.startswith("CLUSTERDOWN")
-            board.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            store = board.store()
-            wait_until(lambda: settle(store, office(5)).up)  # noqa: B023
-            assert board.record()["term"] == "5"  # all keys of a script are in one slot
+        for registry in _registry(context, server):
+            assert _refused(registry).problem.startswith("CLUSTERDOWN")
+            registry.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            store = registry.store()
+            wait_until(lambda: settle(store, leadership(5)).up)  # noqa: B023
+            assert registry.record()["term"] == "5"  # all keys of a script are in one slot
 
 
-def test_a_demoted_primary_is_left_for_the_new_one(own_board: Board) -> None:
-    store = own_board.store()
+def test_a_demoted_primary_is_left_for_the_new_one(own_registry: Registry) -> None:
+    store = own_registry.store()
     settle(store, RUNNING)
-    own_board.client.replicaof("127.0.0.1", str(free_port()))
-    clients = {client["id"] for client in own_board.client.client_list()}
+    own_registry.client.replicaof("127.0.0.1", str(free_port()))
+    clients = {client["id"] for client in own_registry.client.client_list()}
     store.submit([RUNNING])
     state_where(store, lambda state: "READONLY" in state.problem)
-    wait_until(lambda: {client["id"] for client in own_board.client.client_list()} - clients, what="a new connection")
-    own_board.client.replicaof("NO", "ONE")
+    wait_until(
+        lambda: {client["id"] for client in own_registry.client.client_list()} - clients, what="a new connection"
+    )
+    own_registry.client.replicaof("NO", "ONE")
     state_where(store, lambda state: state.up)
 
 

@@ -21,8 +21,8 @@ import zmq
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from zelect.core.effects import WitnessFound, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import WitnessAnswered, WitnessFounded, WitnessSeen, WitnessVoted
+from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
+from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 from zelect.devcluster.bundled_server import RedisServer
@@ -57,15 +57,15 @@ class Asking:
         return self.clients[process]
 
     def found(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> Witness:
-        event = ask(self.of(FOUNDER), WitnessFound(key, term, record_id))
-        assert isinstance(event, WitnessFounded)
+        event = ask(self.of(FOUNDER), WitnessCreate(key, term, record_id))
+        assert isinstance(event, WitnessCreated)
         return event.identity
 
     def refused(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> bool:
         """Whether a founding is refused; refusals have no event."""
         client = self.of(FOUNDER)
         before = client.counters["refused"]
-        client.submit([WitnessFound(key, term, record_id), WitnessLook(None)])
+        client.submit([WitnessCreate(key, term, record_id), WitnessLook(None)])
         wait_until(lambda: client.pipe.poll(100) and any(isinstance(e, WitnessSeen) for e in client.receive()))
         return client.counters["refused"] > before
 
@@ -95,15 +95,15 @@ class Asking:
     def memory(self) -> dict[str, str]:
         return dict(self.redis.hgetall(MEMORY))
 
-    def is_stranger(self, identity: Witness) -> None:
+    def is_unrecognized(self, identity: Witness) -> None:
         """Nothing is given in the name of `identity`, and nothing changed."""
         before = self.redis.dump(MEMORY) if self.redis.info("replication")["role"] == "master" else None
-        stranger = WitnessVoted(True, 1, Refusal.STRANGER, 0)
-        assert self.vote(identity, TERM + 1, pre=True) == stranger
-        assert self.vote(identity, TERM + 1) == replace(stranger, pre=False)
-        assert self.vote(identity, TERM, FOUNDER) == replace(stranger, pre=False)
-        assert self.ping(identity, TERM, FOUNDER).reason is Refusal.STRANGER
-        assert self.ping(identity, TERM + 1).reason is Refusal.STRANGER
+        unrecognized = WitnessVoted(True, 1, Refusal.UNRECOGNIZED, 0)
+        assert self.vote(identity, TERM + 1, pre=True) == unrecognized
+        assert self.vote(identity, TERM + 1) == replace(unrecognized, pre=False)
+        assert self.vote(identity, TERM, FOUNDER) == replace(unrecognized, pre=False)
+        assert self.ping(identity, TERM, FOUNDER).reason is Refusal.UNRECOGNIZED
+        assert self.ping(identity, TERM + 1).reason is Refusal.UNRECOGNIZED
         assert not self.look(identity)[1]
         assert before is None or self.redis.dump(MEMORY) == before
 
@@ -183,17 +183,17 @@ def test_a_new_memory_holds_its_founders_term_and_vote(asking: Asking) -> None:
     info = asking.redis.info()
     assert identity == Witness("k-1", info["run_id"], info["master_replid"])
     memory = asking.memory()
-    assert int(memory.pop("founded_us")) > 0
+    assert int(memory.pop("created_us")) > 0
     assert memory == {
         "key": "k-1", "run_id": identity.run_id, "replid": identity.replid, "term": "5",
         "voted_for": "9", "voted_incarnation": "90", "acked": "9", "acked_incarnation": "90", "acked_term": "5",
-        "foundation": "0", "config_term": "5", "version": "3", "founded_term": "5",
+        "generation": "0", "config_term": "5", "version": "3", "created_term": "5",
     }  # fmt: skip
     assert asking.redis.ttl(MEMORY) == -1
     assert asking.vote(identity, TERM) == WitnessVoted(False, 1, Refusal.VOTED, 5, 9, 90, 5)
 
 
-def test_a_repeated_founding_takes_nothing_back(asking: Asking) -> None:
+def test_a_repeated_reset_takes_nothing_back(asking: Asking) -> None:
     identity = asking.found()
     assert asking.vote(identity, TERM + 1).reason is None
     assert asking.ping(identity, TERM + 1).reason is None
@@ -209,10 +209,10 @@ def test_a_repeated_founding_takes_nothing_back(asking: Asking) -> None:
         (TERM + 1, (0, 6, 4), False),
         (TERM - 1, RECORD, True),
         (TERM - 1, (0, 9, 9), True),
-        (TERM - 1, (1, 0, 1), False),  # the cluster was founded anew, by nodes that had seen less
+        (TERM - 1, (1, 0, 1), False),  # the cluster was founded again, by nodes that had seen less
     ],
 )
-def test_a_founding_replaces_what_no_newer_controller_uses(
+def test_a_reset_replaces_what_no_newer_controller_uses(
     asking: Asking, term: int, record_id: RecordId, refused: bool
 ) -> None:
     identity = asking.found("old")
@@ -224,12 +224,12 @@ def test_a_founding_replaces_what_no_newer_controller_uses(
     assert ("term 5 is in use" in problem) is refused
 
 
-def test_a_foundation_is_not_replaced_by_an_older_one(asking: Asking) -> None:
+def test_a_generation_is_not_replaced_by_an_older_one(asking: Asking) -> None:
     asking.found("new", TERM, (1, 5, 3))
     assert asking.refused("old", TERM + 5, (0, 10, 9))
 
 
-def test_what_a_refused_founding_met_is_forgotten_once_another_succeeds(asking: Asking) -> None:
+def test_what_a_refused_reset_met_is_forgotten_once_another_succeeds(asking: Asking) -> None:
     asking.found("old")
     assert asking.refused("new", TERM - 1)
     asking.found("newer", TERM + 1)
@@ -253,12 +253,12 @@ def test_garbage_makes_room_for_a_new_memory(asking: Asking, spoil: Callable[[An
     assert asking.look(identity) == (True, True)
 
 
-def test_a_memory_that_was_spoilt_is_not_founded_again_under_its_key(asking: Asking) -> None:
+def test_a_memory_that_was_spoilt_is_not_created_again_under_its_key(asking: Asking) -> None:
     identity = asking.found()
     assert asking.vote(identity, TERM + 1).reason is None
     asking.redis.hset(MEMORY, "voted_for", "0")
     assert asking.refused("k")
-    asking.is_stranger(identity)
+    asking.is_unrecognized(identity)
     asking.found("another")
 
 
@@ -274,8 +274,8 @@ VOTES: list[tuple[int, RecordId, Refusal | None, Refusal | None]] = [
     (TERM + 1, (0, 5, 4), None, None),
     (TERM + 1, (0, 6, 1), None, None),
     (TERM + 1, (1, 0, 0), None, None),
-    (TERM + 1, (0, 5, 2), Refusal.STALE_ELECTORATE, Refusal.STALE_ELECTORATE),
-    (TERM + 1, (0, 4, 100), Refusal.STALE_ELECTORATE, Refusal.STALE_ELECTORATE),
+    (TERM + 1, (0, 5, 2), Refusal.STALE_VOTERS, Refusal.STALE_VOTERS),
+    (TERM + 1, (0, 4, 100), Refusal.STALE_VOTERS, Refusal.STALE_VOTERS),
     (TERM - 1, (0, 4, 100), Refusal.OLD_TERM, Refusal.OLD_TERM),
 ]
 
@@ -311,14 +311,14 @@ def test_large_numbers_are_compared_as_numbers_and_exactly(asking: Asking) -> No
     identity = asking.found("k", 9, (0, 9, 9))
     assert asking.vote(identity, 10, record_id=(0, 9, 10)).reason is None  # as text, "10" < "9"
     assert asking.ping(identity, 100, record_id=(0, 9, 10)).reason is None
-    assert asking.vote(identity, 101, record_id=(0, 9, 9)).reason is Refusal.STALE_ELECTORATE
+    assert asking.vote(identity, 101, record_id=(0, 9, 9)).reason is Refusal.STALE_VOTERS
     assert asking.vote(identity, MOST - 1, record_id=(0, 10, 1)).term == MOST - 1
     assert asking.vote(identity, MOST, (2, MOST), record_id=(0, 10, 1)).term == MOST
     assert asking.memory()["term"] == str(MOST)
     assert asking.vote(identity, MOST - 1, record_id=(0, 10, 1)).reason is Refusal.OLD_TERM
     assert asking.ping(identity, MOST, (2, MOST), (0, MOST, MOST)).reason is None
     assert asking.vote(identity, MOST, (2, MOST - 1), (0, MOST, MOST)).reason is Refusal.VOTED
-    assert asking.vote(identity, MOST, (2, MOST), (0, MOST, MOST - 1)).reason is Refusal.STALE_ELECTORATE
+    assert asking.vote(identity, MOST, (2, MOST), (0, MOST, MOST - 1)).reason is Refusal.STALE_VOTERS
 
 
 def test_a_vote_tells_whom_the_witness_acknowledged_and_forgets_it_not(asking: Asking) -> None:
@@ -341,8 +341,8 @@ PINGS: list[tuple[int, tuple[int, int], RecordId, Refusal | None]] = [
     (TERM + 9, (1, 10), (1, 0, 0), None),
     (TERM - 1, (1, 10), RECORD, Refusal.OLD_TERM),
     (TERM - 1, (1, 10), (0, 6, 1), Refusal.OLD_TERM),
-    (TERM, FOUNDER, (0, 5, 2), Refusal.STALE_ELECTORATE),
-    (TERM + 1, (1, 10), (0, 4, 9), Refusal.STALE_ELECTORATE),
+    (TERM, FOUNDER, (0, 5, 2), Refusal.STALE_VOTERS),
+    (TERM + 1, (1, 10), (0, 4, 9), Refusal.STALE_VOTERS),
 ]
 
 
@@ -352,7 +352,7 @@ def test_a_ping_is_acknowledged_in_its_term_and_with_its_record(
 ) -> None:
     identity = asking.found()
     before = asking.memory()
-    names = ("acked", "acked_incarnation", "acked_term", "foundation", "config_term", "version")
+    names = ("acked", "acked_incarnation", "acked_term", "generation", "config_term", "version")
     after = dict(zip(names, map(str, (*process, term, *record_id)), strict=True))
     if term > TERM:
         after |= {"voted_for": str(process[0]), "voted_incarnation": str(process[1])}
@@ -399,7 +399,7 @@ class Twin:
     def refuses(self, term: int, record_id: RecordId, least: int) -> Refusal | None:
         if term < least:
             return Refusal.OLD_TERM
-        return Refusal.STALE_ELECTORATE if record_id < self.record else None
+        return Refusal.STALE_VOTERS if record_id < self.record else None
 
     def vote(self, process: tuple[int, int], term: int, record_id: RecordId, pre: bool) -> Refusal | None:
         reason = self.refuses(term, record_id, self.term + 1 if pre else self.term)
@@ -433,10 +433,10 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
             twin = Twin(term, {term: FOUNDER}, (FOUNDER, term), twin.record)
             granted[identity.key, term] = FOUNDER
         process, term = dice.choice(processes), max(1, twin.term + dice.choice((-2, -1, 0, 0, 0, 1, 1, 2)))
-        foundation, config_term, version = twin.record
+        generation, config_term, version = twin.record
         version = max(0, version + dice.choice((-1, 0, 0, 0, 0, 1)))
         config_term = min(term, config_term + dice.choice((-1, 0, 0, 0, 0, 0, 1)))
-        record_id = (foundation, config_term, version)
+        record_id = (generation, config_term, version)
         acked = (*twin.acked[0], twin.acked[1])
         if dice.random() < 0.4:
             answer = asking.ping(identity, term, process, record_id)
@@ -473,26 +473,26 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         lambda r: r.hset(MEMORY, "voted_for", "65536"),
     ],
 )
-def test_a_harmed_memory_is_a_stranger(asking: Asking, harm: Callable[[Any], object]) -> None:
+def test_a_harmed_memory_is_unrecognized(asking: Asking, harm: Callable[[Any], object]) -> None:
     identity = asking.found()
     harm(asking.redis)
-    asking.is_stranger(identity)
+    asking.is_unrecognized(identity)
 
 
 @pytest.mark.parametrize("part", ["key", "run_id", "replid"])
-def test_another_identity_is_a_stranger(asking: Asking, part: str) -> None:
+def test_another_identity_is_unrecognized(asking: Asking, part: str) -> None:
     identity = asking.found()
     for value in ("", "x", getattr(identity, part)[:-1], getattr(identity, part) + "0"):
-        asking.is_stranger(replace(identity, **{part: value}))
+        asking.is_unrecognized(replace(identity, **{part: value}))
     assert asking.look(identity) == (True, True)
 
 
-def test_an_old_copy_put_back_is_a_stranger_to_the_new_memory(asking: Asking) -> None:
+def test_an_old_copy_put_back_is_unrecognized_to_the_new_memory(asking: Asking) -> None:
     old = asking.found("old")
     copy = redis.Redis.from_url(asking.server.url).dump(MEMORY)
     new = asking.found("new")
     asking.redis.restore(MEMORY, 0, copy, replace=True)
-    asking.is_stranger(new)
+    asking.is_unrecognized(new)
     assert asking.look(old) == (True, True)
 
 
@@ -506,7 +506,7 @@ def test_what_does_the_data_no_harm_is_harmless(asking: Asking) -> None:
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_a_restarted_server_is_a_stranger_even_with_its_data(
+def test_a_restarted_server_is_unrecognized_even_with_its_data(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path, kill: bool
 ) -> None:
     durable = ("--appendonly", "yes", "--appendfsync", "always", "--save", "3600 1")
@@ -516,27 +516,27 @@ def test_a_restarted_server_is_a_stranger_even_with_its_data(
         before = asking.memory()
         asking.restart(kill)
         assert asking.memory() == before
-        asking.is_stranger(identity)
+        asking.is_unrecognized(identity)
         # What the earlier run left behind is in nobody's use, so it hinders nobody.
         assert not asking.refused("new", TERM - 1)
 
 
-def test_a_server_restarted_from_an_old_dump_is_a_stranger(own: Asking) -> None:
+def test_a_server_restarted_from_an_old_dump_is_unrecognized(own: Asking) -> None:
     identity = own.found()
     own.redis.save()
     assert own.vote(identity, TERM + 1).reason is None
     own.restart(kill=True)
     assert own.memory()["term"] == str(TERM)
-    own.is_stranger(identity)
+    own.is_unrecognized(identity)
     copy = redis.Redis.from_url(own.server.url).dump(MEMORY)
     assert own.refused("k")  # no key is used twice
     again = own.found("k-2")
     own.redis.restore(MEMORY, 0, copy, replace=True)
-    own.is_stranger(again)
-    own.is_stranger(identity)
+    own.is_unrecognized(again)
+    own.is_unrecognized(identity)
 
 
-def test_a_failover_and_back_makes_a_stranger(
+def test_a_failover_and_back_makes_unrecognized(
     own: Asking, context: zmq.Context[zmq.Socket[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     before = own.found()
@@ -545,34 +545,34 @@ def test_a_failover_and_back_makes_a_stranger(
             one.redis.config_set("repl-diskless-sync-delay", "0")
         other.redis.replicaof("127.0.0.1", str(own.server.port))
         wait_until(lambda: other.redis.info("replication").get("master_link_status") == "up")
-        own.is_stranger(before)  # with its first replica a server begins another history
+        own.is_unrecognized(before)  # with its first replica a server begins another history
         identity = own.found("k-2")
         wait_until(lambda: other.memory() == own.memory())
-        other.is_stranger(identity)
+        other.is_unrecognized(identity)
         assert other.look(identity) == (False, False)
         assert "read-only replica" in other.of((1, 10)).problem
         assert own.look(identity) == (True, True)
 
         other.redis.replicaof("NO", "ONE")
-        other.is_stranger(identity)
+        other.is_unrecognized(identity)
         assert other.look(identity) == (True, False)
         own.redis.replicaof("127.0.0.1", str(server.port))
-        own.is_stranger(identity)
+        own.is_unrecognized(identity)
         wait_until(lambda: own.redis.info("replication").get("master_link_status") == "up")
         own.redis.replicaof("NO", "ONE")
         assert own.memory()["key"] == identity.key
         assert own.redis.info("server")["run_id"] == identity.run_id
-        own.is_stranger(identity)
+        own.is_unrecognized(identity)
 
 
-def test_a_replica_of_nobody_is_a_stranger_though_nothing_else_changed(own: Asking) -> None:
+def test_a_replica_of_nobody_is_unrecognized_though_nothing_else_changed(own: Asking) -> None:
     identity = own.found()
     own.redis.replicaof("127.0.0.1", str(free_port()))
     info = own.redis.info()
     assert (info["run_id"], info["master_replid"]) == (identity.run_id, identity.replid)
-    own.is_stranger(identity)
+    own.is_unrecognized(identity)
     own.redis.replicaof("NO", "ONE")
-    own.is_stranger(identity)
+    own.is_unrecognized(identity)
 
 
 def test_a_demoted_primary_is_left_for_the_new_one(own: Asking) -> None:
@@ -585,7 +585,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(own: Asking) -> None:
     assert own.redis.info("stats")["total_connections_received"] == connections + 2
 
 
-def test_a_memory_that_was_evicted_is_a_stranger_and_people_are_warned(own: Asking) -> None:
+def test_a_memory_that_was_evicted_is_unrecognized_and_people_are_warned(own: Asking) -> None:
     identity = own.found()
     own.redis.config_set("maxmemory-policy", "allkeys-random")
     assert own.look(identity) == (True, True)
@@ -599,7 +599,7 @@ def test_a_memory_that_was_evicted_is_a_stranger_and_people_are_warned(own: Aski
         assert own.look(None) == (True, False)
         assert bool(own.of((1, 10)).problem) is warned
     assert not own.redis.exists(MEMORY)
-    own.is_stranger(identity)
+    own.is_unrecognized(identity)
 
 
 # -- what can't be a witness --------------------------------------------------------------
@@ -655,14 +655,14 @@ def test_a_redis_cluster_is_no_witness(context: zmq.Context[zmq.Socket[bytes]], 
         asking.redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         wait_until(lambda: asking.look(None) == (False, False) and "can't be a witness" in asking.of((1, 10)).problem)
         assert asking.refused()
-        asking.is_stranger(Witness("k", asking.redis.info("server")["run_id"], "x"))
+        asking.is_unrecognized(Witness("k", asking.redis.info("server")["run_id"], "x"))
 
 
 def test_without_redis_looks_are_answered_and_nothing_else(asking: Asking) -> None:
     client, identity = asking.client(url=""), Witness("k", "r", "p")
     assert client.problem == "not configured"
     client.submit([WitnessVote(identity, False, 1, 6, RECORD), WitnessPing(identity, 6, 1, RECORD)])
-    client.submit([WitnessFound("k", 6, RECORD), WitnessLook(identity)])
+    client.submit([WitnessCreate("k", 6, RECORD), WitnessLook(identity)])
     assert client.pipe.poll(10_000)
     assert client.receive() == [WitnessSeen(identity, ready=False, same=False)]
     assert client.receive() == []
@@ -685,7 +685,7 @@ def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own: Asking) -> Non
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True)
     own.server.freeze()
     for number in range(1000):
-        client.submit([WitnessPing(identity, 6, number, RECORD), WitnessFound("x", 6, RECORD)])
+        client.submit([WitnessPing(identity, 6, number, RECORD), WitnessCreate("x", 6, RECORD)])
     assert client.receive() == []
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=False, same=False)
     assert client.problem.startswith("time-out")
@@ -736,7 +736,7 @@ def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: 
     late = own.client(node=9, incarnation=90, timeout_ms=100)
     late.submit([WitnessPing(identity, TERM, 8, RECORD)])
     wait_until(lambda: late.counters["failed"] == 1)
-    late.submit([WitnessFound("late", TERM, RECORD)])
+    late.submit([WitnessCreate("late", TERM, RECORD)])
     wait_until(lambda: late.counters["failed"] == 2)
     own.server.thaw()
     wait_until(lambda: own.redis.info("commandstats")["cmdstat_evalsha"]["calls"] == run + 2)
@@ -745,12 +745,12 @@ def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: 
     assert late.receive() == []
 
 
-def test_an_overtaken_founding_of_the_same_controller_is_refused(asking: Asking) -> None:
+def test_an_overtaken_reset_of_the_same_controller_is_refused(asking: Asking) -> None:
     first = asking.client(node=9, incarnation=90)
-    assert isinstance(ask(first, WitnessFound("k-1", TERM, RECORD)), WitnessFounded)
-    asking.redis.hincrby(MEMORY, "founded_us", 3_600_000_000)  # as if founded by a later question
+    assert isinstance(ask(first, WitnessCreate("k-1", TERM, RECORD)), WitnessCreated)
+    asking.redis.hincrby(MEMORY, "created_us", 3_600_000_000)  # as if founded by a later question
     before = asking.memory()
-    first.submit([WitnessFound("k-0", TERM, RECORD)])
+    first.submit([WitnessCreate("k-0", TERM, RECORD)])
     wait_until(lambda: first.counters["refused"] == 1)
     assert asking.memory() == before
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.support.samples import EXAMPLES
-from zelect.core.messages import MESSAGES, Envelope, Found, Message, Query, Steer, Steering
-from zelect.security.authorization import NEEDS, denied, right_of, signed
-from zelect.security.keys import Caller, Directory, Right
+from zelect.core.messages import MESSAGES, AdminAction, AdminCommand, Envelope, Message, Query, Reset
+from zelect.security.authorization import NEEDS, denied, permission_of, signed
+from zelect.security.keys import Caller, Directory, Permission
 
 ONE, TWO, READER, STEERER = (name * 40 for name in (b"1", b"2", b"r", b"s"))
 DIRECTORY = Directory(
     {1: (ONE,), 2: (TWO,)},
     {
-        ONE: Caller("node 1", 1, Right.READ),
-        TWO: Caller("node 2", 2, Right.READ),
-        READER: Caller("operator r", 0, Right.READ),
-        STEERER: Caller("operator s", 0, Right.STEER),
+        ONE: Caller("node 1", 1, Permission.READ),
+        TWO: Caller("node 2", 2, Permission.READ),
+        READER: Caller("operator r", 0, Permission.READ),
+        STEERER: Caller("operator s", 0, Permission.ADMIN),
     },
 )
 
@@ -38,7 +38,7 @@ MEMBERS = [message for message in EXAMPLES if type(message) not in NEEDS]
 
 
 def test_an_order_names_the_owner_of_its_key() -> None:
-    order = Steer(Steering.RESUME, 0, 0, "", "root@host9")
+    order = AdminCommand(AdminAction.RESUME, 0, 0, "", "root@host9")
     for key, directory, asker in (
         (STEERER, DIRECTORY, "operator s (root@host9)"),
         (b"", None, "root@host9"),
@@ -72,30 +72,30 @@ def test_nobody_else_speaks_as_a_member(message: Message, key: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "right"),
+    ("key", "permission"),
     [
-        (ONE, Right.READ),
-        (READER, Right.READ),
-        (STEERER, Right.STEER),
-        (b"u" * 40, Right.NONE),
-        (b"", Right.NONE),
+        (ONE, Permission.READ),
+        (READER, Permission.READ),
+        (STEERER, Permission.ADMIN),
+        (b"u" * 40, Permission.NONE),
+        (b"", Permission.NONE),
     ],
 )
 @pytest.mark.parametrize("local", [True, False])
-def test_rights_follow_the_key_wherever_it_speaks_from(key: bytes, right: Right, local: bool) -> None:
+def test_permissions_follow_the_key_wherever_it_speaks_from(key: bytes, permission: Permission, local: bool) -> None:
     origin = Origin(key, local)
-    assert right_of(origin, DIRECTORY) is right
+    assert permission_of(origin, DIRECTORY) is permission
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
-    steered = denied(origin, said(Steer(Steering.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
-    founded = denied(origin, said(Found(3, (1,)), 0), DIRECTORY)
-    assert (asked is None) is (right >= Right.READ)
-    assert (steered is None) is (founded is None) is (right >= Right.STEER)
-    for no, name in ((asked, "read"), (steered, "steer"), (founded, "steer")):
+    steered = denied(origin, said(AdminCommand(AdminAction.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
+    new_witness = denied(origin, said(Reset(3, (1,)), 0), DIRECTORY)
+    assert (asked is None) is (permission >= Permission.READ)
+    assert (steered is None) is (new_witness is None) is (permission >= Permission.ADMIN)
+    for no, name in ((asked, "read"), (steered, "admin"), (new_witness, "admin")):
         assert no is None or (no.reason == "forbidden" and f"the right to {name}" in no.detail)
 
 
 def test_in_plain_text_this_host_asks_and_steers_and_no_other() -> None:
-    for message in (Query("status"), Found(3, (1,))):
+    for message in (Query("status"), Reset(3, (1,))):
         assert denied(Origin(is_local=True), said(message, 0), None) is None
         no = denied(Origin(is_local=False), said(message, 0), None)
         assert no is not None
@@ -109,6 +109,6 @@ def test_a_refusal_tells_nothing_but_the_right_that_is_missing() -> None:
     details = {
         no.detail
         for key in (READER, ONE)
-        if (no := denied(Origin(key), said(Found(77, (1,)), 0), DIRECTORY)) is not None
+        if (no := denied(Origin(key), said(Reset(77, (1,)), 0), DIRECTORY)) is not None
     }
-    assert details == {"steering takes the right to steer, which this key lacks"}
+    assert details == {"admin commands takes the right to admin, which this key lacks"}

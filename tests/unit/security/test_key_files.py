@@ -23,11 +23,20 @@ from zelect.security.key_files import (
     retire,
     secret_file,
 )
-from zelect.security.keys import Caller, KeyPair, Keyring, Right, keyring_to_ask, read_directory, read_key, read_keyring
+from zelect.security.keys import (
+    Caller,
+    KeyPair,
+    Keyring,
+    Permission,
+    keyring_to_ask,
+    read_directory,
+    read_key,
+    read_keyring,
+)
 
 NODES = [Owner(node=1), Owner(node=2)]
 ALICE = Owner(operator="alice")
-BOB = Owner(operator="bob", right=Right.READ)
+BOB = Owner(operator="bob", permission=Permission.READ)
 
 
 @pytest.fixture
@@ -57,10 +66,10 @@ def test_what_is_made_can_be_read(keys: Path) -> None:
     assert sorted(directory.nodes) == [1, 2]
     pairs = {owner: read_key(secret_file(keys, owner)) for owner in (*NODES, ALICE, BOB)}
     assert {directory.owners[pair.public] for pair in pairs.values()} == {
-        Caller("node 1", 1, Right.READ),
-        Caller("node 2", 2, Right.READ),
-        Caller("operator alice", 0, Right.STEER),
-        Caller("operator bob", 0, Right.READ),
+        Caller("node 1", 1, Permission.READ),
+        Caller("node 2", 2, Permission.READ),
+        Caller("operator alice", 0, Permission.ADMIN),
+        Caller("operator bob", 0, Permission.READ),
     }
     own = keyring(keys, 2)
     assert own is not None
@@ -112,7 +121,7 @@ def test_what_is_missing_is_made(keys: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o660, 0o610, 0o601, 0o644, 0o777])
-def test_a_secret_open_to_others_is_refused_with_the_mend(keys: Path, bits: int) -> None:
+def test_a_secret_open_to_others_is_refused_with_the_fix(keys: Path, bits: int) -> None:
     path = secret_file(keys, NODES[0])
     path.chmod(bits)
     with pytest.raises(ConfigError, match=rf"can be read by others \(mode {bits:04o}\); run: chmod 600 {path}"):
@@ -122,7 +131,7 @@ def test_a_secret_open_to_others_is_refused_with_the_mend(keys: Path, bits: int)
 
 
 @pytest.mark.parametrize("bits", [0o664, 0o646, 0o666])
-def test_a_directory_that_others_can_change_is_refused_with_the_mend(keys: Path, bits: int) -> None:
+def test_a_directory_that_others_can_change_is_refused_with_the_fix(keys: Path, bits: int) -> None:
     path = keys / DIRECTORY_FILE
     path.chmod(bits)
     with pytest.raises(ConfigError, match=f"who could so let anybody in.*run: chmod go-w {path}"):
@@ -228,7 +237,7 @@ def test_a_change_of_keys_step_by_step(keys: Path) -> None:
     with pytest.raises(ConfigError, match="nothing is there to retire"):
         retire(keys, [one, BOB])
     bob = read_key(secret_file(keys, BOB)).public
-    assert read_directory(path).owners[bob] == Caller("operator bob", 0, Right.READ), "his right is what it was"
+    assert read_directory(path).owners[bob] == Caller("operator bob", 0, Permission.READ), "his right is what it was"
     with pytest.raises(ConfigError, match="n7 has no key yet"):
         add_next(keys, [Owner(node=7)])
     stray = secret_file(keys, NODES[1], upcoming=True)

@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zelect.cli.election_text import REASONS, REFUSALS, explain_election, explain_rounds, history_table
-from zelect.core.election_trace import Round, Story, Vote
-from zelect.core.messages import Refusal, Trigger
+from zelect.core.election_trace import ElectionTrace, Round, Vote
+from zelect.core.messages import Reason, Refusal
 from zelect.status.history import NotAnElection, parse_election, parse_rounds, read_elections
-from zelect.status.trace import plain_rounds, plain_story
+from zelect.status.trace import plain_rounds, plain_trace
 
 ROUNDS = (
     Round(7, True, 900_000, 1_000_000, "failed", (Vote(1, True, ""), Vote(3, False, "promised"))),
     Round(7, True, 1_100_000, 1_100_400, "won", (Vote(1, True, ""), Vote(3, True, ""))),
     Round(7, False, 1_100_400, 1_101_000, "won", (Vote(0, True, ""), Vote(1, True, ""), Vote(3, False, "voted"))),
 )
-STORY = Story(heard_us=850_000, lost_us=890_000, elected_us=1_101_000, entered_us=1_102_000, rounds=ROUNDS)
+STORY = ElectionTrace(heard_us=850_000, lost_us=890_000, elected_us=1_101_000, active_since_us=1_102_000, rounds=ROUNDS)
 
 
 def entry(**changes: str) -> dict[str, str]:
     votes = plain_rounds(ROUNDS, 0)[-1]["votes"]
     fields = {"id": "1", "term": "7", "previous": "2", "reason": "death", "gap_ms": "252.000"}
-    return {**fields, "votes": json.dumps(votes), "story": json.dumps(plain_story(STORY)), **changes}
+    return {**fields, "votes": json.dumps(votes), "trace": json.dumps(plain_trace(STORY)), **changes}
 
 
 def test_what_a_node_writes_is_what_is_read() -> None:
@@ -34,7 +34,7 @@ def test_what_a_node_writes_is_what_is_read() -> None:
     assert (one.term, one.id, one.previous, one.reason, one.gap_ms) == (7, 1, 2, "death", 252.0)
     assert one.at_ms == 1_770_000_000_123
     assert one.votes == {0: "", 1: "", 3: "voted"}
-    told = one.telling
+    told = one.trace
     assert told is not None
     assert (told.heard_ms, told.lost_ms, told.elected_ms) == (252.0, 212.0, 1.0)
     assert [(r.pre, r.outcome, r.asked_ms, r.took_ms) for r in told.rounds] == [
@@ -44,11 +44,11 @@ def test_what_a_node_writes_is_what_is_read() -> None:
     ]
 
 
-def test_an_entry_of_an_older_release_has_no_story() -> None:
+def test_an_entry_of_an_older_release_has_no_trace() -> None:
     older = entry()
-    del older["story"]
+    del older["trace"]
     one = parse_election("5-0", older)
-    assert one.telling is None
+    assert one.trace is None
     assert "an older release" in "\n".join(explain_election(one))
 
 
@@ -60,10 +60,10 @@ def test_an_entry_of_an_older_release_has_no_story() -> None:
         {"votes": "no json"},
         {"votes": "7"},
         {"votes": '[{"voter": 1}]'},
-        {"story": "[]"},
-        {"story": '{"heard_ms": null}'},
-        {"story": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1, "rounds": [{}]}'},
-        {"story": "[" * 100_000},
+        {"trace": "[]"},
+        {"trace": '{"heard_ms": null}'},
+        {"trace": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1, "rounds": [{}]}'},
+        {"trace": "[" * 100_000},
     ],
 )
 def test_an_entry_that_is_none_is_said_to_be_none(changes: dict[str, str]) -> None:
@@ -71,7 +71,7 @@ def test_an_entry_that_is_none_is_said_to_be_none(changes: dict[str, str]) -> No
         parse_election("5-0", entry(**changes))
 
 
-@given(st.dictionaries(st.sampled_from(["id", "term", "previous", "reason", "gap_ms", "votes", "story"]), st.text()))
+@given(st.dictionaries(st.sampled_from(["id", "term", "previous", "reason", "gap_ms", "votes", "trace"]), st.text()))
 def test_no_entry_breaks_the_reader(fields: dict[str, str]) -> None:
     try:
         parse_election("5-0", fields)
@@ -80,7 +80,7 @@ def test_no_entry_breaks_the_reader(fields: dict[str, str]) -> None:
     raise AssertionError("made of noise, and taken for an election")
 
 
-class Pages:
+class HttpApp:
     """What `XREVRANGE` answers for the entries of `rows`, newest first."""
 
     def __init__(self, rows: list[tuple[int, dict[str, str]]]) -> None:
@@ -95,12 +95,12 @@ class Pages:
 
 def test_the_newest_come_first_page_by_page_and_garbage_is_counted() -> None:
     rows: list[Any] = [(at, entry(term=str(at)) if at % 50 else {"hello": "world"}) for at in range(250, 0, -1)]
-    found, garbage = read_elections(Pages(rows), "demo", 1000)
+    found, garbage = read_elections(HttpApp(rows), "demo", 1000)
     assert [one.term for one in found] == [at for at in range(250, 0, -1) if at % 50]
     assert garbage == 5
-    some, _ = read_elections(Pages(rows), "demo", 3)
+    some, _ = read_elections(HttpApp(rows), "demo", 3)
     assert [one.term for one in some] == [249, 248, 247]
-    (old,), _ = read_elections(Pages(rows), "demo", 1, lambda one: one.term == 1)
+    (old,), _ = read_elections(HttpApp(rows), "demo", 1, lambda one: one.term == 1)
     assert old.term == 1
 
 
@@ -108,12 +108,12 @@ def test_an_election_is_explained_in_80_columns() -> None:
     lines = explain_election(parse_election("1770000000123-0", entry()))
     text = "\n".join(lines)
     assert max(map(len, lines)) <= 80
-    assert "node 1 came into office" in text
+    assert "node 1 became active" in text
     assert REASONS["death"] in text
     assert "round 1   pre-vote for term 7: failed after 100.0 ms" in text
     assert "node 3: no: promised" in text
     assert "witness: yes" in text
-    steps = [line.split()[0] for line in lines if line.endswith(("before", "noticed", "asked", "won", "in office"))]
+    steps = [line.split()[0] for line in lines if line.endswith(("before", "noticed", "asked", "won", "active"))]
     assert steps == ["252.0", "212.0", "202.0", "1.0", "0.0"]
 
 
@@ -128,7 +128,7 @@ def test_a_table_of_elections_is_at_most_80_columns_wide() -> None:
 
 def test_every_reason_has_words() -> None:
     assert set(REFUSALS) == {reason.value for reason in Refusal}
-    assert set(REASONS) == {trigger.value for trigger in Trigger}
+    assert set(REASONS) == {reason.value for reason in Reason}
 
 
 def test_rounds_that_fail_are_told_with_every_answer() -> None:

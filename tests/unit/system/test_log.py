@@ -228,7 +228,7 @@ def test_a_full_socket_drops() -> None:
             log.event("info", "happened", filler="x" * 300)
 
 
-def test_a_line_after_half_a_one_begins_anew(file: Path) -> None:
+def test_a_line_after_half_a_one_begins_again(file: Path) -> None:
     code = (
         "import resource, sys; from zelect.system.log import setup\n"
         "log = setup('info', 'text', sys.argv[1], 1, 'demo')\n"

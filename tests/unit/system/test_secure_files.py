@@ -20,7 +20,7 @@ from zelect.core.effects import Saved
 from zelect.core.quorum import Record
 from zelect.devcluster.layout import Layout
 from zelect.node.storage.data_dir import DataDir, DataDirError
-from zelect.node.storage.vote_store import Ballot, BallotError
+from zelect.node.storage.vote_store import VoteStore, VoteStoreError
 from zelect.system.secure_files import UnsafeFile, read_secret
 
 CLUSTER, NODE, NOBODY = "demo", 1, 65_534
@@ -42,7 +42,7 @@ def use(path: Path) -> int:
     """Use `path` as a node at its start does; returns the mode of a directory that was open."""
     held = DataDir.open(path, CLUSTER, NODE)
     try:
-        Ballot.open(held, CLUSTER, NODE, FIRST).close()
+        VoteStore.open(held, CLUSTER, NODE, FIRST).close()
         return held.was_open
     finally:
         held.close()
@@ -59,7 +59,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a" / "n1")], check=True, cwd=ROOT)
     assert [mode(tmp_path / "a"), mode(tmp_path / "a" / "n1")] == [0o700, 0o700]
-    assert {path.name: mode(path) for path in (tmp_path / "a" / "n1").iterdir()} == {"lock": 0o600, "ballot": 0o600}
+    assert {path.name: mode(path) for path in (tmp_path / "a" / "n1").iterdir()} == {"lock": 0o600, "vote": 0o600}
 
 
 @pytest.mark.parametrize("before", [0o755, 0o750, 0o711, 0o501])
@@ -73,7 +73,7 @@ def test_a_directory_that_others_can_read_is_tightened_and_that_is_told(tmp_path
 
 
 @pytest.mark.parametrize("before", [0o777, 0o1777, 0o770, 0o722, 0o702])
-def test_a_directory_that_others_can_write_is_refused_with_the_mend(tmp_path: Path, before: int) -> None:
+def test_a_directory_that_others_can_write_is_refused_with_the_fix(tmp_path: Path, before: int) -> None:
     path = tmp_path / "n1"
     path.mkdir()
     path.chmod(before)
@@ -97,18 +97,18 @@ def test_a_linked_directory_is_refused(tmp_path: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["", "lock", "ballot"])
+@pytest.mark.parametrize("name", ["", "lock", "vote"])
 def test_what_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "n1"
     use(path)
     os.chown(path / name, NOBODY, NOBODY)
-    with pytest.raises((DataDirError, BallotError)) as caught:
+    with pytest.raises((DataDirError, VoteStoreError)) as caught:
         use(path)
     assert str(path / name) in str(caught.value)
     assert f"belongs to user {NOBODY}, the node runs as user 0" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["lock", "ballot"])
+@pytest.mark.parametrize("name", ["lock", "vote"])
 def test_files_that_others_can_read_are_tightened(tmp_path: Path, name: str) -> None:
     path = tmp_path / "n1"
     use(path)
@@ -117,31 +117,31 @@ def test_files_that_others_can_read_are_tightened(tmp_path: Path, name: str) -> 
     assert mode(path / name) == 0o600
 
 
-@pytest.mark.parametrize("name", ["lock", "ballot"])
+@pytest.mark.parametrize("name", ["lock", "vote"])
 @pytest.mark.parametrize("before", [0o666, 0o620])
 def test_files_that_others_can_write_are_refused(tmp_path: Path, name: str, before: int) -> None:
     path = tmp_path / "n1"
     use(path)
     content = (path / name).read_bytes()
     (path / name).chmod(before)
-    with pytest.raises((DataDirError, BallotError)) as caught:
+    with pytest.raises((DataDirError, VoteStoreError)) as caught:
         use(path)
     assert str(path / name) in str(caught.value)
     assert f"chmod 600 {path / name}" in str(caught.value)
     assert (path / name).read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["lock", "ballot"])
+@pytest.mark.parametrize("name", ["lock", "vote"])
 def test_linked_files_and_pipes_are_refused_and_not_written_through(tmp_path: Path, name: str) -> None:
     path, target = tmp_path / "n1", tmp_path / "target"
     path.mkdir(mode=0o700)
     target.write_text("precious")
     (path / name).symlink_to(target)
-    with pytest.raises((DataDirError, BallotError), match="is a symbolic link"):
+    with pytest.raises((DataDirError, VoteStoreError), match="is a symbolic link"):
         use(path)
     (path / name).unlink()
     os.mkfifo(path / name, 0o600)
-    with pytest.raises((DataDirError, BallotError), match="is no regular file"):
+    with pytest.raises((DataDirError, VoteStoreError), match="is no regular file"):
         use(path)
     assert target.read_text() == "precious"
 
@@ -151,7 +151,7 @@ def test_a_draft_that_lies_there_is_never_written_into(tmp_path: Path, kind: str
     path, target = tmp_path / "n1", tmp_path / "target"
     path.mkdir(mode=0o700)
     target.write_text("precious")
-    draft = path / "ballot.new"
+    draft = path / "vote.new"
     if kind == "file":
         draft.write_text("left over")
     elif kind == "link":
@@ -160,7 +160,7 @@ def test_a_draft_that_lies_there_is_never_written_into(tmp_path: Path, kind: str
         draft.hardlink_to(target)
     use(path)
     assert target.read_text() == "precious"
-    assert (path / "ballot").stat().st_nlink == 1
+    assert (path / "vote").stat().st_nlink == 1
     assert not draft.exists()
 
 
@@ -268,9 +268,9 @@ def written(trace: str) -> set[str]:
     return found
 
 
-def in_office_and_out(cluster: Cluster, process: subprocess.Popen[bytes]) -> None:
+def active_and_not(cluster: Cluster, process: subprocess.Popen[bytes]) -> None:
     assert process.poll() is None
-    wait_until(lambda: cluster.in_office(), 40, what="the only node in office")
+    wait_until(lambda: cluster.active(), 40, what="the only node active")
     os.kill(cluster.ask(1)["pid"], signal.SIGTERM)  # strace would keep the signal to itself
     assert cluster.exit_code(1) == 0
 
@@ -285,10 +285,10 @@ def test_a_node_writes_nowhere_but_in_its_data_dir(fleet: Fleet, tmp_path: Path)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}  # no HOME, no TMPDIR
     with cluster.log_of(1).open("ab") as log:
         cluster.processes[1] = subprocess.Popen(command, env=environment, cwd="/", stdout=log, stderr=log)
-    in_office_and_out(cluster, cluster.processes[1])
+    active_and_not(cluster, cluster.processes[1])
     changed = written(trace.read_text(errors="replace"))
     data_dir = str(cluster.data_dirs[1])
-    assert data_dir + "/ballot" in changed, "the trace shows what is written"
+    assert data_dir + "/vote" in changed, "the trace shows what is written"
     elsewhere = {path for path in changed if not (path + "/").startswith(data_dir + "/")}
     assert elsewhere <= {"/dev/null", "/proc/self/fd/2", "/dev/tty"}, elsewhere
 
@@ -314,5 +314,5 @@ def test_a_node_runs_on_a_read_only_root(fleet: Fleet) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     with cluster.log_of(1).open("ab") as log:
         cluster.processes[1] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    in_office_and_out(cluster, cluster.processes[1])
-    assert {path.name for path in data_dir.iterdir()} == {"lock", "ballot"}
+    active_and_not(cluster, cluster.processes[1])
+    assert {path.name for path in data_dir.iterdir()} == {"lock", "vote"}

@@ -12,7 +12,7 @@ let view = whole.slice(), current = null, colours = {};
 
 function readColours() {
   const style = getComputedStyle(document.documentElement);
-  for (const name of ["paper", "ink", "dim", "line", "panel", "office", "follower", "down", "frozen", "cut", "redis", "mark", "wrong", "band", "bandline", "focus"])
+  for (const name of ["paper", "ink", "dim", "line", "panel", "leadership", "follower", "down", "frozen", "cut", "redis", "mark", "wrong", "band", "bandline", "focus"])
     colours[name] = style.getPropertyValue("--" + name).trim();
 }
 
@@ -56,7 +56,7 @@ function draw() {
   for (const one of visible(data.lives, from, to)) {
     block(one, laneOf.get(one.node), colours.panel, BAR + 2); block(one, laneOf.get(one.node), colours.follower, BAR);
   }
-  for (const one of visible(data.offices, from, to)) block(one, laneOf.get(one.node), colours.office, BAR);
+  for (const one of visible(data.leaderships, from, to)) block(one, laneOf.get(one.node), colours.leadership, BAR);
   for (const one of visible(data.struck, from, to)) {
     block(one, 0, colours[one.look] || colours.dim, 10);
     if (one.look === "redis") block(one, REDIS, colours.redis, BAR);
@@ -106,7 +106,7 @@ function drawNames(pen, x, from, to, width) {
     if (at < last || at + 20 > width || (x(one.to) - x(one.from) < 6 && to - from > 60000)) continue;
     pen.fillStyle = colours.ink; pen.fillText(one.fault, at, middle(0) - 11); last = at + size + 8;
   }
-  for (const one of visible(data.offices, from, to)) {
+  for (const one of visible(data.leaderships, from, to)) {
     const a = Math.max(LEFT, x(one.from)), b = Math.min(width, x(one.to)), name = "term " + one.term;
     if (b - a > pen.measureText(name).width + 10) { pen.fillStyle = colours.paper; pen.fillText(name, a + 5, middle(laneOf.get(one.node))); }
   }
@@ -131,9 +131,9 @@ function spoken(ms, step = 0) {
 function drawOverview() {
   const height = 26, [pen, width] = sized(overview, height), x = (ms) => ms / whole[1] * width;
   const columns = new Float64Array(Math.ceil(width) + 1);
-  for (const one of data.offices)
+  for (const one of data.leaderships)
     for (let at = Math.max(0, Math.floor(x(one.from))); at <= Math.min(width, x(one.to)); at++) columns[at] = 1;
-  pen.fillStyle = colours.office;
+  pen.fillStyle = colours.leadership;
   columns.forEach((held, at) => { if (held) pen.fillRect(at, 9, 1, 8); });
   pen.fillStyle = colours.cut;
   for (const one of data.struck) pen.fillRect(x(one.from), 3, Math.max(1, x(one.to) - x(one.from)), 4);
@@ -200,10 +200,10 @@ function words(ms, lane, near) {
   for (const one of visible(data.struck, ms - near, ms + near))
     if (lane === 0 || one.nodes.includes(node) || (lane === REDIS && one.look === "redis")) found.push(one.fault + " of " + (one.nodes.join(", ") || "no node") + ", " + spoken(one.to - one.from) + (one.detail ? ": " + one.detail : ""));
   if (node !== undefined) {
-    const office = visible(data.offices, ms, ms).find((one) => one.node === node);
+    const leadership = visible(data.leaderships, ms, ms).find((one) => one.node === node);
     const alive = visible(data.lives, ms, ms).some((one) => one.node === node);
-    found.push("node " + node + ": " + (office ? "in office, term " + office.term + ", " + spoken(office.to - office.from) + ", then " + office.why : alive ? "follower" : "down"));
-    for (const one of visible(data.elections, ms - near, ms + near)) if (one.node === node) found.push("elected in term " + one.term + " (" + one.trigger + ")");
+    found.push("node " + node + ": " + (leadership ? "active, term " + leadership.term + ", " + spoken(leadership.to - leadership.from) + ", then " + leadership.why : alive ? "follower" : "down"));
+    for (const one of visible(data.elections, ms - near, ms + near)) if (one.node === node) found.push("elected in term " + one.term + " (" + one.reason + ")");
   }
   for (const one of visible(data.wrong, ms - near, ms + near)) found.push(one.text);
   return found.join("\n");

@@ -1,13 +1,13 @@
-"""The job that is done in office: whether it can be done here, and when it has ended (R6, R8).
+"""The job that is done active: whether it can be done here, and when it has ended (R6, R8).
 
 A node whose job can't be done tells so by its priority and goes last in the succession, after one
-that was only asked to rest. In office it hands over, but only to somebody who is better off: a
-controller whose job fails is still better than none (L1), so where all are unwell the first in line
-stays. While elections of choice are paused it stays too.
+that was only asked to rest. Active it hands over, but only to somebody who is better off: a
+controller whose job fails is still better than none (L1), so where all are unhealthy the first in line
+stays. While planned transfers are paused it stays too.
 
-A *guarded* node has a job that acts in its office: an embedding program, or a command. Such a job
+A *guarded* node has a job that acts in its leadership: an embedding program, or a command. Such a job
 takes some time to end, and nobody else may act meanwhile. Until the shell says that it has ended,
-the promises to the office run on: the others' because no HANDOVER tells them otherwise, and this
+the promises to leadership run on: the others' because no HANDOVER tells them otherwise, and this
 node's own, which may be the one vote that a rival lacks. They outlast the lease, and the job has to
 end within the lease.
 """
@@ -15,44 +15,44 @@ end within the lease.
 from __future__ import annotations
 
 from zelect.core.messages import Handover
-from zelect.core.step import Turn
+from zelect.core.step import Step
 from zelect.core.succession import succession_of
-from zelect.core.transitions import hand_over, leave_office
+from zelect.core.transitions import hand_over, step_down
 
-__all__ = ["health_changed", "vacated", "yield_office"]
+__all__ = ["health_changed", "job_ended", "yield_leadership"]
 
 
-def health_changed(turn: Turn, healthy: bool) -> None:
+def health_changed(step: Step, healthy: bool) -> None:
     """The job can be done here again, or can't any more."""
-    if turn.state.healthy is not healthy:
-        turn.state.healthy = healthy
-        turn.note("health_changed", healthy=healthy)
-        yield_office(turn)
+    if step.state.healthy is not healthy:
+        step.state.healthy = healthy
+        step.note("health_changed", healthy=healthy)
+        yield_leadership(step)
 
 
-def yield_office(turn: Turn) -> None:
-    """Hand the office to the first in line if this node is unwell, or rests, and that one is better
-    off. One that comes so into office gives the others an election timeout to show how they are."""
-    state = turn.state
-    reign = state.reign
-    if turn.priority >= 0 or reign is None or not reign.entered_us or state.paused(turn.now_us):
+def yield_leadership(step: Step) -> None:
+    """Hand leadership to the first in line if this node is unhealthy, or rests, and that one is better
+    off. One that comes so into leadership gives the others an election timeout to show how they are."""
+    state = step.state
+    leading = state.leading
+    if step.priority >= 0 or leading is None or not leading.active_since_us or state.paused(step.now_us):
         return
-    order = succession_of(turn)
-    settled = turn.now_us - reign.entered_us >= turn.timing.promise_us
-    if settled and order and turn.peer(order[0]).priority > turn.priority:
-        term = reign.term
-        leave_office(turn, "resting" if state.healthy else "unwell")
-        hand_over(turn, Handover(term, order[0]))
+    order = succession_of(step)
+    settled = step.now_us - leading.active_since_us >= step.timing.promise_us
+    if settled and order and step.peer(order[0]).priority > step.priority:
+        term = leading.term
+        step_down(step, "cooling_down" if state.healthy else "unhealthy")
+        hand_over(step, Handover(term, order[0]))
 
 
-def vacated(turn: Turn) -> None:
-    """The job has ended: what promises remain to the office that it acted in may end too."""
-    state = turn.state
-    owed, promise = state.owed, state.promise
-    if owed is None:
+def job_ended(step: Step) -> None:
+    """The job has ended: what promises remain to leadership that it acted in may end too."""
+    state = step.state
+    pending_handover, promise = state.pending_handover, state.promise
+    if pending_handover is None:
         return
-    state.owed = None
-    if promise is not None and (promise.to, promise.term) == (turn.me, owed.message.of_term):
+    state.pending_handover = None
+    if promise is not None and (promise.to, promise.term) == (step.me, pending_handover.message.of_term):
         state.promise = None
-    turn.note("office_vacated", term=owed.message.of_term)
-    turn.broadcast(owed.message)
+    step.note("leadership_vacated", term=pending_handover.message.of_term)
+    step.broadcast(pending_handover.message)

@@ -10,28 +10,30 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zelect.core.lease import Tenure
-from zelect.core.messages import Refusal, Trigger
-from zelect.node.http.snapshot import Picture, Spread, Window
-from zelect.node.leadership.shared import Office
+from zelect.core.lease import Lease
+from zelect.core.messages import Reason, Refusal
+from zelect.node.http.snapshot import Histogram, StatusPublisher, StatusSnapshot
+from zelect.node.leadership.shared import SharedLeadership
 from zelect.system.clock import now_us
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_WITNESS = ("member", "ready", "stranger", "unreachable", "unused")
+_WITNESS = ("member", "ready", "unrecognized", "unreachable", "unused")
 _WRITES = ("written", "failed", "superseded", "void", "coalesced")
 _NOT_TAKEN = {"link_too_big": "too_big", "link_wrong_shape": "wrong_shape", "link_too_fast": "too_fast"}
 _NOT_SENT = {"link_dropped": "not_sent", "link_too_big_to_send": "too_big_to_send", "link_reply_failed": "not_replied"}
-Held = Callable[[], tuple[Tenure | None, int]]
+Held = Callable[[], tuple[Lease | None, int]]
 
 
 class Metrics(Collector):
-    """`held`: the office of this node and how many milliseconds it lasts, asked for each answer;
+    """`held`: leadership of this node and how many milliseconds it lasts, asked for each answer;
     `closed`: connections over HTTP that were closed, by why."""
 
-    def __init__(self, window: Window, held: Held, office: Office, node: int, closed: Mapping[str, int]) -> None:
-        self._window, self._held, self._office, self._node = window, held, office, node
+    def __init__(
+        self, window: StatusPublisher, held: Held, leadership: SharedLeadership, node: int, closed: Mapping[str, int]
+    ) -> None:
+        self._window, self._held, self._office, self._node = window, held, leadership, node
         self._closed = closed
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -47,10 +49,10 @@ class Metrics(Collector):
             return
         report = json.loads(picture.report)
         yield from self._at_this_moment()
-        yield from _electorate(report)
+        yield from _voters(report)
         yield from _elections(picture)
         yield from _loop_and_frames(report["counters"])
-        yield from _store(report["store"], report["counters"])
+        yield from _store(report["redis"], report["counters"])
         text = "Connections over HTTP closed by this node."
         yield _labelled(CounterMetricFamily, "zelect_http_closed_total", text, "reason", self._closed)
         build = GaugeMetricFamily("zelect_build_info", "The release that runs.", labels=("version",))
@@ -58,38 +60,38 @@ class Metrics(Collector):
         yield build
 
     def _at_this_moment(self) -> Iterator[Metric]:
-        tenure, left_ms = self._held()
+        lease, left_ms = self._held()
         head = self._office.controller
-        leads = self._node if tenure is not None else head.id if head.id != self._node else 0
-        yield _gauge("zelect_in_office", "1 while this node is in office, judged by its lease.", tenure is not None)
-        yield _gauge("zelect_lease_remaining_seconds", "How long the office lasts unless renewed.", left_ms / 1000)
+        leads = self._node if lease is not None else head.id if head.id != self._node else 0
+        yield _gauge("zelect_active", "1 while this node is active, judged by its lease.", lease is not None)
+        yield _gauge("zelect_lease_remaining_seconds", "How long leadership lasts unless renewed.", left_ms / 1000)
         yield _gauge("zelect_controller_id", "Who leads as far as this node knows; 0: nobody.", leads)
         idle_s = (now_us() - self._window.turned_us) / 1e6
         yield _gauge("zelect_loop_idle_seconds", "Since the node's loop turned last.", idle_s)
 
 
-def _electorate(report: Mapping[str, Any]) -> Iterator[Metric]:
-    electorate = report["electorate"]
+def _voters(report: Mapping[str, Any]) -> Iterator[Metric]:
+    voters = report["voters"]
     yield _gauge("zelect_term", "The newest term that this node has saved.", report["term"])
     yield _gauge("zelect_quorate", "1 while this node sees a quorum.", report["quorate"])
-    members, survives = len(electorate["members"]), electorate["survives"]
-    yield _gauge("zelect_electorate_members", "Nodes that vote, the witness not counted.", members)
+    members, survives = len(voters["members"]), voters["survives"]
+    yield _gauge("zelect_voters_members", "Nodes that vote, the witness not counted.", members)
     yield _gauge("zelect_failures_survived", "How many more may fail, one by one; -1: no quorum.", survives)
-    states = {state: int(state == electorate["witness"]) for state in _WITNESS}
+    states = {state: int(state == voters["witness"]) for state in _WITNESS}
     yield _labelled(GaugeMetricFamily, "zelect_witness", "1 for what the witness is now.", "state", states)
     peers = {str(peer["id"]): int(peer["linked"]) for peer in report["peers"]}
     yield _labelled(GaugeMetricFamily, "zelect_peer_connected", "1 while there is a connection.", "peer", peers)
 
 
-def _elections(picture: Picture) -> Iterator[Metric]:
-    won = {**dict.fromkeys(map(str, Trigger), 0), **picture.elections}
-    yield _labelled(CounterMetricFamily, "zelect_elections_total", "Offices that this node took.", "reason", won)
+def _elections(picture: StatusSnapshot) -> Iterator[Metric]:
+    won = {**dict.fromkeys(map(str, Reason), 0), **picture.elections}
+    yield _labelled(CounterMetricFamily, "zelect_elections_total", "Leaderships that this node took.", "reason", won)
     refused = {**dict.fromkeys(map(str, Refusal), 0), **picture.refusals}
     text = "Votes and pre-votes that this node refused."
     yield _labelled(CounterMetricFamily, "zelect_votes_refused_total", text, "reason", refused)
-    text = "From the last word of the controller before to this node's office."
+    text = "From the last word of the controller before to this node's leadership."
     yield _histogram("zelect_election_gap_seconds", text, picture.gaps)
-    yield _histogram("zelect_heartbeat_rtt_seconds", "From this node's PING to an answer read.", picture.trips)
+    yield _histogram("zelect_heartbeat_rtt_seconds", "From this node's PING to an answer read.", picture.round_trips)
 
 
 def _loop_and_frames(counters: Mapping[str, int]) -> Iterator[Metric]:
@@ -137,7 +139,7 @@ def _labelled(
     return family
 
 
-def _histogram(name: str, text: str, spread: Spread) -> Metric:
+def _histogram(name: str, text: str, spread: Histogram) -> Metric:
     buckets, total = list[tuple[str, float]](), 0
     for bound, count in zip([*(f"{us / 1e6:g}" for us in spread.bounds_us), "+Inf"], spread.counts, strict=True):
         total += count

@@ -23,7 +23,7 @@ from zelect.system.clock import now_us
 __all__ = ["CLOSED", "Server"]
 
 CLOSED = ("unfinished", "unread", "full")
-_MOST = 64  # connections, the listener and the trigger among them: within what is set aside for them
+_MOST = 64  # connections, the listener and the reason among them: within what is set aside for them
 _REQUEST_US = 3_000_000
 _ANSWER_US = 3_000_000
 _IDLE_US = 30_000_000
@@ -51,7 +51,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # comes without type hints
     parser_class = _Request
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        self.born_us = self.since_us = now_us()
+        self.opened_us = self.since_us = now_us()
         super().__init__(*args, **more)
 
     def received(self, data: bytes) -> bool:
@@ -86,7 +86,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # comes without type hints
 
     def may_go(self, now: int) -> bool:
         """Whether it makes room for others: there is no request of it to answer, and there was time for one."""
-        return not self.requests and now - self.born_us > _NEW_US
+        return not self.requests and now - self.opened_us > _NEW_US
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # comes without type hints

@@ -2,8 +2,8 @@
 
 The loop paints a picture of itself twice a second, and soon after a change: an immutable value,
 replaced whole, that other threads read when they like. So however often somebody asks, the loop
-does the same little work. Whether this node is in office is no part of a picture: that is asked of
-`Office`, by the clock, at the moment of answering (R5).
+does the same little work. Whether this node is active is no part of a picture: that is asked of
+`Leadership`, by the clock, at the moment of answering (R5).
 """
 
 from __future__ import annotations
@@ -19,80 +19,80 @@ from typing import TYPE_CHECKING
 
 from zelect.config.http import split
 from zelect.config.loading import Config, ConfigError
-from zelect.core.actors.query import view_of
+from zelect.core.actors.query import status_of
 from zelect.core.effects import Fact
 from zelect.core.messages import Envelope, Pong
-from zelect.core.state import Reign
+from zelect.core.state import LeaderState
 from zelect.node.transport.router import CannotBind
 from zelect.status.encode import report_of
 from zelect.system.clock import now_us
 
 if TYPE_CHECKING:
-    from zelect.node.http.app import Web
-    from zelect.node.loop import Node
+    from zelect.node.http.app import HttpServer
+    from zelect.node.loop import NodeLoop
 
-__all__ = ["Picture", "Spread", "Window"]
+__all__ = ["Histogram", "StatusPublisher", "StatusSnapshot"]
 
 _EVERY_US = 500_000
 _SOON_US = 20_000  # an election is over by then
 _LATELY_US = 2_000_000
 _GAPS_US = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000)
-_TRIPS_US = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000)
+_ROUND_TRIPS_US = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Histogram:
     """How often something took how long: `counts` up to each of `bounds_us`, and beyond the last."""
 
     bounds_us: tuple[int, ...]
     counts: tuple[int, ...]
     sum_us: int
 
-    def with_one(self, us: int) -> Spread:
+    def with_one(self, us: int) -> Histogram:
         """This one, and `us` once more."""
         at = bisect_left(self.bounds_us, us)
         counts = tuple(count + (place == at) for place, count in enumerate(self.counts))
-        return Spread(self.bounds_us, counts, self.sum_us + us)
+        return Histogram(self.bounds_us, counts, self.sum_us + us)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StatusSnapshot:
     """The node at `taken_us`. `report`: JSON, see `zelect.status.encode`. `elections`: how often this
-    node took office, by what it was elected for; `refusals`: how often it refused a vote, by why;
-    `gaps`: from the last word of the controller before to this node's office; `trips`: from a PING
+    node became active, by what it was elected for; `refusals`: how often it refused a vote, by why;
+    `gaps`: from the last word of the controller before to this node's leadership; `trips`: from a PING
     to its answer."""
 
     taken_us: int
     report: str
     elections: Mapping[str, int]
     refusals: Mapping[str, int]
-    gaps: Spread
-    trips: Spread
+    gaps: Histogram
+    round_trips: Histogram
 
 
-class Window:
+class StatusPublisher:
     """The loop's side; anybody may read `picture` (None before the first one), `turned_us` (when the
     loop was last seen at work) and `turned_lately`. Listens at once, so that a port that is taken
     keeps the node from starting. Raises `CannotBind`, and `ConfigError` without the extra."""
 
     def __init__(self, config: Config) -> None:
         try:
-            from zelect.node.http.app import Web
+            from zelect.node.http.app import HttpServer
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{config.path}: http.listen: {error.name} is not installed; pip install 'zelect[http]', "
                 'or set it to ""'
             ) from error
-        self._make_web: type[Web] = Web
-        self._web: Web | None = None
+        self._make_web: type[HttpServer] = HttpServer
+        self._web: HttpServer | None = None
         self._listener = _listen(config.http.listen)
-        self.picture: Picture | None = None
+        self.picture: StatusSnapshot | None = None
         self.turned_us = now_us()
         self.due_us = 0
         self._elections: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
-        self._gaps = Spread(_GAPS_US, (0,) * (len(_GAPS_US) + 1), 0)
-        self._trips = Spread(_TRIPS_US, (0,) * (len(_TRIPS_US) + 1), 0)
+        self._gaps = Histogram(_GAPS_US, (0,) * (len(_GAPS_US) + 1), 0)
+        self._round_trips = Histogram(_ROUND_TRIPS_US, (0,) * (len(_ROUND_TRIPS_US) + 1), 0)
 
     @property
     def turned_lately(self) -> bool:
@@ -101,39 +101,39 @@ class Window:
 
     # -- for the loop ---------------------------------------------------------------------------------
 
-    def open(self, node: Node) -> None:
+    def open(self, node: NodeLoop) -> None:
         """Begin to answer."""
-        node.office.subscribe(self._soon)
-        self._web = self._make_web(self._listener, self, node.office, node.settings.node, node.log)
+        node.leadership.subscribe(self._soon)
+        self._web = self._make_web(self._listener, self, node.leadership, node.settings.node, node.log)
 
-    def look(self, node: Node) -> None:
+    def look(self, node: NodeLoop) -> None:
         """The loop has turned: paint a new picture if one is due."""
         self.turned_us = now = now_us()
         if now < self.due_us:
             return
         self.due_us = now + _EVERY_US
-        report = report_of(node, view_of(node.settings, node.machine.state, now))
+        report = report_of(node, status_of(node.settings, node.machine.state, now))
         elections, refusals = dict(self._elections), dict(self._refusals)
-        self.picture = Picture(now, report, elections, refusals, self._gaps, self._trips)
+        self.picture = StatusSnapshot(now, report, elections, refusals, self._gaps, self._round_trips)
 
     def note(self, facts: Iterable[Fact]) -> None:
         """Count what happened."""
         for fact in facts:
             if fact.name == "vote_refused":
                 self._refusals[str(dict(fact.fields)["reason"])] += 1
-            elif fact.name == "office_entered":
+            elif fact.name == "became_active":
                 fields = dict(fact.fields)
-                self._elections[str(fields["trigger"])] += 1
+                self._elections[str(fields["reason"])] += 1
                 if isinstance(gap_ms := fields["gap_ms"], float):
                     self._gaps = self._gaps.with_one(int(gap_ms * 1000))
 
-    def hear(self, reign: Reign | None, envelope: Envelope) -> None:
-        """A message came, and `reign` does not know of it yet."""
+    def hear(self, leading: LeaderState | None, envelope: Envelope) -> None:
+        """A message came, and `leadership` does not know of it yet."""
         message = envelope.message
-        if isinstance(message, Pong) and reign is not None and message.of_term == reign.term:
-            sent_us = reign.sent_us.get(message.number)
+        if isinstance(message, Pong) and leading is not None and message.of_term == leading.term:
+            sent_us = leading.sent_us.get(message.number)
             if sent_us is not None:
-                self._trips = self._trips.with_one(now_us() - sent_us)
+                self._round_trips = self._round_trips.with_one(now_us() - sent_us)
 
     def close(self) -> None:
         """Answer no more."""

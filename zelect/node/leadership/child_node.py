@@ -1,8 +1,8 @@
-"""A node as the child of the program that acts in its office: the child's side.
+"""A node as the child of the program that acts in its leadership: the child's side.
 
-The program reads the office off a shared page. What a page can't do goes over a socket: that there
-is news, that an office was left, and back what the program does: whether it wants the node to go,
-whether it is well, and in which terms jobs act. The node believes of no office that nobody acts in
+The program reads leadership off a shared page. What a page can't do goes over a socket: that there
+is news, that a leadership was left, and back what the program does: whether it wants the node to go,
+whether it is well, and in which terms jobs act. The node believes of no leadership that nobody acts in
 it before the program has said so. When the program dies the socket closes, its jobs have died with
 it, and the node leaves. Where it was asked to, it kills the program when a job there has not ended
 by the end of the lease: nothing else ends a job that holds its interpreter's lock.
@@ -22,34 +22,34 @@ from urllib.parse import urlsplit
 
 from zelect.config.loading import Config, ConfigError
 from zelect.node.leadership.hooks import Hooks
-from zelect.node.leadership.lease_page import Page
-from zelect.node.leadership.shared import Office
-from zelect.node.loop import Node
-from zelect.node.signals import Wakeup
+from zelect.node.leadership.lease_page import LeasePage
+from zelect.node.leadership.shared import SharedLeadership
+from zelect.node.loop import NodeLoop
+from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.lock_holder import listener_of
-from zelect.node.storage.vote_store import BallotError
+from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.transport import CannotBind
 from zelect.system.clock import now_us
 from zelect.system.log import setup
 
-__all__ = ["run_tied"]
+__all__ = ["run_child"]
 
 _EVER = 2**62
 _LOOK_US = 20_000
 
 
-class _TiedOffice(Office):
-    """The office as the node sees it; who acts in it is the program's to say."""
+class _ChildLeadership(SharedLeadership):
+    """Leadership as the node sees it; who acts in it is the program's to say."""
 
-    def __init__(self, control: socket.socket, page: Page) -> None:
+    def __init__(self, control: socket.socket, page: LeasePage) -> None:
         super().__init__()
         self.mirror = page.write
         self.subscribe(lambda: self.say(news=True))
         self._control = control
         self._sending = threading.Lock()
         self.acting: frozenset[int] = frozenset()
-        self._seen = 0  # the program knows that offices up to this term are over
+        self._seen = 0  # the program knows that leaderships up to this term are over
         self._asked = 0  # the program's newest wish for a reload
         self._knows = False  # ... that the node is going, or has ended
 
@@ -67,7 +67,7 @@ class _TiedOffice(Office):
             self.ring()
 
     def hear(self, words: dict[str, Any]) -> None:
-        """From the program; called by the tie's thread."""
+        """From the program; called by the child_node's thread."""
         self.acting = frozenset(words["acting"])
         self._seen = max(self._seen, words["seen"])
         self._knows = bool(words["go"])
@@ -83,27 +83,27 @@ class _TiedOffice(Office):
         self.hear({"acting": (), "seen": _EVER, "go": True, "healthy": True, "reloads": self._asked})
 
     @property
-    def occupied(self) -> bool:
+    def has_job(self) -> bool:
         return bool(self.acting) or not self._knows
 
-    def occupies(self, term: int) -> bool:
+    def has_job_in(self, term: int) -> bool:
         if term > self._seen:
             self.say(left=term)
             return True
         return term in self.acting
 
 
-def run_tied(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) -> int:
+def run_child(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) -> int:
     """Run the node of `config` for the program at the other end of `control_fd`, and kill that
     `kill_us` before a lease ends (0: never) if a job still acts there. Returns the exit code of
     `zelect.node.loop.run`; errors are told to the program, which tells its user."""
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     os.set_inheritable(page_fd, False)
-    office = _TiedOffice(control, Page(page_fd))
+    leadership = _ChildLeadership(control, LeasePage(page_fd))
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        node = Node(config, log, office=office)
+        node = NodeLoop(config, log, leadership=leadership)
         node.data_dir.share()
         listener = listener_of(urlsplit(config.node.listen).port or 0)
         socket.send_fds(
@@ -115,23 +115,25 @@ def run_tied(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) ->
         if not lines.readline():
             node.close()
             return 1
-        threading.Thread(target=_listen, args=(office, lines), name="tie", daemon=True).start()
+        threading.Thread(target=_listen, args=(leadership, lines), name="child_node", daemon=True).start()
         if kill_us:
-            threading.Thread(target=_execute, args=(office, os.getppid(), kill_us), name="tie-end", daemon=True).start()
-        with Hooks(config, office, log):
-            return node.run(Wakeup(last=True))
-    except (ConfigError, BallotError, DataDirError, CannotBind) as error:
+            threading.Thread(
+                target=_execute, args=(leadership, os.getppid(), kill_us), name="child_node-end", daemon=True
+            ).start()
+        with Hooks(config, leadership, log):
+            return node.run(SignalPipe(last=True))
+    except (ConfigError, VoteStoreError, DataDirError, CannotBind) as error:
         control.sendall(json.dumps({"failed": str(error)}).encode() + b"\n")
         return 2 if isinstance(error, ConfigError) else 4 if isinstance(error, CannotBind) else 3
 
 
-def _execute(office: _TiedOffice, program: int, kill_us: int) -> None:
+def _execute(leadership: _ChildLeadership, program: int, kill_us: int) -> None:
     """Kill the program when a job there reaches the end of the lease that it began in."""
     term = until_us = 0
     while True:
-        tenure, acting = office.tenure, office.acting
-        if tenure is not None:
-            term, until_us = tenure.term, tenure.lapses_us
+        lease, acting = leadership.lease, leadership.acting
+        if lease is not None:
+            term, until_us = lease.term, lease.lapses_us
         late = term in acting and now_us() >= until_us - kill_us
         if late and os.getppid() == program:
             os.kill(program, signal.SIGKILL)
@@ -139,8 +141,8 @@ def _execute(office: _TiedOffice, program: int, kill_us: int) -> None:
         time.sleep(max(0.001, min(left_us, _LOOK_US) / 1e6))
 
 
-def _listen(office: _TiedOffice, lines: Any) -> None:
+def _listen(leadership: _ChildLeadership, lines: Any) -> None:
     with contextlib.suppress(OSError, ValueError):
         for line in lines:
-            office.hear(json.loads(line))
-    office.abandon()
+            leadership.hear(json.loads(line))
+    leadership.abandon()

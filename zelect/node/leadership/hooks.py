@@ -2,7 +2,7 @@
 
 One thread, one program at a time, in the order of what happened: a hook that takes long delays the
 next hook and never an election. Hooks hear of changes; they are no job. What may run only where the
-office is belongs under `zelect run` or into a program with `zelect.Node`, which end it in time.
+leadership is belongs under `zelect run` or into a program with `zelect.Node`, which end it in time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Self
 
 from zelect.config.loading import Config
-from zelect.core.lease import Tenure
-from zelect.node.leadership.shared import NOBODY, Controller, Office
+from zelect.core.lease import Lease
+from zelect.node.leadership.shared import NOBODY, Controller, SharedLeadership
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -26,13 +26,13 @@ _LAST_S = 5.0
 
 
 class Hooks:
-    """The hooks of `config` for `office`, while the context lasts; at its end those of a lost office
+    """The hooks of `config` for `leadership`, while the context lasts; at its end those of a stopped being active
     still run, for some seconds at most."""
 
-    def __init__(self, config: Config, office: Office, log: Log) -> None:
-        self._config, self._hooks, self._office, self._log = config, config.hooks, office, log
+    def __init__(self, config: Config, leadership: SharedLeadership, log: Log) -> None:
+        self._config, self._hooks, self._office, self._log = config, config.hooks, leadership, log
         self._news, self._closing = threading.Event(), threading.Event()
-        self._elected: Tenure | None = None  # whose on_elected has run
+        self._elected: Lease | None = None  # whose on_elected has run
         self._controller = NOBODY
         self._wanted = any((config.hooks.on_elected, config.hooks.on_deposed, config.hooks.on_controller_changed))
         self._thread = threading.Thread(target=self._run, name="zelect-hooks", daemon=True)

@@ -1,4 +1,4 @@
-"""The office on a page of memory that two processes share.
+"""Leadership on a page of memory that two processes share.
 
 One process writes, the other reads whenever it likes, without a word between them: the reader
 needs no thread of the writer's, nor the writer one of the reader's. A half-written page is told by
@@ -14,19 +14,19 @@ import sys
 import tempfile
 import zlib
 
-from zelect.core.lease import Tenure
-from zelect.node.leadership.shared import Controller, Office
+from zelect.core.lease import Lease
+from zelect.node.leadership.shared import Controller, SharedLeadership
 
-__all__ = ["BODY", "PAGE_BYTES", "Page"]
+__all__ = ["BODY", "PAGE_BYTES", "LeasePage"]
 
 PAGE_BYTES = 128
-BODY = struct.Struct("<QqqQQQB15s")  # term, entered_us, lapses_us, controller, its term, previous, flags, reason
+BODY = struct.Struct("<QqqQQQB15s")  # term, active_since_us, lapses_us, controller, its term, previous, flags, reason
 _SUM = struct.Struct("<I")
 _TRIES = 1000
 _GOING, _ENDED = 1, 2
 
 
-class Page:
+class LeasePage:
     """A mapped page. `fd` is for the other process; `Page(fd)` maps what it was given."""
 
     def __init__(self, fd: int) -> None:
@@ -34,40 +34,40 @@ class Page:
         self._memory = mmap.mmap(fd, PAGE_BYTES)
 
     @classmethod
-    def create(cls) -> Page:
+    def create(cls) -> LeasePage:
         """A new one, which belongs to nobody's file system."""
         if sys.platform == "linux":
-            fd = os.memfd_create("zelect-office")
+            fd = os.memfd_create("zelect-leadership")
         else:
             fd, name = tempfile.mkstemp()
             os.unlink(name)
         os.ftruncate(fd, PAGE_BYTES)
         page = cls(fd)
-        page.write(Office())
+        page.write(SharedLeadership())
         return page
 
-    def write(self, office: Office) -> None:
-        """Say what `office` says now."""
-        tenure, head = office.tenure or Tenure(0, 0, 0), office.controller
-        flags = _GOING * office.asked_to_go | _ENDED * office.ended
+    def write(self, leadership: SharedLeadership) -> None:
+        """Say what `leadership` says now."""
+        lease, head = leadership.lease or Lease(0, 0, 0), leadership.controller
+        flags = _GOING * leadership.asked_to_go | _ENDED * leadership.ended
         body = BODY.pack(
-            *(tenure.term, tenure.entered_us, tenure.lapses_us, head.id, head.term, head.previous),
+            *(lease.term, lease.active_since_us, lease.lapses_us, head.id, head.term, head.previous),
             flags,
             head.reason.encode(),
         )
         self._memory[: BODY.size + _SUM.size] = body + _SUM.pack(zlib.crc32(body))
 
-    def read(self) -> tuple[Tenure | None, Controller, bool, bool] | None:
-        """Tenure, controller, whether the node is asked to go, and whether it has ended; None when
+    def read(self) -> tuple[Lease | None, Controller, bool, bool] | None:
+        """Lease, controller, whether the node is asked to go, and whether it has ended; None when
         the page can't be read."""
         for _ in range(_TRIES):
             text = self._memory[: BODY.size + _SUM.size]
             body = text[: BODY.size]
             if _SUM.unpack(text[BODY.size :])[0] == zlib.crc32(body):
-                term, entered_us, lapses_us, node, node_term, previous, flags, reason = BODY.unpack(body)
-                tenure = Tenure(term, entered_us, lapses_us) if term else None
+                term, active_since_us, lapses_us, node, node_term, previous, flags, reason = BODY.unpack(body)
+                lease = Lease(term, active_since_us, lapses_us) if term else None
                 head = Controller(node, node_term, previous, reason.rstrip(b"\0").decode())
-                return tenure, head, bool(flags & _GOING), bool(flags & _ENDED)
+                return lease, head, bool(flags & _GOING), bool(flags & _ENDED)
         return None
 
     def close(self) -> None:

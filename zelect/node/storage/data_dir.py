@@ -42,7 +42,7 @@ _held: set[tuple[int, int]] = set()
 
 
 class DataDirError(Exception):
-    """The data directory cannot be made, written or locked; the text names it and the mend."""
+    """The data directory cannot be made, written or locked; the text names it and the fix."""
 
 
 class DataDirInUse(DataDirError):
@@ -60,7 +60,7 @@ class DataDirInUse(DataDirError):
 class DataDir:
     """A data directory held by this process. `path`: the directory; `ran_before`: a node that
     could speak to its peers used it before this process did; `last_incarnation`: under which
-    incarnation (0: unknown), for a node that lost its ballot; `was_open`: the mode it had when
+    incarnation (0: unknown), for a node that lost its vote file; `was_open`: the mode it had when
     others could read it (0: they could not)."""
 
     __slots__ = ("_fd", "_identity", "_key", "last_incarnation", "path", "ran_before", "was_open")
@@ -113,8 +113,8 @@ class DataDir:
     def announce(self, incarnation: int) -> None:
         """Write durably who holds the directory.
 
-        To be called after the ballot is open and before the first message leaves: from then on a
-        missing ballot means lost memory. Raises `DataDirError`.
+        To be called after the vote file is open and before the first message leaves: from then on a
+        missing vote_store means lost memory. Raises `DataDirError`.
         """
         line = f"{self._identity} {incarnation} {os.getpid()} {self._key[1]}"
         block = line.ljust(_LINE_BYTES - 1).encode() + b"\n"

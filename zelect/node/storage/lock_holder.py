@@ -20,10 +20,10 @@ from pathlib import Path
 from zelect.node.storage.data_dir import HOLD_BYTE, adopted
 from zelect.system.secure_files import open_file
 
-__all__ = ["Hold", "listener_of"]
+__all__ = ["LockHolder", "listener_of"]
 
 
-class Hold:
+class LockHolder:
     """Holds the lock's byte in `data_dir`, which its node has given free (`DataDir.share`), and
     `listener`, a descriptor of the node's listening socket (-1: none). Raises `OSError` when another
     process holds the byte: the job of an earlier life of this node has not ended."""

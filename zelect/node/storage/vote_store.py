@@ -1,17 +1,17 @@
-"""The ballot: what a node must never forget, in a file (R1).
+"""The vote file: what a node must never forget, in a file (R1).
 
 Two slots of 4096 bytes, written in turn. A save writes the older slot in place with one `pwrite`
 and one `fdatasync`, so the newer one is never touched, and costs a tenth of rename-and-sync:
 
     magic 8 | format 2 | length 2 | payload (msgpack) | zeros | checksum 32 over all before it
-    payload: sequence, cluster, node, amnesia, life, term, voted_for, incarnation,
-             foundation, config_term, version, members, witness, lives
+    payload: sequence, cluster, node, lost state, life, term, voted_for, incarnation,
+             generation, config_term, version, members, witness, lives
 
 Sequence 1 goes to slot 0, 2 to slot 1, 3 to slot 0 again: two good slots have consecutive numbers.
 
 A damaged file is never guessed at. A torn slot could be a save that a power cut interrupted, which
 nobody ever heard of; it could as well be the newest vote, gone bad. Taking the other slot would
-then give a second vote in one term, so `BallotError` it is, whatever bit of the file is wrong.
+then give a second vote in one term, so `VoteStoreError` it is, whatever bit of the file is wrong.
 
 A save that fails ends the node and is never tried again: after a failed fdatasync the kernel may
 take the lost page for clean, and a second fdatasync then succeeds without having written it. For
@@ -34,12 +34,12 @@ from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.node.storage.data_dir import DataDir
 from zelect.system.secure_files import UnsafeFile, open_file, sync_directory
 
-__all__ = ["BALLOT_BYTES", "SLOT_BYTES", "Ballot", "BallotError", "Slot", "decode", "encode_slot", "newest_slot"]
+__all__ = ["BALLOT_BYTES", "SLOT_BYTES", "Slot", "VoteStore", "VoteStoreError", "decode", "encode_slot", "newest_slot"]
 
 SLOT_BYTES = 4096
 BALLOT_BYTES = 2 * SLOT_BYTES
 
-_NAME = "ballot"
+_NAME = "vote"
 _MAGIC = b"zelectV\n"
 _FORMAT = 1
 _HEADER = struct.Struct(">8sHH")
@@ -56,14 +56,14 @@ _ELSEWHERE = "set node.data_dir to this node's own directory, or correct node.id
 _REPAIR = "free space on or repair the file system of data_dir, then start the node again"
 
 
-class BallotError(Exception):
-    """The durable state cannot be used; the node must end. `what`: what is wrong; `mend`: the way
+class VoteStoreError(Exception):
+    """The durable state cannot be used; the node must end. `what`: what is wrong; `fix`: the way
     out. The text begins with the file's name."""
 
-    def __init__(self, what: str, mend: str, file: object = _NAME) -> None:
-        super().__init__(f"{file}: {what}; {mend}")
+    def __init__(self, what: str, fix: str, file: object = _NAME) -> None:
+        super().__init__(f"{file}: {what}; {fix}")
         self.what = what
-        self.mend = mend
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +75,34 @@ class Slot:
 
 
 def encode_slot(slot: Slot, cluster: str, node: int) -> bytes:
-    """The `SLOT_BYTES` bytes of `slot`. Raises `BallotError` when the record has too many members
+    """The `SLOT_BYTES` bytes of `slot`. Raises `VoteStoreError` when the record has too many members
     to fit (above one thousand), `ValueError` for what `decode` would refuse: a bug of the caller
     must not be found at the next start."""
     saved, record = slot.saved, slot.saved.record
     witness = record.witness and [record.witness.key, record.witness.run_id, record.witness.replid]
-    electorate = [record.foundation, record.config_term, record.version, list(record.members), witness]
-    voter = [saved.amnesia, saved.life, saved.term, saved.voted_for, saved.incarnation]
-    fields = [slot.sequence, cluster, node, *voter, *electorate, list(record.lives)]
+    voters = [record.generation, record.config_term, record.version, list(record.members), witness]
+    voter = [saved.lost_state, saved.epoch, saved.term, saved.voted_for, saved.incarnation]
+    fields = [slot.sequence, cluster, node, *voter, *voters, list(record.epochs)]
     _unpack(fields)
     payload: bytes = msgpack.packb(fields)
     if len(payload) > _ROOM_BYTES:
-        raise BallotError(f"the state takes {len(payload)} bytes, {_ROOM_BYTES} fit", "configure fewer members")
+        raise VoteStoreError(f"the state takes {len(payload)} bytes, {_ROOM_BYTES} fit", "configure fewer members")
     body = (_HEADER.pack(_MAGIC, _FORMAT, len(payload)) + payload).ljust(SLOT_BYTES - _CHECKSUM_BYTES, b"\0")
     return body + _checksum(body)
 
 
 def decode(file_bytes: bytes, cluster: str, node: int) -> Saved:
-    """The newest state in a ballot file of `node` of `cluster`. Raises `BallotError`."""
+    """The newest state in a vote file of `node` of `cluster`. Raises `VoteStoreError`."""
     return newest_slot(file_bytes, cluster, node).saved
 
 
 def newest_slot(file_bytes: bytes, cluster: str, node: int) -> Slot:
-    """The newer slot of a ballot file of `node` of `cluster`. Raises `BallotError` unless every
+    """The newer slot of a vote file of `node` of `cluster`. Raises `VoteStoreError` unless every
     byte of the file is as it must be."""
     if len(file_bytes) != BALLOT_BYTES:
         short = len(file_bytes) < BALLOT_BYTES
         size = f"truncated: {len(file_bytes)} bytes instead of" if short else "too long: more than"
-        raise BallotError(f"{size} {BALLOT_BYTES} bytes", _REPLACE)
+        raise VoteStoreError(f"{size} {BALLOT_BYTES} bytes", _REPLACE)
     first, second = (
         _decode_slot(file_bytes[at : at + SLOT_BYTES], index, cluster, node) for index, at in enumerate((0, SLOT_BYTES))
     )
@@ -117,8 +117,8 @@ def newest_slot(file_bytes: bytes, cluster: str, node: int) -> Slot:
     return max(first, second, key=lambda slot: slot.sequence)
 
 
-class Ballot:
-    """The open ballot file. `saved`: the newest durable state. `fresh`: made now, for a node that
+class VoteStore:
+    """The open vote file. `saved`: the newest durable state. `fresh`: made now, for a node that
     never ran before (R4)."""
 
     __slots__ = ("_cluster", "_error", "_fd", "_node", "_path", "_slot", "fresh")
@@ -137,11 +137,11 @@ class Ballot:
         return self._slot.saved
 
     @classmethod
-    def open(cls, data_dir: DataDir, cluster: str, node: int, first: Saved) -> Ballot:
-        """Open the ballot in `data_dir`, or make it with `first` in it.
+    def open(cls, data_dir: DataDir, cluster: str, node: int, first: Saved) -> VoteStore:
+        """Open the vote file in `data_dir`, or make it with `first` in it.
 
-        A missing ballot where the node ran before means lost memory: `saved.amnesia`. Raises
-        `BallotError` when the file is damaged, of another node, or cannot be read and written.
+        A missing vote_store where the node ran before means lost memory: `saved.lost state`. Raises
+        `VoteStoreError` when the file is damaged, of another node, or cannot be read and written.
         """
         path = data_dir.path / _NAME
         try:
@@ -149,22 +149,22 @@ class Ballot:
                 fd, slot = _open_existing(path, cluster, node)
                 fresh = False
             except FileNotFoundError:
-                slot = Slot(1, replace(first, amnesia=data_dir.ran_before))
+                slot = Slot(1, replace(first, lost_state=data_dir.ran_before))
                 fd = _create(path, encode_slot(slot, cluster, node) + bytes(SLOT_BYTES))
                 fresh = not data_dir.ran_before
-        except (BallotError, UnsafeFile) as error:
-            raise BallotError(error.what, error.mend, path) from error
+        except (VoteStoreError, UnsafeFile) as error:
+            raise VoteStoreError(error.what, error.fix, path) from error
         except OSError as error:
-            raise BallotError(f"cannot be opened: {_text(error)}", _REPAIR, path) from error
+            raise VoteStoreError(f"cannot be opened: {_text(error)}", _REPAIR, path) from error
         return cls(path, fd, cluster, node, slot, fresh)
 
     def save(self, saved: Saved) -> None:
         """Make `saved` durable; on return it is (R1).
 
-        Raises `BallotError` when that fails, and ever after: the node must end.
+        Raises `VoteStoreError` when that fails, and ever after: the node must end.
         """
         if self._error is not None:
-            raise BallotError(self._error, _REPAIR, self._path)
+            raise VoteStoreError(self._error, _REPAIR, self._path)
         slot = Slot(self._slot.sequence + 1, saved)
         try:
             block = encode_slot(slot, self._cluster, self._node)
@@ -172,9 +172,9 @@ class Ballot:
             if written != SLOT_BYTES:
                 raise OSError(f"{written} of {SLOT_BYTES} bytes written")
             _sync(self._fd)
-        except (OSError, BallotError) as error:
+        except (OSError, VoteStoreError) as error:
             self._error = f"a save failed and is not tried again: {_text(error)}"
-            raise BallotError(self._error, _REPAIR, self._path) from error
+            raise VoteStoreError(self._error, _REPAIR, self._path) from error
         self._slot = slot
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class Ballot:
 
 
 def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | None:
-    """The content of the slot at `index`; None when it was never written. Raises `BallotError`."""
+    """The content of the slot at `index`; None when it was never written. Raises `VoteStoreError`."""
     body, checksum = block[:-_CHECKSUM_BYTES], block[-_CHECKSUM_BYTES:]
     if _checksum(body) != checksum:
         if not any(block):
@@ -194,9 +194,9 @@ def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | No
         raise _damaged(f"slot {index} fails its checksum")
     magic, version, length = _HEADER.unpack_from(body)
     if magic != _MAGIC:
-        raise _damaged(f"slot {index} does not begin like a ballot")
+        raise _damaged(f"slot {index} does not begin like a vote file")
     if version != _FORMAT:
-        raise BallotError(
+        raise VoteStoreError(
             f"written in format {version}, this release knows {_FORMAT}",
             "run the release that wrote it",
         )
@@ -208,7 +208,7 @@ def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | No
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise _damaged(f"slot {index}: {error}") from error
     if owner != (cluster, node):
-        raise BallotError(
+        raise VoteStoreError(
             f"belongs to node {owner[1]} of cluster {owner[0]}, not to node {node} of cluster {cluster}", _ELSEWHERE
         )
     if _offset(slot.sequence) != index * SLOT_BYTES:
@@ -220,10 +220,10 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
     """((cluster, node), slot) of a decoded payload. Raises `ValueError`: a right checksum says who
     wrote it, not that it makes sense."""
     if type(value) is not list or len(value) != _PAYLOAD_FIELDS:
-        raise ValueError("the payload has not the fields of a ballot")
-    sequence, cluster, node, amnesia, life, term, voted_for, incarnation, *electorate = value
-    foundation, config_term, version, members, identity, lives = electorate
-    if type(cluster) is not str or type(amnesia) is not bool or not type(members) is type(lives) is list:
+        raise ValueError("the payload has not the fields of a vote file")
+    sequence, cluster, node, lost_state, epoch, term, voted_for, incarnation, *voters = value
+    generation, config_term, version, members, identity, epochs = voters
+    if type(cluster) is not str or type(lost_state) is not bool or not type(members) is type(epochs) is list:
         raise ValueError("a field of the payload has a wrong type")
     for number, least, most in (
         (sequence, 1, _MAX_NUMBER),
@@ -231,27 +231,27 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
         (term, 0, MAX_TERM),
         (voted_for, 0, MAX_NODE_ID),
         (incarnation, 0, _MAX_NUMBER),
-        (life, 0, _MAX_NUMBER),
-        (foundation, 0, _MAX_NUMBER),
+        (epoch, 0, _MAX_NUMBER),
+        (generation, 0, _MAX_NUMBER),
         (config_term, 0, MAX_TERM),
         (version, 0, _MAX_NUMBER),
         *((member, 1, MAX_NODE_ID) for member in members),
-        *((each, 0, _MAX_NUMBER) for each in lives),
+        *((each, 0, _MAX_NUMBER) for each in epochs),
     ):
         if type(number) is not int or not least <= number <= most:
             raise ValueError("a number of the payload is out of range")
     if identity is not None and not (type(identity) is list and [type(part) for part in identity] == [str] * 3):
         raise ValueError("the witness of the payload has no identity")
     witness = None if identity is None else Witness(*identity)
-    if len(lives) != len(members):
+    if len(epochs) != len(members):
         raise ValueError("the members and their lives differ in number")
-    record = Record(config_term, version, tuple(members), witness, foundation, tuple(lives))
-    return (cluster, node), Slot(sequence, Saved(term, voted_for, incarnation, record, amnesia, life))
+    record = Record(config_term, version, tuple(members), witness, generation, tuple(epochs))
+    return (cluster, node), Slot(sequence, Saved(term, voted_for, incarnation, record, lost_state, epoch))
 
 
 def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:
-    """The descriptor and the newest slot of an existing ballot. Raises `OSError`, `UnsafeFile`,
-    `BallotError`."""
+    """The descriptor and the newest slot of an existing vote_store. Raises `OSError`, `UnsafeFile`,
+    `VoteStoreError`."""
     fd = open_file(path, os.O_RDWR)
     try:
         return fd, newest_slot(os.pread(fd, BALLOT_BYTES + 1, 0), cluster, node)
@@ -261,7 +261,7 @@ def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:
 
 
 def _create(path: Path, content: bytes) -> int:
-    """Make the file under another name, then rename it: a ballot is there in full or not at all.
+    """Make the file under another name, then rename it: a vote file is there in full or not at all.
     Returns the descriptor it was written through. Raises `OSError`, `UnsafeFile`."""
     draft = path.with_name(f"{_NAME}.new")
     draft.unlink(missing_ok=True)  # left by a start that was cut short
@@ -293,11 +293,11 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
-def _damaged(what: str) -> BallotError:
-    return BallotError(f"damaged: {what}", _REPLACE)
+def _damaged(what: str) -> VoteStoreError:
+    return VoteStoreError(f"damaged: {what}", _REPLACE)
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, BallotError):
+    if isinstance(error, VoteStoreError):
         return error.what
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)

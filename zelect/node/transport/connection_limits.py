@@ -9,7 +9,7 @@ one that takes too much is shut down, and libzmq cleans up behind it:
   has been read here: whoever comes now goes at once, before it could say anything;
 - too many of one key: the oldest of them goes;
 - too fast: messages are dropped, and at ten times the rate the connection goes;
-- strangers that talk and talk and say nothing sensible go;
+- unknown clients that talk and talk and say nothing sensible go;
 - too many bytes that no message accounts for, such as one without an end: the largest goes. The
   kernel knows how many came (TCP_INFO), the loop how many it has read.
 
@@ -32,7 +32,7 @@ from zelect.node.transport.malloc_trim import give_back
 from zelect.node.transport.peer_link import Counters
 from zelect.system.poller import Poller
 
-__all__ = ["Bounds", "Guests"]
+__all__ = ["ConnectionLimits", "Connections"]
 
 _EVENTS = (
     zmq.EVENT_LISTENING
@@ -54,9 +54,9 @@ _AUDIT_OF_ALL_US = 1_000_000
 """Who has said something sensible is looked at less often: asking the kernel about each peer ten
 times a second would be a tenth of what an idle node does."""
 _SECOND_US = 1_000_000
-_PATIENCE = 10
+_TIMEOUT = 10
 """At so many times the rate a connection is closed."""
-_STRANGE_MOST = 1000
+_NEVER_VALID_MOST = 1000
 """Messages of one connection before the first sensible one."""
 _PER_KEY = 16
 _GONE = 2
@@ -66,7 +66,7 @@ _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionLimits:
     """What all connections together may be (`connections`) and leave unread (`unread_bytes`), and
     how many messages a second one of them, or one key, may send."""
 
@@ -90,33 +90,33 @@ class _Rate:
 
 
 @dataclass(slots=True)
-class _Guest:
+class _Connection:
     rate: _Rate = field(default_factory=_Rate)
     read_bytes: int = 0
-    strange: int = 0
+    never_valid: int = 0
     key: bytes | None = None  # what its sensible messages came with; empty in plain text
 
 
-class Guests:
+class Connections:
     """Keeps the book on the connections of one ROUTER. Belongs to the loop's thread."""
 
-    def __init__(self, bounds: Bounds, counters: Counters, poller: Poller) -> None:
+    def __init__(self, bounds: ConnectionLimits, counters: Counters, poller: Poller) -> None:
         self._bounds = bounds
         self._counters = counters
         self._poller = poller
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._listener = -1
-        self._guests: dict[int, _Guest] = {}  # by descriptor, in the order in which they came
+        self._connections: dict[int, _Connection] = {}  # by descriptor, in the order in which they came
         self._gone: set[int] = set()  # shut down, but libzmq has not closed them yet
         self._rates: dict[bytes, _Rate] = {}  # by key; at most as many as the directory has
         self.due_us = 0
         """When `service` is to be called again although nothing is ready."""
         self._audit_of_all_us = 0
-        self._crowded = False  # since memory was given back
+        self._over_limit = False  # since memory was given back
 
     def __len__(self) -> int:
-        return len(self._guests)
+        return len(self._connections)
 
     def watch(self, router: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], name: str) -> None:
         """Watch `router`, before it binds. Raises zmq.ZMQError."""
@@ -145,7 +145,7 @@ class Guests:
             self._poller.unregister(self._monitor)
             self._monitor.close(0)
             self._monitor = None
-        self._guests.clear()
+        self._connections.clear()
 
     def service(self, ready: Mapping[Any, int], now_us: int) -> None:
         """Take in who came and went, and look after the bounds."""
@@ -158,43 +158,43 @@ class Guests:
     def takes(self, descriptor: int, key: bytes, size: int, last: bool, now_us: int) -> bool:
         """Account for a frame of `size` bytes; whether the message that ends with it may be read.
         `key`: the sender's, empty in plain text."""
-        guest = self._guests.get(descriptor)
-        if guest is None:
+        connection = self._connections.get(descriptor)
+        if connection is None:
             return descriptor not in self._gone  # else so new that it is not in the book yet
-        guest.read_bytes += size + (9 if size > 200 else 2) + (33 if key else 0)
+        connection.read_bytes += size + (9 if size > 200 else 2) + (33 if key else 0)
         if not last:
             return True
-        if guest.key is None:
-            guest.strange += 1
-            if guest.strange > _STRANGE_MOST:
-                self.evict(descriptor, "strange")
+        if connection.key is None:
+            connection.never_valid += 1
+            if connection.never_valid > _NEVER_VALID_MOST:
+                self.evict(descriptor, "never_valid")
                 return False
-        count = (self._rates.setdefault(key, _Rate()) if key else guest.rate).add(now_us)
+        count = (self._rates.setdefault(key, _Rate()) if key else connection.rate).add(now_us)
         if count <= self._bounds.messages_per_s:
             return True
         self._counters["too_fast"] += 1
-        if count > _PATIENCE * self._bounds.messages_per_s:
+        if count > _TIMEOUT * self._bounds.messages_per_s:
             self.evict(descriptor, "too_fast")
         return False
 
     def know(self, descriptor: int, key: bytes) -> None:
         """A connection has said something sensible."""
-        guest = self._guests.get(descriptor)
-        if guest is None or guest.key is not None:
+        connection = self._connections.get(descriptor)
+        if connection is None or connection.key is not None:
             return
-        guest.key = key
+        connection.key = key
         if key:
-            same = [other for other, one in self._guests.items() if one.key == key]
+            same = [other for other, one in self._connections.items() if one.key == key]
             for other in same[: max(0, len(same) - _PER_KEY)]:
                 self.evict(other, "same_key")
 
     def evict(self, descriptor: int, reason: str) -> None:
         """Shut a connection down. libzmq closes the descriptor when it notices, and says so on
         the monitor before."""
-        if self._guests.pop(descriptor, None) is None:
+        if self._connections.pop(descriptor, None) is None:
             return
         self._gone.add(descriptor)
-        self._crowded = True
+        self._over_limit = True
         self._counters[f"evicted_{reason}"] += 1
         with contextlib.suppress(OSError, ValueError):
             connection = socket.socket(fileno=descriptor)
@@ -213,35 +213,37 @@ class Guests:
                 code, value = _EVENT.unpack(head)
                 if code == zmq.EVENT_ACCEPTED:
                     self._counters["accepted"] += 1
-                    self._guests.pop(value, None)
+                    self._connections.pop(value, None)
                     self._gone.discard(value)
-                    self._guests[value] = _Guest()
+                    self._connections[value] = _Connection()
                     if len(self._gone) >= _GONE * self._bounds.connections:
-                        self.evict(value, "crowd")
+                        self.evict(value, "over_limit")
                 elif code == zmq.EVENT_DISCONNECTED:
-                    self._guests.pop(value, None)
+                    self._connections.pop(value, None)
                     self._gone.discard(value)
                 elif code == zmq.EVENT_LISTENING:
                     self._listener = value
                 else:
                     self._counters[_FAILED[code]] += 1
         # Only now: of those that came a good deal have gone since.
-        while len(self._guests) > self._bounds.connections:
-            strangers = (one for one, guest in self._guests.items() if guest.key is None)
-            oldest = next(strangers, None)
-            self.evict(next(reversed(self._guests)) if oldest is None else oldest, "crowd")
+        while len(self._connections) > self._bounds.connections:
+            unknowns = (one for one, connection in self._connections.items() if connection.key is None)
+            oldest = next(unknowns, None)
+            self.evict(next(reversed(self._connections)) if oldest is None else oldest, "over_limit")
 
     def _audit(self, now_us: int) -> None:
         everybody = now_us >= self._audit_of_all_us
         if everybody:
             self._audit_of_all_us = now_us + _AUDIT_OF_ALL_US
-        looked_at = [(one, guest) for one, guest in self._guests.items() if everybody or guest.key is None]
-        strangers = any(guest.key is None for _, guest in looked_at)
-        self.due_us = now_us + _AUDIT_US if strangers else self._audit_of_all_us
-        if everybody and self._crowded and not strangers and not self._gone:
-            self._crowded = False
+        looked_at = [
+            (one, connection) for one, connection in self._connections.items() if everybody or connection.key is None
+        ]
+        unknowns = any(connection.key is None for _, connection in looked_at)
+        self.due_us = now_us + _AUDIT_US if unknowns else self._audit_of_all_us
+        if everybody and self._over_limit and not unknowns and not self._gone:
+            self._over_limit = False
             give_back()
-        unread = {one: self._unread(one, guest) for one, guest in looked_at}
+        unread = {one: self._unread(one, connection) for one, connection in looked_at}
         total = sum(unread.values())
         for one, size in sorted(unread.items(), key=lambda item: -item[1]):
             if total <= self._bounds.unread_bytes:
@@ -249,16 +251,16 @@ class Guests:
             total -= size
             self.evict(one, "unread")
 
-    def _unread(self, descriptor: int, guest: _Guest) -> int:
+    def _unread(self, descriptor: int, connection: _Connection) -> int:
         """Bytes that came over a connection and in no message; 0 where the system doesn't tell."""
         if sys.platform != "linux":
             return 0
         with contextlib.suppress(OSError, ValueError, struct.error):
-            connection = socket.socket(fileno=descriptor)
+            borrowed = socket.socket(fileno=descriptor)
             try:
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+                info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
             finally:
-                connection.detach()
+                borrowed.detach()
             (came,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
-            return max(0, int(came) - guest.read_bytes - _HANDSHAKE_BYTES)
+            return max(0, int(came) - connection.read_bytes - _HANDSHAKE_BYTES)
         return 0

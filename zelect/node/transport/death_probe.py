@@ -18,7 +18,7 @@ What makes a refusal less simple than it looks:
   that do need ``proof = "process"``.
 - A connection to a free port inside the ephemeral range can meet itself: the kernel gives it the
   wanted port as its own. That only happens where nobody holds the port, but it is no answer of the
-  peer's kernel to a stranger, so it counts neither as accepted nor as refused; it is reset, which
+  peer's kernel to an unknown client, so it counts neither as accepted nor as refused; it is reset, which
   frees the port for the peer, and the next attempt, from another port, is refused properly.
 """
 
@@ -40,11 +40,11 @@ from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
 from zelect.system.poller import Poller
 
-__all__ = ["AGAIN_US", "PATIENCE_US", "DeathProbe", "Verdict"]
+__all__ = ["AGAIN_US", "GIVE_UP_AFTER_US", "DeathProbe", "Verdict"]
 
 AGAIN_US = 5_000
 """A new attempt starts this often."""
-PATIENCE_US = 50_000
+GIVE_UP_AFTER_US = 50_000
 """The probe gives up after so long."""
 
 _IP_RECVERR = 11
@@ -113,7 +113,7 @@ class DeathProbe:
         if self._address is None and self._lock_free is None:
             return self._conclude(None, "unknown: nothing to ask")
         if self._end_us == NEVER_US:
-            self._end_us = now_us + PATIENCE_US
+            self._end_us = now_us + GIVE_UP_AFTER_US
         if self._answered():
             return self._conclude(Evidence.REFUSED, "refused")
         if now_us >= self._again_us:

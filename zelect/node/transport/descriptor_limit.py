@@ -11,10 +11,10 @@ import contextlib
 import resource
 
 from zelect.config.loading import LimitsConfig
-from zelect.node.transport.connection_limits import Bounds
+from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.system.log import Log
 
-__all__ = ["bounds_of", "raise_limit", "room_for"]
+__all__ = ["connection_limits_of", "raise_limit", "room_for"]
 
 _OWN = 128
 """Files, threads' pipes, sockets of Redis, and whatever the libraries open."""
@@ -41,10 +41,10 @@ def room_for(connections: int, peers: int) -> int:
     return max(1, min(connections, (soft - _OWN - _A_PEER * peers) // 2))
 
 
-def bounds_of(limits: LimitsConfig, peers: int, log: Log) -> Bounds:
+def connection_limits_of(limits: LimitsConfig, peers: int, log: Log) -> ConnectionLimits:
     """The bounds that the configuration asks for, as far as descriptors suffice."""
     room = room_for(limits.max_connections, peers)
     if room < limits.max_connections:
-        mend = f"raise the limit of open files (ulimit -n) by {2 * (limits.max_connections - room)}"
-        log.event("warning", "descriptors_scarce", max_connections=room, mend=mend)
-    return Bounds(room, limits.max_messages_per_s, limits.max_unread_bytes)
+        fix = f"raise the limit of open files (ulimit -n) by {2 * (limits.max_connections - room)}"
+        log.event("warning", "descriptors_scarce", max_connections=room, fix=fix)
+    return ConnectionLimits(room, limits.max_messages_per_s, limits.max_unread_bytes)

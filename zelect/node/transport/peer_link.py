@@ -15,9 +15,9 @@ With keys, a peer whose key is being changed may have one of two. A connection t
 handshake does may have tried the wrong one: the next attempt is made with the other.
 
 A port inside the ephemeral range has one more trap: a DEALER that dials it while nobody listens may
-meet itself, and then holds the port. That shows in the connection's two addresses, and mends alike.
+meet itself, and then holds the port. That shows in the connection's two addresses, and repairs alike.
 
-A dead DEALER is closed and made anew on the same endpoint; `disconnect` and `connect` would keep a
+A dead DEALER is closed and made again on the same endpoint; `disconnect` and `connect` would keep a
 monitor whose late events can't be told from new ones. A peer that is merely not there keeps the
 retries coming, so its link is left alone. While a link is up the watchdog has no timer at all.
 
@@ -42,15 +42,15 @@ from zelect.core.lease import NEVER_US
 from zelect.security.keys import KeyPair
 from zelect.system.poller import Poller, has_mail
 
-__all__ = ["Context", "Counters", "Link", "Lock", "addresses_of", "parse_endpoint"]
+__all__ = ["Context", "Counters", "Lock", "PeerLink", "addresses_of", "parse_endpoint"]
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
 
-RETRY_PATIENCE_US = 100_000
-SILENCE_US = 1_000_000
+RETRY_TIMEOUT_US = 100_000
+MONITOR_TIMEOUT_US = 1_000_000
 FIRST_PAUSE_US = 100_000
-"""Pause after mending; it doubles up to `LAST_PAUSE_US` while mending does not help."""
+"""Pause after repairing; it doubles up to `LAST_PAUSE_US` while repairing does not help."""
 LAST_PAUSE_US = 1_000_000
 SENT_PER_LOOK = 8
 """After so many messages sent, strays are looked for although nothing told of any: sending may have
@@ -99,7 +99,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-class Link:
+class PeerLink:
     """The way to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
 
     def __init__(
@@ -165,7 +165,7 @@ class Link:
         return False
 
     def service(self, ready: Mapping[Any, int], now_us: int) -> list[bool]:
-        """Take what the sockets in `ready` have, mend the link if it is dead.
+        """Take what the sockets in `ready` have, fix the link if it is dead.
 
         Returns the changes in the order in which they happened: True for up, False for down.
         """
@@ -196,8 +196,8 @@ class Link:
             return NEVER_US
         if self._rejected_us != NEVER_US:
             return self._rejected_us + self._key_pause_us
-        patience_us = 0 if self._looped else RETRY_PATIENCE_US if self._left else SILENCE_US
-        return max(self._heard_us + patience_us, self._not_before_us)
+        timeout_us = 0 if self._looped else RETRY_TIMEOUT_US if self._left else MONITOR_TIMEOUT_US
+        return max(self._heard_us + timeout_us, self._not_before_us)
 
     def close(self) -> None:
         """Close both sockets. Harmless when repeated."""
@@ -277,7 +277,7 @@ class Link:
     def _let_go(self, now_us: int) -> None:
         """Close a DEALER that met itself, and keep it closed for a pause: the port it dials from is
         the peer's own, which can't bind meanwhile."""
-        self._counters["met_itself"] += 1
+        self._counters["self_connects"] += 1
         _reset_when_closed(self._descriptor)
         self.close()
         self._looped = True

@@ -1,7 +1,7 @@
 """Bytes from whoever speaks to this node: the ROUTER.
 
 What arrives in another shape than one frame is thrown away and counted. With keys (`Keyring`) the
-ROUTER speaks CURVE only, and the door decides who gets in. A change of the own key makes a second
+ROUTER speaks CURVE only, and the authenticator decides who gets in. A change of the own key makes a second
 ROUTER on the very same listening socket, so that no moment passes in which the port refuses:
 refusal would prove this node dead (R9).
 """
@@ -18,14 +18,14 @@ from typing import Any
 
 import zmq
 
-from zelect.node.transport.connection_limits import Bounds, Guests
+from zelect.node.transport.connection_limits import ConnectionLimits, Connections
 from zelect.node.transport.peer_link import Context, Counters, addresses_of, parse_endpoint
 from zelect.security.keys import Keyring
-from zelect.security.zap_authenticator import DOMAIN, Door, DoorBroken
+from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller, has_mail
 
-__all__ = ["INBOX_COUNTERS", "CannotBind", "Inbox", "Received"]
+__all__ = ["INBOX_COUNTERS", "CannotBind", "Received", "Router"]
 
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
@@ -40,11 +40,11 @@ _OPTIONS = {
     zmq.RCVHWM: 16,
     zmq.SNDHWM: 64,  # answers to the command line only
     zmq.ROUTER_MANDATORY: 1,  # an answer to somebody who has gone fails visibly
-    zmq.BACKLOG: 1024,  # a whole cluster, its probes and strangers may connect at once
-    zmq.HANDSHAKE_IVL: 1000,  # ms; strangers that say nothing give their descriptor back
+    zmq.BACKLOG: 1024,  # a whole cluster, its probes and unknown clients may connect at once
+    zmq.HANDSHAKE_IVL: 1000,  # ms; unknown clients that say nothing give their descriptor back
     # TCP's own keepalive clears connections of hosts that vanished. Not ZMQ_HEARTBEAT_IVL: libzmq 4.3.5
     # aborts the process when that timer fires on a connection that broke while it was stopped at the
-    # high-water mark, which any stranger can bring about with a flood.
+    # high-water mark, which any unknown client can bring about with a flood.
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 5,  # s
     zmq.TCP_KEEPALIVE_INTVL: 2,  # s
@@ -66,9 +66,9 @@ INBOX_COUNTERS = (
     "let_in",
     "unknown_keys",
     "strange_questions",
-    "evicted_crowd",
+    "evicted_over_limit",
     "evicted_same_key",
-    "evicted_strange",
+    "evicted_never_valid",
     "evicted_too_fast",
     "evicted_unread",
     "evicted_key_gone",
@@ -77,7 +77,7 @@ _names = itertools.count(1)
 
 
 class CannotBind(Exception):
-    """The node can't listen on its address. The message says why and names the mend."""
+    """The node can't listen on its address. The message says why and names the fix."""
 
     def __init__(self, address: str, code: int, why: str = "") -> None:
         super().__init__(f"cannot listen on {address}: {why or _explain_bind(address, code)}")
@@ -87,7 +87,7 @@ class CannotBind(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message. `route` leads back over the ROUTER to whoever sent it, see `Inbox.reply`;
+    """One message. `route` leads back over the ROUTER to whoever sent it, see `Router.reply`;
     `frame` is what libzmq gave; `key`: the public key that the connection has proved to own,
     empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known."""
 
@@ -123,8 +123,8 @@ class Received:
         return ends is not None and ends[0][0] == self.origin
 
 
-class Inbox:
-    """The ROUTER of one node, and the door before it. Use from one thread; `bind` first."""
+class Router:
+    """The ROUTER of one node, and the authenticator before it. Use from one thread; `bind` first."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Inbox:
         poller: Poller,
         counters: Counters,
         keyring: Keyring | None,
-        bounds: Bounds,
+        bounds: ConnectionLimits,
     ) -> None:
         """Raises ValueError when `listen` is not of the form ``tcp://host:port``."""
         parse_endpoint(listen)
@@ -146,8 +146,8 @@ class Inbox:
         self._poller = poller
         self._keyring = keyring
         self._bounds = bounds
-        self._guests = Guests(bounds, counters, poller)
-        self._door: Door | None = None
+        self._connections = Connections(bounds, counters, poller)
+        self._authenticator: ZapAuthenticator | None = None
         self.router: zmq.Socket[bytes] | None = None
         self._listener = -1  # libzmq's listening socket
         self._left = False  # messages that the poller may never tell of
@@ -157,20 +157,22 @@ class Inbox:
     @property
     def waits(self) -> bool:
         """Whether more may be had at once."""
-        return self._left or (self._door is not None and self._door.waits)
+        return self._left or (self._authenticator is not None and self._authenticator.waits)
 
     def bind(self) -> None:
         """Listen. Raises `CannotBind`."""
         if self._keyring is not None:  # somebody must answer before anybody can ask
             try:
-                self._door = Door(self._context, self._keyring.directory, self._poller, self.counters)
-            except DoorBroken as error:
+                self._authenticator = ZapAuthenticator(
+                    self._context, self._keyring.directory, self._poller, self.counters
+                )
+            except AuthenticatorFailed as error:
                 raise CannotBind(self._listen, errno.EIO, str(error)) from error
         self._open(-1)
 
     def _open(self, descriptor: int) -> None:
         """Make the ROUTER, on the listening socket `descriptor` if there is one already."""
-        guests = Guests(self._bounds, self.counters, self._poller)
+        connections = Connections(self._bounds, self.counters, self._poller)
         router = self._context.socket(zmq.ROUTER)
         try:
             for option, value in _OPTIONS.items():
@@ -186,73 +188,73 @@ class Inbox:
                 router.setsockopt(zmq.USE_FD, descriptor)
                 # Two ROUTERs share it for a moment, and only one of them gets each connection.
                 os.set_blocking(descriptor, False)
-            guests.watch(router, self._context, f"inproc://inbox-{next(_names)}")
+            connections.watch(router, self._context, f"inproc://inbox-{next(_names)}")
             router.bind(self._listen)
-            self._listener = guests.listener
+            self._listener = connections.listener
         except zmq.ZMQError as error:
-            guests.close()
+            connections.close()
             router.close(0)
             raise CannotBind(self._listen, error.errno or 0) from error
         self._poller.register(router, zmq.POLLIN, eager=True)
-        self.router, self._guests = router, guests
+        self.router, self._connections = router, connections
 
     def rekey(self, keyring: Keyring) -> None:
         """Let in whom `keyring` names from now on; with a new own key, to new connections only.
         Raises `CannotBind`; then the old key still holds."""
         assert self._keyring is not None
-        assert self._door is not None
+        assert self._authenticator is not None
         before, self._keyring = self._keyring, keyring
         if keyring.pair != before.pair and self.router is not None:
-            old, guests = self.router, self._guests
+            old, connections = self.router, self._connections
             try:
                 self._open(os.dup(self._listener))
             except CannotBind:
                 self._keyring = before
                 raise
-            guests.close()
+            connections.close()
             self._poller.unregister(old)
             old.close(0)
             self._left = True
             self._part = 0
-        self._door.directory = keyring.directory
+        self._authenticator.directory = keyring.directory
 
-    def break_door(self) -> None:
-        """Have nobody answer at the door any more; the next `service` raises `DoorBroken`. For tests
+    def break_authenticator(self) -> None:
+        """Have nobody answer at the authenticator any more; the next `service` raises `AuthenticatorFailed`. For tests
         (crash.py)."""
-        if self._door is not None:
-            self._door.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
 
     def close(self) -> None:
         """Close all sockets at once. Harmless when repeated."""
         if self.router is not None:
-            self._guests.close()
+            self._connections.close()
             self._poller.unregister(self.router)
             self.router.close(0)
             self.router = None
             self._left = False
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        if self._authenticator is not None:
+            self._authenticator.close()
+            self._authenticator = None
 
     def rests(self, ready: Mapping[Any, int], now: int) -> bool:
         """Whether `ready` says nothing but that messages have come, and nothing is due."""
-        if now >= self._guests.due_us or (self._door is not None and self._door.waits):
+        if now >= self._connections.due_us or (self._authenticator is not None and self._authenticator.waits):
             return False
         return not ready or (len(ready) == 1 and self.router in ready)
 
     def service(self, ready: Mapping[Any, int], now: int) -> None:
-        """Answer at the door, look after the bounds. Raises `DoorBroken`: then nobody new gets in."""
-        if self._door is not None:
-            self._door.service(ready)
-        self._guests.service(ready, now)
+        """Answer at the authenticator, look after the bounds. Raises `AuthenticatorFailed`: then nobody new gets in."""
+        if self._authenticator is not None:
+            self._authenticator.service(ready)
+        self._connections.service(ready, now)
 
     def know(self, received: Received) -> None:
         """What `received` said was sensible."""
-        self._guests.know(received.descriptor, received.key)
+        self._connections.know(received.descriptor, received.key)
 
     def throw_out(self, received: Received, reason: str) -> None:
         """Close the connection that brought `received`."""
-        self._guests.evict(received.descriptor, reason)
+        self._connections.evict(received.descriptor, reason)
 
     def has_mail(self, ready: Mapping[Any, int]) -> bool:
         """Whether the poller's answer says that messages have arrived, or some were left."""
@@ -314,7 +316,7 @@ class Inbox:
             return None
         key = b"" if self._keyring is None else _key_of(frame)
         descriptor = _descriptor(frame)
-        if not self._guests.takes(descriptor, key, len(frame), last, now):
+        if not self._connections.takes(descriptor, key, len(frame), last, now):
             return None
         if part == 1 and last:
             if len(frame) <= self._max_message_bytes:
@@ -330,7 +332,7 @@ def _lock(router: zmq.Socket[bytes], keyring: Keyring) -> None:
     router.setsockopt(zmq.CURVE_SERVER, 1)
     router.setsockopt(zmq.CURVE_SECRETKEY, keyring.pair.secret)
     router.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
-    # Without this libzmq lets every key in while nobody answers at the door.
+    # Without this libzmq lets every key in while nobody answers at the authenticator.
     router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 

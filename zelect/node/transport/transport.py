@@ -1,4 +1,4 @@
-"""Bytes to and from the peers: one ROUTER to receive on (`Inbox`), one `Link` per peer to send on.
+"""Bytes to and from the peers: one ROUTER to receive on (`Router`), one `PeerLink` per peer to send on.
 
 Owned by one thread and driven by its poller::
 
@@ -19,10 +19,10 @@ from typing import Any
 
 from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
-from zelect.node.transport.connection_limits import Bounds
+from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import DeathProbe, Verdict
-from zelect.node.transport.peer_link import Context, Counters, Link, Lock
-from zelect.node.transport.router import INBOX_COUNTERS, CannotBind, Inbox, Received
+from zelect.node.transport.peer_link import Context, Counters, Lock, PeerLink
+from zelect.node.transport.router import INBOX_COUNTERS, CannotBind, Received, Router
 from zelect.security.keys import Keyring
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
@@ -38,7 +38,7 @@ _COUNTERS = (
     "rebuilt",
     "other_key_tried",
     "not_made",
-    "met_itself",
+    "self_connects",
     "stray_frames",
     "probes",
     "proofs",
@@ -67,7 +67,7 @@ class Transport:
         poller: Poller,
         proof: Proof = Proof.REFUSED,
         keyring: Keyring | None = None,
-        bounds: Bounds | None = None,
+        bounds: ConnectionLimits | None = None,
     ) -> None:
         """`listen` and the values of `peers` are ``tcp://host:port``; raises ValueError otherwise.
         `keyring`: None for plain text."""
@@ -80,30 +80,30 @@ class Transport:
         self._keyring = keyring
         self._probes: dict[tuple[int, int], DeathProbe] = {}
         self._verdicts: list[Verdict] = []
-        self._inbox = Inbox(
+        self._router = Router(
             context,
             listen=listen,
             max_message_bytes=max_message_bytes,
             poller=poller,
             counters=self.counters,
             keyring=keyring,
-            bounds=bounds or Bounds(),
+            bounds=bounds or ConnectionLimits(),
         )
         self._links = {peer: self._link(peer) for peer in peers}
-        self._coming: dict[int, Link] = {}
+        self._coming: dict[int, PeerLink] = {}
         """Links with new keys, until they stand."""
         self._links_due_us = NEVER_US  # the earliest watchdog of a link, as of the last look at all of them
-        self.bind = self._inbox.bind
-        self.receive = self._inbox.receive
-        self.backlog = self._inbox.backlog
-        self.reply = self._inbox.reply
-        self.know = self._inbox.know
-        self.throw_out = self._inbox.throw_out
-        self.break_door = self._inbox.break_door
+        self.bind = self._router.bind
+        self.receive = self._router.receive
+        self.backlog = self._router.backlog
+        self.reply = self._router.reply
+        self.know = self._router.know
+        self.throw_out = self._router.throw_out
+        self.break_authenticator = self._router.break_authenticator
 
-    def _link(self, peer: int) -> Link:
+    def _link(self, peer: int) -> PeerLink:
         keyring = self._keyring
-        return Link(
+        return PeerLink(
             self._context,
             peer,
             self._peers[peer],
@@ -125,7 +125,7 @@ class Transport:
         before another one does. Raises `CannotBind`; then nothing has changed."""
         before = self._keyring
         assert before is not None
-        self._inbox.rekey(keyring)
+        self._router.rekey(keyring)
         self._keyring, now = keyring, now_us()
         for peer in self._peers:
             if keyring.pair != before.pair or keyring.directory.nodes[peer] != before.directory.nodes[peer]:
@@ -143,18 +143,18 @@ class Transport:
         for link in (*self._links.values(), *self._coming.values()):
             link.close()
         self._coming.clear()
-        self._inbox.close()
+        self._router.close()
 
     def service(self, ready: Mapping[Any, int]) -> list[LinkChange]:
         """Drain the monitors, run watchdogs and probes. `ready` is what the poller returned.
 
         Every change of a link is reported, in order: one that went down and came up again in one
-        turn is reported twice. Raises `DoorBroken`: nobody new can come in any more.
+        turn is reported twice. Raises `AuthenticatorFailed`: nobody new can come in any more.
         """
         now = now_us()
-        if not self._probes and now < self._links_due_us and self._inbox.rests(ready, now):
+        if not self._probes and now < self._links_due_us and self._router.rests(ready, now):
             return []  # as nearly always
-        self._inbox.service(ready, now)
+        self._router.service(ready, now)
         changes = [LinkChange(peer, up) for peer, link in self._links.items() for up in link.service(ready, now)]
         for peer, link in list(self._coming.items()) if self._coming else ():
             link.service(ready, now)
@@ -175,7 +175,7 @@ class Transport:
 
     def has_mail(self, ready: Mapping[Any, int]) -> bool:
         """Whether the poller's answer says that messages have arrived, or some were left."""
-        return self._inbox.has_mail(ready)
+        return self._router.has_mail(ready)
 
     def send(self, peer: int, payload: bytes) -> bool:
         """Send to `peer` if its link is up and has room; False when dropped, which is counted.
@@ -218,7 +218,7 @@ class Transport:
         Now, while messages or verdicts wait to be fetched: some verdicts are reached the moment a
         probe begins.
         """
-        due_us = now_us() if self._verdicts or self._inbox.waits else self._links_due_us
+        due_us = now_us() if self._verdicts or self._router.waits else self._links_due_us
         for probe in self._probes.values():
             due_us = min(due_us, probe.deadline_us())
         return due_us

@@ -13,8 +13,8 @@ import pytest
 from tests.integration.test_http import HOST, QUIET, Served, Stand
 from tests.support.clusters import Fleet, fleet_of
 from tests.support.waiting import wait_until
-from zelect.node.http.app import Web
-from zelect.node.http.snapshot import Picture, Spread
+from zelect.node.http.app import HttpServer
+from zelect.node.http.snapshot import Histogram, StatusSnapshot
 from zelect.system.clock import now_us
 
 ASK = b"HEAD /live HTTP/1.1\r\n\r\n"
@@ -30,11 +30,11 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 def port(tmp_path: Path) -> Iterator[int]:
     """Where the pages of a `Stand` are served; its loop stays live, and its status is much to read."""
     stand = Stand(tmp_path)
-    spread = Spread((), (0,), 0)
-    stand.window.picture = Picture(now_us(), json.dumps({"much": "a" * 10_000_000}), {}, {}, spread, spread)
+    spread = Histogram((), (0,), 0)
+    stand.window.picture = StatusSnapshot(now_us(), json.dumps({"much": "a" * 10_000_000}), {}, {}, spread, spread)
     stand.window.turned_us += 1_000_000_000_000
     listener = socket.create_server((HOST, 0))
-    web = Web(listener, stand.window, stand.office, 1, QUIET)
+    web = HttpServer(listener, stand.window, stand.leadership, 1, QUIET)
     yield listener.getsockname()[1]
     web.close()
     stand.window.close()

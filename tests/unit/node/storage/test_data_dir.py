@@ -247,7 +247,7 @@ def test_asking_takes_nothing(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_path_that_is_no_directory_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "lock").mkdir()

@@ -15,13 +15,13 @@ import pytest
 from tests.support.clusters import ROOT
 from tests.support.ports import free_port
 from zelect.node.storage.data_dir import DataDir, DataDirInUse, lock_evidence
-from zelect.node.storage.lock_holder import Hold, listener_of
+from zelect.node.storage.lock_holder import LockHolder, listener_of
 
 HOLDER = """
 import sys
 from pathlib import Path
-from zelect.node.storage.lock_holder import Hold
-hold = Hold(Path(sys.argv[1]), int(sys.argv[2]))
+from zelect.node.storage.lock_holder import LockHolder
+hold = LockHolder(Path(sys.argv[1]), int(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -103,7 +103,7 @@ def test_a_hold_let_go_frees_both(tmp_path: Path) -> None:
     data_dir.share()
     data_dir.close()
     read, write = os.pipe()
-    hold = Hold(tmp_path, write)
+    hold = LockHolder(tmp_path, write)
     assert not lock_evidence(tmp_path, "demo", 1, 77), "held by this very process"
     hold.release()
     hold.release()

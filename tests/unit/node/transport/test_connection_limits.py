@@ -1,4 +1,4 @@
-"""What the connections of strangers may take up (guests.py), with a ROUTER of small bounds."""
+"""What the connections of unknown clients may take up (guests.py), with a ROUTER of small bounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.wires import Keys, Loop, Strangers, loop
-from zelect.node.transport.connection_limits import Bounds, Guests
+from tests.support.wires import Keys, Loop, UnknownClients, loop
+from zelect.node.transport.connection_limits import ConnectionLimits, Connections
 from zelect.node.transport.descriptor_limit import room_for
 from zelect.node.transport.peer_link import Lock
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
-BOUNDS = Bounds(connections=20, messages_per_s=100, unread_bytes=1 << 20)
+BOUNDS = ConnectionLimits(connections=20, messages_per_s=100, unread_bytes=1 << 20)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def alone() -> Iterator[Loop]:
 
 
 @pytest.fixture
-def strangers() -> Iterator[Strangers]:
-    made = Strangers()
+def unknowns() -> Iterator[UnknownClients]:
+    made = UnknownClients()
     yield made
     made.close()
 
@@ -36,32 +36,32 @@ def hears(alone: Loop, count: int) -> None:
     alone.until(lambda: len(alone.received) == count, what=f"{count} messages")
 
 
-def guests(alone: Loop) -> Guests:
-    return alone.transport._inbox._guests
+def connections(alone: Loop) -> Connections:
+    return alone.transport._router._connections
 
 
-def test_a_crowd_makes_room_and_who_spoke_sensibly_stays(alone: Loop, strangers: Strangers) -> None:
-    known = strangers.dealer(alone)
+def test_a_crowd_makes_room_and_who_spoke_sensibly_stays(alone: Loop, unknowns: UnknownClients) -> None:
+    known = unknowns.dealer(alone)
     known.send(b"sensible")
     alone.until(lambda: alone.received)
     alone.transport.know(alone.received[0])
     crowd = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(100)]
-    alone.until(lambda: alone.transport.counters["evicted_crowd"] >= 81, what="the oldest strangers go")
-    assert len(guests(alone)) <= BOUNDS.connections
-    assert guests(alone)._guests[alone.received[0].descriptor].key == b"", "on the connection that it had"
+    alone.until(lambda: alone.transport.counters["evicted_over_limit"] >= 81, what="the oldest unknown clients go")
+    assert len(connections(alone)) <= BOUNDS.connections
+    assert connections(alone)._connections[alone.received[0].descriptor].key == b"", "on the connection that it had"
     known.send(b"still here")
-    strangers.dealer(alone).send(b"and a new one gets in")
+    unknowns.dealer(alone).send(b"and a new one gets in")
     alone.until(lambda: len(alone.received) == 3)
     assert sorted(alone.payloads()) == [b"and a new one gets in", b"sensible", b"still here"]
     for one in crowd:
         one.close()
-    alone.until(lambda: len(guests(alone)) == 2, what="what is closed is forgotten")
+    alone.until(lambda: len(connections(alone)) == 2, what="what is closed is forgotten")
 
 
-def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, strangers: Strangers) -> None:
+def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, unknowns: UnknownClients) -> None:
     """libzmq closes no connection before what it read of it has been read here: while too many wait for
     that, a newcomer goes before it could say anything."""
-    known = strangers.dealer(alone)
+    known = unknowns.dealer(alone)
     known.send(b"sensible")
     alone.until(lambda: alone.received)
     alone.transport.know(alone.received[0])
@@ -80,31 +80,31 @@ def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, stran
         alone.turn()
         for one in crowd:
             one.close()
-    assert len(guests(alone)._gone) >= 2 * BOUNDS.connections
-    before, count = set(guests(alone)._guests), alone.transport.counters["evicted_crowd"]
+    assert len(connections(alone)._gone) >= 2 * BOUNDS.connections
+    before, count = set(connections(alone)._connections), alone.transport.counters["evicted_over_limit"]
     with socket.create_connection(("127.0.0.1", alone.port)):
-        alone.until(lambda: alone.transport.counters["evicted_crowd"] > count)
-        assert set(guests(alone)._guests) <= before, "nobody older made room for it"
-    alone.until(lambda: len(guests(alone)) == 1 and not guests(alone)._gone, what="all are forgotten")
+        alone.until(lambda: alone.transport.counters["evicted_over_limit"] > count)
+        assert set(connections(alone)._connections) <= before, "nobody older made room for it"
+    alone.until(lambda: len(connections(alone)) == 1 and not connections(alone)._gone, what="all are forgotten")
     known.send(b"still here")
     alone.until(lambda: b"still here" in alone.payloads())
 
 
-def test_among_the_sensible_the_newest_goes(alone: Loop, strangers: Strangers) -> None:
+def test_among_the_sensible_the_newest_goes(alone: Loop, unknowns: UnknownClients) -> None:
     dealers = []
     for number in range(BOUNDS.connections):
-        dealers.append(strangers.dealer(alone))
+        dealers.append(unknowns.dealer(alone))
         dealers[-1].send(b"%d" % number)
         hears(alone, number + 1)
         alone.transport.know(alone.received[-1])
     with socket.create_connection(("127.0.0.1", alone.port)):
-        alone.until(lambda: alone.transport.counters["evicted_crowd"] == 1)
+        alone.until(lambda: alone.transport.counters["evicted_over_limit"] == 1)
     for dealer in dealers:
         dealer.send(b"still here")
     alone.until(lambda: alone.payloads().count(b"still here") == len(dealers))
 
 
-def test_a_message_without_an_end_goes_before_it_fills_the_memory(alone: Loop, strangers: Strangers) -> None:
+def test_a_message_without_an_end_goes_before_it_fills_the_memory(alone: Loop, unknowns: UnknownClients) -> None:
     """No part of it is ever read, as libzmq hands over whole messages only; nor would libzmq send
     it, so it is spelt out here."""
     part = b"\x03" + (4000).to_bytes(8, "big") + b"x" * 4000  # a long frame, more to follow
@@ -126,13 +126,13 @@ def test_a_message_without_an_end_goes_before_it_fills_the_memory(alone: Loop, s
 
         alone.until(gone)
     assert alone.received == []
-    strangers.is_heard_by(alone)
+    unknowns.is_heard_by(alone)
 
 
 def test_beyond_the_rate_messages_are_dropped_and_far_beyond_the_connection_goes(
-    alone: Loop, strangers: Strangers
+    alone: Loop, unknowns: UnknownClients
 ) -> None:
-    dealer = strangers.dealer(alone)
+    dealer = unknowns.dealer(alone)
     dealer.send(b"sensible")
     alone.until(lambda: alone.received)
     alone.transport.know(alone.received[0])
@@ -141,16 +141,16 @@ def test_beyond_the_rate_messages_are_dropped_and_far_beyond_the_connection_goes
     alone.until(lambda: alone.transport.counters["evicted_too_fast"])
     assert len(alone.received) <= 2 * BOUNDS.messages_per_s
     assert alone.transport.counters["too_fast"] >= 900
-    strangers.is_heard_by(alone)
+    unknowns.is_heard_by(alone)
 
 
-def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(strangers: Strangers) -> None:
+def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(unknowns: UnknownClients) -> None:
     keys = Keys()
     with loop(free_port(), {}, keyring=keys.of(1), bounds=BOUNDS) as alone:
         lock = Lock(keys.pairs[2][0], (keys.pairs[1][0].public,))
         dealers = []
         for number in range(18):
-            dealers.append(strangers.dealer(alone, lock))
+            dealers.append(unknowns.dealer(alone, lock))
             dealers[-1].send(b"hello")
             hears(alone, number + 1)
             alone.transport.know(alone.received[-1])
@@ -159,17 +159,17 @@ def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(strange
             for _ in range(30):
                 dealer.send(b"more")
         alone.until(lambda: alone.transport.counters["too_fast"] >= 100)
-        operator = strangers.dealer(alone, Lock(keys.operator, (keys.pairs[1][0].public,)))
+        operator = unknowns.dealer(alone, Lock(keys.operator, (keys.pairs[1][0].public,)))
         operator.send(b"another key has a rate of its own")
         alone.until(lambda: b"another key has a rate of its own" in alone.payloads())
 
 
-def test_who_says_nothing_sensible_goes(alone: Loop, strangers: Strangers) -> None:
-    with loop(free_port(), {}, bounds=Bounds(20, 100_000, 1 << 20)) as generous:
-        dealer = strangers.dealer(generous)
+def test_who_says_nothing_sensible_goes(alone: Loop, unknowns: UnknownClients) -> None:
+    with loop(free_port(), {}, bounds=ConnectionLimits(20, 100_000, 1 << 20)) as generous:
+        dealer = unknowns.dealer(generous)
         for _ in range(1500):
             dealer.send(b"blah")
-        generous.until(lambda: generous.transport.counters["evicted_strange"])
+        generous.until(lambda: generous.transport.counters["evicted_never_valid"])
         assert len(generous.received) == 1000
 
 

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tests.support.wires import in_namespace
 from zelect.core.events import Evidence
 from zelect.core.timing import Proof
-from zelect.node.transport.death_probe import AGAIN_US, PATIENCE_US, DeathProbe, Verdict
+from zelect.node.transport.death_probe import AGAIN_US, GIVE_UP_AFTER_US, DeathProbe, Verdict
 from zelect.system.poller import Poller
 
 Address = tuple[str, int]
@@ -88,11 +88,11 @@ def test_refusal_over_ipv6(poller: Poller) -> None:
     assert to_the_end(probe_of(poller, ("::1", free_port())), poller).evidence is Evidence.REFUSED
 
 
-def test_a_living_process_is_asked_again_until_patience_ends(poller: Poller) -> None:
+def test_a_living_process_is_asked_again_until_timeout_ends(poller: Poller) -> None:
     with listener() as server:
         verdict = to_the_end(probe_of(poller, server.getsockname()), poller)
         assert (verdict.evidence, verdict.detail) == (None, "alive: accepted")
-        assert accepted(server) == PATIENCE_US // AGAIN_US + 1
+        assert accepted(server) == GIVE_UP_AFTER_US // AGAIN_US + 1
 
 
 def test_accepted_connections_are_closed_at_once(poller: Poller) -> None:
@@ -178,7 +178,7 @@ def test_process_proof_asks_the_lock_only(poller: Poller) -> None:
     lock = Lock(NEVER_FREE)
     verdict = to_the_end(probe_of(poller, ("127.0.0.1", free_port()), lock, Proof.PROCESS), poller)
     assert (verdict.evidence, verdict.detail) == (None, "unknown: no answer")
-    assert lock.asked == PATIENCE_US // AGAIN_US + 1
+    assert lock.asked == GIVE_UP_AFTER_US // AGAIN_US + 1
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import zmq
 from tests.support.ports import free_port
 from tests.support.wires import LIMIT_BYTES, BadListener, at, ends, in_namespace
 from zelect.core.lease import NEVER_US
-from zelect.node.transport.peer_link import RETRY_PATIENCE_US, Context, Counters, Link, parse_endpoint
+from zelect.node.transport.peer_link import RETRY_TIMEOUT_US, Context, Counters, PeerLink, parse_endpoint
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 
-NAMES = ("sent", "dropped", "came_up", "went_down", "rebuilt", "not_made", "met_itself", "stray_frames")
+NAMES = ("sent", "dropped", "came_up", "went_down", "rebuilt", "not_made", "self_connects", "stray_frames")
 
 
 class Rig:
@@ -27,10 +27,10 @@ class Rig:
         self.counters: Counters = dict.fromkeys(NAMES, 0)
         self.changes: list[bool] = []
         self.sockets: list[zmq.Socket[bytes]] = []
-        self.link: Link | None = None
+        self.link: PeerLink | None = None
 
-    def open(self, endpoint: str) -> Link:
-        self.link = Link(
+    def open(self, endpoint: str) -> PeerLink:
+        self.link = PeerLink(
             self.context, 2, endpoint, max_message_bytes=LIMIT_BYTES, poller=self.poller, counters=self.counters
         )
         self.link.open(now_us())
@@ -124,12 +124,12 @@ def test_peer_that_is_not_there_is_left_to_libzmq(rig: Rig) -> None:
 def test_frozen_peer_is_left_to_libzmq(rig: Rig) -> None:
     """Its kernel accepts, nobody shakes hands: libzmq gives up after HANDSHAKE_IVL and retries."""
     port = free_port()
-    silent = BadListener(port, b"")
+    unresponsive = BadListener(port, b"")
     link = rig.open(at(port))
-    rig.until(lambda: silent.accepted >= 4)
+    rig.until(lambda: unresponsive.accepted >= 4)
     assert (rig.counters["rebuilt"], rig.changes) == (0, [])
     assert not link.send(b"to nobody")
-    silent.close()
+    unresponsive.close()
 
 
 ZMTP3 = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x00"
@@ -187,7 +187,7 @@ def test_link_recovers_from_an_oversize_frame(rig: Rig) -> None:
     route, _ = router.recv_multipart()
     router.send_multipart([route, b"x" * (LIMIT_BYTES + 1)])
     rig.until(lambda: not link.up)
-    assert link.deadline_us() <= now_us() + RETRY_PATIENCE_US  # silence after DISCONNECTED tells at once
+    assert link.deadline_us() <= now_us() + RETRY_TIMEOUT_US  # silence after DISCONNECTED tells at once
     rig.until(lambda: link.up)
     assert rig.changes == [True, False, True]
     assert rig.counters["rebuilt"] == 1
@@ -257,7 +257,7 @@ from tests.support.wires import at
 open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40001")
 rig = Rig()
 link = rig.open(at(40000))
-rig.until(lambda: rig.counters["met_itself"] >= 1)
+rig.until(lambda: rig.counters["self_connects"] >= 1)
 assert rig.changes == []
 rig.socket(zmq.ROUTER, 40000)
 rig.until(lambda: link.up)

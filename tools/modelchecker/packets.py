@@ -1,11 +1,11 @@
-"""Letters that can do nothing any more, and letters in words."""
+"""Packets that can do nothing any more, and packets in words."""
 
 from __future__ import annotations
 
 from tools.modelchecker.local_state import Cast
-from tools.modelchecker.parts import Ask, Letter, Local, Mail, Reply
+from tools.modelchecker.parts import Ask, Local, Mail, Packet, Reply
 from tools.modelchecker.witness_model import Server
-from zelect.core.effects import WitnessFound, WitnessPing, WitnessVote
+from zelect.core.effects import WitnessCreate, WitnessPing, WitnessVote
 from zelect.core.events import WitnessAnswered
 from zelect.core.messages import Ping, Pong, Voting, VotResp
 from zelect.core.quorum import WITNESS, RecordId
@@ -15,7 +15,7 @@ __all__ = ["Sweeper", "describe"]
 
 
 class Sweeper:
-    """Takes away letters that can do nothing any more. Which they are depends on few things in a
+    """Takes away packets that can do nothing any more. Which they are depends on few things in a
     world, and is found once for each."""
 
     def __init__(self, cast: Cast, servers: list[Server]) -> None:
@@ -25,20 +25,20 @@ class Sweeper:
         self._kind_ids: dict[object, int] = {}
         self._worthless: dict[object, tuple[int, int]] = {}
 
-    def sweep(self, at: tuple[int, ...], witness: int, letters: int) -> int:
-        """The letters without those that can do nothing any more."""
-        return letters & ~self.dead(at, witness)
+    def sweep(self, at: tuple[int, ...], witness: int, packets: int) -> int:
+        """The packets without those that can do nothing any more."""
+        return packets & ~self.dead(at, witness)
 
     def dead(self, at: tuple[int, ...], witness: int) -> int:
-        """The letters that can do nothing any more."""
+        """The packets that can do nothing any more."""
         kinds = self._kinds
         key = (*[kinds[number] for number in at], witness) if len(kinds) == len(self.cast.locals) else None
         known = self._worthless.get(key) if key is not None else None
-        if known is None or known[1] != len(self.cast.letters):
+        if known is None or known[1] != len(self.cast.packets):
             while len(kinds) < len(self.cast.locals):
                 kinds.append(self._kind(self.cast.locals[len(kinds)]))
             key = (*[kinds[number] for number in at], witness)
-            known = self._worthless[key] = (self._find(at, witness), len(self.cast.letters))
+            known = self._worthless[key] = (self._find(at, witness), len(self.cast.packets))
         return known[0]
 
     def _kind(self, local: Local) -> int:
@@ -73,73 +73,73 @@ class Sweeper:
         return self._mask(key, local.node)
 
     def _mask(self, key: tuple[object, ...], to: int) -> int:
-        """The letters to `to` that `key` makes worthless; looks only at letters it has not seen."""
+        """The packets to `to` that `key` makes worthless; looks only at packets it has not seen."""
         mask, judged = self._dead.get(key, (0, 0))
-        letters = self.cast.letters
-        if judged < len(letters):
+        packets = self.cast.packets
+        if judged < len(packets):
             rest = self.cast.to_mask[to] >> judged
             while rest:
                 low = rest & -rest
                 rest ^= low
                 bit = judged + low.bit_length() - 1
-                if worthless(letters[bit], key):
+                if worthless(packets[bit], key):
                     mask |= 1 << bit
-            self._dead[key] = (mask, len(letters))
+            self._dead[key] = (mask, len(packets))
         return mask
 
 
 def _beat(state: State | None) -> int:
     """The number of the newest round of PINGs of an elected node, 0 for others."""
-    return 0 if state is None or state.reign is None else state.reign.number
+    return 0 if state is None or state.leading is None else state.leading.number
 
 
-def worthless(letter: Letter, key: tuple[object, ...]) -> bool:
-    """Whether a letter can change nothing, or say nothing new, from now on."""
+def worthless(packet: Packet, key: tuple[object, ...]) -> bool:
+    """Whether a packet can change nothing, or say nothing new, from now on."""
     kind = key[0]
     if kind == "to":
-        return _worthless_to(letter, *key[2:])  # type: ignore[arg-type]
+        return _worthless_to(packet, *key[2:])  # type: ignore[arg-type]
     if kind == "beat":
-        return _outdone(letter, *key[1:])  # type: ignore[arg-type]
+        return _outdone(packet, *key[1:])  # type: ignore[arg-type]
     if kind == "old":  # an old question, whose answer would tell its sender of a term it knows
-        if not isinstance(letter, Mail):
+        if not isinstance(packet, Mail):
             return False
-        envelope = letter.envelope
+        envelope = packet.envelope
         asks = isinstance(envelope.message, Ping | Voting)
         return envelope.sender == key[1] and asks and envelope.term < key[3]  # type: ignore[operator]
-    assert isinstance(letter, Ask)
-    intent = letter.intent
-    if letter.node != key[1]:
+    assert isinstance(packet, Ask)
+    intent = packet.intent
+    if packet.node != key[1]:
         return False
-    past = letter.incarnation != key[2]
+    past = packet.incarnation != key[2]
     if isinstance(intent, WitnessVote):
         return intent.term_sought < key[3] or (intent.pre and intent.term_sought <= key[3]) or (past and intent.pre)  # type: ignore[operator]
-    assert isinstance(intent, WitnessPing | WitnessFound)
+    assert isinstance(intent, WitnessPing | WitnessCreate)
     return intent.term < key[3]  # type: ignore[operator]
 
 
-def _outdone(letter: Letter, node: int, term: int, beat: int) -> bool:
-    """Whether a PING is older than the newest of the same reign, whose answer renews more. A voter
+def _outdone(packet: Packet, node: int, term: int, beat: int) -> bool:
+    """Whether a PING is older than the newest of the same leadership, whose answer renews more. A voter
     that hears the newer one later is as one that heard the older one then."""
-    if isinstance(letter, Ask):
-        asks = isinstance(letter.intent, WitnessPing) and (letter.node, letter.intent.term) == (node, term)
-        return asks and isinstance(letter.intent, WitnessPing) and letter.intent.number < beat
-    if not isinstance(letter, Mail) or not isinstance(letter.envelope.message, Ping):
+    if isinstance(packet, Ask):
+        asks = isinstance(packet.intent, WitnessPing) and (packet.node, packet.intent.term) == (node, term)
+        return asks and isinstance(packet.intent, WitnessPing) and packet.intent.number < beat
+    if not isinstance(packet, Mail) or not isinstance(packet.envelope.message, Ping):
         return False
-    envelope = letter.envelope
-    return (envelope.sender, envelope.term) == (node, term) and letter.envelope.message.number < beat
+    envelope = packet.envelope
+    return (envelope.sender, envelope.term) == (node, term) and packet.envelope.message.number < beat
 
 
-def _worthless_to(letter: Letter, births: int, term: int, record_id: RecordId, asks: bool) -> bool:
+def _worthless_to(packet: Packet, births: int, term: int, record_id: RecordId, asks: bool) -> bool:
     round_now = 2 * term + 1
-    if isinstance(letter, Reply):
-        event = letter.event
+    if isinstance(packet, Reply):
+        event = packet.event
         number = getattr(event, "round", round_now + 1)
         past = number < round_now or (number == round_now and not asks)
         if isinstance(event, WitnessAnswered) and event.reason is not None:
             past = event.term <= term
-        return letter.incarnation != births or past
-    assert isinstance(letter, Mail)
-    message, spoken_in = letter.envelope.message, letter.envelope.term
+        return packet.incarnation != births or past
+    assert isinstance(packet, Mail)
+    message, spoken_in = packet.envelope.message, packet.envelope.term
     if isinstance(message, Pong):
         return spoken_in < term
     if isinstance(message, VotResp):
@@ -149,11 +149,11 @@ def _worthless_to(letter: Letter, births: int, term: int, record_id: RecordId, a
     return False
 
 
-def describe(letter: Letter) -> str:
-    """A letter in the words of the protocol."""
-    if isinstance(letter, Reply):
-        return str(letter.event)
-    if isinstance(letter, Ask):
-        return f"node {letter.node} ask {letter.intent}"
-    envelope = letter.envelope
+def describe(packet: Packet) -> str:
+    """A packet in the words of the protocol."""
+    if isinstance(packet, Reply):
+        return str(packet.event)
+    if isinstance(packet, Ask):
+        return f"node {packet.node} ask {packet.intent}"
+    envelope = packet.envelope
     return f"{envelope.message} of term {envelope.term} from node {envelope.sender}"
