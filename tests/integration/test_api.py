@@ -18,7 +18,7 @@ import zelect
 from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
 from tests.support.waiting import wait_until
 from zelect.core.lease import Lease
-from zelect.node.leadership.shared import Controller, SharedLeadership
+from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.node.transport.transport import CannotBind
 from zelect.system.clock import now_us
 
@@ -350,23 +350,23 @@ class LeadershipOwner:
     """Stands for a node whose lease the test sets."""
 
     def __init__(self, left_ms: int, margin_ms: int = 100) -> None:
-        self.shared, self.margin_us = SharedLeadership(), margin_ms * 1000
-        self.shared.lease = Lease(3, 1, now_us() + left_ms * 1000)
+        self.handle, self.margin_us = NodeHandle(), margin_ms * 1000
+        self.handle.lease = Lease(3, 1, now_us() + left_ms * 1000)
 
     def leadership(self) -> zelect.Leadership:
-        assert self.shared.lease is not None
-        return zelect.Leadership(self, self.shared.lease, Controller(1, 3, 2, "death"))
+        assert self.handle.lease is not None
+        return zelect.Leadership(self, self.handle.lease, Controller(1, 3, 2, "death"))
 
 
 def test_leadership_ends_a_margin_before_its_lease_and_for_ever() -> None:
     owner = LeadershipOwner(10_000)
     leadership = owner.leadership()
     assert 9_000 < leadership.remaining_ms <= 9_900
-    owner.shared.lease = Lease(3, 1, now_us() + 99_000)
+    owner.handle.lease = Lease(3, 1, now_us() + 99_000)
     assert leadership.remaining_ms == 0
     with pytest.raises(zelect.LeadershipLost):
         leadership.check()
-    owner.shared.lease = Lease(3, 1, now_us() + 10_000_000)
+    owner.handle.lease = Lease(3, 1, now_us() + 10_000_000)
     assert leadership.lost, "renewed too late for this one"
     assert owner.leadership().remaining_ms > 0
 
@@ -375,15 +375,15 @@ def test_leadership_ends_a_margin_before_its_lease_and_for_ever() -> None:
 def test_another_lease_is_not_this_leadership(lease: Lease | None) -> None:
     owner = LeadershipOwner(10_000)
     leadership = owner.leadership()
-    owner.shared.lease = lease
+    owner.handle.lease = lease
     assert leadership.lost
 
 
 def test_a_late_event_loop_is_cancelled_that_much_earlier() -> None:
     leadership = LeadershipOwner(10_000).leadership()
-    leadership.lag_us = 60_000
+    leadership.loop_delay_us = 60_000
     assert 9_000 < leadership.remaining_ms <= 9_840
-    leadership.lag_us = 10_000_000
+    leadership.loop_delay_us = 10_000_000
     assert 9_000 < leadership.remaining_ms <= 9_800, "by the margin again at most"
 
 
@@ -432,13 +432,13 @@ def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, t
             while len(steps) < 1000:
                 steps.append(leadership.lost)
                 if len(steps) == 3:
-                    owner.shared.lease = None
+                    owner.handle.lease = None
                     if told:
                         leadership.lose()
                 await asyncio.sleep(0)
 
         await leadership.run(job())
-        assert not owner.shared.has_job
+        assert not owner.handle.has_jobs
         return steps
 
     assert asyncio.run(main()) == [False] * 3
@@ -451,7 +451,7 @@ def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
 
         async def job() -> None:
             async def late() -> None:
-                owner.shared.lease = None
+                owner.handle.lease = None
                 raise ZeroDivisionError
 
             try:
@@ -474,14 +474,14 @@ def test_an_async_function_is_a_coroutine_and_one_that_only_makes_it_is_refused(
         leadership = owner.leadership()
 
         async def job(value: int) -> int:
-            assert owner.shared.has_job
+            assert owner.handle.has_jobs
             await asyncio.sleep(0)
             return value
 
         assert await leadership.run(job, 7) == 7
         with pytest.raises(TypeError, match="give run the coroutine itself"):
             leadership.run(lambda: job(7))
-        assert not owner.shared.has_job
+        assert not owner.handle.has_jobs
 
     asyncio.run(main())
 
@@ -508,7 +508,7 @@ def test_a_coroutine_that_is_cancelled_twice_keeps_leadership_until_it_has_ended
                     await asyncio.sleep(60)
                 for _ in range(10):
                     await asyncio.sleep(0)
-                    seen.append(owner.shared.has_job)
+                    seen.append(owner.handle.has_jobs)
                 raise
 
         outer = asyncio.ensure_future(leadership.run(job()))
@@ -519,7 +519,7 @@ def test_a_coroutine_that_is_cancelled_twice_keeps_leadership_until_it_has_ended
                 await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await outer
-        assert not owner.shared.has_job
+        assert not owner.handle.has_jobs
         return seen
 
     assert asyncio.run(main()) == [True] * 10

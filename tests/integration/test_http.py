@@ -25,7 +25,7 @@ from zelect.config.loading import ConfigError, load, render
 from zelect.core.lease import Lease
 from zelect.node.http.app import HttpApp
 from zelect.node.http.snapshot import Histogram, StatusPublisher
-from zelect.node.leadership.shared import Controller, SharedLeadership
+from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -93,12 +93,12 @@ class Stand:
 
     def __init__(self, directory: Path) -> None:
         self.window = StatusPublisher(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
-        self.leadership = SharedLeadership()
-        self.pages = HttpApp(self.window, self.leadership, 1, QUIET)
+        self.handle = NodeHandle()
+        self.pages = HttpApp(self.window, self.handle, 1, QUIET)
 
     def lead(self, lease_ms: int, term: int = 4) -> None:
         now = now_us()
-        self.leadership.show(Lease(term, now, now + lease_ms * 1000), Controller(1, term, 2, "death"))
+        self.handle.update(Lease(term, now, now + lease_ms * 1000), Controller(1, term, 2, "death"))
 
     def get(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         said: list[Any] = []
@@ -116,7 +116,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 def test_green_as_long_as_the_lease_lasts_and_no_longer(stand: Stand) -> None:
     stand.lead(lease_ms=200)
-    lapses_us = stand.leadership.lease.lapses_us if stand.leadership.lease else 0
+    lapses_us = stand.handle.lease.lapses_us if stand.handle.lease else 0
     green = 0
     while True:
         before_us = now_us()
@@ -136,17 +136,17 @@ def test_green_as_long_as_the_lease_lasts_and_no_longer(stand: Stand) -> None:
 def test_leadership_withdrawn_or_a_node_that_ended(stand: Stand) -> None:
     stand.lead(lease_ms=60_000)
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready")] == [200, 503, 200]
-    stand.leadership.withdraw()
+    stand.handle.withdraw()
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready")] == [503, 503, 503]
-    stand.leadership.show(None, Controller(2, 5, 1, "death"))
+    stand.handle.update(None, Controller(2, 5, 1, "death"))
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready", "/live")] == [503, 200, 200, 200]
     assert stand.get("/follower")[1]["X-Zelect-Term"] == "5"
-    stand.leadership.close()
+    stand.handle.close()
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready", "/live")] == [503] * 4
 
 
 def test_a_loop_that_hangs_is_not_live_and_follows_nobody(stand: Stand) -> None:
-    stand.leadership.show(None, Controller(2, 5, 1, "death"))
+    stand.handle.update(None, Controller(2, 5, 1, "death"))
     stand.window.turned_us = now_us() - 60_000_000
     assert [stand.get(path)[0] for path in ("/follower", "/ready", "/live")] == [503] * 3
     stand.lead(lease_ms=60_000)

@@ -16,7 +16,7 @@ from types import FrameType
 import zelect
 from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
 from tools.chaos_lab.places import NAME, Place
-from zelect.api.node_thread import Engine, ThreadEngine
+from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.config.loading import Config
 from zelect.system.clock import now_us
 
@@ -28,12 +28,12 @@ INTERFACES = ("threads", "asyncio")
 class _Node(zelect.Node):
     """A node whose links go where the place says."""
 
-    def __init__(self, config: Config, dial: Mapping[int, str]) -> None:
+    def __init__(self, config: Config, connect_to: Mapping[int, str]) -> None:
         super().__init__(config)
-        self._dial = dial
+        self._connect_to = connect_to
 
-    def _make_engine(self) -> Engine:
-        return ThreadEngine(self.config, dial=self._dial)
+    def _new_running_node(self) -> RunningNode:
+        return NodeThread(self.config, connect_to=self._connect_to)
 
 
 def run_embedded(config: Config, place: Place) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.benchmarks.common import BenchError
 from tools.benchmarks.raw_redis import Wire
 from zelect.node.history_recorder import open_history
-from zelect.node.leadership.shared import SharedLeadership
+from zelect.node.leadership.handle import NodeHandle
 from zelect.system.clock import now_us
 
 __all__ = ["AGAIN_S", "EVERY_S", "KINDS", "Counters", "Job", "JobKeys"]
@@ -105,21 +105,21 @@ class Counters:
 class Job(threading.Thread):
     """Works in the node's own process, each time right after a look at the lease that allows it."""
 
-    def __init__(self, leadership: SharedLeadership, counters: Counters) -> None:
+    def __init__(self, handle: NodeHandle, counters: Counters) -> None:
         super().__init__(name="job", daemon=True)
-        self._office = leadership
+        self._handle = handle
         self._counters = counters
 
     def run(self) -> None:
         while True:
-            if self._office.held() is None:
+            if self._handle.active_lease() is None:
                 time.sleep(_LOOK_S)
             elif not self._counters.connect():
                 time.sleep(AGAIN_S)
             else:
                 for kind in KINDS:
                     began_us = now_us()
-                    lease = self._office.held()
+                    lease = self._handle.active_lease()
                     if lease is not None:
                         self._counters.effect(kind, began_us, lease.term)
                 time.sleep(EVERY_S)

@@ -29,7 +29,7 @@ from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.devcluster.control import Processes, bring_down, request
 from zelect.devcluster.layout import HOST, ClusterError, Layout, port_is_free
-from zelect.devcluster.supervisor import SupervisorCommand, detach
+from zelect.devcluster.supervisor import ClusterOptions, detach
 from zelect.node.history_recorder import HISTORY
 from zelect.system.clock import now_us
 
@@ -145,7 +145,7 @@ class World:
 
     def raise_supervisor(self) -> None:
         """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
-        wish = SupervisorCommand(
+        wish = ClusterOptions(
             self.scene.nodes,
             self._base_port,
             f"redis://{HOST}:{self.registry.port}/0",

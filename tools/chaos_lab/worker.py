@@ -53,7 +53,7 @@ def _work(config: Config, place: Place) -> int:
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     node = NodeLoop(config, log, place.dial)
     incarnation = node.machine.state.saved.incarnation
-    Job(node.leadership, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
+    Job(node.handle, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
     return node.run()
 
 

@@ -34,7 +34,7 @@ class JobHealth:
 
     def judge(self, leadership: Leadership | None) -> bool:
         """Whether all is well; `leadership`: the one in which a job acts."""
-        hangs = leadership is not None and 0 < self._hung_us < now_us() - leadership.beat_us
+        hangs = leadership is not None and 0 < self._hung_us < now_us() - leadership.last_alive_us
         asked_us = self._asked_us
         unresponsive = asked_us > 0 and now_us() - asked_us > 2 * self._every_us
         return self._said and not hangs and not unresponsive

@@ -17,16 +17,16 @@ from typing import Any, Protocol, TypeVar, overload
 
 from zelect.api.steps import Steps
 from zelect.core.lease import Lease
-from zelect.node.leadership.shared import Controller, SharedLeadership
+from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.system.clock import now_us
 
-__all__ = ["Leadership", "LeadershipLost", "working_for"]
+__all__ = ["Leadership", "LeadershipLost", "nodes_of_this_job"]
 
 T = TypeVar("T")
 
 _BEAT_S = 0.05
 
-working_for: ContextVar[tuple[SharedLeadership, ...]] = ContextVar("working_for", default=())
+nodes_of_this_job: ContextVar[tuple[NodeHandle, ...]] = ContextVar("nodes_of_this_job", default=())
 """The nodes in whose leadership the code that asks is a job."""
 
 
@@ -38,7 +38,7 @@ class LeadershipLost(Exception):
 class LeadershipOwner(Protocol):
     """What a leadership needs of its node."""
 
-    shared: SharedLeadership
+    handle: NodeHandle
     margin_us: int
 
 
@@ -52,13 +52,13 @@ class Leadership:
         self.node = controller.id
         self.previous = controller.previous
         self.reason = controller.reason
-        self.beat_us = now_us()
+        self.last_alive_us = now_us()
         """When the job in it was last seen alive, on the election's clock."""
-        self.lag_us = 0
+        self.loop_delay_us = 0
         """How late the event loop of the job in it has been of late."""
         self.number = 0
         """Which of the node's leaderships this is, from 1 on."""
-        self.occupant: threading.Thread | None = None
+        self.callback_thread: threading.Thread | None = None
         """What `on_elected` runs in."""
         self.lapses_us = lease.lapses_us
         """The end of the lease as far as it was known when last looked at, on the election's clock."""
@@ -74,14 +74,14 @@ class Leadership:
     def deadline_us(self) -> int:
         """Until when work may go on, by what is known now, on the election's clock: a margin before
         the lease's end. 0 when leadership is lost."""
-        lease = self._owner.shared.held()
+        lease = self._owner.handle.active_lease()
         if self._lost.is_set() or lease is None or (lease.term, lease.active_since_us) != (self.term, self._entered_us):
             return 0
-        if self._owner.shared.asked_to_go:
+        if self._owner.handle.asked_to_leave:
             return 0
         self.lapses_us = lease.lapses_us
         margin_us = self._owner.margin_us
-        return lease.lapses_us - margin_us - min(self.lag_us, margin_us)
+        return lease.lapses_us - margin_us - min(self.loop_delay_us, margin_us)
 
     @property
     def remaining_ms(self) -> float:
@@ -98,7 +98,7 @@ class Leadership:
     def check(self) -> None:
         """Raise `LeadershipLost` when leadership is lost: to be called before each step that matters, and
         often. It also shows that the job is alive, see `Node(hung_after_s=...)`."""
-        self.beat_us = now_us()
+        self.last_alive_us = now_us()
         if self.lost:
             raise LeadershipLost(f"node {self.node} is not in leadership of term {self.term} any more")
 
@@ -133,31 +133,31 @@ class Leadership:
             return self._attend(job)
         if inspect.iscoroutinefunction(job):
             return self._attend(job(*args))
-        if not self._owner.shared.begin_job(self.term):
+        if not self._owner.handle.register_job(self.term):
             return None
-        self.beat_us = now_us()
-        before = working_for.set((*working_for.get(), self._owner.shared))
+        self.last_alive_us = now_us()
+        before = nodes_of_this_job.set((*nodes_of_this_job.get(), self._owner.handle))
         try:
             done = job(*args)
         except LeadershipLost:
             return None
         finally:
-            working_for.reset(before)
-            self._owner.shared.end_job(self.term)
+            nodes_of_this_job.reset(before)
+            self._owner.handle.unregister_job(self.term)
         if inspect.iscoroutine(done):
             done.close()
             raise TypeError("the job returned a coroutine: give run the coroutine itself, and await what it returns")
         return done
 
     async def _attend(self, job: Coroutine[Any, Any, T]) -> T | None:
-        if self.lost or not self._owner.shared.begin_job(self.term):
+        if self.lost or not self._owner.handle.register_job(self.term):
             job.close()
             return None
         loop = asyncio.get_running_loop()
         steps = Steps(job, lambda: self.lost)
-        before = working_for.set((*working_for.get(), self._owner.shared))
+        before = nodes_of_this_job.set((*nodes_of_this_job.get(), self._owner.handle))
         task = loop.create_task(steps)
-        working_for.reset(before)
+        nodes_of_this_job.reset(before)
         self.when_lost(lambda: loop.call_soon_threadsafe(lambda: steps.cancelled or task.cancel()))
         beat = loop.create_task(self._beat())
         try:
@@ -174,8 +174,8 @@ class Leadership:
             raise
         finally:
             beat.cancel()
-            self.lag_us = 0
-            self._owner.shared.end_job(self.term)
+            self.loop_delay_us = 0
+            self._owner.handle.unregister_job(self.term)
         if task.cancelled() and self._lost.is_set():
             return None
         try:
@@ -188,8 +188,8 @@ class Leadership:
         while True:
             due_us = now_us() + int(_BEAT_S * 1e6)
             await asyncio.sleep(_BEAT_S)
-            self.beat_us = now_us()
-            self.lag_us = max(self.beat_us - due_us, self.lag_us * 9 // 10)
+            self.last_alive_us = now_us()
+            self.loop_delay_us = max(self.last_alive_us - due_us, self.loop_delay_us * 9 // 10)
 
     # -- for the node -----------------------------------------------------------------------------
 

@@ -21,12 +21,12 @@ from types import TracebackType
 from typing import Self
 
 from zelect.api.health import JobHealth
-from zelect.api.leadership import Leadership, working_for
-from zelect.api.node_process import ChildEngine
-from zelect.api.node_thread import Engine, ThreadEngine
+from zelect.api.leadership import Leadership, nodes_of_this_job
+from zelect.api.node_process import NodeProcess
+from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.api.watch import Callbacks, LeadershipWatcher
 from zelect.config.loading import Config, load
-from zelect.node.leadership.shared import NOBODY, Controller, SharedLeadership
+from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 
 __all__ = ["LeadershipIterator", "Node", "NodeFailed"]
 
@@ -81,53 +81,53 @@ class Node:
         self._health = (health, health_every_s, hung_after_s)
         self._exits = exits
         self._process = process
-        self._engine: Engine | None = None
+        self._running: RunningNode | None = None
         self._watch: LeadershipWatcher | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the node; returns once it listens. A node may be started again after `stop`."""
-        if self._engine is not None:
+        if self._running is not None:
             raise RuntimeError("the node runs already")
-        engine = self._make_engine()
+        engine = self._new_running_node()
         engine.start()
-        self._engine = engine
+        self._running = engine
         self._watch = LeadershipWatcher(engine, self._margin_us, self._calls, JobHealth(*self._health), self._exits)
 
-    def _make_engine(self) -> Engine:
+    def _new_running_node(self) -> RunningNode:
         if not self._process:
-            return ThreadEngine(self.config)
-        return ChildEngine(self.config, self._margin_us // 10 if self._exits else 0)
+            return NodeThread(self.config)
+        return NodeProcess(self.config, self._margin_us // 10 if self._exits else 0)
 
     def ask_to_stop(self) -> None:
         """Have the node leave: jobs lose their leadership now, it is handed over once they have ended."""
-        if self._engine is not None:
-            self._engine.leadership.go()
+        if self._running is not None:
+            self._running.handle.ask_to_leave()
 
     def reload(self) -> None:
         """Have the node read keys, priority and log level again, as SIGHUP does for `zelect node`; its log
         and `zelect status` say how it went. Raises RuntimeError unless the node was started."""
-        if self._engine is None:
+        if self._running is None:
             raise RuntimeError("the node does not run: use it in a with block, or call start()")
-        self._engine.leadership.reload()
+        self._running.handle.reload()
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Leave in good order and wait for it: until a job in this node's leadership has ended, however
         long that takes, or raises TimeoutError after `timeout_s` seconds. Raises RuntimeError in that job
         itself, and `NodeFailed` when the node had ended by itself."""
-        engine, watch = self._engine, self._watch
+        engine, watch = self._running, self._watch
         if engine is None or watch is None:
             return
-        if watch.shared in working_for.get():
+        if watch.handle in nodes_of_this_job.get():
             raise RuntimeError(
                 "stop() in a job of this node's leadership waits for itself; use ask_to_stop(), and return"
             )
-        engine.leadership.go()
+        engine.handle.ask_to_leave()
         if not engine.join(timeout_s):
             raise TimeoutError(f"a job in leadership of node {self.config.node.id} has not ended")
         watch.join()
-        self._engine = self._watch = None
+        self._running = self._watch = None
         if engine.error is not None:
             raise _failed(engine.error)
 
@@ -166,14 +166,14 @@ class Node:
         return self._watch
 
     @property
-    def shared(self) -> SharedLeadership:
+    def handle(self) -> NodeHandle:
         """Leadership as the node itself sees it. Raises RuntimeError unless the node was started."""
-        return self.watch.shared
+        return self.watch.handle
 
     @property
     def ended(self) -> bool:
         """Whether the node's loop is over."""
-        return self._watch is None or self._watch.shared.ended
+        return self._watch is None or self._watch.handle.ended
 
     # -- questions ----------------------------------------------------------------------------------
 
@@ -192,16 +192,16 @@ class Node:
     def campaign(self) -> LeadershipIterator:
         """This node's leaderships, one after the other, for `for` and for `async for`: waits for the next
         one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
-        return LeadershipIterator(self.watch, self._engine)
+        return LeadershipIterator(self.watch, self._running)
 
 
 class LeadershipIterator:
     """The leaderships of a node. A leadership whose job returned is not given again: the next one is."""
 
-    def __init__(self, watch: LeadershipWatcher, engine: Engine | None) -> None:
+    def __init__(self, watch: LeadershipWatcher, engine: RunningNode | None) -> None:
         assert engine is not None
         self._watch = watch
-        self._engine = engine
+        self._running = engine
         self._seen = 0
 
     def _ready(self) -> Leadership | None:
@@ -216,11 +216,11 @@ class LeadershipIterator:
         return leadership
 
     def _over(self) -> bool:
-        if not self._engine.leadership.ended:
-            return self._engine.leadership.asked_to_go
-        if not self._engine.leadership.asked_to_go:
-            self._engine.join()
-            raise _failed(self._engine.error)
+        if not self._running.handle.ended:
+            return self._running.handle.asked_to_leave
+        if not self._running.handle.asked_to_leave:
+            self._running.join()
+            raise _failed(self._running.error)
         return True
 
     def __iter__(self) -> Iterator[Leadership]:

@@ -23,18 +23,18 @@ from typing import Any
 
 from zelect.config.loading import Config
 from zelect.core.lease import Lease
+from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.lease_page import LeasePage
-from zelect.node.leadership.shared import SharedLeadership
 from zelect.node.storage.lock_holder import LockHolder
 
-__all__ = ["ChildEngine", "ChildFailed"]
+__all__ = ["ChildFailed", "NodeProcess"]
 
 
 class ChildFailed(Exception):
     """The node's process could not start, or died; the text says why."""
 
 
-class _RemoteLeadership(SharedLeadership):
+class _RemoteLeadership(NodeHandle):
     """Leadership of a node in another process, as its page tells."""
 
     def __init__(self, page: LeasePage, control: socket.socket) -> None:
@@ -48,9 +48,9 @@ class _RemoteLeadership(SharedLeadership):
         self._sending = threading.Lock()
         self._seen = 0
 
-    def held(self) -> Lease | None:
+    def active_lease(self) -> Lease | None:
         self.refresh()
-        return super().held()
+        return super().active_lease()
 
     def refresh(self) -> None:
         """Read the page. Once it has ended, nothing is held whatever stands there."""
@@ -59,19 +59,19 @@ class _RemoteLeadership(SharedLeadership):
             self.lease = None
             return
         self.lease, self.controller, going, ended = told
-        self.asked_to_go = self.asked_to_go or going
+        self.asked_to_leave = self.asked_to_leave or going
         if ended:
             self.ended, self.lease = True, None
 
-    def begin_job(self, term: int) -> bool:
-        held = super().begin_job(term)
+    def register_job(self, term: int) -> bool:
+        held = super().register_job(term)
         if held:
             self.tell()
         return held
 
     def left(self, term: int) -> None:
         """The node has stopped being active of `term`, and the page no longer shows it."""
-        with self._lock:  # an `begin_job` that saw it held has taken note of its job by now
+        with self._lock:  # an `register_job` that saw it held has taken note of its job by now
             self._seen = max(self._seen, term)
         self.tell()
 
@@ -88,17 +88,17 @@ class _RemoteLeadership(SharedLeadership):
         with self._sending:  # the newest words must be those that are sent last
             with self._lock:
                 acting, seen = sorted(self._jobs), self._seen
-            words = {"acting": acting, "seen": seen, "go": self.asked_to_go or self.ended, "healthy": self.healthy}
-            words["reloads"] = self.reloads
+            words = {"acting": acting, "seen": seen, "go": self.asked_to_leave or self.ended, "healthy": self.healthy}
+            words["reloads"] = self.reload_requests
             with contextlib.suppress(OSError):
                 self._control.sendall(json.dumps(words).encode() + b"\n")
 
 
-class ChildEngine:
+class NodeProcess:
     """A node in a process of its own, which kills this one `kill_us` before a lease ends if a job has
-    not ended (0: never). `zelect.api.node_thread.Engine` tells of the rest."""
+    not ended (0: never). `zelect.api.node_thread.RunningNode` tells of the rest."""
 
-    leadership: SharedLeadership
+    handle: NodeHandle
 
     def __init__(self, config: Config, kill_us: int) -> None:
         self.error: BaseException | None = None
@@ -141,7 +141,7 @@ class ChildEngine:
             self.process.wait()
             raise ChildFailed(words["failed"])
         self._hold = LockHolder(self._config.node.data_dir, fds[0] if fds else -1)
-        leadership = self.leadership = _RemoteLeadership(page, control)
+        leadership = self.handle = _RemoteLeadership(page, control)
         leadership.tell()
         threading.Thread(
             target=self._listen, args=(leadership, control, page), name="zelect-child_node", daemon=True
@@ -157,15 +157,15 @@ class ChildEngine:
                 leadership.refresh()
                 if "left" in words:
                     leadership.left(words["left"])
-                if leadership.ended or leadership.asked_to_go:
+                if leadership.ended or leadership.asked_to_leave:
                     leadership.tell()  # that it is known here
-                leadership.ring()
-        asked = leadership.asked_to_go
+                leadership.notify()
+        asked = leadership.asked_to_leave
         leadership.close()
         code = self.process.wait()
         if code and not asked:
             self.error = ChildFailed(f"the node's process {self.process.pid} ended with code {code}")
-        while leadership.has_job:  # its peers may not take it for dead as long as a job here acts
+        while leadership.has_jobs:  # its peers may not take it for dead as long as a job here acts
             _pause()
         if self._hold is not None:
             self._hold.release()

@@ -1,8 +1,4 @@
-"""The node that a program embeds, as a thread of its process.
-
-An engine has a `leadership` (`zelect.node.leadership.shared.SharedLeadership`), which is all that the rest of the
-interface knows of it; `zelect.api.node_process` has the other engine, a process.
-"""
+"""A node that runs as a thread of the program. `zelect.api.node_process` runs one as a child process."""
 
 from __future__ import annotations
 
@@ -11,51 +7,51 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from zelect.config.loading import Config
-from zelect.node import loop as shell
+from zelect.node import loop
+from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
-from zelect.node.leadership.shared import SharedLeadership
 from zelect.node.signals import WakeupPipe
 from zelect.system.log import setup
 
-__all__ = ["Engine", "ThreadEngine"]
+__all__ = ["NodeThread", "RunningNode"]
 
 
-class Engine(Protocol):
-    """What runs a node. `error` is why it ended, where nobody asked it to."""
+class RunningNode(Protocol):
+    """A node that runs for this program. `handle` is all that the rest of the interface knows of it;
+    `error`: why it ended, where it was not asked to."""
 
-    leadership: SharedLeadership
+    handle: NodeHandle
     error: BaseException | None
 
     def start(self) -> None:
         """Return once the node listens. Raises what keeps it from doing so."""
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for its end, after `leadership.go()`; whether it has ended."""
+        """Wait for the node's end, after `handle.ask_to_leave()`. Returns whether it has ended."""
 
 
-class ThreadEngine:
-    """A node in a thread of this process. `prepare` is called in that thread with the node, once it
-    listens and before it says its first word; `dial`: see `zelect.node.loop.NodeLoop`. `Engine` tells of the
-    rest."""
+class NodeThread:
+    """A node in a thread of this process, see `RunningNode`. `prepare` is called in that thread with the
+    node, once it listens and before it sends its first message. `connect_to`: see `NodeLoop`."""
 
-    leadership: SharedLeadership
+    handle: NodeHandle
 
     def __init__(
         self,
         config: Config,
-        prepare: Callable[[shell.NodeLoop], None] = lambda node: None,
-        dial: Mapping[int, str] | None = None,
+        prepare: Callable[[loop.NodeLoop], None] = lambda node: None,
+        connect_to: Mapping[int, str] | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self._config = config
         self._prepare = prepare
-        self._dial = dial
-        self._begun = threading.Event()
+        self._connect_to = connect_to
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"zelect-n{config.node.id}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-        self._begun.wait()
+        self._started.wait()
         if self.error is not None:
             self._thread.join()
             raise self.error
@@ -68,18 +64,18 @@ class ThreadEngine:
         config = self._config
         log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
         try:
-            node = shell.NodeLoop(config, log, self._dial, leadership=SharedLeadership())
-            self.leadership = node.leadership
+            node = loop.NodeLoop(config, log, self._connect_to, handle=NodeHandle())
+            self.handle = node.handle
             try:
                 self._prepare(node)
             except BaseException:
                 node.close()
                 raise
-            self._begun.set()
-            with Hooks(config, node.leadership, log):
+            self._started.set()
+            with Hooks(config, node.handle, log):
                 node.run(WakeupPipe())
-        except BaseException as error:  # told to whoever waits; a thread has nobody else to tell
+        except BaseException as error:  # for `start` and `join`: a thread has no caller to raise it to
             self.error = error
             log.event("error", "node_failed", reason=f"{type(error).__name__}: {error}")
         finally:
-            self._begun.set()
+            self._started.set()

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from zelect.api.health import JobHealth
-from zelect.api.leadership import Leadership, working_for
-from zelect.api.node_thread import Engine
-from zelect.node.leadership.shared import NOBODY, Controller, SharedLeadership
+from zelect.api.leadership import Leadership, nodes_of_this_job
+from zelect.api.node_thread import RunningNode
+from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 
 __all__ = ["Callbacks", "LeadershipWatcher"]
@@ -38,13 +38,13 @@ class LeadershipWatcher:
     """The watcher of one engine, which has started. `margin_us`: how long before a lease's end an
     leadership ends. `exits`: end the process when a job outlasts its lease."""
 
-    def __init__(self, engine: Engine, margin_us: int, calls: Callbacks, health: JobHealth, exits: bool) -> None:
-        self.shared: SharedLeadership = engine.leadership
+    def __init__(self, engine: RunningNode, margin_us: int, calls: Callbacks, health: JobHealth, exits: bool) -> None:
+        self.handle: NodeHandle = engine.handle
         self.margin_us = margin_us
         self.leadership: Leadership | None = None
         self.changed = threading.Condition()
         self.controller = NOBODY
-        self._engine = engine
+        self._running = engine
         self._calls = calls
         self._health = health
         self._exits = exits
@@ -56,7 +56,7 @@ class LeadershipWatcher:
         self._count = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zelect-watch", daemon=True)
-        self.shared.subscribe(self._wake)
+        self.handle.subscribe(self._wake)
         self._thread.start()
 
     def subscribe(self, wakeup: Callable[[], None]) -> None:
@@ -76,7 +76,7 @@ class LeadershipWatcher:
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self.shared.ended:
+        while not self.handle.ended:
             with suppress(Empty):
                 self._news.get(timeout=self._wait_s())
                 while True:
@@ -91,7 +91,7 @@ class LeadershipWatcher:
         self._news.put(None)
 
     def _wait_s(self) -> float | None:
-        leadership, lease = self.leadership, self.shared.held()
+        leadership, lease = self.leadership, self.handle.active_lease()
         dues_us = [self._health.due_us] if self._health.due_us else []
         if leadership is not None:
             dues_us.append(leadership.deadline_us)
@@ -108,15 +108,15 @@ class LeadershipWatcher:
             self._end(leadership)
         if self.leadership is None and self._begin():
             changed = True
-        if self.controller != self.shared.controller:
-            self.controller, changed = self.shared.controller, True
+        if self.controller != self.handle.controller:
+            self.controller, changed = self.handle.controller, True
             if self._calls.on_controller is not None:
                 self._call(self._calls.on_controller, self.controller)
-        if self.shared.asked_to_go is not self._going:
+        if self.handle.asked_to_leave is not self._going:
             self._going = changed = True
-        healthy = self._health.judge(self._working if self.shared.has_job else None)
-        if healthy is not self.shared.healthy:
-            self.shared.tell_health(healthy)
+        healthy = self._health.judge(self._working if self.handle.has_jobs else None)
+        if healthy is not self.handle.healthy:
+            self.handle.set_healthy(healthy)
         if changed:
             self._ring()
 
@@ -132,42 +132,48 @@ class LeadershipWatcher:
 
     def _begin(self) -> bool:
         """Make a leadership of a lease that runs and will run for a moment; whether there is one."""
-        lease = self.shared.held()
-        if lease is None or self.shared.asked_to_go or lease.lapses_us - self.margin_us <= now_us():
+        lease = self.handle.active_lease()
+        if lease is None or self.handle.asked_to_leave or lease.lapses_us - self.margin_us <= now_us():
             return False
-        leadership = Leadership(self, lease, self.shared.controller)
+        leadership = Leadership(self, lease, self.handle.controller)
         if self._exits:
             leadership.when_lost(threading.Thread(target=self._expect_end, args=(leadership,), daemon=True).start)
         if self._calls.on_elected is not None or self._calls.on_lost is not None:
-            if not self.shared.begin_job(lease.term):
+            if not self.handle.register_job(lease.term):
                 return False
-            leadership.occupant = threading.Thread(
+            leadership.callback_thread = threading.Thread(
                 target=self._call, args=(self._calls.on_elected, leadership), name="zelect-elected", daemon=True
             )
-            leadership.occupant.start()
+            leadership.callback_thread.start()
         self._count += 1
         leadership.number = self._count
         self.leadership = self._working = leadership
         return True
 
     def _end(self, leadership: Leadership) -> None:
-        if leadership.occupant is None:
+        if leadership.callback_thread is None:
             return
         try:
             self._call(self._calls.on_lost, leadership)
         finally:
-            end_job = threading.Thread(target=self._end_job, args=(leadership,), name="zelect-end_job", daemon=True)
-            end_job.start()
+            unregister_job = threading.Thread(
+                target=self._end_job, args=(leadership,), name="zelect-unregister_job", daemon=True
+            )
+            unregister_job.start()
 
     def _end_job(self, leadership: Leadership) -> None:
-        assert leadership.occupant is not None
-        leadership.occupant.join()
-        self.shared.end_job(leadership.term)
+        assert leadership.callback_thread is not None
+        leadership.callback_thread.join()
+        self.handle.unregister_job(leadership.term)
 
     def _call(self, call: Callable[..., None] | None, argument: object) -> None:
         if call is None:
             return
-        before = working_for.set((*working_for.get(), self.shared)) if call != self._calls.on_controller else None
+        before = (
+            nodes_of_this_job.set((*nodes_of_this_job.get(), self.handle))
+            if call != self._calls.on_controller
+            else None
+        )
         try:
             call(argument)
         except BaseException:  # the program's fault, sys.exit() too, must not stop the watch over its leadership
@@ -175,12 +181,12 @@ class LeadershipWatcher:
                 sys.excepthook(*sys.exc_info())
         finally:
             if before is not None:
-                working_for.reset(before)
+                nodes_of_this_job.reset(before)
 
     def _expect_end(self, leadership: Leadership) -> None:
         """End the process unless the job ends within its lease, which may be renewed meanwhile."""
-        while self.shared.has_job_in(leadership.term):
-            lease = self.shared.held()
+        while self.handle.has_jobs_in(leadership.term):
+            lease = self.handle.active_lease()
             if lease is not None and lease.term == leadership.term:
                 leadership.lapses_us = lease.lapses_us
             left_us = leadership.lapses_us - self.margin_us // 10 - now_us()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zelect.client.query import NodeReport
     from zelect.devcluster.control import Processes
     from zelect.devcluster.layout import Layout
-    from zelect.devcluster.supervisor import SupervisorCommand
+    from zelect.devcluster.supervisor import ClusterOptions
 
 __all__ = ["cluster"]
 
@@ -73,7 +73,7 @@ def up(
     What the nodes saved is kept in DIR: the next start goes on with the terms.
     """
     from zelect.cli.errors import CommandError, explained
-    from zelect.devcluster.supervisor import SupervisorCommand, supervise
+    from zelect.devcluster.supervisor import ClusterOptions, supervise
     from zelect.redis.errors import safe_url
 
     by_hand = context.get_parameter_source("redis_url") is click.core.ParameterSource.COMMANDLINE
@@ -83,12 +83,12 @@ def up(
             "set ZELECT_REDIS_URL to the URL and leave --redis out",
             2,
         )
-    wish = SupervisorCommand(nodes, base_port, redis_url, name, secure=secure)
+    wish = ClusterOptions(nodes, base_port, redis_url, name, secure=secure)
     with explained():
         context.exit(_up_detached(directory, wish) if detach else supervise(directory, wish, live=True))
 
 
-def _up_detached(directory: str, wish: SupervisorCommand) -> int:
+def _up_detached(directory: str, wish: ClusterOptions) -> int:
     """Start the supervisor and wait until somebody is active; returns the exit code."""
     import time
 

@@ -35,7 +35,7 @@ from zelect.devcluster.parent_death import prefix
 from zelect.redis.errors import safe_url
 from zelect.system.secure_files import make_directory
 
-__all__ = ["Supervisor", "SupervisorCommand", "detach", "supervise"]
+__all__ = ["ClusterOptions", "Supervisor", "detach", "supervise"]
 
 _TICK_MS = 250
 _GOODBYE_S = 5.0
@@ -46,7 +46,7 @@ _REDIS_LONG_RUN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisorCommand:
+class ClusterOptions:
     """What `zelect cluster up` was asked for; None: as before, or the default. What it does not ask
     for: `program`, what `python -m` runs for a node, with `-c FILE` after it; `timing` and `quorum` of the
     nodes where they are not the defaults."""
@@ -287,7 +287,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
         woken.close()
 
 
-def supervise(directory: str | Path, wish: SupervisorCommand, live: bool) -> int:
+def supervise(directory: str | Path, wish: ClusterOptions, live: bool) -> int:
     """Run the cluster of `directory` in the foreground until told to stop; returns the exit code.
 
     `live`: draw the live view, where rich and a terminal are at hand. Raises ClusterError.
@@ -305,7 +305,7 @@ def supervise(directory: str | Path, wish: SupervisorCommand, live: bool) -> int
         os.close(lock)
 
 
-def detach(layout: Layout, wish: SupervisorCommand) -> tuple[subprocess.Popen[bytes], int]:
+def detach(layout: Layout, wish: ClusterOptions) -> tuple[subprocess.Popen[bytes], int]:
     """Start a supervisor that outlives this process, in a session of its own. Returns it, and the
     byte in supervisor.log from which on it writes there."""
     make_directory(layout.logs)
@@ -326,7 +326,7 @@ def detach(layout: Layout, wish: SupervisorCommand) -> tuple[subprocess.Popen[by
 
 def _main() -> int:
     try:
-        return supervise(sys.argv[1], SupervisorCommand(**json.load(sys.stdin)), live=False)
+        return supervise(sys.argv[1], ClusterOptions(**json.load(sys.stdin)), live=False)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from zelect.api.leadership import Leadership
 from zelect.api.node import Node, NodeFailed
-from zelect.api.node_thread import Engine, ThreadEngine
+from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.config.loading import Config
 from zelect.core.lease import NEVER_US
 from zelect.jobs.watchdog_client import WatchdogClient
@@ -53,23 +53,23 @@ class RunPlan:
 class _Node(Node):
     """A node whose thread starts the watchdog before it says a word."""
 
-    def __init__(self, config: Config, watchdog_client: WatchdogClient, dial: Mapping[int, str] | None) -> None:
+    def __init__(self, config: Config, watchdog_client: WatchdogClient, connect_to: Mapping[int, str] | None) -> None:
         super().__init__(config)
         self._watchdog_client = watchdog_client
-        self._dial = dial
+        self._connect_to = connect_to
 
-    def _make_engine(self) -> Engine:
-        return ThreadEngine(self.config, self._watchdog_client.attach, self._dial)
+    def _new_running_node(self) -> RunningNode:
+        return NodeThread(self.config, self._watchdog_client.attach, self._connect_to)
 
 
 class Runner:
-    """Runs `plan` for the node of `config`, in the main thread. `dial`: see `zelect.node.loop.NodeLoop`."""
+    """Runs `plan` for the node of `config`, in the main thread. `connect_to`: see `zelect.node.loop.NodeLoop`."""
 
-    def __init__(self, config: Config, plan: RunPlan, dial: Mapping[int, str] | None = None) -> None:
+    def __init__(self, config: Config, plan: RunPlan, connect_to: Mapping[int, str] | None = None) -> None:
         lease_ms = config.timing.lease_ms
         self._config, self._plan = config, plan
         self._watchdog_client = WatchdogClient(term_ms=lease_ms // 4, kill_ms=max(1, lease_ms // 10))
-        self._node = _Node(config, self._watchdog_client, dial)
+        self._node = _Node(config, self._watchdog_client, connect_to)
         self._office: Leadership | None = None  # in which the command runs, or is being started
         self._stopping = False
         self._end_by_us = NEVER_US  # when it was told to be dead
@@ -133,7 +133,7 @@ class Runner:
             if leadership.lost and not self._stopping:
                 self._stopping = True
                 self._end(self._plan.grace_ms)
-            lease = self._node.shared.held()
+            lease = self._node.handle.active_lease()
             if lease is not None and lease.term == leadership.term:
                 leadership.lapses_us = lease.lapses_us
             if now_us() >= self._last_us(leadership):
@@ -149,7 +149,7 @@ class Runner:
             or now_us() < self._retry_us
         ):
             return
-        if self._node.shared.begin_job(leadership.term):
+        if self._node.handle.register_job(leadership.term):
             self._office, self._stopping, self._end_by_us = leadership, False, NEVER_US
             self._began_us, self._retry_us = now_us(), 0
             self._watchdog_client.start(self._plan.command, environment(self._config, leadership), leadership.term)
@@ -203,7 +203,7 @@ class Runner:
     def _end_job(self) -> None:
         if self._office is not None:
             leadership, self._office = self._office, None
-            self._node.shared.end_job(leadership.term)
+            self._node.handle.unregister_job(leadership.term)
 
     def _tell(self, text: str) -> None:
         print(f"zelect run: {text}", file=sys.stderr, flush=True)

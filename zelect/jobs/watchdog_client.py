@@ -45,7 +45,7 @@ class WatchdogClient:
         process_tree.adopt_orphans()  # what a watchdog that is killed leaves behind
         node.data_dir.share()
         listener = listener_of(urlsplit(node.config.node.listen).port or 0)
-        node.leadership.mirror = self._page.write
+        node.handle.on_change = self._page.write
         wishes = {
             "page": self._page.fd,
             "body": BODY.format,

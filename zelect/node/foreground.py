@@ -27,7 +27,7 @@ def run(config: Config) -> int:
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = NodeLoop(config, log)
-        with Hooks(config, node.leadership, log):
+        with Hooks(config, node.handle, log):
             return node.run(SignalPipe(last=True))
     except (VoteStoreError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)

@@ -43,7 +43,7 @@ from zelect.core.step import NOTHING
 from zelect.node.deferred_log import DeferredLog
 from zelect.node.failpoints import Failpoint
 from zelect.node.history_recorder import HistoryRecorder
-from zelect.node.leadership.shared import SharedLeadership, controller_now
+from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.loop_delay import LoopDelay
 from zelect.node.reload import reload
 from zelect.node.replies import deny, reply
@@ -74,27 +74,27 @@ _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
 
 
 class NodeLoop:
-    """The world around one machine. `dial`: where to connect to a peer when not at its address, as
-    through a proxy. `leadership`: given where jobs act in it, see `SharedLeadership.begin_job`. Raises
-    `VoteStoreError`, `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `leadership`."""
+    """The world around one machine. `connect_to`: where to connect to a peer when not at its address, as
+    through a proxy. `handle`: what the process that runs jobs holds of this node. Raises
+    `VoteStoreError`, `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `handle`."""
 
     def __init__(
         self,
         config: Config,
         log: Log,
-        dial: Mapping[int, str] | None = None,
+        connect_to: Mapping[int, str] | None = None,
         *,
-        leadership: SharedLeadership | None = None,
+        handle: NodeHandle | None = None,
     ) -> None:
         self.config = config
         self.log = log
-        self.settings = settings = replace(config.settings(), guarded=leadership is not None)
+        self.settings = settings = replace(config.settings(), guarded=handle is not None)
         keyring = read_keyring(config)
         self.directory = None if keyring is None else keyring.directory
         credentials = credentials_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
-        self.transport = transport_of(self.context, self.poller, config, keyring, dial or {}, log)
+        self.transport = transport_of(self.context, self.poller, config, keyring, connect_to or {}, log)
         self.window: StatusPublisher | None = None
         try:
             self._bind()  # before anything on disk is touched: a taken port changes nothing
@@ -115,10 +115,10 @@ class NodeLoop:
         self.failpoint = Failpoint(os.environ.get("ZELECT_FAILPOINT", ""))
         self.counters: Counter[str] = Counter()
         self.reload_problem = ""
-        self.reloads = 0  # of those that leadership asked for
+        self.reloads = 0  # how many requests of the handle were carried out
         self.deferred_log = DeferredLog(log)
         self.recorder = HistoryRecorder.wanted(settings.node, saved)
-        self.leadership = leadership or SharedLeadership()
+        self.handle = handle or NodeHandle()
         self.done_us = NEVER_US
         # The answers to a round of heartbeats come within a millisecond, each in a moment of its
         # own; active nothing is lost by reading them together. They count by their PING's time.
@@ -151,8 +151,8 @@ class NodeLoop:
         """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `WakeupPipe` where
         the process is not this node's own."""
         wake = wake or SignalPipe()
-        self.leadership.wake_loop = wake.ring
-        wake.ring()  # the process may have had a wish before
+        self.handle.wake_loop = wake.ring
+        wake.ring()  # the process may have asked for something already
         try:
             self.store.start()
             self.witness.start()
@@ -169,11 +169,11 @@ class NodeLoop:
             self.step(Started())
             self._loop(wake)
         finally:
-            self.leadership.close()
+            self.handle.close()
             if self.recorder is not None:
                 self.recorder.close()
             self.deferred_log.tell()
-            self.leadership.outlast_job(wake.fileno())
+            self.handle.wait_for_jobs(wake.fileno())
             wake.close()
             self.close()
         self.log.event("info", "node_ended")
@@ -205,10 +205,10 @@ class NodeLoop:
             if wakeup in ready:
                 signals = set(wake.take())
                 if {signal.SIGTERM, signal.SIGINT} & signals:
-                    self.leadership.go()
+                    self.handle.ask_to_leave()
                 if signal.SIGHUP in signals:
-                    self.leadership.reload()
-                self._heed()
+                    self.handle.reload()
+                self._carry_out_requests()
             self._take_in(ready, self.drain_us if late else 0, everywhere=late)
             if now_us() >= self._machine_due_us():
                 # What waits may renew what is about to be judged; after an idle poll nothing does.
@@ -221,18 +221,18 @@ class NodeLoop:
             if self._may_end():
                 return
 
-    def _heed(self) -> None:
-        """Do what the process wants: it has news of its job, wants the files read again, or the node to
-        go (R6, R8)."""
-        leadership, machine = self.leadership, self.machine
-        if leadership.reloads != self.reloads:
-            self.reloads = leadership.reloads
+    def _carry_out_requests(self) -> None:
+        """What the process asked for by the handle: its job has ended, the files are to be read again, its health
+        has changed, or the node is to leave (R6, R8)."""
+        handle, machine = self.handle, self.machine
+        if handle.reload_requests != self.reloads:
+            self.reloads = handle.reload_requests
             reload(self)
-        if leadership.healthy is not machine.state.healthy:
-            self.step(HealthChanged(leadership.healthy))
-        if machine.owed_term and not leadership.has_job_in(machine.owed_term):
+        if handle.healthy is not machine.state.healthy:
+            self.step(HealthChanged(handle.healthy))
+        if machine.owed_term and not handle.has_jobs_in(machine.owed_term):
             self.step(JobEnded())
-        if leadership.asked_to_go and not leadership.has_job:
+        if handle.asked_to_leave and not handle.has_jobs:
             self.step(Leave())
 
     def _machine_due_us(self) -> int:
@@ -343,19 +343,19 @@ class NodeLoop:
         # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
         lease = self.machine.lease
         if lease is None:
-            self.leadership.withdraw()
+            self.handle.withdraw()
         if self.recorder is not None:
             self.recorder.before(lease, self.machine.state.term)
         if effects is not NOTHING:
             self._carry_out(effects)
-        self.leadership.show(lease, controller_now(self.machine, self.leadership.controller))
+        self.handle.update(lease, controller_now(self.machine, self.handle.controller))
         if effects is not NOTHING:
             self._pass_on(effects, at_us)
         if self.recorder is not None:
             self.recorder.after(lease, effects)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
-        if self.machine.owed_term and not self.leadership.has_job_in(self.machine.owed_term):
+        if self.machine.owed_term and not self.handle.has_jobs_in(self.machine.owed_term):
             self.step(JobEnded())  # no job ever began in it
         return effects
 

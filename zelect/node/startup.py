@@ -56,14 +56,14 @@ def _check_members(vote_store: VoteStore, settings: Settings) -> None:
 
 
 def transport_of(
-    context: Context, poller: Poller, config: Config, keyring: Keyring | None, dial: Mapping[int, str], log: Log
+    context: Context, poller: Poller, config: Config, keyring: Keyring | None, connect_to: Mapping[int, str], log: Log
 ) -> Transport:
-    """The transport that `config` asks for. `dial`: where to connect to a peer when not at its address."""
+    """The transport that `config` asks for. `connect_to`: where to connect to a peer when not at its address."""
     settings = config.settings()
     return Transport(
         context,
         listen=config.node.listen,
-        peers={peer: dial.get(peer, settings.addresses[peer]) for peer in settings.peers},
+        peers={peer: connect_to.get(peer, settings.addresses[peer]) for peer in settings.peers},
         max_message_bytes=config.limits.max_message_bytes,
         poller=poller,
         proof=settings.timing.proof,

@@ -21,7 +21,7 @@ from zelect.core.lease import Lease
 from zelect.node.http.metrics import CONTENT_TYPE, Metrics
 from zelect.node.http.server import CLOSED, Server
 from zelect.node.http.snapshot import StatusPublisher
-from zelect.node.leadership.shared import SharedLeadership
+from zelect.node.leadership.handle import NodeHandle
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -46,10 +46,10 @@ class Response:
 class HttpApp:
     """The WSGI application. Any thread may call it. `closed`: see `Server`."""
 
-    def __init__(self, window: StatusPublisher, leadership: SharedLeadership, node: int, log: Log) -> None:
-        self._window, self._office, self._node, self._log = window, leadership, node, log
+    def __init__(self, window: StatusPublisher, handle: NodeHandle, node: int, log: Log) -> None:
+        self._window, self._handle, self._node, self._log = window, handle, node, log
         self.closed = dict.fromkeys(CLOSED, 0)
-        self._metrics = Metrics(window, self._held, leadership, node, self.closed)
+        self._metrics = Metrics(window, self._held, handle, node, self.closed)
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/controller": self._controller,
             "/follower": self._follower,
@@ -88,14 +88,14 @@ class HttpApp:
 
     def _held(self) -> tuple[Lease | None, int]:
         """Leadership that this node holds, and for how many milliseconds still, at least."""
-        lease = self._office.held()
+        lease = self._handle.active_lease()
         left_ms = (lease.lapses_us - now_us()) // 1000 if lease is not None else 0
         return (lease, left_ms) if left_ms > 0 else (None, 0)
 
     def _follows(self) -> int:
         """Whom this node follows (0: nobody), as long as its loop is there to know."""
-        head = self._office.controller.id
-        return head if head != self._node and self._window.turned_lately and not self._office.ended else 0
+        head = self._handle.controller.id
+        return head if head != self._node and self._window.turned_lately and not self._handle.ended else 0
 
     def _controller(self) -> Response:
         lease, left_ms = self._held()
@@ -116,12 +116,12 @@ class HttpApp:
             text = f"node {self._node} follows node {head}\n"
         else:
             text = f"node {self._node} knows of no controller\n"
-        term = self._office.controller.term if lease is None else lease.term
+        term = self._handle.controller.term if lease is None else lease.term
         headers = (("X-Zelect-Term", str(term)), ("X-Zelect-Lease-Ms", str(left_ms)))
         return Response(200 if yes else 503, text.encode(), headers=headers)
 
     def _live(self) -> Response:
-        if self._window.turned_lately and not self._office.ended:
+        if self._window.turned_lately and not self._handle.ended:
             return Response(200, b"the node's loop turns\n")
         return Response(503, b"the node's loop hangs, or has ended\n")
 
@@ -148,12 +148,12 @@ class HttpServer:
     """The server: answers on `listener`, which listens already, until it is closed."""
 
     def __init__(
-        self, listener: socket.socket, window: StatusPublisher, leadership: SharedLeadership, node: int, log: Log
+        self, listener: socket.socket, window: StatusPublisher, handle: NodeHandle, node: int, log: Log
     ) -> None:
         # What it has to say of itself is for a program that set up logging, and else for nobody.
         logging.getLogger("waitress").addHandler(logging.NullHandler())
         self._sockets: dict[int, Any] = {}
-        pages = HttpApp(window, leadership, node, log)
+        pages = HttpApp(window, handle, node, log)
         self._server = Server(pages, self._sockets, listener, pages.closed)
         self._thread = threading.Thread(target=self._server.run, name="zelect-http", daemon=True)
         self._thread.start()

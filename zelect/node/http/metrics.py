@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from zelect.core.lease import Lease
 from zelect.core.messages import Reason, Refusal
 from zelect.node.http.snapshot import Histogram, StatusPublisher, StatusSnapshot
-from zelect.node.leadership.shared import SharedLeadership
+from zelect.node.leadership.handle import NodeHandle
 from zelect.system.clock import now_us
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -31,9 +31,9 @@ class Metrics(Collector):
     `closed`: connections over HTTP that were closed, by why."""
 
     def __init__(
-        self, window: StatusPublisher, held: Held, leadership: SharedLeadership, node: int, closed: Mapping[str, int]
+        self, window: StatusPublisher, held: Held, handle: NodeHandle, node: int, closed: Mapping[str, int]
     ) -> None:
-        self._window, self._held, self._office, self._node = window, held, leadership, node
+        self._window, self._held, self._handle, self._node = window, held, handle, node
         self._closed = closed
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -61,7 +61,7 @@ class Metrics(Collector):
 
     def _at_this_moment(self) -> Iterator[Metric]:
         lease, left_ms = self._held()
-        head = self._office.controller
+        head = self._handle.controller
         leads = self._node if lease is not None else head.id if head.id != self._node else 0
         yield _gauge("zelect_active", "1 while this node is active, judged by its lease.", lease is not None)
         yield _gauge("zelect_lease_remaining_seconds", "How long leadership lasts unless renewed.", left_ms / 1000)

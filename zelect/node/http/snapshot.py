@@ -103,8 +103,8 @@ class StatusPublisher:
 
     def open(self, node: NodeLoop) -> None:
         """Begin to answer."""
-        node.leadership.subscribe(self._soon)
-        self._web = self._make_web(self._listener, self, node.leadership, node.settings.node, node.log)
+        node.handle.subscribe(self._soon)
+        self._web = self._make_web(self._listener, self, node.handle, node.settings.node, node.log)
 
     def look(self, node: NodeLoop) -> None:
         """The loop has turned: paint a new picture if one is due."""

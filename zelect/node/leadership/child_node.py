@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zelect.config.loading import Config, ConfigError
+from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
 from zelect.node.leadership.lease_page import LeasePage
-from zelect.node.leadership.shared import SharedLeadership
 from zelect.node.loop import NodeLoop
 from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
@@ -39,12 +39,12 @@ _EVER = 2**62
 _LOOK_US = 20_000
 
 
-class _ChildLeadership(SharedLeadership):
+class _ChildLeadership(NodeHandle):
     """Leadership as the node sees it; who acts in it is the program's to say."""
 
     def __init__(self, control: socket.socket, page: LeasePage) -> None:
         super().__init__()
-        self.mirror = page.write
+        self.on_change = page.write
         self.subscribe(lambda: self.say(news=True))
         self._control = control
         self._sending = threading.Lock()
@@ -58,13 +58,13 @@ class _ChildLeadership(SharedLeadership):
         with self._sending, contextlib.suppress(OSError):
             self._control.send(json.dumps(words).encode() + b"\n", socket.MSG_DONTWAIT)
 
-    def go(self) -> None:
+    def ask_to_leave(self) -> None:
         """Told by a signal, in the loop's thread: the program learns of it from the page."""
-        if not self.asked_to_go:
-            self.asked_to_go = True
-            self.mirror(self)
+        if not self.asked_to_leave:
+            self.asked_to_leave = True
+            self.on_change(self)
             self.wake_loop()
-            self.ring()
+            self.notify()
 
     def hear(self, words: dict[str, Any]) -> None:
         """From the program; called by the child_node's thread."""
@@ -75,7 +75,7 @@ class _ChildLeadership(SharedLeadership):
         if words["reloads"] != self._asked:
             self._asked = words["reloads"]
             self.reload()
-        self.asked_to_go = self.asked_to_go or self._knows
+        self.asked_to_leave = self.asked_to_leave or self._knows
         self.wake_loop()
 
     def abandon(self) -> None:
@@ -83,10 +83,10 @@ class _ChildLeadership(SharedLeadership):
         self.hear({"acting": (), "seen": _EVER, "go": True, "healthy": True, "reloads": self._asked})
 
     @property
-    def has_job(self) -> bool:
+    def has_jobs(self) -> bool:
         return bool(self.acting) or not self._knows
 
-    def has_job_in(self, term: int) -> bool:
+    def has_jobs_in(self, term: int) -> bool:
         if term > self._seen:
             self.say(left=term)
             return True
@@ -103,7 +103,7 @@ def run_child(config: Config, control_fd: int, page_fd: int, kill_us: int = 0) -
     leadership = _ChildLeadership(control, LeasePage(page_fd))
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        node = NodeLoop(config, log, leadership=leadership)
+        node = NodeLoop(config, log, handle=leadership)
         node.data_dir.share()
         listener = listener_of(urlsplit(config.node.listen).port or 0)
         socket.send_fds(

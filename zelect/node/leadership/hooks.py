@@ -16,7 +16,7 @@ from typing import Self
 
 from zelect.config.loading import Config
 from zelect.core.lease import Lease
-from zelect.node.leadership.shared import NOBODY, Controller, SharedLeadership
+from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -29,7 +29,7 @@ class Hooks:
     """The hooks of `config` for `leadership`, while the context lasts; at its end those of a stopped being active
     still run, for some seconds at most."""
 
-    def __init__(self, config: Config, leadership: SharedLeadership, log: Log) -> None:
+    def __init__(self, config: Config, leadership: NodeHandle, log: Log) -> None:
         self._config, self._hooks, self._office, self._log = config, config.hooks, leadership, log
         self._news, self._closing = threading.Event(), threading.Event()
         self._elected: Lease | None = None  # whose on_elected has run
@@ -51,7 +51,7 @@ class Hooks:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            held = self._office.held()
+            held = self._office.active_lease()
             left_s = None if held is None else max(0.0, (held.lapses_us - now_us()) / 1e6)
             self._news.wait(left_s)
             self._news.clear()
@@ -59,7 +59,7 @@ class Hooks:
         self._look()
 
     def _look(self) -> None:
-        held, known = self._office.held(), self._office.controller
+        held, known = self._office.active_lease(), self._office.controller
         before = self._elected
         if before is not None and (held is None or held.term != before.term):
             self._elected = None
@@ -69,7 +69,7 @@ class Hooks:
         if known != self._controller:
             self._controller = known
             self._run_all("on_controller_changed", self._hooks.on_controller_changed, known, known.term)
-        held = self._office.held()  # hooks take their time
+        held = self._office.active_lease()  # hooks take their time
         if held is not None and self._elected is None:
             self._elected = held
             self._run_all("on_elected", self._hooks.on_elected, known, held.term)

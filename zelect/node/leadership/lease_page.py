@@ -15,7 +15,7 @@ import tempfile
 import zlib
 
 from zelect.core.lease import Lease
-from zelect.node.leadership.shared import Controller, SharedLeadership
+from zelect.node.leadership.handle import Controller, NodeHandle
 
 __all__ = ["BODY", "PAGE_BYTES", "LeasePage"]
 
@@ -43,13 +43,13 @@ class LeasePage:
             os.unlink(name)
         os.ftruncate(fd, PAGE_BYTES)
         page = cls(fd)
-        page.write(SharedLeadership())
+        page.write(NodeHandle())
         return page
 
-    def write(self, leadership: SharedLeadership) -> None:
+    def write(self, leadership: NodeHandle) -> None:
         """Say what `leadership` says now."""
         lease, head = leadership.lease or Lease(0, 0, 0), leadership.controller
-        flags = _GOING * leadership.asked_to_go | _ENDED * leadership.ended
+        flags = _GOING * leadership.asked_to_leave | _ENDED * leadership.ended
         body = BODY.pack(
             *(lease.term, lease.active_since_us, lease.lapses_us, head.id, head.term, head.previous),
             flags,

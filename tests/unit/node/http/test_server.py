@@ -34,7 +34,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     stand.window.picture = StatusSnapshot(now_us(), json.dumps({"much": "a" * 10_000_000}), {}, {}, spread, spread)
     stand.window.turned_us += 1_000_000_000_000
     listener = socket.create_server((HOST, 0))
-    web = HttpServer(listener, stand.window, stand.leadership, 1, QUIET)
+    web = HttpServer(listener, stand.window, stand.handle, 1, QUIET)
     yield listener.getsockname()[1]
     web.close()
     stand.window.close()
