@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.benchmarks.common import THIS, JsonDict, Tree, positive
 
-__all__ = ["SIDES", "add_against", "tell_against", "trees"]
+__all__ = ["SIDES", "add_against", "checkout", "tell_against", "trees"]
 
 SIDES = ("this", "other")
 """What the two are called in tables."""
@@ -28,7 +28,7 @@ def add_against(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--against",
-        type=_checkout,
+        type=checkout,
         metavar="DIR",
         help="measure the checkout of zelect in DIR too, in the same run, and compare",
     )
@@ -54,7 +54,8 @@ def tell_against(result: JsonDict) -> None:
     print(f"other: {other['dir']}, zelect {other['version']}{links[1]}\n")
 
 
-def _checkout(text: str) -> Path:
+def checkout(text: str) -> Path:
+    """An option's directory. Raises argparse.ArgumentTypeError when it holds no zelect."""
     path = Path(text).resolve()
     if not (path / "zelect" / "__init__.py").is_file():
         raise argparse.ArgumentTypeError(f"{path} has no zelect/__init__.py; name a checkout of zelect")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import zmq
@@ -31,12 +31,21 @@ __all__ = ["Cluster", "directory", "running"]
 
 
 class Cluster:
-    """Redis and `nodes` nodes of `tree` in `directory`, all ended on leaving the `with` block."""
+    """Redis and `nodes` nodes of `tree` in `directory`, all ended on leaving the `with` block.
+    `timing`: what differs from the defaults."""
 
-    def __init__(self, directory: Path, nodes: int, quorum: str = "dynamic", tree: Tree = THIS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        nodes: int,
+        quorum: str = "dynamic",
+        tree: Tree = THIS,
+        timing: Mapping[str, int | str] | None = None,
+    ) -> None:
         self.directory = directory
         self.quorum = quorum
         self.tree = tree
+        self.timing = timing
         self.ids = range(1, nodes + 1)
         self.children: dict[int, subprocess.Popen[bytes]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -107,7 +116,8 @@ class Cluster:
             if secure:
                 key_file = str(secret_file(keys, Owner(node=node)))
                 security = {"key_file": key_file, "directory_file": str(keys / DIRECTORY_FILE)}
-            text = render(NAME, node, HOST, ports, self.redis.url, data_dirs, None, "json", self.quorum, security)
+            rest = (self.redis.url, data_dirs, self.timing, "json", self.quorum, security)
+            text = render(NAME, node, HOST, ports, *rest)
             if self.tree.requests:
                 while (http := find_port()) in (*ports.values(), *self.http_ports.values()):
                     pass
@@ -131,7 +141,7 @@ class Cluster:
     def start(self, *nodes: int) -> None:
         """Start `nodes`, all without any."""
         for node in nodes or self.ids:
-            command = (*prefix(), sys.executable, "-P", "-m", "zelect", "node", "-c", str(self._file(node, "toml")))
+            command = (*prefix(), sys.executable, "-P", *self.tree.program, "node", "-c", str(self._file(node, "toml")))
             with self._file(node, "log").open("ab") as log:
                 self.children[node] = subprocess.Popen(
                     command,

@@ -43,11 +43,12 @@ class BenchError(Exception):
 class Tree:
     """A checkout of zelect, which spawned processes import whatever is installed. `secure`: its
     clusters encrypt their links; `requests`: how many requests a second their nodes answer over HTTP
-    meanwhile (0: they don't speak HTTP)."""
+    meanwhile (0: they don't speak HTTP); `program`: what of the interpreter runs its command line."""
 
     root: Path
     secure: bool = False
     requests: int = 0
+    program: tuple[str, ...] = ("-m", "zelect")
 
     def environment(self) -> dict[str, str]:
         """What a process runs in; its command needs `-P`, or its directory would come first."""

@@ -1,0 +1,1 @@
+"""What a vote runs through: see tools/trace_path.py."""
