@@ -12,10 +12,10 @@ HERE = Path(__file__).parent
 
 def _version() -> str:
     """The version, read and not imported: a build must not need the dependencies."""
-    text = (HERE / "zelect" / "__init__.py").read_text(encoding="utf-8")
+    text = (HERE / "zelect" / "version.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if found is None:
-        raise SystemExit("setup.py: zelect/__init__.py states no __version__")
+        raise SystemExit("setup.py: zelect/version.py states no __version__")
     return found.group(1)
 
 

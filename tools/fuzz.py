@@ -26,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.fuzzer.live import LiveError, beset
 from tools.fuzzer.machine import BLOCK, Finding, blocks
 from zelect.config.loading import ConfigError, load
-from zelect.node.transport.peer_link import Lock
-from zelect.security.keys import keyring_to_ask
+from zelect.security.keys import ClientKeys, keyring_to_ask
 
 __all__ = ["main"]
 
@@ -105,7 +104,7 @@ def _tell(seed: int, finding: Finding, whole: bool) -> None:
         print(f"  {frame}", flush=True)
 
 
-def _target(options: argparse.Namespace) -> tuple[str, str, Lock | None]:
+def _target(options: argparse.Namespace) -> tuple[str, str, ClientKeys | None]:
     """The address, the cluster, and how to speak there. Raises `LiveError`."""
     if options.config is None:
         if not options.address or not options.cluster:
@@ -113,7 +112,7 @@ def _target(options: argparse.Namespace) -> tuple[str, str, Lock | None]:
         return options.address, options.cluster, None
     config = load(Path(options.config))
     node, keyring = config.node.id, keyring_to_ask(config)
-    lock = None if keyring is None else Lock(keyring.pair, keyring.directory.nodes[node])
+    lock = None if keyring is None else keyring.to(node)
     return config.settings().addresses[node], config.cluster.name, lock
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zelect.version import __version__
+
 if TYPE_CHECKING:
     from zelect.api import ChildFailed, Leadership, LeadershipLost, Node, NodeFailed, Observer, Seen
     from zelect.config.loading import ConfigError
@@ -32,8 +34,6 @@ __all__ = [
     "Seen",
     "__version__",
 ]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "AsyncFencedRedis": "zelect.fencing.asyncio",

@@ -19,8 +19,8 @@ from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
 from tests.support.waiting import wait_until
 from zelect.core.lease import Lease
 from zelect.node.leadership.handle import Controller, NodeHandle
-from zelect.node.transport.transport import CannotBind
 from zelect.system.clock import now_us
+from zelect.system.sockets import CannotBind
 
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
 """Timings at which a busy machine costs no leadership."""

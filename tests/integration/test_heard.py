@@ -26,10 +26,9 @@ from zelect.core.messages import (
 )
 from zelect.node.loop import NodeLoop
 from zelect.node.reload import reload
-from zelect.node.transport.peer_link import Lock
 from zelect.node.transport.router import Received
 from zelect.security.key_files import DIRECTORY_FILE, Owner, add_next, make_keys, promote, retire, secret_file
-from zelect.security.keys import Permission, read_key
+from zelect.security.keys import ClientKeys, Permission, read_key
 from zelect.system.log import setup
 from zelect.wire import decode, encode
 
@@ -69,7 +68,7 @@ class Speaker:
         self._node = node
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        Lock(read_key(secret_file(keys, owner)), (read_key(keys / "n1.key").public,)).put_on(self._socket, 0)
+        ClientKeys(read_key(secret_file(keys, owner)), (read_key(keys / "n1.key").public,)).apply_to(self._socket, 0)
         self._socket.connect(node.config.node.advertise)
 
     def say(self, sender: int, message: Message, incarnation: int = 0) -> None:

@@ -14,9 +14,8 @@ from tests.support.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet
 from tests.support.waiting import wait_until
 from zelect.client.query import ask_all, tell_all
 from zelect.core.messages import Envelope, NodeOffline, Ping, Reset, Result
-from zelect.node.transport.peer_link import Lock
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
-from zelect.security.keys import KeyPair, Keyring, read_directory, read_key
+from zelect.security.keys import ClientKeys, KeyPair, Keyring, read_directory, read_key
 from zelect.wire import encode
 
 
@@ -51,7 +50,7 @@ def says(cluster: Cluster, node: int, pair: KeyPair | None, *messages: Envelope)
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.LINGER, 0)
     if pair is not None:
-        Lock(pair, keyring(cluster, pair).directory.nodes[node]).put_on(dealer, 0)
+        ClientKeys(pair, keyring(cluster, pair).directory.nodes[node]).apply_to(dealer, 0)
     dealer.connect(cluster.addresses[node])
     for message in messages:
         dealer.send(encode(message))

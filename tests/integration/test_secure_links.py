@@ -15,9 +15,8 @@ from tests.support.ports import free_port, free_ports
 from tests.support.samples import envelope
 from tests.support.wires import BadListener, HistoryRecorder, Keys, Loop, UnknownClients, at, loop
 from zelect.core.messages import NodeOnline
-from zelect.node.transport.peer_link import Lock
 from zelect.node.transport.transport import LinkChange
-from zelect.security.keys import KeyPair, Keyring
+from zelect.security.keys import ClientKeys, KeyPair, Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed
 from zelect.wire import encode
 
@@ -53,9 +52,9 @@ def also(other: Loop, condition: Callable[[], object]) -> Callable[[], object]:
     return looked
 
 
-def lock_to(keys: Keys, pair: KeyPair) -> Lock:
+def lock_to(keys: Keys, pair: KeyPair) -> ClientKeys:
     """How somebody with `pair` speaks to node 1."""
-    return Lock(pair, (keys.pairs[1][0].public,))
+    return ClientKeys(pair, (keys.pairs[1][0].public,))
 
 
 def shut_out(alone: Loop) -> int:
@@ -102,7 +101,7 @@ def test_a_public_key_without_its_secret_gets_nothing_in(keys: Keys, unknowns: U
 
 
 def test_who_takes_this_node_for_another_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
-    unknowns.dealer(alone, Lock(keys.pairs[2][0], (KeyPair.new().public,))).send(b"mistaken")
+    unknowns.dealer(alone, ClientKeys(keys.pairs[2][0], (KeyPair.new().public,))).send(b"mistaken")
     alone.until(lambda: shut_out(alone))
     is_heard(keys, unknowns, alone)
 
@@ -113,7 +112,7 @@ def test_a_recorded_session_gets_nothing_in_when_it_is_played_again(
     recorder = HistoryRecorder(alone.port)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     dealer = context.socket(zmq.DEALER)
-    lock_to(keys, keys.pairs[2][0]).put_on(dealer, 0)
+    lock_to(keys, keys.pairs[2][0]).apply_to(dealer, 0)
     dealer.connect(at(recorder.port))
     dealer.send(b"once")
     alone.until(lambda: alone.payloads() == [b"once"])

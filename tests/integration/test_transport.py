@@ -13,8 +13,9 @@ import zmq
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
 from tests.support.wires import LIMIT_BYTES, Loop, Pair, UnknownClients, at, ends, loop, open_descriptors
-from zelect.node.transport.transport import CannotBind, LinkChange, Transport
+from zelect.node.transport.transport import LinkChange, Transport
 from zelect.system.poller import Poller
+from zelect.system.sockets import CannotBind
 
 
 @pytest.fixture

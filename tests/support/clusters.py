@@ -30,9 +30,8 @@ from zelect.config.loading import Config, load, render
 from zelect.core.effects import Saved
 from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot
-from zelect.node.transport.peer_link import Lock
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
-from zelect.security.keys import Keyring, Permission, keyring_to_ask, read_key
+from zelect.security.keys import ClientKeys, Keyring, Permission, keyring_to_ask, read_key
 from zelect.wire import decode, encode
 
 __all__ = ["CALM", "OPERATOR", "READER", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]
@@ -289,7 +288,7 @@ class Cluster:
             if keyring is not None:
                 # The key that the node uses now; the other one is not tried here.
                 own = read_key(secret_file(self.keys, Owner(node=node))).public
-                Lock(keyring.pair, (own,)).put_on(socket, 0)
+                ClientKeys(keyring.pair, (own,)).apply_to(socket, 0)
             socket.connect(self.addresses[node])
             socket.send(encode(Envelope(self.name, 0, 0, 0, 0, Query("status"))))
             if not socket.poll(int(within_s * 1000)):

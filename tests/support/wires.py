@@ -23,11 +23,12 @@ from tests.support.ports import free_ports
 from zelect.core.timing import Proof
 from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import Verdict
-from zelect.node.transport.peer_link import Context, Lock
-from zelect.node.transport.transport import LinkChange, Received, Transport
-from zelect.security.keys import Caller, Directory, KeyPair, Keyring, Permission
+from zelect.node.transport.router import Received
+from zelect.node.transport.transport import LinkChange, Transport
+from zelect.security.keys import Caller, ClientKeys, Directory, KeyPair, Keyring, Permission
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
+from zelect.system.sockets import Context
 
 LIMIT_BYTES = 4096
 
@@ -245,12 +246,12 @@ class UnknownClients:
         self._context: Context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
-    def dealer(self, to: Loop, lock: Lock | None = None) -> zmq.Socket[bytes]:
+    def dealer(self, to: Loop, lock: ClientKeys | None = None) -> zmq.Socket[bytes]:
         made = self._context.socket(zmq.DEALER)
         made.setsockopt(zmq.LINGER, 0)
         self._sockets.append(made)  # one that is forgotten closes, and drops what it has not sent
         if lock is not None:
-            lock.put_on(made, 0)
+            lock.apply_to(made, 0)
         made.connect(at(to.port))
         return made
 

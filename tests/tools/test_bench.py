@@ -101,7 +101,7 @@ def other(tmp_path: Path) -> Path:
     """Another checkout, which says so."""
     tree = tmp_path / "other"
     shutil.copytree(ROOT / "zelect", tree / "zelect", ignore=shutil.ignore_patterns("__pycache__"))
-    init = tree / "zelect" / "__init__.py"
+    init = tree / "zelect" / "version.py"
     init.write_text(re.sub(r'__version__ = ".*"', '__version__ = "9.8.7"', init.read_text()))
     return tree
 

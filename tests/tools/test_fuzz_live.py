@@ -19,7 +19,7 @@ from tools.fuzzer.curve import CURVE_KINDS, Tape, curve_scripts, record
 from tools.fuzzer.hostile import EITHER_WAY, KINDS, scripts
 from tools.fuzzer.live import LiveError, beset
 from tools.fuzzer.zmtp import GREETING, MORE, frame, ready
-from zelect.node.transport.peer_link import Lock
+from zelect.security.keys import ClientKeys
 
 CONNECTIONS = 1500
 
@@ -61,7 +61,7 @@ def test_hostile_connections_to_a_node_with_keys_change_nothing(fleet: Fleet) ->
     head = cluster.settled()
     ring = cluster.keyring
     assert ring is not None
-    lock = Lock(ring.pair, ring.directory.nodes[head.id])
+    lock = ring.to(head.id)
     outcome = beset(cluster.addresses[head.id], cluster.name, seed=11, count=1000, most_s=60, lock=lock)
     assert not outcome.missing
     assert outcome.let_in == 1, "the recorded session, while it was recorded"
@@ -75,7 +75,7 @@ def test_hostile_connections_to_a_node_with_keys_change_nothing(fleet: Fleet) ->
 
 def test_a_session_is_recorded_frame_by_frame() -> None:
     keys = Keys()
-    lock = Lock(keys.pairs[2][0], (keys.pairs[1][0].public,))
+    lock = ClientKeys(keys.pairs[2][0], (keys.pairs[1][0].public,))
     with loop(free_port(), {}, keyring=keys.of(1)) as alone:
         tapes: list[Tape | None] = []
         thread = threading.Thread(target=lambda: tapes.append(record(("127.0.0.1", alone.port), lock, b"hello")))

@@ -21,9 +21,8 @@ from zelect.core.messages import Envelope, Query, Report
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
 from zelect.devcluster.parent_death import prefix
-from zelect.node.transport.peer_link import Lock
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
-from zelect.security.keys import read_key
+from zelect.security.keys import ClientKeys, read_key
 from zelect.system.clock import now_us
 from zelect.wire import decode, encode
 
@@ -129,7 +128,7 @@ class Cluster:
                 dealer.setsockopt(option, value)
             if secure:  # any member's key may ask
                 pair = read_key(secret_file(keys, Owner(node=node)))
-                Lock(pair, (pair.public,)).put_on(dealer, 0)
+                ClientKeys(pair, (pair.public,)).apply_to(dealer, 0)
             dealer.connect(f"tcp://{HOST}:{ports[node]}")
             self._dealers[node] = dealer
 

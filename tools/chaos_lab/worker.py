@@ -27,8 +27,8 @@ from zelect.jobs.runner import Runner, RunPlan
 from zelect.node.loop import NodeLoop
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.vote_store import VoteStoreError
-from zelect.node.transport.transport import CannotBind
 from zelect.system.log import setup
+from zelect.system.sockets import CannotBind
 
 __all__: list[str] = []
 

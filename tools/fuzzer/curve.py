@@ -18,7 +18,7 @@ import zmq
 
 from tools.fuzzer.hostile import AFTER_READY, EITHER_WAY, Script, hello_like
 from tools.fuzzer.zmtp import GREETING, command, frame, greeting, ready
-from zelect.node.transport.peer_link import Lock
+from zelect.security.keys import ClientKeys
 
 __all__ = ["CURVE_KINDS", "Tape", "curve_scripts", "record"]
 
@@ -45,14 +45,14 @@ class Tape:
         return self.there[1]
 
 
-def record(address: tuple[str, int], lock: Lock, question: bytes) -> Tape | None:
+def record(address: tuple[str, int], lock: ClientKeys, question: bytes) -> Tape | None:
     """Ask the node at `address` over a proxy that keeps every byte; None when there is no answer. Raises
     OSError, zmq.ZMQError."""
     there, back = bytearray(), bytearray()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(address) as node:
         dealer = context.socket(zmq.DEALER)
-        lock.put_on(dealer, 0)
+        lock.apply_to(dealer, 0)
         dealer.connect(f"tcp://127.0.0.1:{server.getsockname()[1]}")
         dealer.send(question)
         server.settimeout(_WITHIN_S)

@@ -20,7 +20,8 @@ import zmq
 from tools.fuzzer.attack import Done, attack
 from tools.fuzzer.curve import Tape, record
 from zelect.core.messages import Envelope, Query, Report
-from zelect.node.transport.peer_link import Lock, parse_endpoint
+from zelect.security.keys import ClientKeys
+from zelect.system.sockets import parse_endpoint
 from zelect.wire import decode, encode
 
 __all__ = ["DEAF_S", "LiveError", "Outcome", "beset"]
@@ -70,12 +71,12 @@ class Outcome:
 class _Asker:
     """Asks one node for its status over a connection of its own, again when the answer is overdue."""
 
-    def __init__(self, address: str, cluster: str, lock: Lock | None) -> None:
+    def __init__(self, address: str, cluster: str, lock: ClientKeys | None) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         if lock is not None:
-            lock.put_on(self._socket, 0)
+            lock.apply_to(self._socket, 0)
         self._socket.connect(address)
         self._question = _question(cluster)
 
@@ -106,7 +107,7 @@ def beset(
     rate: int = 1000,
     most_s: float = 600.0,
     say: Callable[[str], None] = lambda text: None,
-    lock: Lock | None = None,
+    lock: ClientKeys | None = None,
 ) -> Outcome:
     """`count` hostile connections to the node at `address` (tcp://HOST:PORT, on loopback), at most `rate`
     a second, for at most `most_s` seconds. `lock`: how somebody who may ask speaks to it, where it
@@ -133,7 +134,7 @@ def beset(
         asker.close()
 
 
-def _recorded(address: tuple[str, int], cluster: str, lock: Lock) -> Tape:
+def _recorded(address: tuple[str, int], cluster: str, lock: ClientKeys) -> Tape:
     tape = record(address, lock, _question(cluster))
     if tape is None:
         raise LiveError(f"{address[0]}:{address[1]}: gave no answer over a proxy; try again")

@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 
-from zelect import __version__
 from zelect.cli.check import check
 from zelect.cli.cluster import cluster
 from zelect.cli.doctor import doctor
@@ -31,6 +30,7 @@ from zelect.cli.status import status
 from zelect.cli.transfer import pause, resume, stepdown, transfer
 from zelect.cli.who import wait, watch, who
 from zelect.cli.why import history, why
+from zelect.version import __version__
 
 __all__ = ["main"]
 

@@ -58,7 +58,7 @@ def run(
     from zelect.jobs.watchdog_client import WatchdogFailed
     from zelect.node.storage.data_dir import DataDirError
     from zelect.node.storage.vote_store import VoteStoreError
-    from zelect.node.transport.transport import CannotBind
+    from zelect.system.sockets import CannotBind
 
     fill_standard()
     if shutil.which(command[0]) is None:

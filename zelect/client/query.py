@@ -14,8 +14,7 @@ from typing import Any
 import zmq
 
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
-from zelect.node.transport.peer_link import Lock
-from zelect.security.keys import Keyring
+from zelect.security.keys import ClientKeys, Keyring
 from zelect.status.decode import NodeReport, RedisReport, controller_of, parse
 from zelect.system.clock import now_us
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
@@ -37,13 +36,13 @@ _EVENTS = (
 
 
 class _PeerLink:
-    """One node's DEALER, with a monitor that tells when a connection attempt failed. `lock`: None
+    """One node's DEALER, with a monitor that tells when a connection attempt failed. `keys`: None
     for plain text."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, lock: Lock | None) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: ClientKeys | None) -> None:
         self._context = context
         self._address = address
-        self._lock = lock
+        self._keys = keys
         self._key_turn = 0
         self.problem = ""
         self.open()
@@ -65,8 +64,8 @@ class _PeerLink:
             (zmq.CONNECT_TIMEOUT, 1000),
         ):
             self.socket.setsockopt(option, value)
-        if self._lock is not None:
-            self._lock.put_on(self.socket, self._key_turn)
+        if self._keys is not None:
+            self._keys.apply_to(self.socket, self._key_turn)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self.socket.connect(self._address)
 
@@ -88,7 +87,7 @@ class _PeerLink:
 
     def _locked_out(self) -> None:
         """The handshake failed: the node may have its other key, or it will have none of this."""
-        keys = len(self._lock.servers) if self._lock else 1
+        keys = len(self._keys.servers) if self._keys else 1
         self.wants_other_key = self._key_turn + 1 < keys
         if not self.wants_other_key:
             self.refused, self.problem = True, _LOCKED
@@ -267,8 +266,8 @@ def tell_all(
         context.destroy(linger=0)
 
 
-def _lock(keyring: Keyring | None, node: int) -> Lock | None:
-    return None if keyring is None else Lock(keyring.pair, keyring.directory.nodes[node])
+def _lock(keyring: Keyring | None, node: int) -> ClientKeys | None:
+    return None if keyring is None else keyring.to(node)
 
 
 def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:

@@ -11,9 +11,9 @@ from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.descriptor_limit import raise_limit
-from zelect.node.transport.transport import CannotBind
 from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.log import setup
+from zelect.system.sockets import CannotBind
 
 __all__ = ["run"]
 

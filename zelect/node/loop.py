@@ -50,8 +50,7 @@ from zelect.node.replies import deny, reply
 from zelect.node.signals import SignalPipe, WakeupPipe
 from zelect.node.startup import open_state, tell_start, transport_of
 from zelect.node.storage.data_dir import holder, lock_evidence
-from zelect.node.transport.router import CannotBind
-from zelect.node.transport.transport import Received
+from zelect.node.transport.router import Received
 from zelect.redis.credentials import credentials_of
 from zelect.redis.registry_worker import RegistryHint
 from zelect.redis.status import RedisStatus, sides_of
@@ -61,6 +60,7 @@ from zelect.status.encode import report_of
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 from zelect.system.poller import Poller
+from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
     from zelect.node.http.snapshot import StatusPublisher

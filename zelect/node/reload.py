@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from zelect.config.loading import Config, ConfigError, load
 from zelect.core.events import PriorityChanged
-from zelect.node.transport.router import CannotBind
 from zelect.security.keys import Keyring, read_keyring
+from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
     from zelect.node.loop import NodeLoop

@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zelect import __version__
 from zelect.config.loading import Config
 from zelect.core.machine import first_state
 from zelect.core.settings import Settings
 from zelect.node.storage.data_dir import DataDir
 from zelect.node.storage.vote_store import VoteStore, VoteStoreError
 from zelect.node.transport.descriptor_limit import connection_limits_of
-from zelect.node.transport.peer_link import Context
 from zelect.node.transport.transport import Transport
 from zelect.redis.errors import safe_url
 from zelect.security.keys import Keyring
 from zelect.system.clock import unix_ms
 from zelect.system.log import Log
 from zelect.system.poller import Poller
+from zelect.system.sockets import Context
+from zelect.version import __version__
 
 if TYPE_CHECKING:
     from zelect.node.loop import NodeLoop

@@ -28,6 +28,7 @@ from zelect.core.timing import MAX_NODE_ID
 __all__ = [
     "MAY",
     "Caller",
+    "ClientKeys",
     "Directory",
     "KeyPair",
     "Keyring",
@@ -72,6 +73,22 @@ class KeyPair:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """What a connection to a node is encrypted with (CURVE): the own key pair, and the node's public keys: one,
+    or two while its key is being changed."""
+
+    pair: KeyPair
+    servers: tuple[bytes, ...]
+
+    def apply_to(self, socket: zmq.Socket[bytes], attempt: int) -> None:
+        """Have `socket`, not connected yet, speak CURVE. One attempt after the other is made with the next of the
+        node's keys."""
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.pair.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.pair.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.servers[attempt % len(self.servers)])
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Whose key somebody has. `node`: the member's id (0: none); `right`: what it may do besides
     speaking as that member."""
@@ -100,6 +117,10 @@ class Keyring:
     def caller(self) -> Caller | None:
         """Whose the own key is by the directory."""
         return self.directory.owners.get(self.pair.public)
+
+    def to(self, node: int) -> ClientKeys:
+        """What a connection to `node` is encrypted with."""
+        return ClientKeys(self.pair, self.directory.nodes[node])
 
 
 def read_keyring(config: Config) -> Keyring | None:

@@ -16,9 +16,9 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
-from zelect.node.transport.peer_link import Context, Counters
 from zelect.security.keys import Directory
 from zelect.system.poller import Poller, has_mail
+from zelect.system.sockets import Context, Counters
 
 __all__ = ["DOMAIN", "AuthenticatorFailed", "ZapAuthenticator"]
 

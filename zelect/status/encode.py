@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zelect import __version__
 from zelect.core.status import NodeStatus
 from zelect.status.trace import plain_rounds, plain_trace
 from zelect.system.clock import now_us, unix_ms
+from zelect.version import __version__
 
 if TYPE_CHECKING:
     from zelect.node.loop import NodeLoop

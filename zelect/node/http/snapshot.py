@@ -23,9 +23,9 @@ from zelect.core.actors.query import status_of
 from zelect.core.effects import Fact
 from zelect.core.messages import Envelope, Pong
 from zelect.core.state import LeaderState
-from zelect.node.transport.router import CannotBind
 from zelect.status.encode import report_of
 from zelect.system.clock import now_us
+from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
     from zelect.node.http.app import HttpServer

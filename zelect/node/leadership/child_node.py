@@ -29,9 +29,9 @@ from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.lock_holder import listener_of
 from zelect.node.storage.vote_store import VoteStoreError
-from zelect.node.transport.transport import CannotBind
 from zelect.system.clock import now_us
 from zelect.system.log import setup
+from zelect.system.sockets import CannotBind
 
 __all__ = ["run_child"]
 

@@ -29,8 +29,8 @@ from typing import Any
 import zmq
 
 from zelect.node.transport.malloc_trim import give_back
-from zelect.node.transport.peer_link import Counters
 from zelect.system.poller import Poller
+from zelect.system.sockets import Counters, borrowed
 
 __all__ = ["ConnectionLimits", "Connections"]
 
@@ -196,12 +196,8 @@ class Connections:
         self._gone.add(descriptor)
         self._over_limit = True
         self._counters[f"evicted_{reason}"] += 1
-        with contextlib.suppress(OSError, ValueError):
-            connection = socket.socket(fileno=descriptor)
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            finally:
-                connection.detach()
+        with contextlib.suppress(OSError, ValueError), borrowed(descriptor) as open_connection:
+            open_connection.shutdown(socket.SHUT_RDWR)
 
     def _drain(self) -> None:
         monitor = self._monitor
@@ -256,11 +252,8 @@ class Connections:
         if sys.platform != "linux":
             return 0
         with contextlib.suppress(OSError, ValueError, struct.error):
-            borrowed = socket.socket(fileno=descriptor)
-            try:
-                info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-            finally:
-                borrowed.detach()
+            with borrowed(descriptor) as open_connection:
+                info = open_connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
             (came,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
             return max(0, int(came) - connection.read_bytes - _HANDSHAKE_BYTES)
         return 0

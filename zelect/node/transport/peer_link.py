@@ -32,20 +32,17 @@ import ipaddress
 import itertools
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import zmq
 
 from zelect.core.lease import NEVER_US
-from zelect.security.keys import KeyPair
+from zelect.security.keys import ClientKeys
 from zelect.system.poller import Poller, has_mail
+from zelect.system.sockets import Context, Counters, addresses_of, borrowed, parse_endpoint
 
-__all__ = ["Context", "Counters", "Lock", "PeerLink", "addresses_of", "parse_endpoint"]
-
-Context = zmq.Context[zmq.Socket[bytes]]
-Counters = dict[str, int]
+__all__ = ["PeerLink"]
 
 RETRY_TIMEOUT_US = 100_000
 MONITOR_TIMEOUT_US = 1_000_000
@@ -77,28 +74,6 @@ _EVENT = struct.Struct("=HI")
 _names = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """Own key pair, and the peer's public keys: one, or two while it is being changed."""
-
-    pair: KeyPair
-    servers: tuple[bytes, ...]
-
-    def put_on(self, socket: zmq.Socket[bytes], turn: int) -> None:
-        """Have `socket` speak CURVE, with the peer's key whose turn it is."""
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.pair.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.pair.secret)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self.servers[turn % len(self.servers)])
-
-
-def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """Host and port of ``tcp://host:port`` (IPv6 in brackets); raises ValueError on anything else."""
-    host, colon, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not endpoint.startswith("tcp://") or not colon or not host or not port.isascii() or not port.isdigit():
-        raise ValueError(f"{endpoint!r} is not of the form tcp://host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 class PeerLink:
     """The way to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
 
@@ -111,9 +86,9 @@ class PeerLink:
         max_message_bytes: int,
         poller: Poller,
         counters: Counters,
-        lock: Lock | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
-        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `lock`: None
+        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `keys`: None
         for plain text."""
         self.peer = peer
         self.endpoint = endpoint
@@ -122,7 +97,7 @@ class PeerLink:
         self._max_message_bytes = max_message_bytes
         self._poller = poller
         self._counters = counters
-        self._lock = lock
+        self._keys = keys
         self._key_turn = 0
         self._key_pause_us = FIRST_KEY_PAUSE_US
         self._host, self._port = parse_endpoint(endpoint)
@@ -225,8 +200,8 @@ class PeerLink:
         for option, value in _OPTIONS.items():
             dealer.setsockopt(option, value)
         dealer.setsockopt(zmq.MAXMSGSIZE, self._max_message_bytes)
-        if self._lock is not None:
-            self._lock.put_on(dealer, self._key_turn)
+        if self._keys is not None:
+            self._keys.apply_to(dealer, self._key_turn)
         if ":" in self._host:
             dealer.setsockopt(zmq.IPV6, 1)
         # A name never used before: that of the closed monitor may not be free yet.
@@ -262,7 +237,7 @@ class PeerLink:
                 self._turn(True, changes)
             elif code == zmq.EVENT_DISCONNECTED:
                 learnt = None
-                if not self.up and self._descriptor >= 0 and self._lock is not None and len(self._lock.servers) > 1:
+                if not self.up and self._descriptor >= 0 and self._keys is not None and len(self._keys.servers) > 1:
                     self._rejected_us = min(self._rejected_us, now_us)
                 self._descriptor = -1
                 if self.up and now_us - self._up_us >= LAST_PAUSE_US:
@@ -318,25 +293,7 @@ def _is_numeric(host: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """The connection behind a descriptor that libzmq owns, which stays open. Raises OSError."""
-    connection = socket.socket(fileno=descriptor)
-    try:
-        yield connection
-    finally:
-        connection.detach()
-
-
-def addresses_of(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
-    """Own and peer's address of a connection; None when it is gone."""
-    with contextlib.suppress(OSError, ValueError), _borrowed(descriptor) as connection:
-        own, other = connection.getsockname(), connection.getpeername()
-        return (own[0], own[1]), (other[0], other[1])
-    return None
-
-
 def _reset_when_closed(descriptor: int) -> None:
     """Let a connection end in a reset: in TIME_WAIT it would keep its port for another minute."""
-    with contextlib.suppress(OSError, ValueError), _borrowed(descriptor) as connection:
+    with contextlib.suppress(OSError, ValueError), borrowed(descriptor) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

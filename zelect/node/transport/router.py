@@ -19,13 +19,13 @@ from typing import Any
 import zmq
 
 from zelect.node.transport.connection_limits import ConnectionLimits, Connections
-from zelect.node.transport.peer_link import Context, Counters, addresses_of, parse_endpoint
 from zelect.security.keys import Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller, has_mail
+from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint
 
-__all__ = ["INBOX_COUNTERS", "CannotBind", "Received", "Router"]
+__all__ = ["INBOX_COUNTERS", "Received", "Router"]
 
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
@@ -74,15 +74,6 @@ INBOX_COUNTERS = (
     "evicted_key_gone",
 )
 _names = itertools.count(1)
-
-
-class CannotBind(Exception):
-    """The node can't listen on its address. The message says why and names the fix."""
-
-    def __init__(self, address: str, code: int, why: str = "") -> None:
-        super().__init__(f"cannot listen on {address}: {why or _explain_bind(address, code)}")
-        self.address = address
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +185,8 @@ class Router:
         except zmq.ZMQError as error:
             connections.close()
             router.close(0)
-            raise CannotBind(self._listen, error.errno or 0) from error
+            code = error.errno or 0
+            raise CannotBind(self._listen, code, _explain(self._listen, code)) from error
         self._poller.register(router, zmq.POLLIN, eager=True)
         self.router, self._connections = router, connections
 
@@ -350,7 +342,7 @@ def _descriptor(frame: zmq.Frame) -> int:
         return -1
 
 
-def _explain_bind(address: str, code: int) -> str:
+def _explain(address: str, code: int) -> str:
     port = parse_endpoint(address)[1]
     if code == errno.EADDRINUSE:
         return (

@@ -21,13 +21,14 @@ from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
 from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import DeathProbe, Verdict
-from zelect.node.transport.peer_link import Context, Counters, Lock, PeerLink
-from zelect.node.transport.router import INBOX_COUNTERS, CannotBind, Received, Router
+from zelect.node.transport.peer_link import PeerLink
+from zelect.node.transport.router import INBOX_COUNTERS, Router
 from zelect.security.keys import Keyring
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
+from zelect.system.sockets import Context, Counters
 
-__all__ = ["CannotBind", "LinkChange", "Received", "Transport"]
+__all__ = ["LinkChange", "Transport"]
 
 _COUNTERS = (
     "sent",
@@ -110,7 +111,7 @@ class Transport:
             max_message_bytes=self._max_message_bytes,
             poller=self._poller,
             counters=self.counters,
-            lock=None if keyring is None else Lock(keyring.pair, keyring.directory.nodes[peer]),
+            keys=None if keyring is None else keyring.to(peer),
         )
 
     def connect(self) -> None:

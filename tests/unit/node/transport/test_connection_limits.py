@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 from tests.support.wires import Keys, Loop, UnknownClients, loop
 from zelect.node.transport.connection_limits import ConnectionLimits, Connections
 from zelect.node.transport.descriptor_limit import room_for
-from zelect.node.transport.peer_link import Lock
+from zelect.security.keys import ClientKeys
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
@@ -147,7 +147,7 @@ def test_beyond_the_rate_messages_are_dropped_and_far_beyond_the_connection_goes
 def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(unknowns: UnknownClients) -> None:
     keys = Keys()
     with loop(free_port(), {}, keyring=keys.of(1), bounds=BOUNDS) as alone:
-        lock = Lock(keys.pairs[2][0], (keys.pairs[1][0].public,))
+        lock = ClientKeys(keys.pairs[2][0], (keys.pairs[1][0].public,))
         dealers = []
         for number in range(18):
             dealers.append(unknowns.dealer(alone, lock))
@@ -159,7 +159,7 @@ def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(unknown
             for _ in range(30):
                 dealer.send(b"more")
         alone.until(lambda: alone.transport.counters["too_fast"] >= 100)
-        operator = unknowns.dealer(alone, Lock(keys.operator, (keys.pairs[1][0].public,)))
+        operator = unknowns.dealer(alone, ClientKeys(keys.operator, (keys.pairs[1][0].public,)))
         operator.send(b"another key has a rate of its own")
         alone.until(lambda: b"another key has a rate of its own" in alone.payloads())
 

@@ -11,9 +11,10 @@ import zmq
 from tests.support.ports import free_port
 from tests.support.wires import LIMIT_BYTES, BadListener, at, ends, in_namespace
 from zelect.core.lease import NEVER_US
-from zelect.node.transport.peer_link import RETRY_TIMEOUT_US, Context, Counters, PeerLink, parse_endpoint
+from zelect.node.transport.peer_link import RETRY_TIMEOUT_US, PeerLink
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
+from zelect.system.sockets import Context, Counters, parse_endpoint
 
 NAMES = ("sent", "dropped", "came_up", "went_down", "rebuilt", "not_made", "self_connects", "stray_frames")
 
