@@ -163,7 +163,7 @@ def _all_follow(world: Meeting) -> bool:
         return False
     states = [process.machine.state for process in world.processes.values()]
     record = world.state(head).record
-    return all(state.record == record and (state.node == head or state.leader is not None) for state in states)
+    return all(state.record == record and (state.node == head or state.controller is not None) for state in states)
 
 
 def _settled(world: Meeting, dead: int) -> bool:

@@ -168,7 +168,7 @@ def test_only_who_may_admin_steers(fleet: Fleet) -> None:
     assert admin(cluster, "transfer", "--dry-run", "--key", reader).returncode == 0, "looking takes less"
     assert cluster.controller().term == head.term
     assert admin(cluster, "transfer").returncode == 0
-    (steered,) = cluster.events(head.id, "steered")
+    (steered,) = cluster.events(head.id, "admin_command_received")
     assert steered["asked"] == f"operator steerer ({ASKER})"[:64], "whose key it was"
 
 

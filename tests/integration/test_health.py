@@ -43,10 +43,10 @@ def test_r6_a_guarded_leadership_is_handed_over_once_its_job_has_ended() -> None
     effects = higher_term(world)
     assert not machine.active(world.now_us)
     assert sent_by(effects, Handover) == [], "the job still acts"
-    assert machine.owed_term == term
+    assert machine.pending_handover_term == term
     effects = step(world, 1, JobEnded())
     assert sent_by(effects, Handover) == [Handover(term, 1)] * 2
-    assert machine.owed_term == 0
+    assert machine.pending_handover_term == 0
     assert not step(world, 1, JobEnded()).send, "said once"
 
 
@@ -64,9 +64,9 @@ def test_r6_the_own_promise_binds_until_the_job_has_ended() -> None:
 
 def test_r6_the_own_promise_outlasts_a_lease_that_lapsed() -> None:
     world = settled(guarded=True)
-    lapses_us = world.state(1).leading.lapses_us
+    lapses_us = world.state(1).leader_state.lease_lapses_us
     effects = step(world, 1, Tick(), lapses_us - world.now_us)
-    assert world.processes[1].machine.owed_term
+    assert world.processes[1].machine.pending_handover_term
     assert not sent_by(effects, Handover)
     promise = world.state(1).promise
     assert promise.to == 1
@@ -78,7 +78,7 @@ def test_r6_an_unguarded_leadership_is_handed_over_at_once() -> None:
     effects = higher_term(world)
     assert sent_by(effects, Handover) == [Handover(world.state(1).term - 1, 1)] * 2
     assert world.state(1).promise is None
-    assert world.processes[1].machine.owed_term == 0
+    assert world.processes[1].machine.pending_handover_term == 0
 
 
 def test_r6_who_leaves_has_ended_its_job() -> None:
@@ -95,7 +95,7 @@ def test_r6_leadership_never_entered_has_no_job() -> None:
         world.cut(other, 1, one_way=True)
     world.start()
     world.run(3000)
-    assert world.processes[1].machine.owed_term == 0
+    assert world.processes[1].machine.pending_handover_term == 0
     assert not step(world, 1, JobEnded()).send
 
 
@@ -169,5 +169,5 @@ def test_r8_health_is_told_by_the_priority() -> None:
 
 
 def _ping(world: World) -> Any:
-    leading = world.state(1).leading
-    return packet(world, 1, Ping(leading.number, True, world.state(1).record, (2, 3)))
+    leader_state = world.state(1).leader_state
+    return packet(world, 1, Ping(leader_state.number, True, world.state(1).record, (2, 3)))

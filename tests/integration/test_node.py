@@ -123,7 +123,7 @@ def test_r4_a_node_that_restarts_is_silent_and_knows_it(played: Played) -> None:
     played.greeted()
     played.ask()
     answer = played.answer()
-    assert (answer.granted, answer.reason) == (False, Refusal.UNRESPONSIVE)
+    assert (answer.granted, answer.reason) == (False, Refusal.GRACE_PERIOD)
 
 
 def test_r14_a_follower_that_overslept_campaigns_in_the_turn_after_the_late_one(fleet: Fleet) -> None:

@@ -101,7 +101,7 @@ def test_where_nobody_can_be_elected_why_shows_who_refused(fleet: Fleet) -> None
     refusals = {
         reason for rounds in lonely["failing"].values() for one in rounds for reason in one["votes"].values() if reason
     }
-    assert refusals <= {"silent", "promised"}
+    assert refusals <= {"grace_period", "promised"}
     assert zelect("who", *here).returncode in (0, 1)  # it is settled as soon as the silence is over
 
 

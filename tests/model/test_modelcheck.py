@@ -101,11 +101,27 @@ def test_every_time_in_a_state_is_known_to_the_checker() -> None:
         for item in fields(kind)
     }
     assert {name for name in times if name.endswith("_us")} == {
-        *("grace_until_us", "identify_until_us", "leader_heard_us", "leader_before_heard_us", "campaign_at_us"),
-        *("next_idle_us", "next_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
-        *("asked_us", "lost_us", "cooling_until_us"),
-        *("until_us", "elected_us", "barrier_us", "waits_until_us", "previous_heard_us", "next_ping_us", "floor_us"),
-        *("renewed_us", "lapses_us", "active_since_us", "retry_witness_us", "sent_us", "steady_us", "answered_us"),
+        *("grace_until_us", "identify_until_us", "controller_heard_us", "last_controller_heard_us", "campaign_at_us"),
+        *("next_idle_us", "next_witness_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
+        *("round_began_us", "lost_us", "cooling_until_us"),
+        *(
+            "until_us",
+            "elected_us",
+            "promises_end_us",
+            "waits_until_us",
+            "previous_heard_us",
+            "next_ping_us",
+            "quorum_lost_us",
+        ),
+        *(
+            "renewed_us",
+            "lease_lapses_us",
+            "active_since_us",
+            "create_witness_again_us",
+            "sent_us",
+            "steady_us",
+            "answered_us",
+        ),
     }
 
 

@@ -205,13 +205,13 @@ HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
 
-silent             | older             | same                     | newer
+grace_period       | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
 PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
-VOTING pre         | no (old_term)     | no (silent)              | no (silent)
-VOTING             | no (old_term)     | no (silent)              | no (silent)
+VOTING pre         | no (old_term)     | no (grace_period)        | no (grace_period)
+VOTING             | no (old_term)     | no (grace_period)        | no (grace_period)
 VOT_RESP yes       | .                 | .                        | +term
 VOT_RESP no        | .                 | .                        | +term
 NODE_OFFLINE self  | gone              | gone                     | +term, gone
@@ -224,13 +224,13 @@ HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
 
-without voting right      | older             | same                     | newer
+without voting right | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
 PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
-VOTING pre         | no (old_term)     | no (lost_state)             | no (lost_state)
-VOTING             | no (old_term)     | no (lost_state)             | +term, no (lost_state)
+VOTING pre         | no (old_term)     | no (lost_state)          | no (lost_state)
+VOTING             | no (old_term)     | no (lost_state)          | +term, no (lost_state)
 VOT_RESP yes       | .                 | .                        | +term
 VOT_RESP no        | .                 | .                        | +term
 NODE_OFFLINE self  | gone              | gone                     | +term, gone
@@ -295,7 +295,7 @@ STANDS: dict[str, tuple[Callable[[], tuple[World, int]], int]] = {
     "elected, not active": (lambda: _campaigning(2), 3),
     "active": (_active, 3),
     "leaving": (_leaving, 3),
-    "silent": (lambda: (_restarted(100), 2), 3),
+    "grace_period": (lambda: (_restarted(100), 2), 3),
     "without voting right": (lambda: (_restarted(forgot=2), 2), 3),
 }
 """How to get there, and who sends the message."""
@@ -326,9 +326,9 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
     third = 6 - me - sender
     known = SAVED if term < state.term else state.record
     record = SAVED if term < state.term else replace(SAVED, config_term=term, version=9)
-    campaign, leading = state.campaign, state.leading
+    campaign, leader_state = state.campaign, state.leader_state
     pre, round_ = (campaign.pre, campaign.round) if campaign else (False, 1)
-    number = leading.number if leading else 7
+    number = leader_state.number if leader_state else 7
     made: dict[str, Callable[[], Message]] = {
         "COMMON_RESP": lambda: CommonResp(1, Result.TERM_JUMP, "no"),
         "PING idle": lambda: Ping(0, False, None, ()),
@@ -339,7 +339,7 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
         "VOT_RESP yes": lambda: VotResp(pre, round_, True, None, 0, sender, None),
         "VOT_RESP no": lambda: VotResp(pre, round_, False, Refusal.VOTED, 0, sender, None),
         "NODE_OFFLINE self": lambda: NodeOffline(sender, world.processes[sender].incarnation, "leave"),
-        "NODE_OFFLINE third": lambda: NodeOffline(third, world.processes[third].incarnation, "silent"),
+        "NODE_OFFLINE third": lambda: NodeOffline(third, world.processes[third].incarnation, "unresponsive"),
         "NODE_ONLINE": lambda: NodeOnline(world.settings[sender].addresses[sender], 0, sender),
         "NODE_ONLINE_RESP": lambda: NodeOnlineResp(sender, term, record),
         "QUERY": lambda: Query("status"),
@@ -387,14 +387,14 @@ def _change(role: str, kind: str, offset: int) -> str:
     words = [f"x {reason}" for reason, count in state.refused.items() if count > refused.get(reason, 0)]
     words += ["+term"] if state.term > before.term else []
     words += ["votes"] if state.saved.voted_for == sender != before.saved.voted_for else []
-    words += ["record"] if state.record != before.record and state.leading is None else []
+    words += ["record"] if state.record != before.record and state.leader_state is None else []
     active = machine.active(world.now_us)
     if active is not was_active:
         words += ["leaves" if was_active else "enters"]
-    elif state.role is not before.role and (state.leader is None or state.leader == before.leader):
+    elif state.role is not before.role and (state.controller is None or state.controller == before.controller):
         words += ["falls" if state.role is Role.FOLLOWER else state.role.value.replace("_", "-")]
-    if state.leader != before.leader:
-        words += ["follows" if state.leader is not None else "lost"]
+    if state.controller != before.controller:
+        words += ["follows" if state.controller is not None else "lost"]
     if (state.promise is None) is not (before.promise is None):
         words += ["freed" if state.promise is None else "promises"]
     words += ["gone"] if state.peers[sender].gone else []

@@ -303,7 +303,9 @@ def _but_for_hearing(state: State) -> dict[str, object]:
     """Everything that a node knows, but that and when it heard of a peer, and who shall be answered
     again."""
     copy = clone(state)
-    return {item.name: getattr(copy, item.name) for item in fields(copy) if item.name not in ("peers", "waiting")}
+    return {
+        item.name: getattr(copy, item.name) for item in fields(copy) if item.name not in ("peers", "waiting_requests")
+    }
 
 
 @pytest.mark.parametrize("term", [1, 2, 3, 1000])
@@ -443,7 +445,7 @@ def test_r4_a_restarted_node_grants_nothing_for_one_election_timeout(pre: bool) 
     machine = world.processes[2].machine
     asked = _ask(world, 3, term=9, pre=pre)
     refused = _answer(machine.step(asked, began_us + PROMISE_US - 1))
-    assert (refused.granted, refused.reason, refused.wait_us) == (False, Refusal.UNRESPONSIVE, 1)
+    assert (refused.granted, refused.reason, refused.wait_us) == (False, Refusal.GRACE_PERIOD, 1)
     assert machine.state.term == 0
     assert _answer(machine.step(asked, began_us + PROMISE_US)).granted
 
@@ -473,66 +475,66 @@ def test_r4_a_node_that_never_ran_need_not_wait() -> None:
 def test_r5_authority_is_a_deadline_that_passes_without_any_event() -> None:
     world = leadership_of(1)
     machine = world.processes[1].machine
-    lapses_us = machine.state.leading.lapses_us if machine.state.leading else 0
+    lapses_us = machine.state.leader_state.lease_lapses_us if machine.state.leader_state else 0
     assert machine.active(lapses_us - 1)
     assert not machine.active(lapses_us)
 
 
 def test_r5_the_lease_rests_on_the_newest_ping_that_a_quorum_answered() -> None:
     world = elected_of(5)
-    leading = world.state(1).leading
-    first_us = leading.sent_us[1]
+    leader_state = world.state(1).leader_state
+    first_us = leader_state.sent_us[1]
     for voter in (2, 3):
         world.feed(1, pong(world, voter))
-    world.run_until(lambda: leading.number == 2)
+    world.run_until(lambda: leader_state.number == 2)
     assert world.controller() == 1
     world.feed(1, pong(world, 2))
-    assert leading.lapses_us == first_us + LEASE_US, "two of five are no quorum"
+    assert leader_state.lease_lapses_us == first_us + LEASE_US, "two of five are no quorum"
     world.feed(1, pong(world, 2))
-    assert leading.lapses_us == first_us + LEASE_US, "the same one twice neither"
+    assert leader_state.lease_lapses_us == first_us + LEASE_US, "the same one twice neither"
     world.feed(1, pong(world, 3))
-    assert leading.lapses_us == leading.sent_us[2] + LEASE_US
+    assert leader_state.lease_lapses_us == leader_state.sent_us[2] + LEASE_US
 
 
 def test_r5_a_stale_echo_renews_nothing() -> None:
     world = leadership_of(1)
-    leading = world.state(1).leading
+    leader_state = world.state(1).leader_state
     world.cut(2, 1)
     world.cut(3, 1)
     world.run(120)
-    numbers = dict(leading.sent_us)
-    answered_us, lapses_us = dict(leading.answered_us), leading.lapses_us
+    numbers = dict(leader_state.sent_us)
+    answered_us, lapses_us = dict(leader_state.answered_us), leader_state.lease_lapses_us
     for number in (min(numbers) - 1, max(numbers) + 1, 0):
         for voter in (2, 3):
             world.feed(1, pong(world, voter, number=number))
     for voter in (2, 3):
         world.feed(1, pong(world, voter, number=min(numbers)))
-        world.feed(1, pong(world, voter, of_term=leading.term - 1))
+        world.feed(1, pong(world, voter, of_term=leader_state.term - 1))
         heard = pong(world, voter)
-        world.feed(1, MessageReceived(replace(heard.envelope, term=leading.term - 1)))
-    assert {n: leading.answered_us[n] for n in (2, 3)} == {n: answered_us[n] for n in (2, 3)}
-    assert leading.lapses_us == lapses_us
+        world.feed(1, MessageReceived(replace(heard.envelope, term=leader_state.term - 1)))
+    assert {n: leader_state.answered_us[n] for n in (2, 3)} == {n: answered_us[n] for n in (2, 3)}
+    assert leader_state.lease_lapses_us == lapses_us
 
 
 def test_r5_the_answer_of_a_epoch_without_a_voting_right_renews_nothing() -> None:
     world = leadership_of(1)
-    leading = world.state(1).leading
+    leader_state = world.state(1).leader_state
     world.cut(1, 2)
     world.cut(1, 3)
     world.run(150)
-    lapses_us = leading.lapses_us
+    lapses_us = leader_state.lease_lapses_us
     for voter in (2, 3):
         world.feed(1, pong(world, voter, epoch=world.state(voter).saved.epoch + 1000))
-    assert leading.lapses_us == lapses_us
+    assert leader_state.lease_lapses_us == lapses_us
 
 
 def test_r5_an_answer_that_comes_after_the_lease_has_ended_renews_nothing() -> None:
     world = leadership_of(1)
-    machine, leading = world.processes[1].machine, world.state(1).leading
+    machine, leader_state = world.processes[1].machine, world.state(1).leader_state
     answers = [pong(world, voter) for voter in (2, 3)]
     world.cut(1, 2)
     world.cut(1, 3)
-    late_us = max(leading.sent_us.values()) + LEASE_US
+    late_us = max(leader_state.sent_us.values()) + LEASE_US
     for answer in answers:
         machine.step(answer, late_us)
     assert not machine.active(late_us)
@@ -546,14 +548,14 @@ def test_r6_a_controller_whose_lease_lapsed_is_silent_and_a_follower() -> None:
     world.start()
     world.run_until(lambda: world.controller() == 1)
     world.run(300)
-    leading, cut_us = world.state(1).leading, world.now_us
+    leader_state, cut_us = world.state(1).leader_state, world.now_us
     world.cut(1, 2)
     world.cut(1, 3)
     world.run(3000)
     assert world.state(1).role is not Role.ELECTED
     (left,) = world.happened("stopped_being_active", 1)
     assert left.details["why"] == "lease_lapsed"
-    assert left.at_us == leading.lapses_us <= cut_us + LEASE_US
+    assert left.at_us == leader_state.lease_lapses_us <= cut_us + LEASE_US
     late = [effects for n, at_us, effects in world.steps if n == 1 and at_us >= left.at_us]
     assert not [envelope for effects in late for _, envelope in effects.send if numbered(envelope)]
 
@@ -570,7 +572,7 @@ def test_r6_a_higher_term_ends_leadership_and_is_said_to_all() -> None:
 
 def test_r6_losing_the_connections_to_a_majority_suspends_until_a_fresh_round_is_answered() -> None:
     world = leadership_of(1)
-    machine, leading = world.processes[1].machine, world.state(1).leading
+    machine, leader_state = world.processes[1].machine, world.state(1).leader_state
     before = [pong(world, voter) for voter in (2, 3)]
     step(world, 1, LinkDown(2))
     assert machine.active(world.now_us), "two of three are connected still"
@@ -582,9 +584,9 @@ def test_r6_losing_the_connections_to_a_majority_suspends_until_a_fresh_round_is
     for peer in (2, 3):
         step(world, 1, LinkUp(peer))
     assert not machine.active(world.now_us), "a connection is no answer"
-    number = leading.number
+    number = leader_state.number
     step(world, 1, Tick(), after_us=1)
-    assert leading.number == number + 1, "it asks again at once"
+    assert leader_state.number == number + 1, "it asks again at once"
     step(world, 1, pong(world, 2), after_us=300)
     assert machine.active(world.now_us + 300)
 
@@ -599,7 +601,7 @@ def test_r6_a_ping_of_an_old_term_is_answered_with_the_newer_one() -> None:
     assert isinstance(envelope.message, Pong)
     assert envelope.message.of_term == term - 1
     assert world.state(2).promise == promise
-    assert world.state(2).leader.id == 1
+    assert world.state(2).controller.id == 1
 
 
 # -- R7: elected is not active ----------------------------------------------------------------------
@@ -621,7 +623,7 @@ def test_r7_a_winner_rewrites_the_record_in_its_own_term_and_waits_until_a_quoru
     assert record.config_term == world.state(1).term == 1
     world.feed(1, pong(world, 2, record_id=(0, 0, 0)))
     world.feed(1, pong(world, 3, record_id=(0, 0, 0)))
-    assert world.state(1).leading.lapses_us > world.now_us, "the lease runs"
+    assert world.state(1).leader_state.lease_lapses_us > world.now_us, "the lease runs"
     assert world.controller() is None, "but nobody has the record"
     world.feed(1, pong(world, 2))
     assert world.controller() is None
@@ -633,12 +635,12 @@ def test_r7_a_winner_rewrites_the_record_in_its_own_term_and_waits_until_a_quoru
 def test_r7_promises_to_an_earlier_controller_that_voters_reported_run_out_first() -> None:
     wait_us = 300 * MS
     world = elected_of(3, wait_us=wait_us)
-    barrier_us = world.state(1).leading.barrier_us
-    assert barrier_us == world.now_us + wait_us
-    while world.now_us < barrier_us:
+    promises_end_us = world.state(1).leader_state.promises_end_us
+    assert promises_end_us == world.now_us + wait_us
+    while world.now_us < promises_end_us:
         world.feed(1, pong(world, 2))
         assert world.controller() is None
-        world.run(min(10, (barrier_us - world.now_us) / MS))
+        world.run(min(10, (promises_end_us - world.now_us) / MS))
     world.run(1)
     world.feed(1, pong(world, 2))
     assert world.controller() == 1
@@ -649,12 +651,12 @@ def test_r7_the_longest_of_the_reported_promises_counts() -> None:
     for _ in ("pre-vote", "vote"):
         world.feed(1, grant(world, 2, wait_us=200 * MS))
         world.feed(1, grant(world, 3, wait_us=100 * MS))
-    assert world.state(1).leading.barrier_us == world.now_us + 200 * MS
+    assert world.state(1).leader_state.promises_end_us == world.now_us + 200 * MS
 
 
 def test_r7_no_voter_can_report_a_promise_longer_than_promises_are() -> None:
     world = elected_of(3, wait_us=2**53 - 1)
-    assert world.state(1).leading.barrier_us == world.now_us + PROMISE_US
+    assert world.state(1).leader_state.promises_end_us == world.now_us + PROMISE_US
     world.run(PROMISE_US / MS)
     world.feed(1, pong(world, 2))
     assert world.controller() == 1
@@ -688,7 +690,7 @@ def test_r7_the_controller_that_the_witness_acknowledged_is_waited_out_unless_pr
         world.feed(1, DeathProven(2, born, Evidence.REFUSED))
     world.feed(1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4))
     assert world.state(1).role is Role.ELECTED
-    assert world.state(1).leading.barrier_us == (0 if known_dead else world.now_us + PROMISE_US)
+    assert world.state(1).leader_state.promises_end_us == (0 if known_dead else world.now_us + PROMISE_US)
 
 
 def test_r7_a_winner_that_waits_leaves_the_witness_its_memory_of_whom_it_waits_for() -> None:
@@ -696,12 +698,12 @@ def test_r7_a_winner_that_waits_leaves_the_witness_its_memory_of_whom_it_waits_f
     world = _asks_the_witness()
     born = world.processes[2].incarnation
     asked = step(world, 1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4)).witness
-    barrier_us = world.state(1).leading.barrier_us - world.now_us
-    assert barrier_us == PROMISE_US
-    for after_us in range(HEARTBEAT_US, barrier_us, HEARTBEAT_US):
+    promises_end_us = world.state(1).leader_state.promises_end_us - world.now_us
+    assert promises_end_us == PROMISE_US
+    for after_us in range(HEARTBEAT_US, promises_end_us, HEARTBEAT_US):
         asked += step(world, 1, Tick(), after_us).witness
     assert not [ask for ask in asked if isinstance(ask, WitnessPing)]
-    asked = step(world, 1, Tick(), barrier_us).witness
+    asked = step(world, 1, Tick(), promises_end_us).witness
     assert [ask for ask in asked if isinstance(ask, WitnessPing)], "then it needs the acknowledgement itself"
 
 
@@ -822,7 +824,7 @@ def _second_leadership() -> tuple[World, list[Envelope]]:
 
 def _same_number(world: World, early: list[Envelope]) -> Envelope:
     """The PING of the first leadership that has the number of the newest one of this leadership."""
-    number = world.state(1).leading.number
+    number = world.state(1).leader_state.number
     return next(e for e in early if isinstance(e.message, Ping) and e.message.number == number)
 
 
@@ -830,19 +832,19 @@ def test_r5_the_answer_to_a_ping_of_an_earlier_leadership_renews_nothing() -> No
     world, early = _second_leadership()
     world.cut(1, 3, one_way=True)  # from here on node 3 hears nothing new, so it promises nothing new
     world.run(150)
-    leading = world.state(1).leading
-    lapses_us, promise = leading.lapses_us, world.state(3).promise
+    leader_state = world.state(1).leader_state
+    lapses_us, promise = leader_state.lease_lapses_us, world.state(3).promise
     world.feed(3, MessageReceived(_same_number(world, early)))
     world.run(2)
     assert world.state(3).promise == promise, "a PING of an old term binds nobody"
-    assert leading.lapses_us == lapses_us, "a lease grew by an answer that carried no promise"
+    assert leader_state.lease_lapses_us == lapses_us, "a lease grew by an answer that carried no promise"
 
 
 def test_r5_replayed_pings_of_an_earlier_leadership_do_not_put_two_active() -> None:
     world, early = _second_leadership()
     world.cut(1, 3, one_way=True)
     for _ in range(35):
-        if world.state(1).leading is not None:
+        if world.state(1).leader_state is not None:
             world.feed(3, MessageReceived(_same_number(world, early)))
         world.run(20)
     world.cut(1, 3)
@@ -880,7 +882,7 @@ def test_r8_a_restarted_controller_survives_the_campaign_about_its_former_death(
 def test_r6_a_lapsed_controller_sends_no_numbered_ping_whatever_happens_first() -> None:
     world = leadership_of(1)
     machine = world.processes[1].machine
-    late_us = world.state(1).leading.lapses_us + 1
+    late_us = world.state(1).leader_state.lease_lapses_us + 1
     assert not machine.active(late_us)
     effects = machine.step(LinkUp(2), late_us)  # before the Tick that would notice the lapse
     pings = [e.message for _, e in effects.send if isinstance(e.message, Ping) and e.message.number]
@@ -907,11 +909,11 @@ def test_r14_a_node_at_the_last_term_does_not_campaign_beyond_it() -> None:
 
 def test_r5_an_answer_counts_from_the_time_the_ping_was_sent() -> None:
     world = leadership_of(1)
-    machine, leading = world.processes[1].machine, world.state(1).leading
-    number = max(leading.sent_us)
-    sent_us = leading.sent_us[number]
+    machine, leader_state = world.processes[1].machine, world.state(1).leader_state
+    number = max(leader_state.sent_us)
+    sent_us = leader_state.sent_us[number]
     machine.step(pong(world, 2, number=number), sent_us + 90 * MS)
-    assert leading.lapses_us == sent_us + machine.settings.timing.lease_us
+    assert leader_state.lease_lapses_us == sent_us + machine.settings.timing.lease_us
 
 
 def _cut_off(world: World, nodes: tuple[int, ...], others: tuple[int, ...]) -> None:

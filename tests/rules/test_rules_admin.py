@@ -125,7 +125,7 @@ def test_who_is_not_active_names_who_is(message: AdminCommand) -> None:
 
 def test_r5_who_is_active_no_more_hands_over_nothing() -> None:
     world = settled()
-    late_us = world.state(1).leading.lapses_us - world.now_us
+    late_us = world.state(1).leader_state.lease_lapses_us - world.now_us
     effects = step(world, 1, heard(world, transfer(3)), late_us)
     assert isinstance(effects.answer, CommonResp)
     assert effects.answer.result is Result.NOT_CONTROLLER
@@ -183,7 +183,7 @@ def test_r8_who_forgot_what_it_voted_could_not_win() -> None:
 
 
 def _behind(world: World) -> None:
-    world.state(1).leading.saved_by[3] = (0, 0, 0)
+    world.state(1).leader_state.saved_by[3] = (0, 0, 0)
 
 
 def _unhealthy(world: World) -> None:
@@ -388,7 +388,7 @@ def test_the_trace_of_the_next_leadership_says_who_asked_and_why(message: AdminC
     trace = view(world, 3).trace
     assert trace is not None
     assert trace.asked == ASKED
-    assert world.state(3).leading.reason is Reason.HANDOVER
+    assert world.state(3).leader_state.reason is Reason.HANDOVER
     (entered,) = world.happened("became_active", 3)
     assert entered.details["asked"] == ASKED
     world.run(300)
@@ -421,7 +421,7 @@ def test_who_was_asked_for_once_is_not_asked_for_in_its_next_leadership() -> Non
     term = world.state(3).term
     world.feed(3, packet(world, 2, Pong(0, 0, (0, 0, 0), 0, 2), term + 1))
     world.run_until(lambda: world.controller() == 3 and world.state(3).term > term)
-    assert world.state(3).leading.reason is Reason.HANDOVER
+    assert world.state(3).leader_state.reason is Reason.HANDOVER
     trace = view(world, 3).trace
     assert trace is not None
     assert trace.asked == ""
@@ -431,7 +431,7 @@ def test_who_was_asked_for_once_is_not_asked_for_in_its_next_leadership() -> Non
 def test_every_wish_is_noted_with_who_asked(message: AdminCommand) -> None:
     world = settled()
     answer = ask(world, 1, message)
-    (noted,) = world.happened("steered", 1)
+    (noted,) = world.happened("admin_command_received", 1)
     assert noted.details == {
         "what": message.what.value,
         "result": answer.result.value,

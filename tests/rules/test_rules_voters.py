@@ -99,7 +99,7 @@ def test_r9_a_refused_connection_proves_nothing_while_the_standing_one_lives() -
     born = world.processes[1].incarnation
     step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert not world.state(2).peers[1].dead
-    assert world.state(2).leader.id == 1
+    assert world.state(2).controller.id == 1
     step(world, 2, LinkDown(1))
     step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert world.state(2).peers[1].dead
@@ -132,7 +132,7 @@ def test_r9_a_closed_connection_is_a_reason_to_look_and_no_proof() -> None:
     effects = step(world, 2, LinkDown(1))
     assert effects.probe == (Probe(1, world.processes[1].incarnation),)
     assert not world.state(2).peers[1].dead
-    assert world.state(2).leader.id == 1
+    assert world.state(2).controller.id == 1
     assert world.state(2).promise.to == 1
 
 
@@ -171,7 +171,7 @@ def test_r9_a_new_process_under_an_id_proves_the_old_one_dead() -> None:
     step(world, 2, MessageReceived(replace(heard.envelope, incarnation=born + 10)))
     assert world.state(2).peers[1].incarnation == born + 10
     assert world.state(2).promise is None
-    assert world.state(2).leader is None
+    assert world.state(2).controller is None
 
 
 def test_r9_without_proof_nobody_is_probed_and_promises_run_out() -> None:
@@ -297,7 +297,7 @@ def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_reco
     for peer in (2, 3):
         world.feed(1, pong(world, peer))
     state = world.state(1)
-    assert {node for node, saved in state.leading.saved_by.items() if saved == state.record.id} == {1, 2, 3}
+    assert {node for node, saved in state.leader_state.saved_by.items() if saved == state.record.id} == {1, 2, 3}
     step(world, 1, LinkDown(4))
     step(world, 1, DeathProven(4, world.processes[4].incarnation, Evidence.LOCK))
     assert state.peers[4].dead
@@ -658,18 +658,18 @@ def test_r12_only_an_acknowledgement_of_the_witness_renews_a_lease(reason: Refus
     world.run(1000)
     world.redis.up = False
     world.run(150)
-    leading = world.state(1).leading
-    lapses_us, number = leading.lapses_us, leading.number
+    leader_state = world.state(1).leader_state
+    lapses_us, number = leader_state.lease_lapses_us, leader_state.number
     record_id = world.state(1).record.id
-    step(world, 1, WitnessAnswered(number, leading.term, record_id, reason, leading.term))
-    assert (leading.lapses_us > lapses_us) is (reason is None)
+    step(world, 1, WitnessAnswered(number, leader_state.term, record_id, reason, leader_state.term))
+    assert (leader_state.lease_lapses_us > lapses_us) is (reason is None)
     for stale in (
-        WitnessAnswered(number + 1, leading.term, record_id, None, leading.term),
-        WitnessAnswered(number, leading.term - 1, record_id, None, leading.term),
+        WitnessAnswered(number + 1, leader_state.term, record_id, None, leader_state.term),
+        WitnessAnswered(number, leader_state.term - 1, record_id, None, leader_state.term),
     ):
-        lapses_us = leading.lapses_us
+        lapses_us = leader_state.lease_lapses_us
         step(world, 1, stale)
-        assert leading.lapses_us == lapses_us
+        assert leader_state.lease_lapses_us == lapses_us
 
 
 @pytest.mark.parametrize("harm", ["restart", "flush", "re_replicate"])
@@ -774,8 +774,8 @@ def test_r13_only_who_is_active_publishes_and_its_word_ends_with_its_lease(event
 
 def test_r13_a_lapsed_controller_publishes_nothing_whatever_happens_first() -> None:
     world = _settled()
-    leading = world.state(1).leading
-    late_us = leading.lapses_us - world.now_us
+    leader_state = world.state(1).leader_state
+    late_us = leader_state.lease_lapses_us - world.now_us
     for event in (LinkUp(2), ControllerHint(0, 0), Tick()):
         assert not _published(step(world, 1, event, after_us=late_us + 1_000_000))
 
@@ -788,7 +788,7 @@ def test_r13_nothing_in_redis_decides_an_election() -> None:
         effects = step(world, node, ControllerHint(5 - node, term + 50))
         assert (effects.save, effects.send) == (None, ())
         assert world.state(node).promise == before
-        assert world.state(node).leader.id == 1
+        assert world.state(node).controller.id == 1
 
 
 def test_r13_elections_go_on_without_redis_and_as_fast() -> None:
@@ -859,7 +859,7 @@ def test_r14_a_thawed_controller_is_no_controller() -> None:
     world.thaw(1)
     world.run(1000)
     assert world.controller() == 2
-    assert world.state(1).leader.id == 2
+    assert world.state(1).controller.id == 2
 
 
 def test_r14_a_late_turn_still_ends_a_lapsed_leadership() -> None:
@@ -909,7 +909,7 @@ def test_r14_a_fresh_node_joins_a_cluster_of_any_age() -> None:
     world.run_until(lambda: world.controller() is not None)
     world.run(2000)
     assert world.state(3).term > MAX_TERM_JUMP * 5
-    assert world.state(3).leader is not None
+    assert world.state(3).controller is not None
 
 
 def test_r14_of_two_living_processes_with_one_id_the_second_is_refused() -> None:

@@ -99,10 +99,10 @@ def elected_of(nodes: int = 3, *, wait_us: int = 0, **options: Any) -> World:
 
 def pong(world: World, voter: int, *, number: int | None = None, to: int = 1, **changes: Any) -> MessageReceived:
     """The answer of `voter` to the newest PING of node `to`, or to `number`."""
-    leading, saved = world.state(to).leading, world.state(to).saved
+    leader_state, saved = world.state(to).leader_state, world.state(to).saved
     fields = {
-        "number": leading.number if number is None else number,
-        "of_term": leading.term,
+        "number": leader_state.number if number is None else number,
+        "of_term": leader_state.term,
         "record_id": saved.record.id,
         "priority": 0,
         "epoch": world.state(voter).saved.epoch,

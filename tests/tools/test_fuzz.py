@@ -98,7 +98,7 @@ class _SleepsIn(_Careless):
     on = Handover
 
     def spoil(self, now_us: int) -> None:
-        self.state.next_idle_us = self.state.next_look_us = self.state.next_publish_us = now_us + 10**10
+        self.state.next_idle_us = self.state.next_witness_look_us = self.state.next_publish_us = now_us + 10**10
 
 
 class _Promises(_Careless):

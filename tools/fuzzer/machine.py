@@ -147,14 +147,14 @@ class _Episodes:
 
 def _near(state: State) -> tuple[int, ...]:
     """Numbers that mean something to `state`."""
-    leading, campaign, record = state.leading, state.campaign, state.record
+    leader_state, campaign, record = state.leader_state, state.campaign, state.record
     return (
         state.term,
         state.term,
         record.version,
         record.config_term,
         campaign.round if campaign is not None else state.round,
-        leading.number if leading is not None else 1,
+        leader_state.number if leader_state is not None else 1,
         state.saved.incarnation,
         state.saved.voted_for,
     )
@@ -178,17 +178,17 @@ def _check_saved(before: Saved, saved: Saved, effects: Effects) -> None:
 def _check_state(machine: Machine, now_us: int) -> None:
     state, timing = machine.state, machine.settings.timing
     promise = state.promise
-    if (state.role is Role.ELECTED) is not (state.leading is not None):
-        raise _Wrong(f"{state.role} with leadership {state.leading}")
+    if (state.role is Role.ELECTED) is not (state.leader_state is not None):
+        raise _Wrong(f"{state.role} with leadership {state.leader_state}")
     if (state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)) is not (state.campaign is not None):
         raise _Wrong(f"{state.role} with campaign {state.campaign}")
-    if state.leading is not None:
-        _check_leadership(machine, state.leading, now_us)
+    if state.leader_state is not None:
+        _check_leadership(machine, state.leader_state, now_us)
     if promise is not None and promise.until_us > now_us + timing.promise_us:
         raise _Wrong(f"promised for too long: {promise} at {now_us}")
     if state.peers.keys() != machine.settings.addresses.keys() - {machine.settings.node}:
         raise _Wrong("another members")
-    if max(len(state.waiting), len(state.handed)) > len(state.peers) or len(state.refused) > _REASONS:
+    if max(len(state.waiting_requests), len(state.handed_over)) > len(state.peers) or len(state.refused) > _REASONS:
         raise _Wrong("requests or reasons pile up")
     if state.leaving:
         return
@@ -199,16 +199,18 @@ def _check_state(machine: Machine, now_us: int) -> None:
         raise _Wrong(f"campaigns in {state.campaign_at_us - now_us} us")
 
 
-def _check_leadership(machine: Machine, leading: LeaderState, now_us: int) -> None:
+def _check_leadership(machine: Machine, leader_state: LeaderState, now_us: int) -> None:
     state, timing = machine.state, machine.settings.timing
-    if leading.term != state.term or state.saved.voted_for != machine.settings.node:
-        raise _Wrong(f"a leadership of term {leading.term} at term {state.term}, with the vote {state.saved.voted_for}")
-    if leading.lapses_us > now_us + timing.lease_us:
-        raise _Wrong(f"a lease of {leading.lapses_us - now_us} us")
-    if leading.waits_until_us > now_us + timing.promise_us:
-        raise _Wrong(f"waits {leading.waits_until_us - now_us} us for a promise to end")
+    if leader_state.term != state.term or state.saved.voted_for != machine.settings.node:
+        raise _Wrong(
+            f"a leadership of term {leader_state.term} at term {state.term}, with the vote {state.saved.voted_for}"
+        )
+    if leader_state.lease_lapses_us > now_us + timing.lease_us:
+        raise _Wrong(f"a lease of {leader_state.lease_lapses_us - now_us} us")
+    if leader_state.waits_until_us > now_us + timing.promise_us:
+        raise _Wrong(f"waits {leader_state.waits_until_us - now_us} us for a promise to end")
     voters = len(state.peers) + 2
-    if max(len(leading.answered_us), len(leading.saved_by), len(leading.steady_us)) > voters:
+    if max(len(leader_state.answered_us), len(leader_state.saved_by), len(leader_state.steady_us)) > voters:
         raise _Wrong("answers pile up")
 
 

@@ -161,7 +161,10 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
     process = record.epoch_of(sender) if record.epoch_of(sender) > 0 else sender
     others = tuple(node for node in record.members if node != sender)
     newer, theirs = record.rewritten(term + 1, {}), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
-    asked, number = state.campaign.round if state.campaign else 1, state.leading.number if state.leading else 3
+    asked, number = (
+        state.campaign.round if state.campaign else 1,
+        state.leader_state.number if state.leader_state else 3,
+    )
     for one in (term, term + 1):
         yield one, Ping(0, False, None, ())
         yield one, Ping(number, True, record, others)

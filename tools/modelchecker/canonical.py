@@ -82,8 +82,8 @@ def settle(state: State, now: int) -> dict[int, int]:
     """Bring `state`, as it is at `now`, into its one form at `NOW`; returns how its PINGs are renumbered."""
     shift = NOW - now
     state.status, state.reason, state.succession, state.attempts = Status.VOTING, Reason.START, (), 0
-    state.identify_until_us = state.next_idle_us = state.next_look_us = state.next_publish_us = NEVER_US
-    state.leader_before, state.leader_before_heard_us, state.leader_heard_us = None, -1, -1
+    state.identify_until_us = state.next_idle_us = state.next_witness_look_us = state.next_publish_us = NEVER_US
+    state.last_controller, state.last_controller_heard_us, state.controller_heard_us = None, -1, -1
     state.grace_until_us = _later(state.grace_until_us, shift)
     state.campaign_at_us = NEVER_US if state.role is Role.ELECTED else NOW
     if state.promise is not None:
@@ -95,7 +95,7 @@ def settle(state: State, now: int) -> dict[int, int]:
             state.pending_handover, message=message, until_us=_later(state.pending_handover.until_us, shift)
         )
     # A request that waits for a promise to end is in the network as well, and may come again.
-    state.waiting, state.refused = {}, {}
+    state.waiting_requests, state.refused = {}, {}
     state.lost_us, state.rounds, state.asked = -1, (), ""
     state.cooling_until_us = 0  # whether it stays behind the others is luck
     if state.pause is not None and not state.paused(now):
@@ -109,7 +109,7 @@ def settle(state: State, now: int) -> dict[int, int]:
         state.round = 2 * state.term + 1  # the next question is about term + 1
     else:
         _settle_campaign(state.campaign, shift)
-    return {} if state.leading is None else _settle_leadership(state, state.leading, shift)
+    return {} if state.leader_state is None else _settle_leadership(state, state.leader_state, shift)
 
 
 def _later(at_us: int, shift: int) -> int:
@@ -124,7 +124,7 @@ def _peer(peer: Peer) -> Peer:
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
-    campaign.reason, campaign.began_us, campaign.asked_us, campaign.give_up_us = Reason.START, NOW, NOW, NEVER_US
+    campaign.reason, campaign.began_us, campaign.round_began_us, campaign.give_up_us = Reason.START, NOW, NOW, NEVER_US
     # Refusals only end a round sooner, and a round may end at any time here.
     # Of a pre-vote only who would vote is asked.
     campaign.answers = {
@@ -134,31 +134,35 @@ def _settle_campaign(campaign: Campaign, shift: int) -> None:
     }
 
 
-def _settle_leadership(state: State, leading: LeaderState, shift: int) -> dict[int, int]:
-    numbers = {number: sent_us + shift for number, sent_us in leading.sent_us.items()}
-    leading.reason, leading.previous, leading.previous_heard_us = Reason.START, None, -1
-    leading.lost_us, leading.rounds, leading.asked = -1, (), ""
-    leading.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
-    leading.number = max(leading.sent_us)
+def _settle_leadership(state: State, leader_state: LeaderState, shift: int) -> dict[int, int]:
+    numbers = {number: sent_us + shift for number, sent_us in leader_state.sent_us.items()}
+    leader_state.reason, leader_state.previous, leader_state.previous_heard_us = Reason.START, None, -1
+    leader_state.lost_us, leader_state.rounds, leader_state.asked = -1, (), ""
+    leader_state.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
+    leader_state.number = max(leader_state.sent_us)
     # What decides when a leadership without a lease is over; with one nobody asks.
-    leading.elected_us = NOW if leading.lapses_us else max(leading.elected_us + shift, NOW - 3)
-    leading.waits_until_us = 0 if leading.lapses_us else _later(leading.waits_until_us, shift)
-    leading.lapses_us = max(leading.lapses_us + shift, NOW) if leading.lapses_us else 0
-    leading.renewed_us = max(leading.renewed_us + shift, _OLD) if leading.renewed_us else 0
-    leading.floor_us = leading.floor_us + shift if leading.floor_us + shift > _OLD else 0
-    leading.barrier_us, leading.retry_witness_us = (
-        _later(leading.barrier_us, shift),
-        _later(leading.retry_witness_us, shift),
+    leader_state.elected_us = NOW if leader_state.lease_lapses_us else max(leader_state.elected_us + shift, NOW - 3)
+    leader_state.waits_until_us = 0 if leader_state.lease_lapses_us else _later(leader_state.waits_until_us, shift)
+    leader_state.lease_lapses_us = max(leader_state.lease_lapses_us + shift, NOW) if leader_state.lease_lapses_us else 0
+    leader_state.renewed_us = max(leader_state.renewed_us + shift, _OLD) if leader_state.renewed_us else 0
+    leader_state.quorum_lost_us = (
+        leader_state.quorum_lost_us + shift if leader_state.quorum_lost_us + shift > _OLD else 0
     )
-    leading.next_ping_us = max(leading.next_ping_us + shift, NOW)
-    leading.active_since_us = int(leading.active_since_us > 0)
-    leading.suspended = bool(leading.active_since_us) and not leading.holds(NOW)
+    leader_state.promises_end_us, leader_state.create_witness_again_us = (
+        _later(leader_state.promises_end_us, shift),
+        _later(leader_state.create_witness_again_us, shift),
+    )
+    leader_state.next_ping_us = max(leader_state.next_ping_us + shift, NOW)
+    leader_state.active_since_us = int(leader_state.active_since_us > 0)
+    leader_state.suspended = bool(leader_state.active_since_us) and not leader_state.holds(NOW)
     members = state.members
-    leading.answered_us = {
-        n: at_us + shift for n, at_us in leading.answered_us.items() if at_us + shift >= _matters_since(state, n)
+    leader_state.answered_us = {
+        n: at_us + shift for n, at_us in leader_state.answered_us.items() if at_us + shift >= _matters_since(state, n)
     }
-    leading.steady_us = {n: max(at_us + shift, _OLD) for n, at_us in leading.steady_us.items() if n not in members}
-    leading.saved_by = {n: saved for n, saved in leading.saved_by.items() if saved == state.record.id}
+    leader_state.steady_us = {
+        n: max(at_us + shift, _OLD) for n, at_us in leader_state.steady_us.items() if n not in members
+    }
+    leader_state.saved_by = {n: saved for n, saved in leader_state.saved_by.items() if saved == state.record.id}
     return numbers
 
 
@@ -167,14 +171,14 @@ def _matters_since(state: State, node: int) -> int:
     rests on already; while there was no lease, even old answers begin one, though it be over.
     With a witness in the record, two heartbeats long for whether the nodes do without it. A
     unknown client's as long as it may count among three heartbeats."""
-    assert state.leading is not None
+    assert state.leader_state is not None
     if node not in state.voters:
         return _OLD
-    if not state.leading.lapses_us:
+    if not state.leader_state.lease_lapses_us:
         return NOW - 3
     peer = state.peers.get(node)
     asked_last = state.record.witness is not None and peer is not None and not peer.dead and not peer.offline
-    return NOW - 2 if asked_last else state.leading.renewed_us + 1
+    return NOW - 2 if asked_last else state.leader_state.renewed_us + 1
 
 
 def spoken(message: Message, numbers: dict[int, int]) -> Message | None:

@@ -155,16 +155,18 @@ class Cast:
         yield "campaigns", campaigns, None, Tick()
         yield "ends its round of questions", gives_up, end_round, Tick(late=True)
         if bounds.silence:
-            yield "misses the silent", lambda node, state: state.leading is not None, deafen, Tick(late=True)
+            yield "misses the silent", lambda node, state: state.leader_state is not None, deafen, Tick(late=True)
 
     def overdue(self, at: int) -> bool:
         """Whether an elected node has to look at the clock."""
         state = self.locals[at].state
-        if state is None or state.leading is None or state.leaving:
+        if state is None or state.leader_state is None or state.leaving:
             return False
-        leading = state.leading
-        due_us = min(leading.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, leading))
-        return min(due_us, leading.barrier_us or NEVER_US) <= NOW
+        leader_state = state.leader_state
+        due_us = min(
+            leader_state.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, leader_state)
+        )
+        return min(due_us, leader_state.promises_end_us or NEVER_US) <= NOW
 
     def tick(self, at: int) -> Outcome | None:
         """The clock is looked at; campaigns are separate."""
@@ -253,7 +255,7 @@ class Cast:
                 self.seams.after(state, effects)
                 before, disk = disk, self.seams.saved(disk, effects)
                 broken = broken or _disk_broken(before, disk)
-                numbers = {} if state.leading is None else dict(state.leading.sent_us)
+                numbers = {} if state.leader_state is None else dict(state.leader_state.sent_us)
                 mask, founds = self._send(local, state, effects, numbers, asked_term, founds)
                 sends |= mask
                 elected = self._note(state, effects, held, facts, seen) or elected
@@ -264,8 +266,8 @@ class Cast:
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
         if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
             return None
-        if state.leading is not None and founds == self.first_resets.get(node, 0) + self.bounds.founds:
-            state.leading.retry_witness_us = 0
+        if state.leader_state is not None and founds == self.first_resets.get(node, 0) + self.bounds.founds:
+            state.leader_state.create_witness_again_us = 0
         after = self.number(Local(node, disk, local.births, state, local.links, founds))
         gone = tuple((self.number(Local(node, d, local.births, None, (), founds)), m) for d, m in inside)
         return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
@@ -287,13 +289,13 @@ class Cast:
             if isinstance(intent, WitnessLook):
                 continue
             if isinstance(intent, WitnessCreate):
-                assert state.leading is not None
+                assert state.leader_state is not None
                 if founds == self.first_resets.get(local.node, 0) + self.bounds.founds:
-                    state.leading.asked_witness = f"{local.node}.{founds}"
+                    state.leader_state.pending_witness_key = f"{local.node}.{founds}"
                     continue  # lost, and any further ones
                 founds += 1
                 intent = replace(intent, key=f"{local.node}.{founds}")
-                state.leading.asked_witness = intent.key
+                state.leader_state.pending_witness_key = intent.key
             elif isinstance(intent, WitnessPing):
                 intent = replace(intent, number=numbers.get(intent.number, NOW))
             mask |= self.post(Ask(local.node, local.births, intent, founds))
@@ -308,12 +310,12 @@ class Cast:
             if fact.name == "elected":
                 elected = (state.term, held)
                 seen.add("elected")
-                assert state.leading is not None
-                if any(vote.voter == WITNESS and vote.granted for vote in state.leading.rounds[-1].votes):
+                assert state.leader_state is not None
+                if any(vote.voter == WITNESS and vote.granted for vote in state.leader_state.rounds[-1].votes):
                     seen.add("elected with the witness")
             elif fact.name == "became_active":
                 seen.add("active")
-                if state.handed:
+                if state.handed_over:
                     seen.add("handover done")
             if fact.name not in ("status_changed", "node_began", "link_opened", "link_closed"):
                 words = " ".join(f"{k}={v}" for k, v in details.items() if k not in _IDLE_WORDS and v not in ("", None))
@@ -347,10 +349,10 @@ def _linked(local: Local, other: int, births: int) -> Local:
 
 def _committed(state: State | None) -> RecordId:
     """The record that an elected node knows a quorum to have saved; the twin of the core's own count."""
-    if state is None or state.leading is None:
+    if state is None or state.leader_state is None:
         return (0, 0, 0)
     record = state.record
-    count = sum(1 for voter in record.voters if state.leading.saved_by.get(voter) == record.id)
+    count = sum(1 for voter in record.voters if state.leader_state.saved_by.get(voter) == record.id)
     return record.id if 2 * count > len(record.voters) else (0, 0, 0)
 
 

@@ -120,16 +120,16 @@ class _LeaseFromReply(Seams):
         if (
             isinstance(event, MessageReceived)
             and isinstance(event.envelope.message, Pong)
-            and state.leading is not None
+            and state.leader_state is not None
         ):
-            state.leading.sent_us[event.envelope.message.number] = NOW
+            state.leader_state.sent_us[event.envelope.message.number] = NOW
         return event
 
 
 class _OfficeAtOnce(Seams):
     def after(self, state: State, effects: Effects) -> None:
-        if state.leading is not None:
-            state.leading.barrier_us = 0
+        if state.leader_state is not None:
+            state.leader_state.promises_end_us = 0
 
 
 class _WitnessNamesNobody(Seams):
@@ -166,7 +166,7 @@ def _all(undo: list[Callable[[], None]]) -> None:
 
 
 def _uncommitted() -> Callable[[], None]:
-    undo = [_swap(module, "committed", lambda step, leading: True) for module in (leadership, voters)]
+    undo = [_swap(module, "committed", lambda step, leader_state: True) for module in (leadership, voters)]
     return lambda: _all(undo)
 
 

@@ -90,7 +90,7 @@ class Sweeper:
 
 def _beat(state: State | None) -> int:
     """The number of the newest round of PINGs of an elected node, 0 for others."""
-    return 0 if state is None or state.leading is None else state.leading.number
+    return 0 if state is None or state.leader_state is None else state.leader_state.number
 
 
 def worthless(packet: Packet, key: tuple[object, ...]) -> bool:

@@ -92,9 +92,9 @@ def _calm(move: Move) -> bool:
 def _fresh(cast: Cast, world: World) -> bool:
     """Whether everybody who lives has just promised node 1, whose lease rests on it."""
     states = [state for number in world.at if (state := cast.locals[number].state) is not None]
-    leading = states[0].leading
+    leader_state = states[0].leader_state
     promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
-    return promised and leading is not None and leading.renewed_us == NOW
+    return promised and leader_state is not None and leader_state.renewed_us == NOW
 
 
 def _all_up(cast: Cast) -> Callable[[World], bool]:
@@ -135,7 +135,7 @@ def _lone(cast: Cast) -> Callable[[World], bool]:
         state = cast.locals[world.at[0]].state
         assert state is not None
         alone = state.peers[2].dead and cast.active[world.at[0]]
-        return alone and state.leading is not None and state.leading.renewed_us == NOW
+        return alone and state.leader_state is not None and state.leader_state.renewed_us == NOW
 
     return settled
 
@@ -146,7 +146,11 @@ def _returned(cast: Cast) -> Callable[[World], bool]:
     def settled(world: World) -> bool:
         state = cast.locals[world.at[0]].state
         assert state is not None
-        return _fresh(cast, world) and state.leading is not None and state.leading.steady_us.get(3, NOW) == NOW - 2
+        return (
+            _fresh(cast, world)
+            and state.leader_state is not None
+            and state.leader_state.steady_us.get(3, NOW) == NOW - 2
+        )
 
     return settled
 

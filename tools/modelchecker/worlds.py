@@ -122,7 +122,7 @@ class Universe:
             spent = budget._replace(leaves=budget.leaves - 1)
             outcome = self._cache(("leave", at), lambda: cast.leave(at))
             yield from self._apply(world._replace(budget=spent), index, node, "is asked to go", outcome)
-        if budget.leaves and cast.settings[node].guarded and state is not None and state.leading and state.healthy:
+        if budget.leaves and cast.settings[node].guarded and state is not None and state.leader_state and state.healthy:
             spent = budget._replace(leaves=budget.leaves - 1)
             outcome = self._cache(("unhealthy", at), lambda: cast.see(at, HealthChanged(False)))
             yield from self._apply(world._replace(budget=spent), index, node, "is unhealthy", outcome)

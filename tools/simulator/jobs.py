@@ -48,7 +48,7 @@ class Jobs:
             left_us = max(0, self._ends_us[n] - world.now_us)
             self._ends_us[n] = world.now_us + min(left_us, int(self._noise.random() * _MOST_US))
             world.at(self._ends_us[n] - world.now_us, lambda: self._end(n, process))
-        elif process.machine.owed_term and n not in self._running and process.frozen is None:
+        elif process.machine.pending_handover_term and n not in self._running and process.frozen is None:
             world.at(0, lambda: self._end_job(n, process))
 
     def _begin(self, n: int, process: SimulatedProcess) -> None:
@@ -69,7 +69,7 @@ class Jobs:
             self._end_job(n, process)
 
     def _end_job(self, n: int, process: SimulatedProcess) -> None:
-        if self._world.processes.get(n) is process and n not in self._running and process.machine.owed_term:
+        if self._world.processes.get(n) is process and n not in self._running and process.machine.pending_handover_term:
             self._world.properties.count("job_ended")
             self._world.feed(n, JobEnded())
 

@@ -109,7 +109,7 @@ class Properties:
         parent = before.id if known is None else known[1]
         for version in range(before.version + 1, record.version) if n in self.world.processes else ():
             between = (record.generation, record.config_term, version)
-            if record.version - before.version <= 2 and known is None and self.world.state(n).leading is not None:
+            if record.version - before.version <= 2 and known is None and self.world.state(n).leader_state is not None:
                 # Written and written again in one step: others may hear of the first, no disk ever does.
                 self._records.setdefault(between, (None, parent))
                 parent = between
@@ -239,13 +239,13 @@ class Properties:
         state = process.machine.state
         if state.saved != self._disks[n]:
             raise Violation("R1", f"n{n} knows what it has not saved")
-        if state.leading is None:
+        if state.leader_state is None:
             self.reigning.discard(n)
             self._until_us.pop(n, None)
         else:
             self.reigning.add(n)
-            if state.leading.holds(self.world.local_us(n)):
-                self._until_us[n] = self.world.true_us(n, state.leading.lapses_us)
+            if state.leader_state.holds(self.world.local_us(n)):
+                self._until_us[n] = self.world.true_us(n, state.leader_state.lease_lapses_us)
             else:
                 self._until_us.pop(n, None)
         if not self.clocks_agree or not self._until_us:
@@ -253,7 +253,7 @@ class Properties:
         if n in self._until_us:
             self._alone(n)
         promise = state.promise
-        binding = (promise.to if promise is not None else 0, state.term, state.leading is None)
+        binding = (promise.to if promise is not None else 0, state.term, state.leader_state is None)
         if n in self._until_us or self._bindings.get(n) != binding:
             self._bindings[n] = binding
             if len(self.world.settings) <= _MOST_CHECKED:
@@ -296,13 +296,13 @@ class Properties:
         state = process.machine.state
         if state.lost_state or state.leaving:
             return True
-        ends_us, leading = state.grace_until_us, state.leading
+        ends_us, leader_state = state.grace_until_us, state.leader_state
         if ends_us == 0 and state.next_idle_us == NEVER_US:
             return True  # it has not begun yet
         if state.promise is not None and state.promise.to == controller:
             ends_us = max(ends_us, state.promise.until_us)
-        if leading is not None and not leading.active_since_us:
-            ends_us = max(ends_us, leading.barrier_us)  # it keeps not active itself
+        if leader_state is not None and not leader_state.active_since_us:
+            ends_us = max(ends_us, leader_state.promises_end_us)  # it keeps not active itself
         return ends_us > 0 and self.world.true_us(voter, ends_us) >= until_us
 
     # -- liveness -----------------------------------------------------------------------------------

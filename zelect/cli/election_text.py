@@ -24,7 +24,7 @@ REFUSALS = {
     "old_term": "it knows a newer term",
     "voted": "it voted for another",
     "promised": "still bound to a controller",
-    "silent": "just restarted, silent for now",
+    "grace_period": "just restarted, votes after its grace period",
     "lost_state": "lost its memory, no voting right yet",
     "leaving": "it was leaving",
     "not_member": "candidate not in its voters",

@@ -28,7 +28,7 @@ class Round:
 
     term: int
     pre: bool
-    asked_us: int
+    began_us: int
     ended_us: int
     outcome: str
     votes: tuple[Vote, ...]

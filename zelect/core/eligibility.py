@@ -52,7 +52,7 @@ _WORDS = {
 def ineligible(state: State, timing: Timing, now_us: int, node: int) -> Ineligible | None:
     """Why the controller with `state` would not hand over to `node`, another member of the members;
     None when it would. Whoever is named could not win at once, or is not wanted."""
-    peer, leading = state.peers[node], state.leading
+    peer, leader_state = state.peers[node], state.leader_state
     if peer.dead or peer.offline or peer.unresponsive:
         return Ineligible.DEAD if peer.dead else Ineligible.OFFLINE if peer.offline else Ineligible.UNRESPONSIVE
     if node not in state.members:
@@ -63,7 +63,7 @@ def ineligible(state: State, timing: Timing, now_us: int, node: int) -> Ineligib
         return Ineligible.NOT_HEARD
     if not state.record.counts(node, peer.epoch):
         return Ineligible.LOST_STATE
-    if leading is None or leading.saved_by.get(node) != state.record.id:
+    if leader_state is None or leader_state.saved_by.get(node) != state.record.id:
         return Ineligible.BEHIND
     return _unwilling(peer)
 

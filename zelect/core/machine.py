@@ -178,11 +178,11 @@ class Machine:
     @property
     def lease(self) -> Lease | None:
         """Leadership that this node holds, to be judged by its deadline; None not active."""
-        leading = self.state.leading
-        return None if leading is None else leading.lease
+        leader_state = self.state.leader_state
+        return None if leader_state is None else leader_state.lease
 
     @property
-    def owed_term(self) -> int:
+    def pending_handover_term(self) -> int:
         """Term of leadership that this guarded node left, and whose job may not have ended; 0: none."""
         pending_handover = self.state.pending_handover
         return 0 if pending_handover is None else pending_handover.message.of_term

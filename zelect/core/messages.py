@@ -33,10 +33,10 @@ from zelect.core.validation import (
 
 __all__ = [
     "COOLING_DOWN",
-    "FOR_NOW",
     "MAX_FOR_MS",
     "MESSAGES",
     "PROTOCOL_VERSION",
+    "TEMPORARY",
     "UNHEALTHY",
     "AdminAction",
     "AdminCommand",
@@ -93,7 +93,7 @@ class Refusal(StrEnum):
     OLD_TERM = "old_term"
     VOTED = "voted"
     PROMISED = "promised"
-    UNRESPONSIVE = "silent"
+    GRACE_PERIOD = "grace_period"
     LOST_STATE = "lost_state"
     LEAVING = "leaving"
     NOT_MEMBER = "not_member"
@@ -102,7 +102,7 @@ class Refusal(StrEnum):
     STALE_VOTERS = "stale_voters"
 
 
-FOR_NOW = frozenset({Refusal.PROMISED, Refusal.UNRESPONSIVE})
+TEMPORARY = frozenset({Refusal.PROMISED, Refusal.GRACE_PERIOD})
 """Refusals that time alone takes back."""
 
 
@@ -112,7 +112,7 @@ class Reason(StrEnum):
     START = "start"
     TIMEOUT = "timeout"
     DEATH = "death"
-    GOODBYE = "leave"
+    LEAVE = "leave"
     HANDOVER = "handover"
 
 

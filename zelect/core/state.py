@@ -32,7 +32,7 @@ from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
 
 __all__ = [
     "Campaign",
-    "Leader",
+    "KnownController",
     "LeaderState",
     "Pause",
     "Peer",
@@ -67,7 +67,7 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Leader:
+class KnownController:
     """The controller this node follows."""
 
     id: int
@@ -162,7 +162,7 @@ class Campaign:
     term_sought: int
     reason: Reason
     began_us: int
-    asked_us: int
+    round_began_us: int
     give_up_us: int
     witness_asked: bool = False
     answers: dict[int, VoteAnswer] = field(default_factory=dict)
@@ -184,41 +184,41 @@ class LeaderState:
 
     term: int
     elected_us: int
-    barrier_us: int
+    promises_end_us: int
     waits_until_us: int
     reason: Reason
-    previous: Leader | None
+    previous: KnownController | None
     previous_heard_us: int
     lost_us: int
     rounds: tuple[Round, ...]
     asked: str = ""
     number: int = 0
     next_ping_us: int = 0
-    floor_us: int = 0
+    quorum_lost_us: int = 0
     renewed_us: int = 0
-    lapses_us: int = 0
+    lease_lapses_us: int = 0
     active_since_us: int = 0
     suspended: bool = False
-    asked_witness: str = ""
-    new_witness: Witness | None = None
-    retry_witness_us: int = 0
+    pending_witness_key: str = ""
+    created_witness: Witness | None = None
+    create_witness_again_us: int = 0
     sent_us: dict[int, int] = field(default_factory=dict)
     steady_us: dict[int, int] = field(default_factory=dict)
-    taken_out: set[int] = field(default_factory=set)
+    removed_for_lost_state: set[int] = field(default_factory=set)
     answered_us: dict[int, int] = field(default_factory=dict)
     saved_by: dict[int, RecordId] = field(default_factory=dict)
 
     def holds(self, now_us: int) -> bool:
         """Whether leadership is held at `now_us`: entered, lease running, no majority lost since
         the PING that renewed it (R5, R6)."""
-        return self.active_since_us > 0 and now_us < self.lapses_us and self.renewed_us >= self.floor_us
+        return self.active_since_us > 0 and now_us < self.lease_lapses_us and self.renewed_us >= self.quorum_lost_us
 
     @property
     def lease(self) -> Lease | None:
         """Leadership as far as it reaches by what is known now; None when it is not held at all."""
         if not self.holds(0):
             return None
-        return Lease(self.term, self.active_since_us, self.lapses_us)
+        return Lease(self.term, self.active_since_us, self.lease_lapses_us)
 
 
 @dataclass(slots=True)
@@ -245,10 +245,10 @@ class State:
     leaving: bool = False
     grace_until_us: int = 0
     identify_until_us: int = NEVER_US
-    leader: Leader | None = None
-    leader_heard_us: int = -1
-    leader_before: Leader | None = None
-    leader_before_heard_us: int = -1
+    controller: KnownController | None = None
+    controller_heard_us: int = -1
+    last_controller: KnownController | None = None
+    last_controller_heard_us: int = -1
     promise: Promise | None = None
     succession: tuple[int, ...] = ()
     campaign_at_us: int = NEVER_US
@@ -256,16 +256,16 @@ class State:
     attempts: int = 0
     round: int = 0
     campaign: Campaign | None = None
-    leading: LeaderState | None = None
+    leader_state: LeaderState | None = None
     next_idle_us: int = NEVER_US
     witness_ready: bool = False
     witness_same: bool = False
-    next_look_us: int = NEVER_US
+    next_witness_look_us: int = NEVER_US
     next_publish_us: int = NEVER_US
-    handed: dict[int, int] = field(default_factory=dict)
+    handed_over: dict[int, int] = field(default_factory=dict)
     pending_handover: PendingHandover | None = None
     healthy: bool = True
-    waiting: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
+    waiting_requests: dict[int, tuple[int, Envelope]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     lost_us: int = -1
     rounds: tuple[Round, ...] = ()
@@ -305,7 +305,7 @@ class State:
 
     def active(self, now_us: int) -> bool:
         """Whether this node is active at `now_us`: a look at the deadline, not a flag (R5)."""
-        return self.leading is not None and self.leading.holds(now_us)
+        return self.leader_state is not None and self.leader_state.holds(now_us)
 
     def promised(self, now_us: int, candidate: int) -> int:
         """How many microseconds a promise to somebody else than `candidate` still runs (0: none)."""
@@ -353,10 +353,10 @@ class State:
         next record shares a voter with it, and the one after that is written only when a quorum
         has answered a later PING (R10).
         """
-        leading = self.leading
-        if leading is not None and (renewed := renewed_us(self.voters, leading.answered_us)) is not None:
-            leading.renewed_us = max(leading.renewed_us, renewed)
-            leading.lapses_us = leading.renewed_us + lease_us
+        leader_state = self.leader_state
+        if leader_state is not None and (renewed := renewed_us(self.voters, leader_state.answered_us)) is not None:
+            leader_state.renewed_us = max(leader_state.renewed_us, renewed)
+            leader_state.lease_lapses_us = leader_state.renewed_us + lease_us
 
 
 def clone(value: T) -> T:

@@ -12,7 +12,7 @@ from zelect.core.invariants import require
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import Handover, Reason
 from zelect.core.quorum import Outcome, Record, tally
-from zelect.core.state import Campaign, Leader, LeaderState, PendingHandover, Promise, Role, Status, VoteAnswer
+from zelect.core.state import Campaign, KnownController, LeaderState, PendingHandover, Promise, Role, Status, VoteAnswer
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us, succession_of, wait_us
 
@@ -66,7 +66,7 @@ def adopt_record(step: Step, record: Record) -> None:
         return
     if record.witness != state.record.witness:
         state.witness_same = False
-        state.next_look_us = step.now_us  # who could be asked must be known before it matters
+        state.next_witness_look_us = step.now_us  # who could be asked must be known before it matters
     could_vote = not state.lost_state
     step.save(record=record)
     if could_vote is state.lost_state and step.me in record.members:
@@ -86,8 +86,8 @@ def become_follower(step: Step, term: int | None = None, why: str = "") -> None:
     others' promises to it end at once, and it may campaign again first.
     """
     state = step.state
-    if state.leading is not None:
-        of_term = state.leading.term
+    if state.leader_state is not None:
+        of_term = state.leader_state.term
         step_down(step, why or "higher_term")
         if term is not None:
             hand_over(step, Handover(of_term, step.me))
@@ -99,7 +99,7 @@ def become_follower(step: Step, term: int | None = None, why: str = "") -> None:
         return
     require(term > state.term, "R1", "only a higher term is adopted")
     step.save(term=term, voted_for=0)
-    state.leader = None
+    state.controller = None
     if state.status is Status.RUNNING:
         set_status(step, Status.VOTING)
     if state.campaign_at_us == NEVER_US and state.status in (Status.VOTING, Status.RUNNING):
@@ -135,7 +135,7 @@ def _open_round(step: Step, pre: bool, term_sought: int, reason: Reason, began_u
         term_sought=term_sought,
         reason=reason,
         began_us=began_us,
-        asked_us=step.now_us,
+        round_began_us=step.now_us,
         give_up_us=step.now_us + step.timing.vote_wait_us,
         answers={step.me: VoteAnswer(True, None, 0, state.saved.epoch)},
     )
@@ -151,7 +151,7 @@ def end_round(step: Step, outcome: str) -> None:
         Vote(voter, answer.granted, "" if answer.reason is None else answer.reason.value)
         for voter, answer in sorted(campaign.answers.items())
     )
-    ended = Round(campaign.term_sought, campaign.pre, campaign.asked_us, step.now_us, outcome, tuple(votes))
+    ended = Round(campaign.term_sought, campaign.pre, campaign.round_began_us, step.now_us, outcome, tuple(votes))
     state.rounds = (*state.rounds, ended)[-MOST_ROUNDS:]
     state.campaign = None
 
@@ -164,8 +164,8 @@ def become_elected(step: Step, won: Campaign) -> None:
     require(not won.pre and won.term_sought == state.term, "R2", "a win belongs to the current term")
     require(tally(state.voters, granted) is Outcome.WON, "R2", "a quorum of distinct voters granted the vote")
     require(state.saved.voted_for == step.me and not state.leaving, "R2", "a winner voted for itself and stays")
-    previous, heard_us = state.leader_before, state.leader_before_heard_us
-    barrier_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
+    previous, heard_us = state.last_controller, state.last_controller_heard_us
+    promises_end_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
     # Name every life that was heard, not the voters' alone: a member without a name has no voting right,
     # and may be needed should this node die before it is active.
     epochs = {peer: known.epoch for peer, known in state.peers.items()}
@@ -174,12 +174,12 @@ def become_elected(step: Step, won: Campaign) -> None:
     state.role = Role.ELECTED
     end_round(step, "won")
     state.campaign_at_us = NEVER_US
-    state.leader = None
-    state.leading = LeaderState(
+    state.controller = None
+    state.leader_state = LeaderState(
         term=state.term,
         elected_us=step.now_us,
-        barrier_us=barrier_us,
-        waits_until_us=barrier_us,
+        promises_end_us=promises_end_us,
+        waits_until_us=promises_end_us,
         reason=won.reason,
         previous=previous,
         previous_heard_us=heard_us,
@@ -192,17 +192,17 @@ def become_elected(step: Step, won: Campaign) -> None:
     step.note("elected", term=state.term, votes=votes, took_ms=(step.now_us - won.began_us) / 1000)
 
 
-def follow(step: Step, leader: Leader, succession: tuple[int, ...]) -> None:
+def follow(step: Step, leader: KnownController, succession: tuple[int, ...]) -> None:
     """Accept the controller of the current term: promise it one election timeout (R3)."""
     state, now_us = step.state, step.now_us
     require(leader.term == state.term and leader.id != step.me, "R3", "only the current term's controller is followed")
     if state.role is not Role.FOLLOWER:
         become_follower(step)
-    if state.leader != leader:
+    if state.controller != leader:
         step.note("controller_followed", controller=leader.id, term=leader.term)
         state.rounds, state.lost_us, state.asked = (), -1, ""
-    state.leader = state.leader_before = leader
-    state.leader_heard_us = state.leader_before_heard_us = now_us
+    state.controller = state.last_controller = leader
+    state.controller_heard_us = state.last_controller_heard_us = now_us
     state.succession = succession
     state.attempts = 0
     state.identify_until_us = NEVER_US
@@ -216,11 +216,11 @@ def follow(step: Step, leader: Leader, succession: tuple[int, ...]) -> None:
 def lose_controller(step: Step, reason: Reason) -> None:
     """The controller is gone: say so and get in line for the succession (R8)."""
     state = step.state
-    if state.leader is not None:
-        heard_ms = (step.now_us - state.leader_heard_us) / 1000
-        lost = state.leader
+    if state.controller is not None:
+        heard_ms = (step.now_us - state.controller_heard_us) / 1000
+        lost = state.controller
         step.note("controller_lost", controller=lost.id, term=lost.term, why=reason.value, heard_ms=heard_ms)
-        state.leader = None
+        state.controller = None
         state.lost_us = step.now_us
     for peer, known in state.peers.items():
         if not known.linked and not known.gone:
@@ -243,23 +243,23 @@ def hand_over(step: Step, message: Handover) -> None:
 def step_down(step: Step, why: str) -> None:
     """End the leadership; the node does nothing in its name from here on (R6)."""
     state = step.state
-    leading = state.leading
-    require(leading is not None, "R6", "only an elected node stops being active")
-    assert leading is not None
-    state.leading = None
+    leader_state = state.leader_state
+    require(leader_state is not None, "R6", "only an elected node stops being active")
+    assert leader_state is not None
+    state.leader_state = None
     state.role = Role.FOLLOWER
-    if step.settings.guarded and leading.active_since_us:
-        state.pending_handover = PendingHandover(Handover(leading.term, 0), leading.lapses_us)
+    if step.settings.guarded and leader_state.active_since_us:
+        state.pending_handover = PendingHandover(Handover(leader_state.term, 0), leader_state.lease_lapses_us)
     elif state.promise is not None and state.promise.to == step.me:
         state.promise = None  # a promise to oneself ends with leadership it protected
-    state.leader_before = Leader(step.me, state.saved.incarnation, leading.term)
-    state.leader_before_heard_us = state.lost_us = step.now_us
-    if leading.active_since_us:
-        over_ms = max(0, step.now_us - leading.lapses_us) / 1000  # since when it was over by the lease
-        step.note("stopped_being_active", term=leading.term, why=why, over_ms=over_ms)
-        step.publish(WithdrawController(leading.term, why))
+    state.last_controller = KnownController(step.me, state.saved.incarnation, leader_state.term)
+    state.last_controller_heard_us = state.lost_us = step.now_us
+    if leader_state.active_since_us:
+        over_ms = max(0, step.now_us - leader_state.lease_lapses_us) / 1000  # since when it was over by the lease
+        step.note("stopped_being_active", term=leader_state.term, why=why, over_ms=over_ms)
+        step.publish(WithdrawController(leader_state.term, why))
     else:
-        step.note("election_abandoned", term=leading.term, why=why)
+        step.note("election_abandoned", term=leader_state.term, why=why)
     # The one that just failed to lead lets the others go first.
     state.attempts += 1
     state.reason = Reason.TIMEOUT

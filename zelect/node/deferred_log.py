@@ -11,7 +11,7 @@ from zelect.system.log import Log
 __all__ = ["DeferredLog"]
 
 _MOST = 500
-_QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_echo_ignored", "foreign_answer_ignored"})
+_QUIET = frozenset({"vote_answered", "stale_answer_ignored", "stale_pong_ignored", "foreign_answer_ignored"})
 _LOUD = frozenset({"conflicting_controller_seen", "error_received", "address_mismatched", "peer_lost_state"})
 
 

@@ -230,7 +230,7 @@ class NodeLoop:
             reload(self)
         if handle.healthy is not machine.state.healthy:
             self.step(HealthChanged(handle.healthy))
-        if machine.owed_term and not handle.has_jobs_in(machine.owed_term):
+        if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):
             self.step(JobEnded())
         if handle.asked_to_leave and not handle.has_jobs:
             self.step(Leave())
@@ -294,7 +294,7 @@ class NodeLoop:
         if now >= self.done_us:
             return True
         said_for_us = now - (self.done_us - _LINGER_US)
-        settled = state.leader is not None or not any(peer.linked for peer in state.peers.values())
+        settled = state.controller is not None or not any(peer.linked for peer in state.peers.values())
         return settled and said_for_us >= _LINGER_LEAST_US
 
     # -- in -----------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class NodeLoop:
             deny(self, received, envelope, no)
             return
         if self.window is not None:
-            self.window.hear(self.machine.state.leading, envelope)
+            self.window.hear(self.machine.state.leader_state, envelope)
         if envelope.cluster == self.settings.cluster:
             self.transport.know(received)
         effects = self.step(MessageReceived(signed(received, envelope, self.directory)))
@@ -355,7 +355,7 @@ class NodeLoop:
             self.recorder.after(lease, effects)
         if effects.leave:
             self.done_us = now_us() + _LINGER_US
-        if self.machine.owed_term and not self.handle.has_jobs_in(self.machine.owed_term):
+        if self.machine.pending_handover_term and not self.handle.has_jobs_in(self.machine.pending_handover_term):
             self.step(JobEnded())  # no job ever began in it
         return effects
 

@@ -29,8 +29,8 @@ def plain_rounds(rounds: Iterable[Round], until_us: int) -> list[dict[str, Any]]
         {
             "term": one.term,
             "pre": one.pre,
-            "asked_ms": _ms(until_us, one.asked_us),
-            "took_ms": _ms(one.ended_us, one.asked_us),
+            "asked_ms": _ms(until_us, one.began_us),
+            "took_ms": _ms(one.ended_us, one.began_us),
             "outcome": one.outcome,
             "votes": [asdict(vote) for vote in one.votes],
         }

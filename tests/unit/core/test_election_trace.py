@@ -11,10 +11,10 @@ from zelect.core.status import NodeStatus
 
 def test_a_first_election_is_a_pre_vote_and_a_vote() -> None:
     world = elected_of(3)
-    rounds = world.state(1).leading.rounds
+    rounds = world.state(1).leader_state.rounds
     assert [(one.term, one.pre, one.outcome) for one in rounds] == [(1, True, "won"), (1, False, "won")]
     assert [one.votes for one in rounds] == 2 * [(Vote(1, True, ""), Vote(2, True, ""))]
-    assert all(one.asked_us <= one.ended_us for one in rounds)
+    assert all(one.began_us <= one.ended_us for one in rounds)
     assert world.state(1).rounds == (), "they belong to the leadership now"
 
 
@@ -41,7 +41,7 @@ def test_the_trace_of_leadership_counts_from_the_last_word_of_the_one_before() -
     head = 2
     trace = _asked(world, head).trace
     assert trace is not None
-    assert 0 <= trace.heard_us <= trace.lost_us <= trace.rounds[0].asked_us
+    assert 0 <= trace.heard_us <= trace.lost_us <= trace.rounds[0].began_us
     assert trace.rounds[-1].ended_us == trace.elected_us <= trace.active_since_us
     others = [_asked(world, node) for node in world.processes if node != head]
     assert [other.trace for other in others] == [None] * len(others), "only who is active has one"

@@ -264,10 +264,10 @@ def test_what_was_refused_is_shown() -> None:
 
 def test_an_answer_of_an_old_term_is_counted_and_ignored() -> None:
     world = leadership_of(1)
-    lapses_us = world.state(1).leading.lapses_us
+    lapses_us = world.state(1).leader_state.lease_lapses_us
     step(world, 1, packet(world, 2, Pong(1, 0, (0, 0, 0), 0, 2), 0))
     assert world.state(1).refused == {"old_term": 1}
-    assert world.state(1).leading.lapses_us == lapses_us
+    assert world.state(1).leader_state.lease_lapses_us == lapses_us
 
 
 def test_a_vote_is_asked_for_in_the_candidates_name_only() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.positions import elected_of, pong
-from zelect.core.actors.voters import health_of, is_settled
+from zelect.core.actors.voters import health_of, nothing_to_change
 from zelect.core.quorum import Record, Witness
 from zelect.core.state import LeaderState, Peer
 from zelect.core.step import Step
@@ -48,23 +48,23 @@ def test_a_peer_that_was_heard(peer: Peer, now_us: int) -> None:
 def test_at_rest_means_that_no_change_is_due(
     peers: list[Peer], processes: list[int], members: tuple[int, ...], witness: bool, ready: bool, dynamic: bool
 ) -> None:
-    step, leading = _office()
+    step, leader_state = _office()
     state = step.state
     step.settings = replace(step.settings, quorum="dynamic" if dynamic else "static")
     state.peers = {2: peers[0], 3: peers[1]}
     state.witness_ready = ready
     identity = Witness("k", "r", "i") if witness else None
     state.saved = replace(state.saved, record=Record(1, 1, members, identity, 0, tuple(processes[: len(members)])))
-    if is_settled(step):
-        assert next_change(state.record, health_of(step, leading), dynamic) is None
+    if nothing_to_change(step):
+        assert next_change(state.record, health_of(step, leader_state), dynamic) is None
 
 
 def test_a_cluster_in_plain_order_is_at_rest() -> None:
     step, _ = _office()
     step.state.peers = dict.fromkeys((2, 3), IN_PLAIN_ORDER)
-    assert not is_settled(step), "their lives are to be named"
+    assert not nothing_to_change(step), "their lives are to be named"
     step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(7, 1, 1)))
-    assert is_settled(step)
+    assert nothing_to_change(step)
 
 
 def _office() -> tuple[Step, LeaderState]:
@@ -72,7 +72,7 @@ def _office() -> tuple[Step, LeaderState]:
     world = elected_of(3)
     world.feed(1, pong(world, 2))
     machine = world.processes[1].machine
-    leading = machine.state.leading
-    assert leading is not None
-    assert leading.active_since_us
-    return Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0), leading
+    leader_state = machine.state.leader_state
+    assert leader_state is not None
+    assert leader_state.active_since_us
+    return Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0), leader_state

@@ -24,7 +24,9 @@ _Answer = tuple[Result, str]
 def admin(step: Step, envelope: Envelope, message: AdminCommand) -> None:
     """Do what is asked, or say why not."""
     result, detail = _ACTS[message.what](step, message)
-    step.note("steered", what=message.what.value, result=result.value, detail=detail, asked=message.asked)
+    step.note(
+        "admin_command_received", what=message.what.value, result=result.value, detail=detail, asked=message.asked
+    )
     step.answer = CommonResp(int(Type.ADMIN), result, detail)
 
 
@@ -44,8 +46,8 @@ def _stepdown(step: Step, message: AdminCommand) -> _Answer:
 def _hand(step: Step, message: AdminCommand, why: str) -> _Answer:
     """Leave leadership in favour of the node that `message` names, or of the first that is fit to lead."""
     state = step.state
-    leading = state.leading
-    if leading is None or not leading.holds(step.now_us):
+    leader_state = state.leader_state
+    if leader_state is None or not leader_state.holds(step.now_us):
         return Result.NOT_CONTROLLER, _leads(step)
     if state.pause is not None and state.paused(step.now_us):
         left_s = -((step.now_us - state.pause.until_us) // 1_000_000)
@@ -53,17 +55,17 @@ def _hand(step: Step, message: AdminCommand, why: str) -> _Answer:
     successor, problem = _successor(step, message.to)
     if problem:
         return Result.INELIGIBLE, problem
-    _leave(step, leading, successor, why, message.asked)
+    _leave(step, leader_state, successor, why, message.asked)
     return Result.OK, f"handed over to node {successor}"
 
 
-def _leave(step: Step, leading: LeaderState, successor: int, why: str, asked: str) -> None:
+def _leave(step: Step, leader_state: LeaderState, successor: int, why: str, asked: str) -> None:
     step_down(step, why)
-    hand_over(step, Handover(leading.term, successor, asked))
+    hand_over(step, Handover(leader_state.term, successor, asked))
 
 
 def _leads(step: Step) -> str:
-    leader = step.state.leader
+    leader = step.state.controller
     known = f"node {leader.id} is" if leader is not None else "and it knows of nobody who is"
     return f"node {step.me} is not active, {known}"
 

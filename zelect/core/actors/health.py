@@ -34,13 +34,13 @@ def yield_leadership(step: Step) -> None:
     """Hand leadership to the first in line if this node is unhealthy, or rests, and that one is better
     off. One that comes so into leadership gives the others an election timeout to show how they are."""
     state = step.state
-    leading = state.leading
-    if step.priority >= 0 or leading is None or not leading.active_since_us or state.paused(step.now_us):
+    leader_state = state.leader_state
+    if step.priority >= 0 or leader_state is None or not leader_state.active_since_us or state.paused(step.now_us):
         return
     order = succession_of(step)
-    settled = step.now_us - leading.active_since_us >= step.timing.promise_us
+    settled = step.now_us - leader_state.active_since_us >= step.timing.promise_us
     if settled and order and step.peer(order[0]).priority > step.priority:
-        term = leading.term
+        term = leader_state.term
         step_down(step, "cooling_down" if state.healthy else "unhealthy")
         hand_over(step, Handover(term, order[0]))
 

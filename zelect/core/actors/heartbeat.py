@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zelect.core.actors.links import introduce
 from zelect.core.messages import Envelope, Ping, Pong
-from zelect.core.state import Leader, Role, State
+from zelect.core.state import KnownController, Role, State
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, follow
 
@@ -31,13 +31,13 @@ def ping(step: Step, envelope: Envelope, message: Ping) -> None:
         record = message.record
         assert record is not None  # a numbered PING carries one, by construction
         adopt_record(step, record)
-        follow(step, Leader(envelope.sender, envelope.incarnation, envelope.term), message.succession)
+        follow(step, KnownController(envelope.sender, envelope.incarnation, envelope.term), message.succession)
     answer = Pong(message.number, envelope.term, state.record.id, step.priority, state.saved.epoch)
     step.send(envelope.sender, answer)
 
 
 def _rival(state: State, envelope: Envelope) -> bool:
-    leader = state.leader
+    leader = state.controller
     return state.role is Role.ELECTED or (leader is not None and leader.id != envelope.sender)
 
 
@@ -53,23 +53,23 @@ def pong(step: Step, envelope: Envelope, message: Pong) -> None:
     news = (known.priority, known.epoch) != (message.priority, message.epoch)
     if news:
         step.know(sender, priority=message.priority, epoch=message.epoch)
-    leading = state.leading
-    if leading is None and message.record_id > state.record.id:
+    leader_state = state.leader_state
+    if leader_state is None and message.record_id > state.record.id:
         # A controller may have died before its last record reached a voter; without that record
         # the voter may be asking for votes that nobody has any more (R10, L1).
         introduce(step, sender)
-    if leading is None or not message.number:
+    if leader_state is None or not message.number:
         return
-    sent_us = leading.sent_us.get(message.number)
-    if sent_us is None or (message.of_term, envelope.term) != (leading.term, leading.term):
-        step.note("stale_echo_ignored", sender=sender, number=message.number)
+    sent_us = leader_state.sent_us.get(message.number)
+    if sent_us is None or (message.of_term, envelope.term) != (leader_state.term, leader_state.term):
+        step.note("stale_pong_ignored", sender=sender, number=message.number)
         return
     if sender in state.members and not state.record.counts(sender, message.epoch):
         return  # this life of the member has no voting right: its earlier one may have voted elsewhere (R1)
-    before_us = leading.answered_us.get(sender, 0)
-    steady = sender in leading.steady_us and sent_us - before_us <= 3 * step.timing.heartbeat_us
+    before_us = leader_state.answered_us.get(sender, 0)
+    steady = sender in leader_state.steady_us and sent_us - before_us <= 3 * step.timing.heartbeat_us
     if not steady:
-        leading.steady_us[sender] = step.now_us
-    leading.answered_us[sender] = max(before_us, sent_us)
-    step.routine = steady and not news and leading.saved_by.get(sender) == message.record_id
-    leading.saved_by[sender] = max(leading.saved_by.get(sender, (0, 0, 0)), message.record_id)
+        leader_state.steady_us[sender] = step.now_us
+    leader_state.answered_us[sender] = max(before_us, sent_us)
+    step.routine = steady and not news and leader_state.saved_by.get(sender) == message.record_id
+    leader_state.saved_by[sender] = max(leader_state.saved_by.get(sender, (0, 0, 0)), message.record_id)

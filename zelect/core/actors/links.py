@@ -36,13 +36,13 @@ def link_down(step: Step, peer: int) -> None:
     step.know(peer, linked=False)
     step.note("link_closed", peer=peer)
     matters = (
-        state.leading is not None
-        or state.leader is None
-        or state.leader.id == peer
+        state.leader_state is not None
+        or state.controller is None
+        or state.controller.id == peer
         or (state.promise is not None and state.promise.to == peer)
     )
     if matters:
         step.probe(peer)
-    if state.leading is not None and not state.links_quorum(step.me):
-        state.leading.floor_us = step.now_us + 1
-        state.leading.next_ping_us = min(state.leading.next_ping_us, step.now_us + 1)
+    if state.leader_state is not None and not state.links_quorum(step.me):
+        state.leader_state.quorum_lost_us = step.now_us + 1
+        state.leader_state.next_ping_us = min(state.leader_state.next_ping_us, step.now_us + 1)

@@ -46,10 +46,10 @@ def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
         step.note("peer_lost_state", sender=sender, epoch=message.epoch)
     step.know(sender, priority=message.priority, epoch=message.epoch)
     controller, term = 0, 0
-    if state.leading is not None:
+    if state.leader_state is not None:
         controller, term = step.me, state.term
-    elif state.leader is not None:
-        controller, term = state.leader.id, state.leader.term
+    elif state.controller is not None:
+        controller, term = state.controller.id, state.controller.term
     step.send(sender, NodeOnlineResp(controller, term, state.saved.record))
     ping_one(step, sender)
 
@@ -59,7 +59,7 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     before it campaigns; nothing else rests on it."""
     state = step.state
     adopt_record(step, message.record)
-    if message.controller in (0, step.me) or state.leader is not None or state.role is not Role.FOLLOWER:
+    if message.controller in (0, step.me) or state.controller is not None or state.role is not Role.FOLLOWER:
         return
     if state.reason is Reason.START and not state.attempts:
         wait_us = step.now_us + step.timing.promise_us
@@ -77,19 +77,19 @@ def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
         return  # about a process that has been replaced since
     if node != envelope.sender:
         step.probe(node)
-        if state.leader is not None and envelope.sender == state.leader.id:
+        if state.controller is not None and envelope.sender == state.controller.id:
             step.know(node, unresponsive=True)
         return
     step.note("peer_left", peer=node, reason=message.reason)
     step.know(node, offline=True)
-    _gone(step, node, message.incarnation, Reason.GOODBYE)
+    _gone(step, node, message.incarnation, Reason.LEAVE)
 
 
 def handover(step: Step, envelope: Envelope, message: Handover) -> None:
     """The sender left its leadership of `of_term` and will not act in that term again."""
     state, sender = step.state, envelope.sender
     promise = state.promise
-    state.handed[sender] = max(state.handed.get(sender, 0), message.of_term)
+    state.handed_over[sender] = max(state.handed_over.get(sender, 0), message.of_term)
     if promise is None or promise.to != sender or promise.term > message.of_term:
         return  # bound to term: an old handover must not end a newer promise
     state.promise, state.asked = None, message.asked
@@ -109,7 +109,7 @@ def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
         return  # closed *and* refused: while the connection stands, a refusal proves nothing
     step.know(peer, dead=True)
     step.note("peer_died", peer=peer, evidence=evidence.value)
-    if state.leading is not None:
+    if state.leader_state is not None:
         step.broadcast(NodeOffline(peer, incarnation, evidence.value))
         step.publish(MarkOffline(peer, state.term))
     _gone(step, peer, incarnation, Reason.DEATH)
@@ -118,12 +118,12 @@ def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
 def _gone(step: Step, peer: int, incarnation: int, reason: Reason) -> None:
     """End the promise to a process that is gone, and get in line for its succession."""
     state = step.state
-    promise, leader = state.promise, state.leader
+    promise, leader = state.promise, state.controller
     promised = promise is not None and promise.to == peer and promise.incarnation == incarnation
     if promised:
         state.promise = None
     followed = leader is not None and (leader.id, leader.incarnation) == (peer, incarnation)
-    if (promised or followed) and state.leading is None and state.campaign is None:
+    if (promised or followed) and state.leader_state is None and state.campaign is None:
         lose_controller(step, reason)
 
 
@@ -132,7 +132,7 @@ def leave(step: Step) -> None:
     state = step.state
     if state.leaving:
         return
-    if state.leading is not None:
+    if state.leader_state is not None:
         order = succession_of(step)
         successor, term = (order[0] if order else 0), state.term
         step_down(step, "leaving")

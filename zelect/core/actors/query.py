@@ -40,7 +40,7 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
     alive = {peer for peer in here if record.counts(peer, state.peers[peer].epoch)}
     alive |= {node} if state.may_vote(record) else set()
     witness = witness_state(state, settings.dynamic)
-    leading, leader = state.leading, state.leader
+    leader_state, leader = state.leader_state, state.controller
     active = state.active(now_us)
     pause = state.pause if state.paused(now_us) else None
     controller = node if active else leader.id if leader is not None else 0
@@ -51,10 +51,10 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         role="controller" if active else "follower",
         status=state.status.value,
         active=active,
-        lease_left_us=lapse_due_us(promise_us, leading) - now_us if leading is not None and active else 0,
-        active_for_us=now_us - leading.active_since_us if leading is not None and active else 0,
+        lease_left_us=lapse_due_us(promise_us, leader_state) - now_us if leader_state is not None and active else 0,
+        active_for_us=now_us - leader_state.active_since_us if leader_state is not None and active else 0,
         controller=controller,
-        controller_heard_ago_us=now_us - state.leader_heard_us if leader is not None else -1,
+        controller_heard_ago_us=now_us - state.controller_heard_us if leader is not None else -1,
         record=state.saved.record,
         quorate=state.links_quorum(node),
         lost_state=state.lost_state,
@@ -76,9 +76,11 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         ),
         refused_by_gate=dict(state.refused),
         now_us=now_us,
-        trace=trace_of(leading) if leading is not None and active else None,
-        previous=leading.previous.id if leading is not None and leading.previous is not None and active else 0,
-        reason=leading.reason.value if leading is not None and active else "",
+        trace=trace_of(leader_state) if leader_state is not None and active else None,
+        previous=leader_state.previous.id
+        if leader_state is not None and leader_state.previous is not None and active
+        else 0,
+        reason=leader_state.reason.value if leader_state is not None and active else "",
         rounds=state.rounds,
         may_vote=tuple(sorted(alive)),
         priority=state.priority(settings.priority, now_us),

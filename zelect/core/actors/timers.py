@@ -95,7 +95,7 @@ def chores(step: Step) -> None:
         publish_self(step)
         # What is due soon is asked along: waking Redis' threads costs more than the question.
         soon_us += step.timing.refresh_us // 2
-    if soon_us >= state.next_look_us:
+    if soon_us >= state.next_witness_look_us:
         look(step)
 
 
@@ -119,15 +119,15 @@ def deadline_us(settings: Settings, state: State) -> int:
     """The earliest moment at which `tick` would do something."""
     if state.leaving:
         return NEVER_US
-    chores_us = min(state.next_idle_us, state.next_look_us, state.next_publish_us)
+    chores_us = min(state.next_idle_us, state.next_witness_look_us, state.next_publish_us)
     due_us = min(chores_us + settings.timing.heartbeat_us, campaign_due_us(settings.node, state))
     if state.status in (Status.STARTING, Status.IDENTIFYING):
         due_us = min(due_us, state.identify_until_us)
     if state.campaign is not None:
         due_us = min(due_us, state.campaign.give_up_us)
-    leading = state.leading
-    if leading is not None:
-        due_us = min(due_us, leading.next_ping_us, lapse_due_us(settings.timing.promise_us, leading))
-        if leading.barrier_us and not leading.active_since_us:
-            due_us = min(due_us, leading.barrier_us)
+    leader_state = state.leader_state
+    if leader_state is not None:
+        due_us = min(due_us, leader_state.next_ping_us, lapse_due_us(settings.timing.promise_us, leader_state))
+        if leader_state.promises_end_us and not leader_state.active_since_us:
+            due_us = min(due_us, leader_state.promises_end_us)
     return due_us

@@ -19,7 +19,7 @@ what the promise exists to prevent (Ongaro's thesis, section 4.2.3).
 from __future__ import annotations
 
 from zelect.core.invariants import require
-from zelect.core.messages import FOR_NOW, Envelope, Reason, Refusal, Voting, VotResp
+from zelect.core.messages import TEMPORARY, Envelope, Reason, Refusal, Voting, VotResp
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, become_follower
 
@@ -38,9 +38,9 @@ def answer_waiting(step: Step) -> None:
     this it would have to ask twice.
     """
     state = step.state
-    if not state.waiting or (state.promise is not None and state.promise.until_us > step.now_us):
+    if not state.waiting_requests or (state.promise is not None and state.promise.until_us > step.now_us):
         return
-    waiting, state.waiting = state.waiting, {}
+    waiting, state.waiting_requests = state.waiting_requests, {}
     for until_us, envelope in waiting.values():
         if until_us > step.now_us and isinstance(envelope.message, Voting):
             _answer(step, envelope, envelope.message, again=True)
@@ -49,13 +49,13 @@ def answer_waiting(step: Step) -> None:
 def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> None:
     state, candidate = step.state, envelope.sender
     reason, wait_us = _judge(step, candidate, message)
-    if not message.pre and reason not in FOR_NOW and message.term_sought > state.term:
+    if not message.pre and reason not in TEMPORARY and message.term_sought > state.term:
         become_follower(step, message.term_sought, why="higher_term")
     granted = reason is None
     if granted and not message.pre:
         _give_vote(step, candidate, message)
     if reason is Refusal.PROMISED:
-        state.waiting[candidate] = (step.now_us + step.timing.vote_wait_us, envelope)
+        state.waiting_requests[candidate] = (step.now_us + step.timing.vote_wait_us, envelope)
         if message.reason is Reason.DEATH and state.promise is not None and message.controller == state.promise.to:
             step.probe(message.controller)  # hearsay proves nothing, but is worth a look (R9)
     step.note(
@@ -100,7 +100,7 @@ def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None,
     if state.leaving:
         return Refusal.LEAVING, 0
     if now_us < state.grace_until_us:
-        return Refusal.UNRESPONSIVE, state.grace_until_us - now_us
+        return Refusal.GRACE_PERIOD, state.grace_until_us - now_us
     if promised_us:
         return Refusal.PROMISED, promised_us
     if sought == state.term and state.saved.voted_for not in (0, candidate):

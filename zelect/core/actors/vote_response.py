@@ -11,7 +11,7 @@ from zelect.core.actors.leadership import begin_leadership
 from zelect.core.effects import WitnessVote
 from zelect.core.events import WitnessVoted
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import FOR_NOW, Envelope, Reason, Voting, VotResp
+from zelect.core.messages import TEMPORARY, Envelope, Reason, Voting, VotResp
 from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size, tally
 from zelect.core.state import Campaign, Role, State, VoteAnswer
 from zelect.core.step import Step
@@ -50,7 +50,7 @@ def campaign_due_us(node: int, state: State) -> int:
 def start_campaign(step: Step) -> None:
     """Ask the voters whether it would vote for this node."""
     state = step.state
-    if state.leader is not None:
+    if state.controller is not None:
         lose_controller(step, Reason.TIMEOUT)
     become_pre_candidate(step, state.reason)
     step.note("campaign_began", term=state.term + 1, reason=state.reason.value, attempt=state.attempts)
@@ -115,7 +115,7 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
 def _harmless(step: Step, event: WitnessVoted) -> bool:
     """Whether the controller that the witness acknowledged is known, first-hand, to hold no leadership
     any more: this node itself, proven dead, left, replaced, or handed over."""
-    if event.acked == step.me or event.acked_term <= step.state.handed.get(event.acked, 0):
+    if event.acked == step.me or event.acked_term <= step.state.handed_over.get(event.acked, 0):
         return True
     peer = step.state.peers.get(event.acked)
     if peer is None:
@@ -152,7 +152,7 @@ def _enough_at_us(state: State, campaign: Campaign) -> int:
     """When enough refused voters will be free of their promises to make a quorum; 0: unknown."""
     granted = sum(answer.granted for answer in campaign.answers.values())
     missing = quorum_size(state.voters) - granted
-    frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in FOR_NOW)
+    frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in TEMPORARY)
     return frees_us[missing - 1] if 0 < missing <= len(frees_us) else 0
 
 
@@ -161,7 +161,7 @@ def _ask(step: Step) -> None:
     state = step.state
     campaign = state.campaign
     assert campaign is not None
-    last = state.leader_before
+    last = state.last_controller
     question = Voting(
         pre=campaign.pre,
         round=campaign.round,
@@ -188,7 +188,7 @@ def _ask_witness(step: Step, campaign: Campaign) -> None:
 def _nodes_may_do(step: Step, campaign: Campaign) -> bool:
     """Whether the nodes that have granted or may still answer are a quorum without the witness."""
     state = step.state
-    refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in FOR_NOW}
+    refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in TEMPORARY}
     granted = {v for v, a in campaign.answers.items() if a.granted}
     possible = (state.connected(step.me) | granted) - refused - {WITNESS}
     return has_quorum(state.voters, possible)
@@ -196,7 +196,7 @@ def _nodes_may_do(step: Step, campaign: Campaign) -> bool:
 
 def _judge(step: Step, campaign: Campaign) -> None:
     # A voter bound only for now may still grant within the round, when it learns of the death.
-    decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in FOR_NOW}
+    decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in TEMPORARY}
     outcome = tally(step.state.voters, decided)
     undecided = outcome is Outcome.PENDING and WITNESS in step.state.voters and not campaign.witness_asked
     if undecided and not _nodes_may_do(step, campaign):

@@ -19,9 +19,9 @@ from zelect.core.voters import VoterHealth, next_change
 
 __all__ = [
     "health_of",
-    "is_settled",
     "look",
     "manage",
+    "nothing_to_change",
     "reset",
     "witness_answered",
     "witness_created",
@@ -37,29 +37,33 @@ MAX_GENERATION = 2**40
 def manage(step: Step) -> None:
     """Take the next step towards the voters that the living deserve."""
     state = step.state
-    leading = state.leading
-    if leading is not None and not leading.active_since_us:
+    leader_state = state.leader_state
+    if leader_state is not None and not leader_state.active_since_us:
         _learn_early(step)
-    if leading is None or not leading.holds(step.now_us) or is_settled(step) or not committed(step, leading):
+    if leader_state is None or not leader_state.holds(step.now_us):
         return
-    change = next_change(state.record, health_of(step, leading), step.settings.dynamic)
+    if nothing_to_change(step) or not committed(step, leader_state):
+        return
+    change = next_change(state.record, health_of(step, leader_state), step.settings.dynamic)
     if change is None:
         return
-    if change.add_witness and leading.new_witness is None:
-        _create_witness(step, leading)
+    if change.add_witness and leader_state.created_witness is None:
+        _create_witness(step, leader_state)
         return
     epochs = {node: peer.epoch for node, peer in state.peers.items()}
-    after = change.applied(state.record, epochs, leading.new_witness)
+    after = change.applied(state.record, epochs, leader_state.created_witness)
     if change.remove and state.peers[change.remove].epoch and not state.peers[change.remove].gone:
-        leading.taken_out.add(change.remove)  # it lives and only forgot: it need not prove itself again
-    _change(step, leading, after)
+        leader_state.removed_for_lost_state.add(
+            change.remove
+        )  # it lives and only forgot: it need not prove itself again
+    _change(step, leader_state, after)
     if change.add_witness:
         # Its memory was begun by this controller in this term, and holds the record before.
-        leading.new_witness, leading.asked_witness = None, ""
+        leader_state.created_witness, leader_state.pending_witness_key = None, ""
         state.witness_same = True
 
 
-def is_settled(step: Step) -> bool:
+def nothing_to_change(step: Step) -> bool:
     """Whether there is plainly nothing to change: the whole members votes, lives, and is odd. Says
     of nearly every round, without building anything, what `next_change` would say of it."""
     state = step.state
@@ -86,16 +90,18 @@ def _learn_early(step: Step) -> None:
         ping_round(step)
 
 
-def _change(step: Step, leading: LeaderState, after: Record) -> None:
+def _change(step: Step, leader_state: LeaderState, after: Record) -> None:
     state = step.state
     before = state.record
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
     require(
-        committed(step, leading) and before.config_term == state.term, "R10", "a quorum has the record and the term"
+        committed(step, leader_state) and before.config_term == state.term,
+        "R10",
+        "a quorum has the record and the term",
     )
     step.save(record=after)
     step.note(
-        "voters_changed" if after.voters != before.voters else "lives_named",
+        "voters_changed" if after.voters != before.voters else "epochs_named",
         version=after.version,
         members=after.members,
         epochs=sum(epoch > 0 for epoch in after.epochs),
@@ -104,7 +110,7 @@ def _change(step: Step, leading: LeaderState, after: Record) -> None:
     ping_round(step)
 
 
-def health_of(step: Step, leading: LeaderState) -> VoterHealth:
+def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
     state, now_us = step.state, step.now_us
     record = state.record
     fresh_us = now_us - 3 * step.timing.heartbeat_us
@@ -112,9 +118,9 @@ def health_of(step: Step, leading: LeaderState) -> VoterHealth:
     for node, peer in state.peers.items():
         if node in named or peer.gone:
             continue
-        answers = leading.answered_us.get(node, 0) >= fresh_us and leading.saved_by.get(node) == record.id
-        steady = now_us - leading.steady_us.get(node, now_us) >= step.timing.promise_us
-        if answers and (steady or node in leading.taken_out):
+        answers = leader_state.answered_us.get(node, 0) >= fresh_us and leader_state.saved_by.get(node) == record.id
+        steady = now_us - leader_state.steady_us.get(node, now_us) >= step.timing.promise_us
+        if answers and (steady or node in leader_state.removed_for_lost_state):
             joinable.add(node)
     here = {node for node, peer in state.peers.items() if peer.epoch and not peer.gone and peer.linked}
     return VoterHealth(
@@ -127,22 +133,24 @@ def health_of(step: Step, leading: LeaderState) -> VoterHealth:
     )
 
 
-def _create_witness(step: Step, leading: LeaderState) -> None:
+def _create_witness(step: Step, leader_state: LeaderState) -> None:
     """Ask for a new memory under a key that was never used: term and version are this
     controller's alone."""
-    if step.now_us < leading.retry_witness_us:
+    if step.now_us < leader_state.create_witness_again_us:
         return
     record = step.state.record
-    leading.asked_witness = f"{step.me}-{step.state.saved.incarnation}-{leading.term}-{record.version}-{leading.number}"
-    leading.retry_witness_us = step.now_us + step.timing.promise_us
-    step.ask_witness(WitnessCreate(leading.asked_witness, leading.term, record.id))
+    leader_state.pending_witness_key = (
+        f"{step.me}-{step.state.saved.incarnation}-{leader_state.term}-{record.version}-{leader_state.number}"
+    )
+    leader_state.create_witness_again_us = step.now_us + step.timing.promise_us
+    step.ask_witness(WitnessCreate(leader_state.pending_witness_key, leader_state.term, record.id))
 
 
 def witness_created(step: Step, event: WitnessCreated) -> None:
     """The new memory stands ready; `manage` puts it into the record."""
-    leading = step.state.leading
-    if leading is not None and event.identity.key == leading.asked_witness:
-        leading.new_witness = event.identity
+    leader_state = step.state.leader_state
+    if leader_state is not None and event.identity.key == leader_state.pending_witness_key:
+        leader_state.created_witness = event.identity
         step.note("witness_created", key=event.identity.key)
 
 
@@ -154,15 +162,15 @@ def witness_answered(step: Step, event: WitnessAnswered) -> None:
         if event.term > state.term:
             become_follower(step, event.term, why="higher_term")
         return
-    leading = state.leading
-    if leading is None or leading.term != event.of_term or WITNESS not in state.voters:
+    leader_state = state.leader_state
+    if leader_state is None or leader_state.term != event.of_term or WITNESS not in state.voters:
         return
-    sent_us = leading.sent_us.get(event.number)
+    sent_us = leader_state.sent_us.get(event.number)
     if sent_us is None:
-        step.note("stale_echo_ignored", sender=WITNESS, number=event.number)
+        step.note("stale_pong_ignored", sender=WITNESS, number=event.number)
         return
-    leading.answered_us[WITNESS] = max(leading.answered_us.get(WITNESS, 0), sent_us)
-    leading.saved_by[WITNESS] = max(leading.saved_by.get(WITNESS, (0, 0, 0)), event.record_id)
+    leader_state.answered_us[WITNESS] = max(leader_state.answered_us.get(WITNESS, 0), sent_us)
+    leader_state.saved_by[WITNESS] = max(leader_state.saved_by.get(WITNESS, (0, 0, 0)), event.record_id)
 
 
 def witness_seen(step: Step, event: WitnessSeen) -> None:
@@ -179,7 +187,7 @@ def witness_seen(step: Step, event: WitnessSeen) -> None:
 def look(step: Step) -> None:
     """See from time to time whether Redis could serve, or still serves, as witness."""
     state = step.state
-    state.next_look_us = step.now_us + step.timing.idle_ping_us
+    state.next_witness_look_us = step.now_us + step.timing.idle_ping_us
     if step.settings.dynamic:
         step.ask_witness(WitnessLook(state.record.witness))
 
@@ -211,7 +219,7 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
         return
     if message.generation > record.generation:
         become_follower(step)
-        state.leader = None
+        state.controller = None
         after = Record(0, record.version + 1, message.members, None, message.generation)
         step.save(record=after, lost_state=False)
         step.note("voters_reset", generation=message.generation, members=message.members)

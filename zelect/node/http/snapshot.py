@@ -127,11 +127,11 @@ class StatusPublisher:
                 if isinstance(gap_ms := fields["gap_ms"], float):
                     self._gaps = self._gaps.with_one(int(gap_ms * 1000))
 
-    def hear(self, leading: LeaderState | None, envelope: Envelope) -> None:
+    def hear(self, leader_state: LeaderState | None, envelope: Envelope) -> None:
         """A message came, and `leadership` does not know of it yet."""
         message = envelope.message
-        if isinstance(message, Pong) and leading is not None and message.of_term == leading.term:
-            sent_us = leading.sent_us.get(message.number)
+        if isinstance(message, Pong) and leader_state is not None and message.of_term == leader_state.term:
+            sent_us = leader_state.sent_us.get(message.number)
             if sent_us is not None:
                 self._round_trips = self._round_trips.with_one(now_us() - sent_us)
 

@@ -179,11 +179,12 @@ class NodeHandle:
 
 def controller_now(machine: Machine, known: Controller) -> Controller:
     """Who is controller by what `machine` knows now, where `known` was the answer before."""
-    leading, leader, me = machine.state.leading, machine.state.leader, machine.settings.node
-    if leading is not None and leading.active_since_us:
-        if (known.id, known.term) == (me, leading.term):
+    leader_state, leader, me = machine.state.leader_state, machine.state.controller, machine.settings.node
+    if leader_state is not None and leader_state.active_since_us:
+        if (known.id, known.term) == (me, leader_state.term):
             return known
-        return Controller(me, leading.term, leading.previous.id if leading.previous else 0, leading.reason.value)
+        previous = leader_state.previous.id if leader_state.previous else 0
+        return Controller(me, leader_state.term, previous, leader_state.reason.value)
     if leader is None:
         return Controller(0, known.term, known.id, "") if known.id else known
     if (known.id, known.term) == (leader.id, leader.term):
