@@ -96,7 +96,7 @@ def a_store(
 ) -> Iterator[RegistryWorker]:
     with zmq.Context() as context:
         settings: dict[str, Any] = {"url": url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo"}
-        settings |= {"node": 1, "address": MEMBERS[1], "incarnation": incarnation, "configured": MEMBERS}
+        settings |= {"node": 1, "address": MEMBERS[1], "incarnation": incarnation, "members": MEMBERS}
         store = RegistryWorker(context, **settings, credentials=credentials)
         store.start()
         try:

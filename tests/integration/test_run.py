@@ -177,7 +177,7 @@ def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
     program = """if True:
         import os, time
         from zelect.jobs.process_tree import adopt_orphans
-        from zelect.jobs.watchdog import Guard, below
+        from zelect.jobs.watchdog import Watchdog, below
         adopt_orphans()  # as the watchdog does
         for depth in range(20):
             if os.fork():
@@ -187,9 +187,9 @@ def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
             time.sleep(1000)
         while len(below(os.getpid())) < 20:
             time.sleep(0.01)
-        line, guard = below(os.getpid()), Guard.__new__(Guard)
-        guard.group = line[0]
-        guard.kill_all()
+        line, watchdog = below(os.getpid()), Watchdog.__new__(Watchdog)
+        watchdog.group = line[0]
+        watchdog.kill_all()
         print(*line, flush=True)
         time.sleep(1000)
     """.replace("PARENT", str(os.getpid()))
