@@ -112,7 +112,7 @@ def measured(nodes: int, *, peace_ms: int = 0, down_after_ms: int = Timing().dow
     """Measure one cluster with the default timings, but for `down_after_ms`. `peace_ms` 0: as long
     as `down_after_ms`, in which each pair of followers speaks twice at least.
 
-    Raises `tools.simulator.properties.Violation` when a property is broken.
+    Raises `tools.common.violation.Violation` when a property is broken.
     """
     peace_ms = peace_ms or down_after_ms
     began = time.perf_counter()

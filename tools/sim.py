@@ -26,8 +26,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.common.violation import Violation
 from tools.simulator.faults import FAULTS, Fault, apply, heal_all, make_plan
-from tools.simulator.properties import Violation
 from tools.simulator.simulated_world import SimWorld
 from zelect.core.timing import Proof, Timing
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.made_histories import LEASE_US, MS, Made, Table, made
 from tools.chaos_lab.active_periods import leaderships
 from tools.chaos_lab.gaps import figures
-from tools.chaos_lab.histories import HistoryError, parse, read, timeline
+from tools.chaos_lab.histories import HistoryError, described, parse, read, timeline
 from tools.chaos_lab.judge import Judgement, judge, judge_history
 
 seeds = st.integers(0, 10_000)
@@ -423,7 +423,7 @@ def test_the_slice_fits_80_columns(name: str, seed: int) -> None:
     assert not verdict.held
     assert f"{len(verdict.violations)} violations" == verdict.tell()[-1]
     for violation in verdict.violations:
-        head, *shown = violation.tell(80)
+        head, *shown = described(violation, 80)
         assert head.startswith(f"{violation.rule}: ")
         assert shown
         assert max(map(len, shown)) <= 80

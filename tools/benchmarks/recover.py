@@ -13,8 +13,8 @@ from tools.benchmarks.common import TIMING, BenchError, JsonDict, progress
 from tools.benchmarks.faults import one_fault, pause, watch
 from tools.benchmarks.figures import columns, header, ratio, row, spread, tell_ratio
 from tools.benchmarks.floors import Floors, tell_floors
-from tools.benchmarks.raw_redis import Wire
 from tools.benchmarks.settling import settle
+from tools.common.raw_redis import Wire
 from zelect.system.clock import now_us
 
 __all__ = ["add_options", "measure", "tell"]

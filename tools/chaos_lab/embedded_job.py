@@ -58,7 +58,7 @@ def _in_thread(node: zelect.Node, counters: Counters) -> None:
             leadership.run(_work, leadership, counters)
 
 
-def _work(leadership: zelect.ActivePeriod, counters: Counters) -> None:
+def _work(leadership: zelect.Leadership, counters: Counters) -> None:
     counters.write(now_us(), leadership.term, "work_began", os.getpid())
     while True:
         if not counters.connect():
@@ -79,7 +79,7 @@ async def _in_loop(node: zelect.Node, counters: Counters) -> None:
             await leadership.run(_steps(leadership, counters))
 
 
-async def _steps(leadership: zelect.ActivePeriod, counters: Counters) -> None:
+async def _steps(leadership: zelect.Leadership, counters: Counters) -> None:
     counters.write(now_us(), leadership.term, "work_began", os.getpid())
     while True:
         for kind in KINDS if counters.connect() else ():

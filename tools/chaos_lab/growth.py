@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from tools.chaos_lab.histories import History, Line
-from tools.chaos_lab.verdict import Violation
+from tools.common.violation import Violation
 
 __all__ = ["MOST", "Growth", "check_left_over", "check_resources", "growths"]
 

@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAOS", "History", "HistoryError", "Line", "parse", "read", "timeline"]
+from tools.common.violation import Violation
 
+__all__ = ["CHAOS", "History", "HistoryError", "Line", "described", "parse", "read", "timeline"]
+
+_MOST_LINES = 24
 CHAOS = 0
 """The tool itself, as the author of lines; nodes begin at 1."""
 
@@ -178,6 +181,15 @@ def timeline(lines: Iterable[Line], ids: Collection[int] = (), width: int = 80) 
         said = " ".join(f"{name}={_short(name, value, ordered[0].us)}" for name, value in line.fields.items())
         shown.append(f"{after_ms:12.3f} ms  {who:<5} {term:>5}  {line.event:<16} {said}"[:width].rstrip())
     return shown
+
+
+def described(violation: Violation, width: int = 80) -> list[str]:
+    """A violation of a history, and under it the lines that show it."""
+    lines = timeline(violation.lines, width=width - 2)
+    if len(lines) > _MOST_LINES:
+        left_out = len(lines) - _MOST_LINES
+        lines = [*lines[: _MOST_LINES // 2], f"... {left_out} lines ...", *lines[-_MOST_LINES // 2 :]]
+    return [str(violation), *(f"  {line}" for line in lines)]
 
 
 def _short(name: str, value: object, base_us: int) -> str:

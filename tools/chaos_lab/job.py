@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tools.benchmarks.common import BenchError
-from tools.benchmarks.raw_redis import Wire
+from tools.common.raw_redis import Wire
 from zelect.node.history_recorder import open_history
 from zelect.node.leadership.handle import NodeHandle
 from zelect.system.clock import now_us

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tools.chaos_lab.active_periods import ActivePeriod, Process
 from tools.chaos_lab.histories import History, Line
-from tools.chaos_lab.verdict import Violation
+from tools.common.violation import Violation
 
 __all__ = ["check_counters", "check_guarded", "intrusions", "stale_effects"]
 

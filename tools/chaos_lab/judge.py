@@ -23,10 +23,10 @@ from typing import Any
 from tools.chaos_lab.active_periods import ActivePeriod, leaderships, processes
 from tools.chaos_lab.gaps import Figures, Gap, by_kind, false_elections, figures, gaps_of
 from tools.chaos_lab.growth import check_left_over, check_resources
-from tools.chaos_lab.histories import History, Line, read
+from tools.chaos_lab.histories import History, Line, described, read
 from tools.chaos_lab.job_effects import check_counters, check_guarded, intrusions, stale_effects
 from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of, rounds_of
-from tools.chaos_lab.verdict import Violation
+from tools.common.violation import Violation
 
 __all__ = ["Judgement", "Overlap", "judge", "judge_history"]
 
@@ -111,7 +111,7 @@ class Judgement:
         lines = [line[:width] for line in lines]
         lines += [f"skipped {fault}: {reason}" for fault, reason in self.skipped.items()]
         for violation in self.violations:
-            lines += ["", *violation.tell(width)]
+            lines += ["", *described(violation, width)]
         held = "every promise held" if self.held else f"{len(self.violations)} violations"
         return [*lines, "", held]
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 from tools.benchmarks.common import BenchError
-from tools.benchmarks.raw_redis import Wire
 from tools.chaos_lab.fault import Fault, Strike
 from tools.chaos_lab.links import REGISTRY
 from tools.chaos_lab.sentinel import Sentinel
 from tools.chaos_lab.target import World
+from tools.common.raw_redis import Wire
 from zelect.devcluster.layout import HOST
 
 __all__ = ["FAULTS"]

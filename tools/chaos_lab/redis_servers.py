@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from tools.benchmarks.common import BenchError, JsonDict
-from tools.benchmarks.raw_redis import Wire
 from tools.chaos_lab.notes import Notes
+from tools.common.raw_redis import Wire
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
 from zelect.devcluster.parent_death import prefix

@@ -19,7 +19,7 @@ from typing import Any
 from tools.chaos_lab.active_periods import processes
 from tools.chaos_lab.charts import spread_chart
 from tools.chaos_lab.gaps import Gap, by_kind
-from tools.chaos_lab.histories import History, Line, read
+from tools.chaos_lab.histories import History, Line, described, read
 from tools.chaos_lab.judge import Judgement
 from tools.chaos_lab.rounds import QUIET, Round, Struck
 
@@ -110,7 +110,7 @@ def _facts(history: History, judgement: Judgement) -> str:
 def _violations(judgement: Judgement) -> str:
     shown = []
     for one in judgement.violations:
-        head, *lines = one.tell(width=110)
+        head, *lines = described(one, width=110)
         slice_ = html.escape("\n".join(lines))
         shown.append(f'<div class="violation"><strong>{html.escape(head)}</strong><pre>{slice_}</pre></div>')
     if not shown:

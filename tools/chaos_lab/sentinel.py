@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tools.benchmarks.common import BenchError
-from tools.benchmarks.raw_redis import Wire
+from tools.common.raw_redis import Wire
 from zelect.devcluster.bundled_server import find_server
 from zelect.devcluster.layout import HOST, find_port
 from zelect.devcluster.parent_death import prefix

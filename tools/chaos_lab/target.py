@@ -16,7 +16,6 @@ from pathlib import Path
 import zmq
 
 from tools.benchmarks.common import THIS, BenchError
-from tools.benchmarks.raw_redis import Wire
 from tools.chaos_lab.job import JobKeys
 from tools.chaos_lab.links import Links
 from tools.chaos_lab.namespaces import Spaces
@@ -24,6 +23,7 @@ from tools.chaos_lab.notes import Notes
 from tools.chaos_lab.places import CHAOS, NAME, Place, write_places
 from tools.chaos_lab.process_handles import Handles
 from tools.chaos_lab.redis_servers import Registry, Watcher, started_server
+from tools.common.raw_redis import Wire
 from zelect.client.query import Asker, NodeReport, controller_of
 from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tools.modelchecker.parts import Move, Violation, World
+from tools.common.violation import Violation
+from tools.modelchecker.parts import Move, World
 from tools.modelchecker.search import told
 from tools.modelchecker.stages import Stages
 

@@ -25,13 +25,8 @@ __all__ = [
     "Packet",
     "Reply",
     "Seams",
-    "Violation",
     "World",
 ]
-
-
-class Violation(Exception):
-    """A property that must always hold does not; the text says which and how."""
 
 
 @dataclass(frozen=True, slots=True)

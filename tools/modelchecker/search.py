@@ -8,8 +8,9 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tools.common.violation import Violation
 from tools.modelchecker.packets import describe
-from tools.modelchecker.parts import Move, Violation, World
+from tools.modelchecker.parts import Move, World
 from tools.modelchecker.worlds import Universe
 
 __all__ = ["Found", "greedy", "search"]

@@ -21,7 +21,8 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from tools.modelchecker.parts import Budget, Move, Violation, World
+from tools.common.violation import Violation
+from tools.modelchecker.parts import Budget, Move, World
 from tools.modelchecker.reactions import Reactions, Step
 from tools.modelchecker.search import Found
 from tools.modelchecker.worlds import Universe

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tools.common.violation import Violation
 from tools.modelchecker.local_state import Cast
 from tools.modelchecker.packets import Sweeper
-from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, Violation, World
+from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, World
 from tools.modelchecker.witness_model import Server, flushed, restarted, same
 from tools.modelchecker.witness_model import answer as script
 from zelect.core.events import HealthChanged, JobEnded, WitnessSeen
@@ -360,7 +361,8 @@ class Universe:
 
     def check_step(self, outcome: Outcome) -> None:
         if outcome.broken:
-            raise Violation(outcome.broken)
+            rule, _, text = outcome.broken.partition(": ")
+            raise Violation(rule, text)
 
     def elect(
         self, elected: tuple[int, ...], committed: RecordId, node: int, won: tuple[int, RecordId]
@@ -368,9 +370,9 @@ class Universe:
         """Who was elected in which term, with `node` that has `won` one. Raises `Violation`."""
         term, held = won
         if elected[term - 1] not in (0, node):
-            raise Violation(f"S1: nodes {elected[term - 1]} and {node} are both elected in term {term}")
+            raise Violation("S1", f"nodes {elected[term - 1]} and {node} are both elected in term {term}")
         if term > committed[1] and held < committed:
-            raise Violation(f"R10: node {node} is elected with record {held}, but {committed} is committed")
+            raise Violation("R10", f"node {node} is elected with record {held}, but {committed} is committed")
         return (*elected[: term - 1], node, *elected[term:])
 
     def judge(self, at: tuple[int, ...]) -> None:
@@ -378,7 +380,7 @@ class Universe:
         active = self.cast.active
         holders = [node for node, number in zip(self.cast.nodes, at, strict=True) if active[number]]
         if len(holders) > 1:
-            raise Violation(f"S2: nodes {holders} are active at the same time")
+            raise Violation("S2", f"nodes {holders} are active at the same time")
 
     def _tidy(self, world: World) -> World:
         packets = self.sweeper.sweep(world.at, world.witness, world.packets)

@@ -8,15 +8,11 @@ leadership while another node's job runs.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
-from tools.simulator.properties import Violation
-from tools.simulator.small_world import MS
+from tools.common.violation import Violation
+from tools.simulator.properties import Properties
+from tools.simulator.small_world import MS, SimulatedProcess, World
 from zelect.core.events import JobEnded
-
-if TYPE_CHECKING:
-    from tools.simulator.simulated_world import SimWorld
-    from tools.simulator.small_world import SimulatedProcess
 
 __all__ = ["Jobs"]
 
@@ -26,8 +22,9 @@ _MOST_US = 300 * MS
 class Jobs:
     """The jobs of one world. `stepped` is told of every step."""
 
-    def __init__(self, world: SimWorld, seed: int) -> None:
+    def __init__(self, world: World, properties: Properties, seed: int) -> None:
         self._world = world
+        self._properties = properties
         self._noise = random.Random(seed ^ 0x10B)
         self._running: dict[int, SimulatedProcess] = {}
         self._ends_us: dict[int, int] = {}
@@ -57,7 +54,7 @@ class Jobs:
             if (
                 world.processes.get(other) is theirs
                 and self._ends_us[other] > world.now_us
-                and world.properties.clocks_agree
+                and self._properties.clocks_agree
             ):
                 left_us = self._ends_us[other] - world.now_us
                 raise Violation("S2", f"n{n} is active while the job of n{other} runs for another {left_us} us")
@@ -70,7 +67,7 @@ class Jobs:
 
     def _end_job(self, n: int, process: SimulatedProcess) -> None:
         if self._world.processes.get(n) is process and n not in self._running and process.machine.pending_handover_term:
-            self._world.properties.count("job_ended")
+            self._properties.count("job_ended")
             self._world.feed(n, JobEnded())
 
     def _forget(self, n: int) -> None:

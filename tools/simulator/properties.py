@@ -14,35 +14,25 @@ The observer sees all disks and clocks, so it never asks a node what another one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tools.common.violation import Violation
+from tools.simulator.small_world import SimulatedProcess, World
+from tools.simulator.witness import Memory
 from zelect.core.effects import Saved, WitnessIntent
 from zelect.core.lease import NEVER_US
 from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
 
-if TYPE_CHECKING:
-    from tools.simulator.simulated_world import SimWorld
-    from tools.simulator.small_world import SimulatedProcess
-    from tools.simulator.witness import Memory
-
-__all__ = ["Properties", "Violation"]
+__all__ = ["Properties"]
 
 _MOST_CHECKED = 16
 """In larger clusters the check of what a lease rests on is left out: it looks at all nodes."""
 
 
-class Violation(AssertionError):
-    """A property does not hold. `rule`: its name."""
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
-
-
 class Properties:
     """The observer of one world. `clocks_agree` False: rates are outside the bound, and S2 is not due."""
 
-    def __init__(self, world: SimWorld) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.clocks_agree = True
         self.reigning: set[int] = set()

@@ -211,6 +211,14 @@ class World:
 
     # -- how it works -------------------------------------------------------------------------------
 
+    def local_us(self, n: int, at_us: int | None = None) -> int:
+        """What the clock of `n` shows now, or at true time `at_us`."""
+        return self.now_us if at_us is None else at_us
+
+    def true_us(self, n: int, local_us: int) -> int:
+        """The first true moment at which the clock of `n` shows `local_us` or more."""
+        return local_us
+
     def at(self, in_us: int, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now_us + in_us, next(self._serial), action))
 

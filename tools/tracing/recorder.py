@@ -168,7 +168,7 @@ def main() -> None:
     package = Path(runpy.importlib.util.find_spec("zelect").origin).parent  # type: ignore[attr-defined]
     configuration = tomllib.loads(Path(arguments[arguments.index("-c") + 1]).read_text(encoding="utf-8"))
     recorder = Recorder(directory, package, configuration["node"]["id"])
-    zmq.Context._socket_class = watched_socket(recorder)
+    zmq.Context._socket_class = watched_socket(recorder)  # type: ignore[misc]
 
     class Connection(socket.socket):
         def sendall(self, data: Any, *flags: Any) -> None:
