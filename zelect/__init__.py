@@ -39,7 +39,7 @@ _HOMES = {
     "AsyncFencedRedis": "zelect.fencing.asyncio",
     "ChildFailed": "zelect.api",
     "ConfigError": "zelect.config.loading",
-    "FencedOut": "zelect.fencing.sync",
+    "FencedOut": "zelect.fencing.core",
     "FencedRedis": "zelect.fencing.sync",
     "Node": "zelect.api",
     "NodeFailed": "zelect.api",

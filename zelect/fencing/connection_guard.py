@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncConnectionGuard", "ConnectionGuard", "Fenced", "guarded", "plain"]
 
 _BY_ITSELF = ("AUTH", "PING")
-"""What redis-py sends between commands: a renewed credential, a look whether the connection is well."""
+"""What redis-py sends between commands: a renewed credential, a check of the connection's health."""
 
 
 class Fenced(str):
@@ -26,50 +26,51 @@ class Fenced(str):
 
 
 class ConnectionGuard:
-    """What a guarded connection is besides. Others' commands raise ValueError; what is sent while it
-    connects (AUTH, HELLO, CLIENT, SELECT, and by the client's `redis_connect_func`) passes."""
+    """What a guarded connection is besides one of redis-py. Commands that don't come from the fence raise
+    ValueError; what is sent while it connects (AUTH, HELLO, CLIENT, SELECT, and what the client's
+    `redis_connect_func` sends) passes."""
 
-    _greets = False
+    _connecting = False
 
     def connect(self, *words: Any, **options: Any) -> Any:
-        return self._greet(super().connect, words, options)  # type: ignore[misc]
+        return self._while_connecting(super().connect, words, options)  # type: ignore[misc]
 
     def connect_check_health(self, *words: Any, **options: Any) -> Any:
-        return self._greet(super().connect_check_health, words, options)  # type: ignore[misc]
+        return self._while_connecting(super().connect_check_health, words, options)  # type: ignore[misc]
 
-    def _greet(self, how: Callable[..., Any], words: Any, options: Any) -> Any:
-        before, self._greets = self._greets, True
+    def _while_connecting(self, how: Callable[..., Any], words: Any, options: Any) -> Any:
+        before, self._connecting = self._connecting, True
         try:
             return how(*words, **options)
         finally:
-            self._greets = before
+            self._connecting = before
 
     def send_command(self, *words: Any, **options: Any) -> Any:
         if not (isinstance(words[0], Fenced) or words[0] in _BY_ITSELF):
-            self._refuse_unless_greeting(plain(words[0]).upper())
+            self._refuse_unless_connecting(plain(words[0]).upper())
         # Not by redis-py's own method, which hands the packed command to the one below.
         packed = self.pack_command(*words)  # type: ignore[attr-defined]
         return super().send_packed_command(packed, check_health=options.get("check_health", True))  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
-        self._refuse_unless_greeting("a pipeline of redis-py's own")
+        self._refuse_unless_connecting("a pipeline of redis-py's own")
         return super().send_packed_command(command, check_health=check_health)  # type: ignore[misc]
 
-    def _refuse_unless_greeting(self, name: str) -> None:
-        if not self._greets:
+    def _refuse_unless_connecting(self, name: str) -> None:
+        if not self._connecting:
             why = "this way goes past the fence; use the fenced client's commands and its pipeline"
             raise ValueError(f"{name} can't be fenced: {why}")
 
 
 class AsyncConnectionGuard(ConnectionGuard):
-    """The same for connections whose greeting is awaited."""
+    """The same for asyncio, where connecting is awaited."""
 
-    async def _greet(self, how: Callable[..., Any], words: Any, options: Any) -> Any:
-        before, self._greets = self._greets, True
+    async def _while_connecting(self, how: Callable[..., Any], words: Any, options: Any) -> Any:
+        before, self._connecting = self._connecting, True
         try:
             return await how(*words, **options)
         finally:
-            self._greets = before
+            self._connecting = before
 
 
 @functools.cache
