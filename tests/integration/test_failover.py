@@ -241,7 +241,7 @@ def test_a_frozen_controller_is_replaced_and_claims_nothing_once_thawed(fleet: F
     key = registry.key("controller")
     writes = [one for one in commands if key in one and one.split()[0].upper() in ("HSET", "PEXPIRE", "UNLINK", "DEL")]
     assert all(f"{key} id {old.id} " not in one for one in writes), writes
-    leaderships = [one.split() for one in commands if registry_scripts.OFFICE.sha in one]
+    leaderships = [one.split() for one in commands if registry_scripts.PUBLISH_CONTROLLER.sha in one]
     assert not [one for one in leaderships if f"tcp://127.0.0.1:{cluster.ports[old.id]}" in one], leaderships
     assert cluster.settled().term >= new.term
     assert int(registry.record()["term"]) >= new.term

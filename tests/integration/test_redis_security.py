@@ -29,8 +29,9 @@ from zelect.core.events import WitnessCreated, WitnessSeen
 from zelect.core.messages import Reason
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis.credentials import Credentials, CredentialsError
-from zelect.redis.registry_worker import RegistryState, RegistryWorker
-from zelect.redis.witness_worker import WitnessClient, WitnessEvent
+from zelect.redis.registry import RegistryClient, RegistryStatus
+from zelect.redis.witness import WitnessClient, WitnessEvent
+from zelect.redis.worker import RedisSettings
 from zelect.system.clock import now_us
 
 SECRET = "hunter2-Zq%/#"
@@ -90,32 +91,38 @@ def password_file(directory: Path, password: str = SECRET, mode: int = 0o600) ->
     return str(file)
 
 
+def settings_of(url: str, credentials: Credentials | None = None, **changes: Any) -> RedisSettings:
+    settings: dict[str, Any] = {"url": url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo", "node": 1}
+    settings |= {"address": MEMBERS[1], "incarnation": 1, "members": MEMBERS}
+    return RedisSettings(**(settings | {"credentials": credentials or Credentials()} | changes))
+
+
 @contextmanager
-def a_store(
-    url: str, credentials: Credentials | None = None, node: int = 1, incarnation: int = 1, **more: Any
-) -> Iterator[RegistryWorker]:
+def a_registry(url: str, credentials: Credentials | None = None, incarnation: int = 1) -> Iterator[RegistryClient]:
     with zmq.Context() as context:
-        settings: dict[str, Any] = {"url": url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo"}
-        settings |= {"node": 1, "address": MEMBERS[1], "incarnation": incarnation, "members": MEMBERS}
-        store = RegistryWorker(context, **settings, credentials=credentials)
-        store.start()
+        registry = RegistryClient(context, settings_of(url, credentials, incarnation=incarnation))
+        registry.start()
         try:
-            yield store
+            yield registry
         finally:
-            store.close(0.2)
+            registry.close(0.2)
 
 
-def state_of(store: RegistryWorker, word: str, up: bool | None = None) -> RegistryState:
-    """Have the entry written, again and again, until the state has `word` in its problem."""
-    store.submit([RUNNING])
+def status_of(registry: RegistryClient, word: str, up: bool | None = None) -> RegistryStatus:
+    """Have the entry written, again and again, until the status has `word` in its problem."""
+    registry.submit([RUNNING])
 
     def looked() -> bool:
-        store.pipe.poll(100)
-        store.receive()
-        return word in store.state.problem and up in (None, store.state.up) and store.state.problem != "not asked yet"
+        registry.pipe.poll(100)
+        registry.receive()
+        return (
+            word in registry.status.problem
+            and up in (None, registry.status.up)
+            and registry.status.problem != "not asked yet"
+        )
 
-    wait_until(looked, what=f"{word!r}, not {store.state}")
-    return store.state
+    wait_until(looked, what=f"{word!r}, not {registry.status}")
+    return registry.status
 
 
 def leadership() -> PublishController:
@@ -164,8 +171,8 @@ def test_a_cluster_lives_fully_with_the_documented_permissions(
         assert [int(entry["term"]) for entry in registry.elections()] == [first.term, second.term]
         wait_until(lambda: registry.nodes()[first.id]["status"] == "offline", what="the dead node's entry")
         for node in left:
-            store = cluster.ask(node)["redis"]
-            assert (store["state"], store["problem"]) == ("up", "")
+            redis_of = cluster.ask(node)["redis"]
+            assert (redis_of["state"], redis_of["problem"]) == ("up", "")
         cluster.term(*left)
         assert [cluster.exit_code(node) for node in left] == [0, 0]
         wait_until(
@@ -177,7 +184,7 @@ def test_a_cluster_lives_fully_with_the_documented_permissions(
     with admin_of(server) as admin:
         assert not [entry for entry in admin.acl_log() if entry["username"] == "zelect-node"], "nothing was refused"
     for node in cluster.ids:
-        assert not cluster.events(node, "store_down", "witness_troubled")
+        assert not cluster.events(node, "redis_failed", "witness_failed")
 
 
 def test_the_documented_node_reaches_nothing_else(server: RedisServer) -> None:
@@ -215,16 +222,18 @@ def test_each_missing_command_is_named(server: RedisServer, tmp_path: Path, comm
         words = [word for word in documented("zelect-node", "demo") if word != f"+{command}"]
         admin.execute_command("ACL", "SETUSER", *words)
     credentials = Credentials("zelect-node", password_file(tmp_path))
-    with a_store(server.url, credentials) as store:
-        problem = state_of(store, command).problem
+    with a_registry(server.url, credentials) as registry:
+        problem = status_of(registry, command).problem
         assert f"+{command}" in problem or f"run the '{command}' command" in problem
         others = {other for other in NODE_COMMANDS if re.search(rf"\+{other}\b", problem)}
         assert others <= {command}, "no right is said to be missing that isn't"
         assert SECRET not in problem
         with admin_of(server) as admin:
             admin.execute_command("ACL", "SETUSER", "zelect-node", f"+{command}")
-        store.submit([leadership()])
-        wait_until(lambda: (store.pipe.poll(100) is not None and not store.receive() and store.state.up) or None)
+        registry.submit([leadership()])
+        wait_until(
+            lambda: (registry.pipe.poll(100) is not None and not registry.receive() and registry.status.up) or None
+        )
 
 
 @pytest.mark.parametrize("part", ["controller", "nodes", "elections", "witness"])
@@ -233,8 +242,8 @@ def test_each_missing_key_is_named(server: RedisServer, tmp_path: Path, part: st
     with admin_of(server) as admin:
         words = [word for word in documented("zelect-node", "demo") if not word.startswith("~")]
         admin.execute_command("ACL", "SETUSER", *words, *keys)
-    with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
-        problem = state_of(store, f"~zelect:{{demo}}:{part}").problem
+    with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
+        problem = status_of(registry, f"~zelect:{{demo}}:{part}").problem
         assert "ACL SETUSER zelect-node ~zelect" in problem, "no command is said to be missing"
 
 
@@ -251,23 +260,23 @@ def test_other_keys_or_channels_are_named(server: RedisServer, tmp_path: Path, i
         kind = "&" if instead.startswith("&") else "~"
         words = [word for word in documented("zelect-node", "demo") if not word.startswith(kind)]
         admin.execute_command("ACL", "SETUSER", *words, instead)
-    with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
-        state_of(store, named)
+    with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
+        status_of(registry, named)
 
 
 def test_permissions_taken_away_later_are_named_too(server: RedisServer, tmp_path: Path) -> None:
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"))
-        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
-            state_of(store, "", up=True)
+        with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
+            status_of(registry, "", up=True)
             admin.execute_command("ACL", "SETUSER", "zelect-node", "-hset", "-xadd")
-            assert "+hset" in state_of(store, "+xadd", up=False).problem
+            assert "+hset" in status_of(registry, "+xadd", up=False).problem
             admin.execute_command("ACL", "SETUSER", "zelect-node", "+hset", "+xadd")
-            wait_until(lambda: state_of(store, "", up=True).up)
+            wait_until(lambda: status_of(registry, "", up=True).up)
 
 
 def test_the_documented_reader_reads_and_writes_nothing(server: RedisServer) -> None:
-    with admin_of(server) as admin, a_store(server.url) as store:
+    with admin_of(server) as admin, a_registry(server.url) as registry:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-reader", "demo"))
         reader: Any = redis.Redis(
             port=server.port, username="zelect-reader", password=SECRET, decode_responses=True, socket_timeout=5
@@ -275,7 +284,7 @@ def test_the_documented_reader_reads_and_writes_nothing(server: RedisServer) -> 
         with reader, reader.pubsub() as heard:
             heard.subscribe("zelect:{demo}:changes")
             wait_until(lambda: heard.get_message(timeout=0.1))
-            store.submit([leadership(), RUNNING])
+            registry.submit([leadership(), RUNNING])
             message = wait_until(lambda: heard.get_message(timeout=0.1), what="the change")
             assert json.loads(message["data"])["id"] == 1
             assert reader.hgetall("zelect:{demo}:controller")["term"] == "9"
@@ -345,31 +354,31 @@ def test_a_password_from_the_environment(server: RedisServer) -> None:
     name = "ZELECT_TEST_PASSWORD"
     os.environ[name] = SECRET
     try:
-        with a_store(server.url, Credentials("zelect-node", password_env=name)) as store:
-            assert state_of(store, "", up=True).problem == ""
+        with a_registry(server.url, Credentials("zelect-node", password_env=name)) as registry:
+            assert status_of(registry, "", up=True).problem == ""
     finally:
         del os.environ[name]
-    with a_store(server.url, Credentials("zelect-node", password_env=name)) as store:
-        assert f"redis.password_env: {name} is not set" in state_of(store, name, up=False).problem
+    with a_registry(server.url, Credentials("zelect-node", password_env=name)) as registry:
+        assert f"redis.password_env: {name} is not set" in status_of(registry, name, up=False).problem
 
 
 def test_a_changed_password_needs_no_restart(server: RedisServer, tmp_path: Path) -> None:
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"))
-        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
-            state_of(store, "", up=True)
+        with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
+            status_of(registry, "", up=True)
             admin.execute_command("ACL", "SETUSER", "zelect-node", "resetpass", ">another")
             for client in admin.client_list():
                 if client["user"] == "zelect-node":
                     admin.client_kill_filter(_id=client["id"])
-            state_of(store, "WRONGPASS", up=False)
+            status_of(registry, "WRONGPASS", up=False)
             password_file(tmp_path, "another")
-            state_of(store, "", up=True)
+            status_of(registry, "", up=True)
             password_file(tmp_path, "another", 0o644)
             for client in admin.client_list():
                 if client["user"] == "zelect-node":
                     admin.client_kill_filter(_id=client["id"])
-            assert "chmod 600" in state_of(store, "redis.password_file", up=False).problem
+            assert "chmod 600" in status_of(registry, "redis.password_file", up=False).problem
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640])
@@ -448,7 +457,7 @@ def test_a_cluster_lives_behind_tls(fleet: Fleet, server: RedisServer, authority
         left = 3 - head.id
         second = cluster.settled(left, term_above=head.term)  # by the witness's vote
         Registry(server.url, cluster.name).published(second)
-        assert not cluster.events(left, "redis_unverified")
+        assert not cluster.events(left, "redis_not_verified")
 
 
 def test_what_is_wrong_with_tls_is_named(server: RedisServer, authority: Papers, tmp_path: Path) -> None:
@@ -464,8 +473,8 @@ def test_what_is_wrong_with_tls_is_named(server: RedisServer, authority: Papers,
             (f"rediss://localhost:{strict}/0", Credentials(ca_file=authority.ca_file), "redis.cert_file"),
             (f"rediss://localhost:{server.port}/0", Credentials(ca_file=authority.ca_file), "without TLS"),
         ):
-            with a_store(url, credentials) as store:
-                assert "TLS" in state_of(store, word, up=False).problem, url
+            with a_registry(url, credentials) as registry:
+                assert "TLS" in status_of(registry, word, up=False).problem, url
         for url, credentials in (
             (good, Credentials(ca_file=authority.ca_file)),
             (by_ip, Credentials(tls_verify=False)),
@@ -474,23 +483,15 @@ def test_what_is_wrong_with_tls_is_named(server: RedisServer, authority: Papers,
                 Credentials(ca_file=authority.ca_file, cert_file=own_cert, key_file=own_key),
             ),
         ):
-            with a_store(url, credentials) as store:
-                assert state_of(store, "", up=True).problem == ""
+            with a_registry(url, credentials) as registry:
+                assert status_of(registry, "", up=True).problem == ""
 
 
 def test_the_witness_verifies_too(server: RedisServer, authority: Papers) -> None:
     cert, key = authority.issue("localhost")
     with tls_proxy(server.port, cert, key) as port, zmq.Context() as context:
         for credentials, ready in ((Credentials(), False), (Credentials(ca_file=authority.ca_file), True)):
-            client = WitnessClient(
-                context,
-                url=f"rediss://localhost:{port}/0",
-                timeout_ms=5000,
-                cluster="demo",
-                node=1,
-                incarnation=1,
-                credentials=credentials,
-            )
+            client = WitnessClient(context, settings_of(f"rediss://localhost:{port}/0", credentials, timeout_ms=5000))
             client.start()
             try:
                 client.submit([WitnessLook(None)])
@@ -507,7 +508,7 @@ def test_an_unverified_server_is_warned_about(fleet: Fleet, server: RedisServer,
         configure(cluster, tls_verify=False)
         cluster.start()
         Registry(server.url, cluster.name).published(cluster.controller())
-        (warning,) = cluster.events(1, "redis_unverified")
+        (warning,) = cluster.events(1, "redis_not_verified")
         assert warning["level"] == "warning"
         assert "redis.ca_file" in warning["fix"]
 
@@ -540,12 +541,12 @@ def test_files_for_tls_are_looked_at_before_the_start(authority: Papers, tmp_pat
 
 @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru", "volatile-ttl"])
 def test_an_eviction_policy_is_warned_about(server: RedisServer, policy: str) -> None:
-    with admin_of(server) as admin, a_store(server.url) as store:
+    with admin_of(server) as admin, a_registry(server.url) as registry:
         admin.config_set("maxmemory-policy", policy)
-        assert state_of(store, "", up=True).problem == "", "without maxmemory nothing is evicted"
+        assert status_of(registry, "", up=True).problem == "", "without maxmemory nothing is evicted"
         admin.config_set("maxmemory", "1gb")
-    with a_store(server.url) as store:
-        problem = state_of(store, policy, up=True).problem
+    with a_registry(server.url) as registry:
+        problem = status_of(registry, policy, up=True).problem
         assert "noeviction" in problem
 
 
@@ -561,8 +562,8 @@ def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -
         for name, text in (("4", entry("tcp://10.0.0.4:7101")), ("2", entry("tcp://10.0.0.2:7101"))):
             admin.delete(nodes)
             admin.hset(nodes, name, text)
-            with a_store(server.url) as store:
-                problem = state_of(store, "another cluster named demo", up=True).problem
+            with a_registry(server.url) as registry:
+                problem = status_of(registry, "another cluster named demo", up=True).problem
                 assert f"there is a node {name} at tcp://10.0.0.{name}:7101" in problem
                 assert f"HDEL {nodes} {name}" in problem
         admin.delete(nodes)
@@ -573,24 +574,24 @@ def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -
         ):
             admin.delete(controller)
             admin.hset(controller, mapping=record | changes)
-            with a_store(server.url) as store:
-                assert "give each its own cluster.name" in state_of(store, "another cluster named demo").problem
+            with a_registry(server.url) as registry:
+                assert "give each its own cluster.name" in status_of(registry, "another cluster named demo").problem
         admin.delete(controller, nodes)
         admin.hset(controller, mapping=record)
         admin.hset(nodes, "2", entry(MEMBERS[2]))
         admin.hset(nodes, "9", entry("tcp://10.0.0.9:7101", status="offline"))
         admin.hset(nodes, "8", "garbage")
-        with a_store(server.url, incarnation=3) as store:
-            assert state_of(store, "", up=True).problem == "", (
+        with a_registry(server.url, incarnation=3) as registry:
+            assert status_of(registry, "", up=True).problem == "", (
                 "members, those who left, and garbage are no unknown clients"
             )
 
 
 def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> None:
     """As when two clusters with the same addresses (each on its own host's loopback) share a Redis."""
-    with a_store(server.url, incarnation=1) as one, a_store(server.url, incarnation=7) as other:
-        assert state_of(one, "", up=True).problem == ""
-        assert state_of(other, "", up=True).problem == ""
+    with a_registry(server.url, incarnation=1) as one, a_registry(server.url, incarnation=7) as other:
+        assert status_of(one, "", up=True).problem == ""
+        assert status_of(other, "", up=True).problem == ""
         with admin_of(server) as admin:
             # What the other one wrote stands; the first one looks before it writes again.
             admin.execute_command("ACL", "SETUSER", "default", "-pexpire")
@@ -600,7 +601,7 @@ def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> Non
                     lambda: (
                         one.pipe.poll(100) is not None
                         and one.receive() is not None
-                        and "another process writes as node 1" in one.state.problem
+                        and "another process writes as node 1" in one.status.problem
                     )
                 )
             finally:
@@ -610,8 +611,8 @@ def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> Non
 def test_a_crowd_of_entries_is_not_read(server: RedisServer) -> None:
     with admin_of(server) as admin:
         admin.hset("zelect:{demo}:nodes", mapping={str(number): "x" for number in range(1001)})
-        with a_store(server.url) as store:
-            assert "1001 entries" in state_of(store, "entries", up=True).problem
+        with a_registry(server.url) as registry:
+            assert "1001 entries" in status_of(registry, "entries", up=True).problem
 
 
 def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
@@ -627,7 +628,7 @@ def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServe
 
     wait_until(lambda: any(told(cluster) for cluster in clusters), 30, what="a warning in the status")
     (loud,) = [cluster for cluster in clusters if told(cluster)][:1]
-    assert any("own cluster.name" in fact["problem"] for fact in loud.events(1, "store_up", "store_down"))
+    assert any("own cluster.name" in fact["problem"] for fact in loud.events(1, "redis_connected", "redis_failed"))
     assert "own cluster.name" in re.sub(r"\s+", " ", zelect("status", "-c", loud.conf(1)).stdout)
 
 
@@ -636,8 +637,8 @@ def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster((1, 2), redis_url=server.url, timing=CALM)
     with zmq.Context() as context:
         rival = WitnessClient(
-            context, url=server.url, timeout_ms=5000, cluster=cluster.name, node=7, incarnation=7
-        )  # fmt: skip
+            context, settings_of(server.url, timeout_ms=5000, cluster=cluster.name, node=7, incarnation=7)
+        )
         rival.start()
         try:
             rival.submit([WitnessCreate("theirs", 1000, (5, 1000, 1))])
@@ -647,7 +648,7 @@ def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
     cluster.start()
     head = cluster.controller()
     wait_until(lambda: "witness memory" in cluster.ask(head.id)["redis"]["problem"], 30, what="the warning")
-    (told, *_) = cluster.events(head.id, "witness_troubled")
+    (told, *_) = cluster.events(head.id, "witness_failed")
     assert told["level"] == "warning"
     assert "own cluster.name" in told["problem"]
 
@@ -656,9 +657,9 @@ def test_withdrawal_needs_its_permissions_at_the_start(server: RedisServer, tmp_
     """What is used at the end only is missed at the start."""
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"), "-hdel", "-hgetall")
-        with a_store(server.url, Credentials("zelect-node", password_file(tmp_path))) as store:
-            problem = state_of(store, "ACL SETUSER zelect-node +hdel +hgetall", up=True).problem
+        with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
+            problem = status_of(registry, "ACL SETUSER zelect-node +hdel +hgetall", up=True).problem
             assert "docs/security.md" in problem
             admin.execute_command("ACL", "SETUSER", "zelect-node", "+hdel", "+hgetall")
-            store.submit([WithdrawController(9, "leaving"), Depart(True)])
+            registry.submit([WithdrawController(9, "leaving"), Depart(True)])
             wait_until(lambda: not admin.exists("zelect:{demo}:nodes"), what="departed")

@@ -73,7 +73,7 @@ def says_down(cluster: Cluster, node: int, word: str) -> None:
         return store.get("state") == "down" and word in store.get("problem", "")
 
     wait_until(said, 20, what=f"node {node} says Redis is down: {word}")
-    assert any(word in fact["problem"] for fact in cluster.events(node, "store_down"))
+    assert any(word in fact["problem"] for fact in cluster.events(node, "redis_failed"))
 
 
 def status(cluster: Cluster) -> dict[str, Any]:

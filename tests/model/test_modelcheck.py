@@ -144,7 +144,7 @@ class Twins:
         self.turn += 1
         named = Witness(key, f"r{self.model.run}" if known else "another", "p")
         intent: WitnessCreate | WitnessPing | WitnessVote
-        if op == "found":
+        if op == "create":
             intent = WitnessCreate(key, term, record_id)
         elif op == "ping":
             intent = WitnessPing(named, term, 1, record_id)
@@ -182,7 +182,7 @@ def test_the_checkers_witness_answers_as_the_script_does(redis_server: RedisServ
             continue
         term = chance.randint(1, 4)
         twins.ask(
-            chance.choice(["found", "vote", "pre", "ping", "ping", "vote"]),
+            chance.choice(["create", "vote", "pre", "ping", "ping", "vote"]),
             (chance.randint(1, 2), chance.randint(1, 2)),
             term,
             (0, chance.randint(1, term), chance.randint(1, 3)),  # no record is newer than its term

@@ -181,9 +181,9 @@ def redis_of(config: Config) -> RedisFigures | None:
         return None
     import redis
 
+    from zelect.redis.connection import connect
     from zelect.redis.credentials import CredentialsError, credentials_of
-    from zelect.redis.registry import connect
-    from zelect.redis.registry_worker import safe_url
+    from zelect.redis.errors import safe_url
 
     times = []
     timeout_ms = config.redis.timeout_ms

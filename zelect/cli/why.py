@@ -107,9 +107,9 @@ def _elections(
 
 def _from_redis(members: Members, most: int, wanted: Callable[[Election], bool]) -> tuple[Sequence[Election], str]:
     """What the stream has, and what is wrong with Redis ("": nothing)."""
+    from zelect.redis.connection import connect
     from zelect.redis.credentials import credentials_of
     from zelect.redis.errors import explain
-    from zelect.redis.registry import connect
     from zelect.status.history import read_elections
 
     config = members.config.redis

@@ -105,7 +105,7 @@ class Observer:
     def _from_redis(self) -> Seen | None:
         from redis.exceptions import RedisError
 
-        from zelect.redis.registry import connect
+        from zelect.redis.connection import connect
 
         try:
             if self._client is None:

@@ -52,8 +52,8 @@ from zelect.node.startup import open_state, tell_start, transport_of
 from zelect.node.storage.data_dir import holder, lock_evidence
 from zelect.node.transport.router import Received
 from zelect.redis.credentials import credentials_of
-from zelect.redis.registry_worker import RegistryHint
-from zelect.redis.status import RedisStatus, sides_of
+from zelect.redis.registry import RegistryHint
+from zelect.redis.status import RedisStatus, redis_clients
 from zelect.security.authorization import caller_of, denied, signed
 from zelect.security.keys import read_keyring
 from zelect.status.encode import report_of
@@ -129,9 +129,9 @@ class NodeLoop:
         # After a usual turn nobody has much waiting, and a campaign should not wait for a flood.
         self.glance_us = settings.timing.heartbeat_us // 20
         self.due_us: int | None = None
-        self.redis = RedisStatus(log, config)
+        self.redis_status = RedisStatus(log, config)
         self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
-        self.store, self.witness = sides_of(self.context, config, settings, credentials, saved.incarnation)
+        self.registry, self.witness = redis_clients(self.context, config, settings, credentials, saved.incarnation)
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -154,10 +154,10 @@ class NodeLoop:
         self.handle.wake_loop = wake.ring
         wake.ring()  # the process may have asked for something already
         try:
-            self.store.start()
+            self.registry.start()
             self.witness.start()
             self.transport.connect()
-            self.poller.register(self.store.pipe, zmq.POLLIN)
+            self.poller.register(self.registry.pipe, zmq.POLLIN)
             self.poller.register(self.witness.pipe, zmq.POLLIN)
             self.poller.register(wake.fileno(), zmq.POLLIN)
             tell_start(self)
@@ -184,7 +184,7 @@ class NodeLoop:
         if self.window is not None:
             self.window.close()
         self.witness.close(within_s=0.1)
-        self.store.close(within_s=0.5)
+        self.registry.close(within_s=0.5)
         self.transport.close()
         self.context.term()
         self.vote_store.close()
@@ -279,12 +279,12 @@ class NodeLoop:
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
                 self.step(DeathProven(verdict.peer, verdict.incarnation, verdict.evidence))
-        if everywhere or self.store.pipe in ready:
-            self._hear_store()
+        if everywhere or self.registry.pipe in ready:
+            self._hear_registry()
         if everywhere or self.witness.pipe in ready:
             for event in self.witness.receive():
                 self.step(event)
-            self.redis.hear_witness(self.witness.problem)
+            self.redis_status.hear_witness(self.witness.problem)
 
     def _may_end(self) -> bool:
         """After the leave: stay until a successor is heard, but not long."""
@@ -326,12 +326,12 @@ class NodeLoop:
         elif effects.answer is not None:
             reply(self, received.route, effects.answer)
 
-    def _hear_store(self) -> None:
-        for event in self.store.receive():
+    def _hear_registry(self) -> None:
+        for event in self.registry.receive():
             if isinstance(event, RegistryHint):
                 self.step(ControllerHint(event.controller, event.term))
             else:
-                self.redis.hear_registry(event)
+                self.redis_status.hear_registry(event)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -375,7 +375,7 @@ class NodeLoop:
         if effects.witness:
             self.witness.submit(effects.witness)
         if effects.publish:
-            self.store.submit(effects.publish)
+            self.registry.submit(effects.publish)
             self.failpoint("after_publish", effects)
         for probe in effects.probe:
             self._probe(probe)

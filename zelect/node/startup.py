@@ -85,7 +85,7 @@ def tell_start(node: NodeLoop) -> None:
         encrypted=node.directory is not None,
         redis=safe_url(node.config.redis.url),
     )
-    node.redis.tell_start()
+    node.redis_status.log_start()
     if was_open := node.data_dir.was_open:
         node.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
     if node.vote_store.saved.lost_state:

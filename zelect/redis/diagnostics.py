@@ -8,11 +8,11 @@ can't be asked, and refuse when the time has come.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from zelect.redis.registry_scripts import GarbledReply, Script, parse_entry
+from zelect.redis.registry_scripts import parse_node
+from zelect.redis.scripts import GarbledReply, Script, texts_of
 
 __all__ = ["AUDIT", "MOST_ENTRIES", "Findings", "Own", "parse_findings"]
 
@@ -66,7 +66,7 @@ for i = 1, #entries do out[#out + 1] = entries[i] end
 return out
 """
 
-AUDIT = Script(_TEXT, hashlib.sha1(_TEXT.encode(), usedforsecurity=False).hexdigest())
+AUDIT = Script.of(_TEXT)
 _HEAD = 7
 _WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist"}
 
@@ -157,7 +157,7 @@ class Findings:
     def _among_nodes(self, own: Own) -> tuple[str, str]:
         """Who is unrecognized, and the entry that could be left from earlier (empty: it is not)."""
         for name, text in sorted(self.entries.items()):
-            entry = parse_entry(text)
+            entry = parse_node(text)
             if entry is None or entry["status"] == "offline":
                 continue
             address = str(entry.get("address"))
@@ -170,9 +170,7 @@ class Findings:
 
 def parse_findings(value: object) -> Findings:
     """Check the script's raw answer. Raises `GarbledReply`."""
-    if not isinstance(value, Sequence) or len(value) < _HEAD or not all(isinstance(item, bytes) for item in value):
-        raise GarbledReply("a script gave an answer of another form")
-    texts = [item.decode("utf-8", "replace") for item in value]
+    texts = texts_of(value, _HEAD, more=True)
     permissions = [tuple(each.split(" ")) for each in texts[0].split(",")]
     if not all(len(each) == 3 for each in permissions) or not (texts[1].isdecimal() and texts[3].isdecimal()):
         raise GarbledReply("a script gave an answer of another form")

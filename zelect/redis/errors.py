@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from zelect.redis.credentials import CredentialsError
-from zelect.redis.registry_scripts import GarbledReply
+from zelect.redis.scripts import GarbledReply
 
-__all__ = ["RedisFailure", "explain", "safe_url"]
+__all__ = ["RedisFailure", "UnusableUrl", "explain", "safe_url"]
 
 
 def safe_url(url: str) -> str:
@@ -19,6 +19,10 @@ def safe_url(url: str) -> str:
     if "@" in rest:
         rest = "***@" + rest.rpartition("@")[2]
     return scheme + mark + re.sub(r"([?&](?!db=)[^=&]*=)[^&]*", r"\1***", rest)
+
+
+class UnusableUrl(Exception):
+    """redis-py can't use `redis.url`; the text says so without its secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def explain(error: Exception, url: str, timeout_ms: int) -> RedisFailure:
     import redis.exceptions as kinds  # here only: it pulls in asyncio
 
     place = safe_url(url)
-    if isinstance(error, CredentialsError):
+    if isinstance(error, CredentialsError | UnusableUrl):
         return RedisFailure(str(error), True)
     code = getattr(error, "status_code", None)
     if code not in _CODES:

@@ -1,186 +1,236 @@
-"""The registry in Redis: the connection, and each intent as scripts.
+"""The registry in Redis (R13): what a node publishes there, and who is controller by it.
 
-Whoever uses it may hang in it; `zelect.redis.registry_worker` does so in a thread of its own.
+What is yet to be written lies in an `Outbox`, which holds at most one item of a kind: it can't grow, and
+what has been overtaken is never written. A write that failed is tried again until it is overtaken.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import zmq
 
 from zelect.core.effects import (
     AskController,
     Depart,
+    Intent,
     MarkOffline,
     PublishController,
     PublishNode,
     WithdrawController,
 )
-from zelect.redis import registry_scripts
-from zelect.redis.credentials import Credentials
-from zelect.redis.diagnostics import AUDIT, MOST_ENTRIES, Own, parse_findings
-from zelect.redis.errors import safe_url
-from zelect.redis.outbox import Job
-from zelect.redis.registry_scripts import Keys, Reply, Script
-from zelect.status.trace import plain_trace
-from zelect.system.clock import now_us
+from zelect.redis.errors import RedisFailure, explain, safe_url
+from zelect.redis.outbox import Job, Outbox
+from zelect.redis.publisher import LeaseOver, Publisher
+from zelect.redis.registry_scripts import RegistryReply
+from zelect.redis.worker import RedisSettings, RedisWorker
+from zelect.system.clock import now_us, unix_ms
 
-if TYPE_CHECKING:
-    import redis
+__all__ = ["RegistryClient", "RegistryEvent", "RegistryHint", "RegistryStatus"]
 
-__all__ = ["LeaseOver", "Publisher", "Registry", "connect"]
-
-_OFFLINE = "offline"
+_COUNTERS = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
+_TIMEOUTS = 4
+"""A question, and any single write, has this many time-outs."""
+_AUDIT_EVERY_US = 10_000_000
+_QUESTION, _WRITE = "question", "write"
 
 
 @dataclass(frozen=True, slots=True)
-class Publisher:
-    """Who publishes, where, and how long things may take."""
+class RegistryHint:
+    """The answer to `AskController`: `controller` by the record that stands (0: none), and the
+    newest `term` that Redis knows of. (0, 0) when Redis does not answer in time."""
 
-    url: str
-    ttl_ms: int
-    timeout_ms: int
-    cluster: str
-    node: int
-    address: str
-    incarnation: int
-    members: Mapping[int, str] = field(default_factory=dict)
-    credentials: Credentials = field(default_factory=Credentials)
+    controller: int
+    term: int
 
 
-class LeaseOver(Exception):
-    """Leadership to be published is over, as far as this node's clock tells."""
+@dataclass(frozen=True, slots=True)
+class RegistryStatus:
+    """How the registry is doing. `published_term` and `published_id`: the record that stood
+    when Redis last answered (0: none). `problem`: what is wrong and how to fix it, else empty;
+    with `up`, everything was written all the same."""
+
+    up: bool
+    published_term: int
+    published_id: int
+    problem: str
 
 
-class Registry:
-    """Carries out intents by scripts. Used by the worker only."""
+RegistryEvent = RegistryHint | RegistryStatus
 
-    def __init__(self, who: Publisher) -> None:
-        self._who = who
-        self._keys = Keys.of(who.cluster)
-        self._client = connect(who.url, who.timeout_ms / 1000, who.credentials)
-        self._office = (0, 0)
-        self._leadership_words: tuple[str | int, ...] = ()
 
-    def close(self) -> None:
-        """Drop the connection; the next call makes a new one."""
-        self._client.connection_pool.disconnect()
+class RegistryClient(RedisWorker[Intent, RegistryEvent]):
+    """`status`, the newest one, may be read at any time."""
 
-    def carry_out(self, job: Job) -> Reply:
-        """Raises what redis-py raises, `GarbledReply`, and `LeaseOver`."""
-        who, intent, node = self._who, job.intent, str(self._who.node)
-        match intent:
-            case AskController():
-                return self._run(registry_scripts.LOOK)
-            case PublishController():
-                return self._publish(intent, job.unix_ms)
-            case WithdrawController(term, reason):
-                message = json.dumps({"id": None, "term": term, "reason": reason})
-                return self._run(registry_scripts.WITHDRAW, self._keys.changes, node, term, who.incarnation, message)
-            case PublishNode():
-                mine = {"address": who.address, "incarnation": who.incarnation, "seen_ms": job.unix_ms}
-                entry = json.dumps(mine | asdict(intent))
-                return self._run(registry_scripts.SELF, node, entry)
-            case MarkOffline():
-                return self._mark(intent)
-            case Depart(last):
-                return self._run(registry_scripts.DEPART, self._keys.changes, node, who.incarnation, int(last))
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], settings: RedisSettings) -> None:
+        super().__init__(context, settings, "registry", _COUNTERS)
+        self.status = RegistryStatus(False, 0, 0, "not asked yet" if settings.url else "not configured")
+        self._publisher = Publisher(self._connection, settings)
+        self._outbox = Outbox(self.counters)
+        self._active_since = (-1, -1, 0)
+        self._timeout_ms = _TIMEOUTS * settings.timeout_ms
+        # The worker's own: the record that stood last, what only some answers tell, the next audit.
+        self._published = (0, 0)
+        self._notes: dict[str, str] = {}
+        self._audit_at_us = 0
 
-    def audit(self, wrote: bool) -> str:
-        """What else is wrong, for people (see `zelect.redis.diagnostics`). Raises as `carry_out` does."""
-        who, keys = self._who, self._keys
-        names = (keys.controller, keys.nodes, keys.elections, keys.witness)
-        value = self._evaluate(AUDIT, 0, *names, keys.changes, str(MOST_ENTRIES))
-        user = who.credentials.username or urlsplit(who.url).username or "default"
-        own = Own(who.cluster, who.node, who.incarnation, user, who.members, wrote)
-        return parse_findings(value).problems(own, safe_url(who.url))
+    def start(self) -> None:
+        super().start()
+        if not self.settings.url:
+            self._emit(self.status)
 
-    def _publish(self, leadership: PublishController, since_ms: int) -> Reply:
-        who, term = self._who, leadership.term
-        # Connected first: what is void is judged after all the waiting that can be foreseen.
-        pool = self._client.connection_pool
-        pool.release(pool.get_connection())
-        return self._run(
-            registry_scripts.OFFICE,
-            *(self._keys.changes, who.node, term, who.incarnation, who.address, since_ms, who.ttl_ms),
-            *self._words(leadership),
-            valid_until_us=leadership.valid_until_us,
-        )
+    # -- with the lock held -------------------------------------------------------------------
 
-    def _words(self, leadership: PublishController) -> tuple[str | int, ...]:
-        """The news of a leadership and the entry of its election; the same as long as it lasts."""
-        if self._office != (leadership.term, leadership.active_since_us):
-            gap_us, reason, trace = leadership.gap_us, leadership.reason.value, leadership.trace
-            votes = trace.rounds[-1].votes if trace.rounds else ()
-            self._office = (leadership.term, leadership.active_since_us)
-            self._leadership_words = (
-                json.dumps({"id": self._who.node, "term": leadership.term, "reason": reason}),
-                *(leadership.previous, reason),
-                f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
-                json.dumps([asdict(vote) for vote in votes]),
-                json.dumps(plain_trace(trace)),
-            )
-        return self._leadership_words
+    def _add(self, intents: Sequence[Intent]) -> None:
+        if _QUESTION not in self._deadlines and any(isinstance(intent, AskController) for intent in intents):
+            self._expect(_QUESTION, now_us() + self._timeout_ms * 1000, self._question_unanswered)
+        for intent in intents:
+            self._outbox.put(Job(intent, self._unix_ms(intent)))
 
-    def _mark(self, intent: MarkOffline) -> Reply:
-        reply = self._run(registry_scripts.ENTRY, intent.node, "", "")
-        for _ in range(3):  # the node itself may write its entry in between
-            entry = registry_scripts.parse_entry(reply.more)
-            if entry is None:
-                return replace(reply, more=reply.more and f"garbage in Redis: the entry of node {intent.node}")
-            if entry["term"] > intent.term:
+    def _unix_ms(self, intent: Intent) -> int:
+        if isinstance(intent, PublishNode):
+            return unix_ms()
+        if not isinstance(intent, PublishController):
+            return 0
+        # Once per leadership: the wall clock may be set while leadership is held.
+        if self._active_since[:2] != (intent.term, intent.active_since_us):
+            since_ms = unix_ms() - (now_us() - intent.active_since_us) // 1000
+            self._active_since = (intent.term, intent.active_since_us, max(0, since_ms))
+        return self._active_since[2]
+
+    def _has_work(self) -> bool:
+        return bool(self._outbox)
+
+    def _answer_without_redis(self, intents: Sequence[Intent]) -> None:
+        if any(isinstance(intent, AskController) for intent in intents):
+            self._emit(RegistryHint(0, 0))
+
+    def _take_problem(self, problem: str) -> None:
+        self._tell(RegistryStatus(False, 0, 0, problem))
+
+    def _tell(self, status: RegistryStatus) -> None:
+        if status != self.status:
+            self.status = status
+            self._emit(status)
+
+    def _question_unanswered(self) -> None:
+        self.counters["unanswered"] += 1
+        self._emit(RegistryHint(0, 0))
+
+    def _write_hangs(self) -> None:
+        what = f"is not done after {self._timeout_ms} ms; is it, or the name lookup, hung?"
+        self._tell(replace(self.status, up=False, problem=f"time-out: {safe_url(self.settings.url)} {what}"))
+
+    def _answer(self, hint: RegistryHint) -> None:
+        if self._met(_QUESTION):
+            self._emit(hint)
+
+    def _next(self) -> Job | None:
+        job = self._outbox.pop()
+        if job is not None:
+            self._expect(_WRITE, now_us() + self._timeout_ms * 1000, self._write_hangs)
+        return job
+
+    # -- the worker: without the lock ---------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Carry out all that is there, keep what failed for later, and report once: a status that
+        went up and down with every single write would tell nobody anything."""
+        failed: list[tuple[Job, RedisFailure]] = []
+        garbage: dict[str, None] = {}
+        done = 0
+        while True:
+            with self._lock:
+                job = self._next()
+            if job is None:
                 break
-            changed = json.dumps({**entry, "status": _OFFLINE})
-            reply = self._run(registry_scripts.ENTRY, intent.node, reply.more, changed)
-            if reply.outcome == "done":
-                break
-        return replace(reply, more="")
+            outcome = self._attempt(job)
+            if isinstance(outcome, RegistryReply):
+                done += 1
+                self._published = (outcome.term, outcome.id)
+                garbage |= dict.fromkeys(outcome.garbage)
+            elif outcome is not None:
+                failed.append((job, outcome))
+                if outcome.lost:
+                    break
+        with self._lock:
+            for job, _ in failed:
+                if not isinstance(job.intent, AskController):
+                    self._outbox.put_back(job)
+        if not any(failure.lost for _, failure in failed):
+            self._audit(at_once=bool(failed))
+        with self._lock:
+            if failed:
+                problem = _joined(failed[0][1].problem, self._notes.get("audit"))
+                self._tell(RegistryStatus(False, *self._published, problem))
+            elif done:
+                self.counters["garbage"] += len(garbage)
+                problem = _joined(*(f"garbage in Redis: {text}" for text in garbage), *self._notes.values())
+                self._tell(RegistryStatus(True, *self._published, problem))
 
-    def _run(self, script: Script, *args: str | int, valid_until_us: int | None = None) -> Reply:
-        keys = (self._keys.controller, self._keys.nodes, self._keys.elections)
-        if valid_until_us is not None and now_us() >= valid_until_us:
-            raise LeaseOver
-        words = [*keys, *map(str, args)]
-        return registry_scripts.parse_reply(self._evaluate(script, len(keys), *words, valid_until_us=valid_until_us))
+    def _attempt(self, job: Job) -> RegistryReply | RedisFailure | None:
+        """One job; None where its lease is over."""
+        outcome: RegistryReply | RedisFailure | None
+        try:
+            outcome = self._publisher.carry_out(job)
+        except LeaseOver:
+            outcome = None
+        except Exception as error:  # whatever Redis answers or does must not end this thread
+            self._connection.drop()  # its state is not known; a demoted primary keeps it open
+            outcome = explain(error, self.settings.url, self.settings.timeout_ms)
+        with self._lock:
+            self._met(_WRITE)
+            self._note(job.intent, outcome)
+        return outcome
 
-    def _evaluate(self, script: Script, keys: int, *words: str, valid_until_us: int | None = None) -> object:
-        from redis.exceptions import NoScriptError
+    def _note(self, intent: Intent, outcome: RegistryReply | RedisFailure | None) -> None:
+        """Count, answer, and keep what only some answers tell until one of the same kind tells otherwise."""
+        if outcome is None:
+            self.counters["void"] += 1
+        elif isinstance(outcome, RedisFailure):
+            self.counters["failed"] += 1
+            if isinstance(intent, AskController):
+                self._answer(RegistryHint(0, 0))
+        elif isinstance(intent, AskController):
+            stands = outcome.term >= outcome.last_term
+            self._answer(RegistryHint(outcome.id if stands else 0, max(outcome.term, outcome.last_term)))
+        else:
+            superseded = outcome.outcome == "superseded"
+            self.counters["superseded" if superseded else "written"] += 1
+            if isinstance(intent, PublishController):
+                self._notes["leadership"] = _superseded(intent.term, outcome) if superseded else outcome.more
+            elif isinstance(intent, WithdrawController | Depart):
+                self._notes.pop("leadership", None)
+            elif isinstance(intent, MarkOffline):
+                self._notes["entry"] = outcome.more
+                self.counters["garbage"] += bool(outcome.more)
+            elif isinstance(intent, PublishNode):
+                self._notes.pop("entry", None)
 
-        with contextlib.suppress(NoScriptError):
-            return self._client.evalsha(script.sha, keys, *words)
-        # EVAL also loads the script, and needs no permission for SCRIPT LOAD.
-        if valid_until_us is not None and now_us() >= valid_until_us:
-            raise LeaseOver
-        return self._client.eval(script.text, keys, *words)
+    def _audit(self, at_once: bool) -> None:
+        """Note from time to time what is wrong in Redis beside this node's own records."""
+        if not at_once and now_us() < self._audit_at_us:
+            return
+        self._audit_at_us = now_us() + _AUDIT_EVERY_US
+        with self._lock:
+            self._expect(_WRITE, now_us() + self._timeout_ms * 1000, self._write_hangs)
+        try:
+            self._notes["audit"] = self._publisher.audit(self.counters["written"] > 0)
+        except Exception:  # what keeps it from an answer meets the next write too, which reports it
+            self._connection.drop()
+            self._notes.pop("audit", None)
+        with self._lock:
+            self._met(_WRITE)
 
 
-def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis:
-    """A client with one connection at a time, made when it is first needed. Raises what redis-py
-    raises for a URL that it can't use."""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.connection import parse_url
-    from redis.retry import Retry
+def _joined(*problems: str | None) -> str:
+    return "; ".join(filter(None, problems))
 
-    # Not Redis.from_url: there the URL's query overrides the arguments, time-outs and retries too.
-    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-    for name in ("retry_on_error", "timeout", "max_connections"):
-        options.pop(name, None)
-    options |= credentials.options(tls=url.startswith("rediss://")) | {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        # RESP 2 and no driver name: no greetings, each of which would cost a round trip.
-        "protocol": 2,
-        "driver_info": None,
-        "decode_responses": False,
-    }
-    pool = redis.ConnectionPool(**options)
-    pool.connection_class(**pool.connection_kwargs)  # refuses unknown options here and now
-    return redis.Redis(connection_pool=pool)
+
+def _superseded(term: int, reply: RegistryReply) -> str:
+    newest, node = max((reply.term, reply.id), (reply.last_term, reply.last_id))
+    text = f"superseded: Redis names node {node} for term {newest}, this node was elected in term {term}"
+    if newest == term:
+        text += "; does another cluster of the same name use this Redis? Give each its own cluster.name"
+    return text

@@ -12,25 +12,23 @@ as text: Redis truncates Lua's numbers, which are doubles and exact below 2^53 o
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.redis.scripts import Script, number_in, texts_of
 
 __all__ = [
-    "DEPART",
-    "ENTRY",
-    "LOOK",
-    "OFFICE",
-    "SELF",
-    "WITHDRAW",
-    "GarbledReply",
+    "PUBLISH_CONTROLLER",
+    "PUBLISH_NODE",
+    "READ_CONTROLLER",
+    "REMOVE_NODE",
+    "REPLACE_NODE",
+    "WITHDRAW_CONTROLLER",
     "Keys",
-    "Reply",
-    "Script",
-    "parse_entry",
+    "RegistryReply",
+    "parse_node",
     "parse_reply",
 ]
 
@@ -86,11 +84,11 @@ if is ~= 'none' and is ~= 'hash' then wrong.nodes = 'is a ' .. is end
 local now, last = standing(), last_election()
 """
 
-_LOOK = "return report('done', now, last)"
+_READ_CONTROLLER = "return report('done', now, last)"
 
 # ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes,
 # trace
-_OFFICE = """
+_PUBLISH_CONTROLLER = """
 local me = {id = tonumber(ARGV[2]), term = tonumber(ARGV[3]), incarnation = tonumber(ARGV[4])}
 if now and (now.term > me.term or
             now.term == me.term and (now.id ~= me.id or now.incarnation ~= me.incarnation)) then
@@ -121,7 +119,7 @@ return report('done', me, last, more)
 
 # A node that stopped being active of a term has left those of all earlier terms too.
 # ARGV: channel, id, term, incarnation, message
-_WITHDRAW = """
+_WITHDRAW_CONTROLLER = """
 if now and now.id == tonumber(ARGV[2]) and now.incarnation == tonumber(ARGV[4])
    and now.term <= tonumber(ARGV[3]) then
   redis.call('UNLINK', controller)
@@ -132,7 +130,7 @@ return report('done', now, last)
 """
 
 # ARGV: id, entry
-_SELF = """
+_PUBLISH_NODE = """
 if wrong.nodes == '' then redis.call('HSET', nodes, ARGV[1], ARGV[2]) end
 return report('done', now, last)
 """
@@ -140,7 +138,7 @@ return report('done', now, last)
 # Reads an entry, or changes it when it is still what was read. The new text comes from outside,
 # because cjson writes numbers with 14 digits and would change a large term.
 # ARGV: id, what was read ('' only reads), what to write
-_ENTRY = """
+_REPLACE_NODE = """
 if wrong.nodes ~= '' then return report('read', now, last) end
 local entry = redis.call('HGET', nodes, ARGV[1]) or ''
 if ARGV[2] ~= '' and entry == ARGV[2] then
@@ -151,7 +149,7 @@ return report('read', now, last, entry)
 """
 
 # ARGV: channel, id, incarnation, last ('1' or '0')
-_DEPART = """
+_REMOVE_NODE = """
 local id, incarnation = tonumber(ARGV[2]), tonumber(ARGV[3])
 local function withdraw()
   local term = now and text(now.term) or 'null'
@@ -186,26 +184,12 @@ return report('done', now, last)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua text and the digest that Redis knows it by."""
-
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, body: str) -> Script:
-        text = _PRELUDE + body
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-LOOK = Script.of(_LOOK)
-OFFICE = Script.of(_OFFICE)
-WITHDRAW = Script.of(_WITHDRAW)
-SELF = Script.of(_SELF)
-ENTRY = Script.of(_ENTRY)
-DEPART = Script.of(_DEPART)
-
+READ_CONTROLLER = Script.of(_PRELUDE + _READ_CONTROLLER)
+PUBLISH_CONTROLLER = Script.of(_PRELUDE + _PUBLISH_CONTROLLER)
+WITHDRAW_CONTROLLER = Script.of(_PRELUDE + _WITHDRAW_CONTROLLER)
+PUBLISH_NODE = Script.of(_PRELUDE + _PUBLISH_NODE)
+REPLACE_NODE = Script.of(_PRELUDE + _REPLACE_NODE)
+REMOVE_NODE = Script.of(_PRELUDE + _REMOVE_NODE)
 
 _PARTS = ("controller", "nodes", "elections", "changes", "witness")
 
@@ -225,12 +209,8 @@ class Keys:
         return cls(*(f"zelect:{{{cluster}}}:{part}" for part in _PARTS))
 
 
-class GarbledReply(Exception):
-    """A script's answer does not have the form that the script gives it."""
-
-
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RegistryReply:
     """A script's answer. `id`, `term`: the controller's record as it stands after the script
     (0, 0: none). `last_id`, `last_term`: the last election. `garbage`: what is wrong with each
     key, for people. `more`: depends on the script."""
@@ -244,26 +224,18 @@ class Reply:
     more: str
 
 
-def parse_reply(value: object) -> Reply:
+def parse_reply(value: object) -> RegistryReply:
     """Check a script's raw answer. Raises `GarbledReply`."""
-    if not isinstance(value, list) or len(value) != 9 or not all(isinstance(item, bytes) for item in value):
-        raise GarbledReply("a script gave an answer of another form")
-    texts = [item.decode("utf-8", "replace") for item in value]
-    node, term = _number(texts[1], MAX_NODE_ID), _number(texts[2], MAX_TERM)
-    last_node, last_term = _number(texts[3], MAX_NODE_ID), _number(texts[4], MAX_TERM)
+    texts = texts_of(value, 9)
+    node, term = number_in(texts[1], MAX_NODE_ID), number_in(texts[2], MAX_TERM)
+    last_node, last_term = number_in(texts[3], MAX_NODE_ID), number_in(texts[4], MAX_TERM)
     garbage = tuple(
         f"{key} {wrong}" for key, wrong in zip(("controller", "nodes", "elections"), texts[5:8], strict=True) if wrong
     )
-    return Reply(texts[0], node, term, last_node, last_term, garbage, texts[8])
+    return RegistryReply(texts[0], node, term, last_node, last_term, garbage, texts[8])
 
 
-def _number(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-        raise GarbledReply("a script gave a number out of range")
-    return int(text)
-
-
-def parse_entry(text: str) -> dict[str, Any] | None:
+def parse_node(text: str) -> dict[str, Any] | None:
     """A node's entry, or None where it is garbage."""
     try:
         value = json.loads(text)

@@ -24,13 +24,12 @@ the time, keep it loaded for the vote, which is urgent.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
-from zelect.redis.registry_scripts import GarbledReply, Script
+from zelect.redis.scripts import GarbledReply, Script, number_in, texts_of
 
 __all__ = ["DONE", "WITNESS_SCRIPT", "WitnessReply", "parse_witness_reply", "witness_key", "words"]
 
@@ -113,7 +112,7 @@ end
 local node, incarnation, term = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local generation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
-if op == 'found' then
+if op == 'create' then
   if not fit or (not w and raw_key == key) then return report('unrecognized') end
   if w and w.key == key then return report('done') end
   -- An older founding that was held up must not replace what is in use. What another run of the
@@ -163,7 +162,7 @@ end
 return report('done')
 """
 
-WITNESS_SCRIPT = Script(_TEXT, hashlib.sha1(_TEXT.encode(), usedforsecurity=False).hexdigest())
+WITNESS_SCRIPT = Script.of(_TEXT)
 
 
 def witness_key(cluster: str) -> str:
@@ -205,27 +204,19 @@ class WitnessReply:
 
 def parse_witness_reply(value: object) -> WitnessReply:
     """Check the script's raw answer. Raises `GarbledReply`."""
-    if not isinstance(value, list) or len(value) != 9 or not all(isinstance(item, bytes) for item in value):
-        raise GarbledReply("the script gave an answer of another form")
-    texts = [item.decode("utf-8", "replace") for item in value]
+    texts = texts_of(value, 9)
     outcome = texts[0]
     if outcome not in (DONE, "ineligible") and outcome not in set(Refusal):
         raise GarbledReply("the script gave an unknown outcome")
     return WitnessReply(
         refusal=None if outcome in (DONE, "ineligible") else Refusal(outcome),
         ineligible=outcome == "ineligible",
-        term=_number(texts[1], MAX_TERM),
-        acked=_number(texts[2], MAX_NODE_ID),
-        acked_incarnation=_number(texts[3], MAX_TERM),
-        acked_term=_number(texts[4], MAX_TERM),
+        term=number_in(texts[1], MAX_TERM),
+        acked=number_in(texts[2], MAX_NODE_ID),
+        acked_incarnation=number_in(texts[3], MAX_TERM),
+        acked_term=number_in(texts[4], MAX_TERM),
         run_id=texts[5],
         replid=texts[6],
         same=texts[7] == "1",
         note=texts[8],
     )
-
-
-def _number(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-        raise GarbledReply("the script gave a number out of range")
-    return int(text)

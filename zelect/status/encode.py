@@ -24,7 +24,7 @@ def report_of(node: NodeLoop, view: NodeStatus) -> str:
     counters = dict(node.counters)
     counters |= {f"refused_{reason}": count for reason, count in view.refused_by_gate.items()}
     counters |= {f"link_{name}": count for name, count in node.transport.counters.items()}
-    counters |= {f"store_{name}": count for name, count in node.store.counters.items()}
+    counters |= {f"registry_{name}": count for name, count in node.registry.counters.items()}
     counters |= {f"witness_{name}": count for name, count in node.witness.counters.items()}
     counters["log_dropped"] = node.log.dropped
     shell = {
@@ -32,7 +32,7 @@ def report_of(node: NodeLoop, view: NodeStatus) -> str:
         "pid": os.getpid(),
         "version": __version__,
         "address": node.settings.addresses[node.settings.node],
-        "redis": node.redis.report(),
+        "redis": node.redis_status.report(),
         "counters": counters,
         "reload_problem": node.reload_problem,
         "uptime_ms": (now_us() - node.began_us) // 1000,

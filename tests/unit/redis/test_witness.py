@@ -26,7 +26,8 @@ from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, Wit
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 from zelect.devcluster.bundled_server import RedisServer
-from zelect.redis.witness_worker import WitnessClient, WitnessEvent
+from zelect.redis.witness import WitnessClient, WitnessEvent
+from zelect.redis.worker import RedisSettings
 
 MEMORY = "zelect:{demo}:witness"
 TERM, RECORD = 5, (0, 5, 3)
@@ -46,7 +47,8 @@ class Asking:
 
     def client(self, **changes: Any) -> WitnessClient:
         settings: dict[str, Any] = {"url": self.server.url, "timeout_ms": 10_000, "cluster": "demo"}
-        client = WitnessClient(self.context, **(settings | {"node": 1, "incarnation": 10} | changes))
+        settings |= {"ttl_ms": 3000, "address": "tcp://127.0.0.1:7101", "node": 1, "incarnation": 10}
+        client = WitnessClient(self.context, RedisSettings(**(settings | changes)))
         self.others.append(client)
         client.start()
         return client
@@ -848,6 +850,6 @@ def test_closing_with_a_hung_server_is_bounded(own: Asking) -> None:
 
 
 def test_the_main_thread_does_not_import_redis() -> None:
-    code = "import sys, zelect.redis.witness_worker; print('redis' in sys.modules)"
+    code = "import sys, zelect.redis.witness; print('redis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[0] == "False", done.stderr

@@ -33,8 +33,10 @@ from zelect.core.effects import (
 from zelect.core.election_trace import ElectionTrace, Round, Vote
 from zelect.core.messages import Reason
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.redis.errors import safe_url
 from zelect.redis.outbox import Job, Outbox
-from zelect.redis.registry_worker import RegistryHint, RegistryState, RegistryWorker, safe_url
+from zelect.redis.registry import RegistryClient, RegistryHint, RegistryStatus
+from zelect.redis.worker import RedisSettings
 from zelect.system.clock import now_us, unix_ms
 
 BASE = "zelect:{demo}:"
@@ -44,20 +46,20 @@ RUNNING = PublishNode("follower", "running", 1)
 
 
 class Registry:
-    """A server, a client of it that looks, and stores that write."""
+    """A server, a client of it that looks, and processes that write."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> None:
         self.context, self.server = context, server
         self.client: Any = redis.Redis.from_url(server.url, decode_responses=True)
-        self.stores: list[RegistryWorker] = []
+        self.processes: list[RegistryClient] = []
 
-    def store(self, node: int = 1, incarnation: int = 1, **changes: Any) -> RegistryWorker:
+    def process(self, node: int = 1, incarnation: int = 1, **changes: Any) -> RegistryClient:
         settings: dict[str, Any] = {"url": self.server.url, "ttl_ms": 60_000, "timeout_ms": 2000, "cluster": "demo"}
         settings |= {"node": node, "address": f"tcp://127.0.0.1:{7100 + node}", "incarnation": incarnation} | changes
-        store = RegistryWorker(self.context, **settings)
-        self.stores.append(store)
-        store.start()
-        return store
+        process = RegistryClient(self.context, RedisSettings(**settings))
+        self.processes.append(process)
+        process.start()
+        return process
 
     def record(self) -> dict[str, str]:
         return dict(self.client.hgetall(CONTROLLER))
@@ -100,8 +102,8 @@ def _registry(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
     try:
         yield registry
     finally:
-        for store in registry.stores:
-            store.close(0.1)
+        for process in registry.processes:
+            process.close(0.1)
         registry.client.close()
 
 
@@ -121,7 +123,7 @@ def own_registry(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Ite
 
 
 def trace(*votes: Vote) -> ElectionTrace:
-    """MessageReceived last 50 ms before leadership; lost, asked and elected in the last three."""
+    """Heard last 50 ms before leadership; lost, asked and elected in the last three."""
     return ElectionTrace(1000, 48_000, 50_500, 51_000, (Round(4, False, 49_000, 50_500, "won", votes),))
 
 
@@ -132,40 +134,40 @@ def leadership(term: int = 1, valid_us: int = MINUTE_US, **changes: Any) -> Publ
     return PublishController(**(fields | changes))
 
 
-def settle(store: RegistryWorker, *intents: Intent) -> RegistryState:
-    """Have `intents` carried out, and return the state after them."""
-    before = sum(store.counters[name] for name in ("written", "void", "superseded"))
-    store.submit(intents)
+def settle(process: RegistryClient, *intents: Intent) -> RegistryStatus:
+    """Have `intents` carried out, and return the status after them."""
+    before = sum(process.counters[name] for name in ("written", "void", "superseded"))
+    process.submit(intents)
     wait_until(
-        lambda: sum(store.counters[name] for name in ("written", "void", "superseded")) >= before + len(intents),
+        lambda: sum(process.counters[name] for name in ("written", "void", "superseded")) >= before + len(intents),
         what="intents carried out",
     )
-    answer(store)
-    return store.state
+    answer(process)
+    return process.status
 
 
-def answer(store: RegistryWorker) -> RegistryHint:
+def answer(process: RegistryClient) -> RegistryHint:
     """Ask who is controller; everything submitted before has been tried by then."""
-    store.submit([AskController()])
+    process.submit([AskController()])
     hints: list[RegistryHint] = []
 
     def heard() -> bool:
-        store.pipe.poll(100)
-        hints.extend(event for event in store.receive() if isinstance(event, RegistryHint))
+        process.pipe.poll(100)
+        hints.extend(event for event in process.receive() if isinstance(event, RegistryHint))
         return bool(hints)
 
     wait_until(heard, what="the answer")
     return hints[0]
 
 
-def state_where(store: RegistryWorker, holds: Callable[[RegistryState], bool]) -> RegistryState:
+def status_where(process: RegistryClient, holds: Callable[[RegistryStatus], bool]) -> RegistryStatus:
     def looked() -> bool:
-        store.pipe.poll(50)
-        store.receive()
-        return holds(store.state)
+        process.pipe.poll(50)
+        process.receive()
+        return holds(process.status)
 
-    wait_until(looked, what=f"another state than {store.state}")
-    return store.state
+    wait_until(looked, what=f"another status than {process.status}")
+    return process.status
 
 
 # -- what is written ----------------------------------------------------------------------
@@ -175,7 +177,9 @@ def test_leadership_is_published_in_full(registry: Registry) -> None:
     votes = (Vote(1, True, ""), Vote(2, False, "promised"))
     entered_ms = unix_ms()
     with registry.changes() as following:
-        settle(registry.store(), leadership(4, previous=2, reason=Reason.DEATH, gap_us=1_234_567, trace=trace(*votes)))
+        settle(
+            registry.process(), leadership(4, previous=2, reason=Reason.DEATH, gap_us=1_234_567, trace=trace(*votes))
+        )
         assert following() == {"id": 1, "term": 4, "reason": "death"}
     record = registry.record()
     since_ms = int(record.pop("since_ms"))
@@ -212,113 +216,113 @@ def test_leadership_is_published_in_full(registry: Registry) -> None:
 
 @pytest.mark.parametrize(("gap_us", "text"), [(-1, ""), (0, "0.000"), (7, "0.007"), (1000, "1.000")])
 def test_the_gap_has_three_digits_or_is_unknown(registry: Registry, gap_us: int, text: str) -> None:
-    settle(registry.store(), leadership(gap_us=gap_us))
+    settle(registry.process(), leadership(gap_us=gap_us))
     assert registry.elections()[0]["gap_ms"] == text
 
 
 def test_a_refresh_repeats_nothing_and_keeps_since(registry: Registry) -> None:
-    store, held = registry.store(), leadership(3)
-    settle(store, held)
+    process, held = registry.process(), leadership(3)
+    settle(process, held)
     first = registry.record()
     registry.client.pexpire(CONTROLLER, 1000)
     with registry.changes() as following:
-        settle(store, held)
-        settle(store, WithdrawController(3, "test"))
+        settle(process, held)
+        settle(process, WithdrawController(3, "test"))
         assert following()["id"] is None  # the refresh itself said nothing
-    settle(registry.store(incarnation=1), held)
+    settle(registry.process(incarnation=1), held)
     assert len(registry.elections()) == 1
-    settle(store, held)
+    settle(process, held)
     assert registry.record() == first
     assert registry.client.pttl(CONTROLLER) > 1000
 
 
 def test_a_newer_term_overwrites_an_older_one_and_never_the_reverse(registry: Registry) -> None:
-    one, two = registry.store(1), registry.store(2)
+    one, two = registry.process(1), registry.process(2)
     settle(one, leadership(5))
     settle(two, leadership(6))
     assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
-    state = settle(one, leadership(5))
+    status = settle(one, leadership(5))
     assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
     assert [entry["term"] for entry in registry.elections()] == ["5", "6"]
-    assert state == RegistryState(True, 6, 2, state.problem)
-    assert state.problem.startswith("superseded: Redis names node 2 for term 6")
-    assert settle(one, leadership(7)) == RegistryState(True, 7, 1, "")
+    assert status == RegistryStatus(True, 6, 2, status.problem)
+    assert status.problem.startswith("superseded: Redis names node 2 for term 6")
+    assert settle(one, leadership(7)) == RegistryStatus(True, 7, 1, "")
 
 
 def test_where_the_history_was_deleted_the_record_is_the_floor(registry: Registry) -> None:
-    settle(registry.store(2), leadership(6))
+    settle(registry.process(2), leadership(6))
     registry.client.delete(ELECTIONS)
-    state = settle(registry.store(1), leadership(5))
-    assert state.problem.startswith("superseded: Redis names node 2 for term 6")
+    status = settle(registry.process(1), leadership(5))
+    assert status.problem.startswith("superseded: Redis names node 2 for term 6")
     assert (registry.record()["id"], registry.record()["term"]) == ("2", "6")
 
 
 def test_after_expiry_the_last_election_is_the_floor(registry: Registry) -> None:
-    settle(registry.store(2, ttl_ms=1), leadership(6))
+    settle(registry.process(2, ttl_ms=1), leadership(6))
     wait_until(lambda: not registry.client.exists(CONTROLLER))
-    state = settle(registry.store(1), leadership(5))
-    assert state.problem.startswith("superseded: Redis names node 2 for term 6")
-    assert (state.published_term, state.published_id) == (0, 0)
+    status = settle(registry.process(1), leadership(5))
+    assert status.problem.startswith("superseded: Redis names node 2 for term 6")
+    assert (status.published_term, status.published_id) == (0, 0)
     assert registry.record() == {}
 
 
 @pytest.mark.parametrize(("node", "incarnation"), [(2, 1), (1, 2)])
 def test_a_term_belongs_to_one_process(registry: Registry, node: int, incarnation: int) -> None:
-    settle(registry.store(1, 1), leadership(5))
-    state = settle(registry.store(node, incarnation), leadership(5))
-    assert "another cluster of the same name" in state.problem
+    settle(registry.process(1, 1), leadership(5))
+    status = settle(registry.process(node, incarnation), leadership(5))
+    assert "another cluster of the same name" in status.problem
     assert (registry.record()["id"], registry.record()["incarnation"]) == ("1", "1")
 
 
 def test_large_terms_are_compared_exactly(registry: Registry) -> None:
-    store, most = registry.store(), 2**53 - 1
-    settle(store, leadership(most - 1))
-    settle(store, leadership(most))
-    assert settle(store, leadership(most - 1)).problem.startswith("superseded")
+    process, most = registry.process(), 2**53 - 1
+    settle(process, leadership(most - 1))
+    settle(process, leadership(most))
+    assert settle(process, leadership(most - 1)).problem.startswith("superseded")
     assert registry.record()["term"] == str(most)
-    assert answer(store) == RegistryHint(1, most)
+    assert answer(process) == RegistryHint(1, most)
 
 
 def test_the_record_expires_unless_refreshed(registry: Registry) -> None:
-    settle(registry.store(ttl_ms=50), leadership())
+    settle(registry.process(ttl_ms=50), leadership())
     wait_until(lambda: not registry.client.exists(CONTROLLER))
 
 
 def test_a_refresh_after_a_flush_brings_all_back(registry: Registry) -> None:
-    store, held = registry.store(), leadership(3)
-    settle(store, held)
+    process, held = registry.process(), leadership(3)
+    settle(process, held)
     first, history = registry.record(), registry.elections()
     registry.client.flushall()
     registry.client.script_flush()
     with registry.changes() as following:
-        settle(store, held)
+        settle(process, held)
         assert following() == {"id": 1, "term": 3, "reason": "start"}
     assert (registry.record(), registry.elections()) == (first, history)
 
 
 def test_leadership_whose_lease_is_over_is_not_published(registry: Registry) -> None:
-    store = registry.store()
-    settle(store, leadership(valid_us=0))
-    assert store.counters["void"] == 1
+    process = registry.process()
+    settle(process, leadership(valid_us=0))
+    assert process.counters["void"] == 1
     assert not registry.client.exists(CONTROLLER, ELECTIONS)
 
 
 def test_withdrawing_takes_only_what_is_mine(registry: Registry) -> None:
-    one, two = registry.store(1), registry.store(2)
+    one, two = registry.process(1), registry.process(2)
     settle(two, leadership(6))
     settle(one, WithdrawController(6, "lapsed"))
-    settle(registry.store(2, incarnation=2), WithdrawController(6, "lapsed"))
+    settle(registry.process(2, incarnation=2), WithdrawController(6, "lapsed"))
     settle(two, WithdrawController(5, "lapsed"))
     assert registry.record()["id"] == "2"
     with registry.changes() as following:
-        assert settle(two, WithdrawController(6, "lapsed")) == RegistryState(True, 0, 0, "")
+        assert settle(two, WithdrawController(6, "lapsed")) == RegistryStatus(True, 0, 0, "")
         assert following() == {"id": None, "term": 6, "reason": "lapsed"}
     assert not registry.client.exists(CONTROLLER)
 
 
 def test_a_node_publishes_its_entry(registry: Registry) -> None:
     before = unix_ms()
-    settle(registry.store(3), PublishNode("candidate", "voting", 9))
+    settle(registry.process(3), PublishNode("candidate", "voting", 9))
     entry = registry.entry(3)
     assert entry is not None
     assert before <= entry.pop("seen_ms") <= unix_ms()
@@ -333,12 +337,12 @@ def test_a_node_publishes_its_entry(registry: Registry) -> None:
 
 def test_a_node_is_marked_offline_unless_it_came_back_in_a_newer_term(registry: Registry) -> None:
     large = 2**53 - 2  # more digits than Lua's JSON would keep
-    store = registry.store(1)
-    settle(registry.store(2), PublishNode("follower", "running", large))
-    settle(store, MarkOffline(2, large - 1), MarkOffline(3, large))
+    process = registry.process(1)
+    settle(registry.process(2), PublishNode("follower", "running", large))
+    settle(process, MarkOffline(2, large - 1), MarkOffline(3, large))
     assert registry.entry(2) == {**(registry.entry(2) or {}), "status": "running"}
     before = registry.entry(2) or {}
-    settle(store, MarkOffline(2, large))
+    settle(process, MarkOffline(2, large))
     assert registry.entry(2) == {**before, "status": "offline"}
     assert registry.entry(3) is None
 
@@ -347,14 +351,14 @@ def test_a_node_is_marked_offline_unless_it_came_back_in_a_newer_term(registry: 
 
 
 def test_the_hint_names_the_controller_or_the_last_term(registry: Registry) -> None:
-    store = registry.store(2)
-    assert answer(store) == RegistryHint(0, 0)
-    settle(registry.store(1), leadership(4))
-    assert answer(store) == RegistryHint(1, 4)
+    process = registry.process(2)
+    assert answer(process) == RegistryHint(0, 0)
+    settle(registry.process(1), leadership(4))
+    assert answer(process) == RegistryHint(1, 4)
     registry.client.delete(CONTROLLER)
-    assert answer(store) == RegistryHint(0, 4)
+    assert answer(process) == RegistryHint(0, 4)
     registry.client.hset(CONTROLLER, mapping={"id": 1, "term": 3, "incarnation": 1, "since_ms": 1, "address": ""})
-    assert answer(store) == RegistryHint(0, 4)
+    assert answer(process) == RegistryHint(0, 4)
 
 
 GOOD = {"id": "2", "term": "8", "incarnation": "1", "since_ms": "1", "address": "tcp://h:1"}
@@ -389,24 +393,24 @@ GARBAGE: list[tuple[str, Callable[[Any], object]]] = [
 
 @pytest.mark.parametrize(("key", "spoil"), GARBAGE)
 def test_garbage_counts_as_absent_and_is_reported(registry: Registry, key: str, spoil: Callable[[Any], object]) -> None:
-    store = registry.store()
+    process = registry.process()
     spoil(registry.client)
-    assert answer(store) == RegistryHint(0, 0)
-    state = state_where(store, lambda state: "garbage in Redis: " in state.problem)
-    assert state.up
-    assert key.rpartition(":")[2] in state.problem
-    assert store.counters["garbage"] >= 1
+    assert answer(process) == RegistryHint(0, 0)
+    status = status_where(process, lambda status: "garbage in Redis: " in status.problem)
+    assert status.up
+    assert key.rpartition(":")[2] in status.problem
+    assert process.counters["garbage"] >= 1
 
-    settle(store, leadership(5), RUNNING)
+    settle(process, leadership(5), RUNNING)
     assert {**registry.record(), "since_ms": ""} == {
         "id": "1", "term": "5", "address": "tcp://127.0.0.1:7101", "since_ms": "", "incarnation": "1"
     }  # fmt: skip
     assert registry.client.ttl(CONTROLLER) > 0
-    state = settle(store, leadership(5), RUNNING)
-    assert (state.up, state.published_term) == (True, 5)
+    status = settle(process, leadership(5), RUNNING)
+    assert (status.up, status.published_term) == (True, 5)
     wrong_type = registry.client.type(NODES) == "string" or registry.client.type(ELECTIONS) == "hash"
-    assert bool(state.problem) == wrong_type
-    settle(store, Depart(last=True))
+    assert bool(status.problem) == wrong_type
+    settle(process, Depart(last=True))
     assert not registry.client.exists(CONTROLLER)
 
 
@@ -414,14 +418,14 @@ def test_garbage_counts_as_absent_and_is_reported(registry: Registry, key: str, 
     "junk", ["", "{", "[1]", "7", '{"status": 3, "term": 1}', '{"status": "up", "term": 1.5}', "[" * 5000]
 )
 def test_a_garbage_entry_is_left_alone_and_does_not_count_as_living(registry: Registry, junk: str) -> None:
-    store = registry.store(1)
-    settle(store, leadership(5), RUNNING)
+    process = registry.process(1)
+    settle(process, leadership(5), RUNNING)
     registry.client.hset(NODES, "2", junk)
-    state = settle(store, MarkOffline(2, 5))
-    assert bool(junk) == ("entry of node 2" in state.problem)
+    status = settle(process, MarkOffline(2, 5))
+    assert bool(junk) == ("entry of node 2" in status.problem)
     assert registry.client.hget(NODES, "2") == junk
     if '"up"' not in junk:
-        settle(store, Depart(last=False))
+        settle(process, Depart(last=False))
         assert not registry.client.exists(CONTROLLER, NODES)
 
 
@@ -429,7 +433,7 @@ def test_a_garbage_entry_is_left_alone_and_does_not_count_as_living(registry: Re
 
 
 def test_the_last_to_depart_removes_controller_and_nodes(registry: Registry) -> None:
-    one, two = registry.store(1), registry.store(2)
+    one, two = registry.process(1), registry.process(2)
     settle(one, leadership(5), RUNNING)
     settle(two, RUNNING)
     with registry.changes() as following:
@@ -443,7 +447,7 @@ def test_the_last_to_depart_removes_controller_and_nodes(registry: Registry) -> 
 
 
 def test_a_follower_that_departs_leaves_a_living_controller(registry: Registry) -> None:
-    one, two = registry.store(1), registry.store(2)
+    one, two = registry.process(1), registry.process(2)
     settle(one, leadership(5), RUNNING)
     settle(two, RUNNING)
     settle(two, Depart(last=True))
@@ -451,7 +455,7 @@ def test_a_follower_that_departs_leaves_a_living_controller(registry: Registry) 
 
 
 def test_the_record_of_an_offline_controller_goes_with_the_last(registry: Registry) -> None:
-    one, two = registry.store(1), registry.store(2)
+    one, two = registry.process(1), registry.process(2)
     settle(one, leadership(5), RUNNING)
     settle(two, RUNNING, MarkOffline(1, 5))
     settle(two, Depart(last=False))
@@ -459,11 +463,11 @@ def test_the_record_of_an_offline_controller_goes_with_the_last(registry: Regist
 
 
 def test_a_departed_node_publishes_no_more(registry: Registry) -> None:
-    store = registry.store()
-    settle(store, RUNNING)
-    settle(store, Depart(last=True))
-    store.submit([RUNNING, leadership(5), MarkOffline(2, 5)])
-    answer(store)
+    process = registry.process()
+    settle(process, RUNNING)
+    settle(process, Depart(last=True))
+    process.submit([RUNNING, leadership(5), MarkOffline(2, 5)])
+    answer(process)
     assert not registry.client.exists(CONTROLLER, NODES)
 
 
@@ -471,78 +475,78 @@ def test_a_departed_node_publishes_no_more(registry: Registry) -> None:
 
 
 def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own_registry: Registry) -> None:
-    store = own_registry.store(timeout_ms=200)
-    settle(store, RUNNING)
+    process = own_registry.process(timeout_ms=200)
+    settle(process, RUNNING)
     own_registry.server.freeze()
     held = leadership(5)
     for _ in range(2000):
-        store.submit([held, RUNNING, MarkOffline(2, 5)])
-    assert answer(store) == RegistryHint(0, 0)
-    state = state_where(store, lambda state: not state.up)
-    assert state.problem.startswith("time-out")
+        process.submit([held, RUNNING, MarkOffline(2, 5)])
+    assert answer(process) == RegistryHint(0, 0)
+    status = status_where(process, lambda status: not status.up)
+    assert status.problem.startswith("time-out")
     own_registry.server.thaw()
-    assert state_where(store, lambda state: state.up).published_term == 5
+    assert status_where(process, lambda status: status.up).published_term == 5
     assert own_registry.record()["term"] == "5"
-    assert store.counters["coalesced"] > 5000
+    assert process.counters["coalesced"] > 5000
     assert len(own_registry.elections()) == 1
 
 
 def test_a_killed_server_is_reported_and_heals_after_a_restart(own_registry: Registry) -> None:
-    store = own_registry.store()
-    settle(store, leadership(5), RUNNING)
+    process = own_registry.process()
+    settle(process, leadership(5), RUNNING)
     own_registry.server.kill()
-    store.submit([leadership(5)])
-    state = state_where(store, lambda state: not state.up)
-    assert (state.published_term, state.published_id) == (5, 1)
-    assert state_where(store, lambda state: "connection refused" in state.problem)
-    assert answer(store) == RegistryHint(0, 0)
+    process.submit([leadership(5)])
+    status = status_where(process, lambda status: not status.up)
+    assert (status.published_term, status.published_id) == (5, 1)
+    assert status_where(process, lambda status: "connection refused" in status.problem)
+    assert answer(process) == RegistryHint(0, 0)
     own_registry.server.start()
     own_registry.server.wait_ready(30)
-    state_where(store, lambda state: state.up)
+    status_where(process, lambda status: status.up)
     wait_until(lambda: own_registry.record().get("term") == "5")
 
 
 def test_leadership_that_ends_while_redis_hangs_is_never_published(own_registry: Registry) -> None:
-    store = own_registry.store(timeout_ms=100)
+    process = own_registry.process(timeout_ms=100)
     own_registry.server.kill()
-    store.submit([RUNNING])
-    state_where(store, lambda state: "refused" in state.problem)
-    store.submit([leadership(5, valid_us=1000)])
+    process.submit([RUNNING])
+    status_where(process, lambda status: "refused" in status.problem)
+    process.submit([leadership(5, valid_us=1000)])
     own_registry.server.start()
     own_registry.server.wait_ready(30)
-    wait_until(lambda: store.counters["void"])
+    wait_until(lambda: process.counters["void"])
     assert own_registry.record() == {}
 
 
 def test_what_is_overtaken_is_not_written(own_registry: Registry) -> None:
-    store = own_registry.store(timeout_ms=200)
-    settle(store, leadership(3))
+    process = own_registry.process(timeout_ms=200)
+    settle(process, leadership(3))
     own_registry.server.kill()
-    store.submit([RUNNING])
-    state_where(store, lambda state: not state.up)
-    store.submit([leadership(5), WithdrawController(5, "lapsed")])  # leadership 5 must not appear after its end
-    store.submit([leadership(6), leadership(7)])
-    store.submit([PublishNode("candidate", "voting", 6), PublishNode("controller", "running", 7)])
-    store.submit([leadership(4)])
+    process.submit([RUNNING])
+    status_where(process, lambda status: not status.up)
+    process.submit([leadership(5), WithdrawController(5, "lapsed")])  # leadership 5 must not appear after its end
+    process.submit([leadership(6), leadership(7)])
+    process.submit([PublishNode("candidate", "voting", 6), PublishNode("controller", "running", 7)])
+    process.submit([leadership(4)])
     own_registry.server.start()
     own_registry.server.wait_ready(30)
-    state_where(store, lambda state: state.up and state.published_term == 7)
+    status_where(process, lambda status: status.up and status.published_term == 7)
     wait_until(lambda: own_registry.entry(1))
     assert [entry["term"] for entry in own_registry.elections()] == ["7"]
     assert (own_registry.entry(1) or {})["role"] == "controller"
-    assert store.counters["coalesced"] == 5
+    assert process.counters["coalesced"] == 5
 
 
 def test_a_withdrawal_ends_what_is_pending_of_its_term(own_registry: Registry) -> None:
-    store = own_registry.store()
+    process = own_registry.process()
     own_registry.server.kill()
-    store.submit([leadership(5)])
-    state_where(store, lambda state: "refused" in state.problem)
-    store.submit([WithdrawController(5, "lapsed")])
+    process.submit([leadership(5)])
+    status_where(process, lambda status: "refused" in status.problem)
+    process.submit([WithdrawController(5, "lapsed")])
     own_registry.server.start()
     own_registry.server.wait_ready(30)
-    state_where(store, lambda state: state.up)
-    answer(store)
+    status_where(process, lambda status: status.up)
+    answer(process)
     assert not own_registry.client.exists(CONTROLLER, ELECTIONS)
 
 
@@ -557,42 +561,43 @@ def test_what_failed_is_kept_only_while_nothing_newer_has_come() -> None:
         ([Job(Depart(True), 0)], [Job(Depart(True), 0)]),
     ):
         outbox = Outbox(counters)
-        outbox.put([old])
+        outbox.put(old)
         assert outbox.pop() is old
-        outbox.put(newer)
+        for job in newer:
+            outbox.put(job)
         outbox.put_back(old)
         assert list(iter(outbox.pop, None)) == kept
 
 
 def test_closing_with_a_hung_server_is_bounded(own_registry: Registry) -> None:
-    store = own_registry.store(timeout_ms=30_000)
-    settle(store, RUNNING)
+    process = own_registry.process(timeout_ms=30_000)
+    settle(process, RUNNING)
     own_registry.server.freeze()
-    store.submit([Depart(last=True)])
-    closer = threading.Thread(target=store.close, args=(0.2,), daemon=True)
+    process.submit([Depart(last=True)])
+    closer = threading.Thread(target=process.close, args=(0.2,), daemon=True)
     closer.start()
     closer.join(20)  # far below the time-out of the exchange that hangs
     assert not closer.is_alive()
 
 
 def test_a_departure_just_before_the_close_is_carried_out(own_registry: Registry) -> None:
-    store = own_registry.store()
-    settle(store, leadership(5), RUNNING)
-    store.submit([WithdrawController(5, "leaving"), Depart(last=True)])
-    store.close(20)
+    process = own_registry.process()
+    settle(process, leadership(5), RUNNING)
+    process.submit([WithdrawController(5, "leaving"), Depart(last=True)])
+    process.close(20)
     assert not own_registry.client.exists(CONTROLLER, NODES)
-    store.close()
-    store.submit([RUNNING])
+    process.close()
+    process.submit([RUNNING])
     assert not own_registry.client.exists(NODES)
 
 
 def test_a_close_waits_for_a_redis_that_comes_back_in_time(own_registry: Registry) -> None:
-    store = own_registry.store(timeout_ms=200)
-    settle(store, leadership(5), RUNNING)
+    process = own_registry.process(timeout_ms=200)
+    settle(process, leadership(5), RUNNING)
     own_registry.server.freeze()
-    store.submit([WithdrawController(5, "leaving"), Depart(last=True)])
-    state_where(store, lambda state: not state.up)
-    closer = threading.Thread(target=store.close, args=(20,))
+    process.submit([WithdrawController(5, "leaving"), Depart(last=True)])
+    status_where(process, lambda status: not status.up)
+    closer = threading.Thread(target=process.close, args=(20,))
     closer.start()
     own_registry.server.thaw()
     closer.join(30)
@@ -648,46 +653,46 @@ def test_what_is_no_redis_gets_the_hint_nothing(
     registry: Registry, serve: Callable[[socket.socket], None], problem: str
 ) -> None:
     with listening(serve) as url:
-        store = registry.store(url=url, timeout_ms=200)
-        assert answer(store) == RegistryHint(0, 0)
-        assert re.match(problem, state_where(store, lambda state: bool(re.match(problem, state.problem))).problem)
-        store.close(0.1)
+        process = registry.process(url=url, timeout_ms=200)
+        assert answer(process) == RegistryHint(0, 0)
+        assert re.match(problem, status_where(process, lambda status: bool(re.match(problem, status.problem))).problem)
+        process.close(0.1)
 
 
 def test_no_redis_configured(registry: Registry) -> None:
-    store = registry.store(url="")
-    assert store.pipe.poll(10_000)
-    assert store.receive() == [RegistryState(False, 0, 0, "not configured")]
-    store.submit([leadership(5), AskController()])
-    assert store.pipe.poll(10_000)
-    assert store.receive() == [RegistryHint(0, 0)]
-    assert store.receive() == []
-    store.close()
+    process = registry.process(url="")
+    assert process.pipe.poll(10_000)
+    assert process.receive() == [RegistryStatus(False, 0, 0, "not configured")]
+    process.submit([leadership(5), AskController()])
+    assert process.pipe.poll(10_000)
+    assert process.receive() == [RegistryHint(0, 0)]
+    assert process.receive() == []
+    process.close()
 
 
 def test_a_url_that_cannot_be_used_is_reported_without_its_password(registry: Registry) -> None:
     for url in ("redis://:sec/ret@host:1/0", "http://:secret@host", "redis://:secret@127.0.0.1:1/0?nonsense=secret"):
-        store = registry.store(url=url, timeout_ms=100)
-        state = state_where(store, lambda state: state.problem != "not asked yet")
-        assert "redis.url" in state.problem
-        assert "sec" not in state.problem
-        assert "ret@" not in state.problem
-        assert answer(store) == RegistryHint(0, 0)
+        process = registry.process(url=url, timeout_ms=100)
+        status = status_where(process, lambda status: status.problem != "not asked yet")
+        assert "redis.url" in status.problem
+        assert "sec" not in status.problem
+        assert "ret@" not in status.problem
+        assert answer(process) == RegistryHint(0, 0)
 
 
 def test_the_url_cannot_change_time_outs_and_retries(own_registry: Registry) -> None:
     url = own_registry.server.url + "?socket_timeout=600&retry_on_timeout=true&health_check_interval=1&timeout=600"
-    store = own_registry.store(url=url, timeout_ms=100)
-    settle(store, RUNNING)
+    process = own_registry.process(url=url, timeout_ms=100)
+    settle(process, RUNNING)
     own_registry.server.freeze()
-    store.submit([RUNNING])
-    assert "within 100 ms" in state_where(store, lambda state: "within" in state.problem).problem
+    process.submit([RUNNING])
+    assert "within 100 ms" in status_where(process, lambda status: "within" in status.problem).problem
 
 
-def _refused(registry: Registry, **changes: Any) -> RegistryState:
-    store = registry.store(**changes)
-    store.submit([leadership(5), RUNNING])
-    return state_where(store, lambda state: not state.up and state.problem != "not asked yet")
+def _refused(registry: Registry, **changes: Any) -> RegistryStatus:
+    process = registry.process(**changes)
+    process.submit([leadership(5), RUNNING])
+    return status_where(process, lambda status: not status.up and status.problem != "not asked yet")
 
 
 def test_each_refusal_has_its_fix_and_no_password(own_registry: Registry) -> None:
@@ -708,12 +713,12 @@ def test_each_refusal_has_its_fix_and_no_password(own_registry: Registry) -> Non
     client.replicaof("NO", "ONE")
 
     client.config_set("maxmemory", "1")
-    store = own_registry.store(2)
-    store.submit([leadership(5), RUNNING])
-    problem = state_where(store, lambda state: not state.up and state.problem != "not asked yet").problem
+    process = own_registry.process(2)
+    process.submit([leadership(5), RUNNING])
+    problem = status_where(process, lambda status: not status.up and status.problem != "not asked yet").problem
     assert problem.startswith("OOM: the server's memory is full")
     client.config_set("maxmemory", "0")
-    state_where(store, lambda state: state.up)
+    status_where(process, lambda status: status.up)
     wait_until(lambda: own_registry.entry(2))
 
     client.config_set("min-replicas-to-write", "1")
@@ -741,23 +746,23 @@ def test_a_cluster_node_without_the_keys_is_named(context: zmq.Context[zmq.Socke
         for registry in _registry(context, server):
             assert _refused(registry).problem.startswith("CLUSTERDOWN")
             registry.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            store = registry.store()
-            wait_until(lambda: settle(store, leadership(5)).up)  # noqa: B023
+            process = registry.process()
+            wait_until(lambda: settle(process, leadership(5)).up)  # noqa: B023
             assert registry.record()["term"] == "5"  # all keys of a script are in one slot
 
 
 def test_a_demoted_primary_is_left_for_the_new_one(own_registry: Registry) -> None:
-    store = own_registry.store()
-    settle(store, RUNNING)
+    process = own_registry.process()
+    settle(process, RUNNING)
     own_registry.client.replicaof("127.0.0.1", str(free_port()))
     clients = {client["id"] for client in own_registry.client.client_list()}
-    store.submit([RUNNING])
-    state_where(store, lambda state: "READONLY" in state.problem)
+    process.submit([RUNNING])
+    status_where(process, lambda status: "READONLY" in status.problem)
     wait_until(
         lambda: {client["id"] for client in own_registry.client.client_list()} - clients, what="a new connection"
     )
     own_registry.client.replicaof("NO", "ONE")
-    state_where(store, lambda state: state.up)
+    status_where(process, lambda status: status.up)
 
 
 @pytest.mark.parametrize(
@@ -776,6 +781,6 @@ def test_a_safe_url_has_no_secrets(url: str, safe: str) -> None:
 
 
 def test_the_main_thread_does_not_import_redis() -> None:
-    code = "import sys, zelect.redis.registry_worker; print('redis' in sys.modules, 'asyncio' in sys.modules)"
+    code = "import sys, zelect.redis.registry; print('redis' in sys.modules, 'asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[0] == "False", done.stderr

@@ -1,0 +1,122 @@
+"""What each intent writes to the registry: the scripts' arguments, and the checks around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from urllib.parse import urlsplit
+
+from zelect.core.effects import (
+    AskController,
+    Depart,
+    MarkOffline,
+    PublishController,
+    PublishNode,
+    WithdrawController,
+)
+from zelect.redis import registry_scripts
+from zelect.redis.connection import RedisConnection
+from zelect.redis.diagnostics import AUDIT, MOST_ENTRIES, Own, parse_findings
+from zelect.redis.errors import safe_url
+from zelect.redis.outbox import Job
+from zelect.redis.registry_scripts import Keys, RegistryReply, parse_node, parse_reply
+from zelect.redis.scripts import Script
+from zelect.redis.worker import RedisSettings
+from zelect.status.trace import plain_trace
+from zelect.system.clock import now_us
+
+__all__ = ["LeaseOver", "Publisher"]
+
+_OFFLINE = "offline"
+
+
+class LeaseOver(Exception):
+    """The lease of the leadership to be published is over, by this node's clock."""
+
+
+class Publisher:
+    """Used by the worker only."""
+
+    def __init__(self, connection: RedisConnection, settings: RedisSettings) -> None:
+        self._connection, self._settings = connection, settings
+        self._keys = Keys.of(settings.cluster)
+        self._leadership = (0, 0)
+        self._leadership_words: tuple[str | int, ...] = ()
+
+    def carry_out(self, job: Job) -> RegistryReply:
+        """Raises what redis-py raises, `UnusableUrl`, `GarbledReply`, and `LeaseOver`."""
+        intent, node, incarnation = job.intent, self._settings.node, self._settings.incarnation
+        match intent:
+            case AskController():
+                return self._run(registry_scripts.READ_CONTROLLER)
+            case PublishController():
+                return self._publish(intent, job.unix_ms)
+            case WithdrawController(term, reason):
+                message = json.dumps({"id": None, "term": term, "reason": reason})
+                words = (self._keys.changes, node, term, incarnation, message)
+                return self._run(registry_scripts.WITHDRAW_CONTROLLER, *words)
+            case PublishNode():
+                own = {"address": self._settings.address, "incarnation": incarnation, "seen_ms": job.unix_ms}
+                return self._run(registry_scripts.PUBLISH_NODE, node, json.dumps(own | asdict(intent)))
+            case MarkOffline():
+                return self._mark_offline(intent)
+            case Depart(last):
+                return self._run(registry_scripts.REMOVE_NODE, self._keys.changes, node, incarnation, int(last))
+
+    def audit(self, wrote: bool) -> str:
+        """What else is wrong, for people (see `zelect.redis.diagnostics`). `wrote`: this process has written
+        its entry. Raises as `carry_out` does."""
+        settings, keys = self._settings, self._keys
+        words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.changes, str(MOST_ENTRIES)]
+        value = self._connection.run(AUDIT, 0, words)
+        user = settings.credentials.username or urlsplit(settings.url).username or "default"
+        own = Own(settings.cluster, settings.node, settings.incarnation, user, settings.members, wrote)
+        return parse_findings(value).problems(own, safe_url(settings.url))
+
+    def _publish(self, leadership: PublishController, since_ms: int) -> RegistryReply:
+        def still_valid() -> None:
+            if now_us() >= leadership.valid_until_us:
+                raise LeaseOver
+
+        self._connection.open()  # first, so that the lease is judged after all waits that can be foreseen
+        return self._run(
+            registry_scripts.PUBLISH_CONTROLLER,
+            *(self._keys.changes, self._settings.node, leadership.term, self._settings.incarnation),
+            *(self._settings.address, since_ms, self._settings.ttl_ms),
+            *self._words(leadership),
+            before=still_valid,
+        )
+
+    def _words(self, leadership: PublishController) -> tuple[str | int, ...]:
+        """The message about a leadership and the entry of its election; the same as long as it lasts."""
+        if self._leadership != (leadership.term, leadership.active_since_us):
+            gap_us, reason, trace = leadership.gap_us, leadership.reason.value, leadership.trace
+            votes = trace.rounds[-1].votes if trace.rounds else ()
+            self._leadership = (leadership.term, leadership.active_since_us)
+            self._leadership_words = (
+                json.dumps({"id": self._settings.node, "term": leadership.term, "reason": reason}),
+                *(leadership.previous, reason),
+                f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
+                json.dumps([asdict(vote) for vote in votes]),
+                json.dumps(plain_trace(trace)),
+            )
+        return self._leadership_words
+
+    def _mark_offline(self, intent: MarkOffline) -> RegistryReply:
+        reply = self._run(registry_scripts.REPLACE_NODE, intent.node, "", "")
+        for _ in range(3):  # the node itself may write its entry in between
+            entry = parse_node(reply.more)
+            if entry is None:
+                return replace(reply, more=reply.more and f"garbage in Redis: the entry of node {intent.node}")
+            if entry["term"] > intent.term:
+                break
+            changed = json.dumps({**entry, "status": _OFFLINE})
+            reply = self._run(registry_scripts.REPLACE_NODE, intent.node, reply.more, changed)
+            if reply.outcome == "done":
+                break
+        return replace(reply, more="")
+
+    def _run(self, script: Script, *words: str | int, before: Callable[[], None] = lambda: None) -> RegistryReply:
+        keys = [self._keys.controller, self._keys.nodes, self._keys.elections]
+        return parse_reply(self._connection.run(script, len(keys), [*keys, *map(str, words)], before))
