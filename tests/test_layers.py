@@ -62,8 +62,6 @@ STILL_TO_GO = {
     ("status", "node"),
     ("node/http", "node"),
     ("node/http", "core/actors"),
-    ("node/leadership", "node"),
-    ("node/leadership", "node/storage"),
 }
 
 PURE = ("core", "core/actors")

@@ -31,7 +31,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def child_of_this_process() -> psutil.Process:
-    (child,) = [p for p in psutil.Process().children() if "--child_node" in p.cmdline()]
+    (child,) = [p for p in psutil.Process().children() if "--child" in p.cmdline()]
     return child
 
 

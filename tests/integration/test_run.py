@@ -176,8 +176,9 @@ def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(flee
 def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
     program = """if True:
         import os, time
-        from zelect.jobs.process_tree import adopt_orphans
-        from zelect.jobs.watchdog import Watchdog, below
+        from zelect.jobs.process_tree import descendants
+        from zelect.jobs.watchdog import Watchdog
+        from zelect.system.parent_death import adopt_orphans
         adopt_orphans()  # as the watchdog does
         for depth in range(20):
             if os.fork():
@@ -185,9 +186,9 @@ def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
             os.setsid()
         if depth or os.getppid() != PARENT:
             time.sleep(1000)
-        while len(below(os.getpid())) < 20:
+        while len(descendants(os.getpid())) < 20:
             time.sleep(0.01)
-        line, watchdog = below(os.getpid()), Watchdog.__new__(Watchdog)
+        line, watchdog = descendants(os.getpid()), Watchdog.__new__(Watchdog)
         watchdog.group = line[0]
         watchdog.kill_all()
         print(*line, flush=True)
@@ -320,13 +321,13 @@ def test_arguments_and_environment_reach_the_command_untouched(fleet: Fleet) -> 
     watchdog, _, shown = done.stdout.partition(" ")
     expected = {
         "ZELECT_CONTROLLER": "1",
-        "ZELECT_WATCHDOG": watchdog,
         "ZELECT_LEASE_MS": "400",
         "ZELECT_NODE": "1",
         "ZELECT_PREVIOUS": "",
         "ZELECT_REASON": "start",
         "ZELECT_ROLE": "controller",
         "ZELECT_TERM": "1",
+        "ZELECT_WATCHDOG": watchdog,
     }
     assert shown == f"{list(words)} {expected}\n"
 

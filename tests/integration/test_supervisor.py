@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 from zelect.devcluster.control import ProcessState, bring_down
 from zelect.devcluster.layout import ClusterError, ClusterPlan, Layout, find_port, port_is_free
 
-TETHER = ROOT / "zelect" / "devcluster" / "parent_death.py"
+PARENT_DEATH = ROOT / "zelect" / "system" / "parent_death.py"
 
 
 def zelect(*arguments: str | Path | int, code: int | None = 0) -> str:
@@ -274,9 +274,9 @@ def test_taken_port_names_the_fix(tmp_path: Path) -> None:
 # -- parts ---------------------------------------------------------------------------------
 
 
-def test_tether_runs_the_command_and_refuses_an_orphan() -> None:
+def test_parent_death_runs_the_command_and_refuses_an_orphan() -> None:
     def run(parent: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", "-S", str(TETHER), str(parent), "--", "/bin/echo", "here"]
+        command = [sys.executable, "-I", "-S", str(PARENT_DEATH), str(parent), "--", "/bin/echo", "here"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert run(os.getpid()).stdout == "here\n"

@@ -20,10 +20,10 @@ from zelect.config.loading import render
 from zelect.core.messages import Envelope, Query, Report
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
-from zelect.devcluster.parent_death import prefix
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, read_key
 from zelect.system.clock import now_us
+from zelect.system.parent_death import prefix
 from zelect.wire import decode, encode
 
 __all__ = ["Cluster", "directory", "running"]

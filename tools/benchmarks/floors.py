@@ -15,8 +15,8 @@ from tools.benchmarks.cluster import Cluster
 from tools.benchmarks.common import NAME, BenchError, JsonDict, run_python, took
 from tools.benchmarks.figures import row, spread
 from zelect.devcluster.layout import HOST, find_port
-from zelect.devcluster.parent_death import prefix
 from zelect.system.clock import now_us
+from zelect.system.parent_death import prefix
 
 __all__ = ["FLOORS", "Floors", "interpreter", "tell_floors"]
 

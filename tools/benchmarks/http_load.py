@@ -21,7 +21,7 @@ from types import FrameType
 
 from tools.benchmarks.common import THIS, BenchError, JsonDict
 from zelect.devcluster.layout import HOST
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 
 __all__ = ["Askers"]
 

@@ -21,7 +21,7 @@ from tools.chaos_lab.fault import Fault, Strike
 from tools.chaos_lab.places import NAME
 from tools.chaos_lab.target import World
 from zelect.core.messages import Envelope, Query
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 from zelect.wire import encode
 
 __all__ = ["FAULTS"]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from tools.benchmarks.common import THIS, BenchError
 from tools.chaos_lab.proxy import Pair
 from zelect.devcluster.layout import HOST
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 
 __all__ = ["REGISTRY", "Links", "between"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.chaos_lab.fault import Fault, Host, Strike
 from tools.chaos_lab.target import World
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 
 __all__ = ["FAULTS"]
 

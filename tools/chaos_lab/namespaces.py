@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from tools.benchmarks.common import THIS, BenchError
 from tools.chaos_lab.links import REGISTRY, Links
 from tools.chaos_lab.proxy import Pair
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 
 __all__ = ["Spaces", "why_not"]
 

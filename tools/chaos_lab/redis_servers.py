@@ -12,8 +12,8 @@ from tools.chaos_lab.notes import Notes
 from tools.common.raw_redis import Wire
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
-from zelect.devcluster.parent_death import prefix
 from zelect.redis.registry_scripts import Keys
+from zelect.system.parent_death import prefix
 
 __all__ = ["Registry", "Watcher", "started_server"]
 

@@ -12,7 +12,7 @@ from tools.benchmarks.common import BenchError
 from tools.common.raw_redis import Wire
 from zelect.devcluster.bundled_server import find_server
 from zelect.devcluster.layout import HOST, find_port
-from zelect.devcluster.parent_death import prefix
+from zelect.system.parent_death import prefix
 
 __all__ = ["Sentinel"]
 

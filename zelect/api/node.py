@@ -159,7 +159,7 @@ class Node:
                 raise
 
     @property
-    def watch(self) -> LeadershipWatcher:
+    def watcher(self) -> LeadershipWatcher:
         """What watches the node's leadership. Raises RuntimeError unless the node was started."""
         if self._watch is None:
             raise RuntimeError("the node does not run: use it in a with block, or call start()")
@@ -168,7 +168,7 @@ class Node:
     @property
     def handle(self) -> NodeHandle:
         """Leadership as the node itself sees it. Raises RuntimeError unless the node was started."""
-        return self.watch.handle
+        return self.watcher.handle
 
     @property
     def ended(self) -> bool:
@@ -192,7 +192,7 @@ class Node:
     def campaign(self) -> LeadershipIterator:
         """This node's leaderships, one after the other, for `for` and for `async for`: waits for the next
         one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
-        return LeadershipIterator(self.watch, self._running)
+        return LeadershipIterator(self.watcher, self._running)
 
 
 class LeadershipIterator:

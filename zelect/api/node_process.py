@@ -1,102 +1,96 @@
-"""The node that a program embeds, as a process of its own: the program's side.
+"""A node that runs as a child process of the program: the program's side.
 
-An interpreter that is busy, or a library that holds its lock for seconds, costs a thread its turns
-and with them leadership. A process has its own. The program reads leadership off a shared page,
-with its own clock, so it learns of a stopped being active even when the node is frozen; and it holds the
-node's lock and listening socket, so that nobody takes the node for dead, and succeeds it, while a
-job here has not ended (see `zelect.node.storage.lock_holder`).
+An interpreter that is busy, or a library that holds its lock for seconds, keeps a thread from running, and
+that costs the leadership. A process of its own has its own interpreter. The program reads the lease off a
+shared page by its own clock, so it notices the end of a leadership even when the node is frozen; and it
+holds the node's lock and listening socket, so that nobody takes the node for dead, and succeeds it, while a
+job here has not ended (`zelect.node.storage.lock_holder`). The messages: `zelect.node.child_process`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import site
-import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
+import time
 from queue import SimpleQueue
-from typing import Any
 
 from zelect.config.loading import Config
 from zelect.core.lease import Lease
-from zelect.node.leadership.handle import NodeHandle
+from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.node.leadership.lease_page import LeasePage
 from zelect.node.storage.lock_holder import LockHolder
+from zelect.system.channel import Channel
+from zelect.system.child import Child, ChildFailed, environment
 
 __all__ = ["ChildFailed", "NodeProcess"]
 
 
-class ChildFailed(Exception):
-    """The node's process could not start, or died; the text says why."""
+class _ProgramHandle(NodeHandle):
+    """The handle of a node in another process, by what its page says."""
 
-
-class _RemoteLeadership(NodeHandle):
-    """Leadership of a node in another process, as its page tells."""
-
-    def __init__(self, page: LeasePage, control: socket.socket) -> None:
+    def __init__(self, page: LeasePage, channel: Channel) -> None:
         super().__init__()
-        # By a thread: a signal's handler may say this, and what it interrupted may hold the locks.
+        # A thread does it: a signal handler may ask, and what it interrupted may hold the locks.
         self._wakes: SimpleQueue[bool] = SimpleQueue()
         self.wake_loop = lambda: self._wakes.put(True)
-        threading.Thread(target=self._tell_on, name="zelect-tell", daemon=True).start()
         self._page = page
-        self._control = control
+        self._channel = channel
         self._sending = threading.Lock()
-        self._seen = 0
+        self._lost_term = 0
+        threading.Thread(target=self._send_when_woken, name="zelect-send", daemon=True).start()
 
     def active_lease(self) -> Lease | None:
         self.refresh()
         return super().active_lease()
 
     def refresh(self) -> None:
-        """Read the page. Once it has ended, nothing is held whatever stands there."""
-        told = self._page.read()
-        if told is None or self.ended:
+        """Read the page. Once the node has ended there is no lease, whatever the page says."""
+        record = self._page.read()
+        if record is None or self.ended:
             self.lease = None
             return
-        self.lease, self.controller, going, ended = told
-        self.asked_to_leave = self.asked_to_leave or going
-        if ended:
+        self.lease = Lease(record.term, record.active_since_us, record.lapses_us) if record.term else None
+        self.controller = Controller(record.controller, record.controller_term, record.previous, record.reason)
+        self.asked_to_leave = self.asked_to_leave or record.asked_to_leave
+        if record.ended:
             self.ended, self.lease = True, None
 
     def register_job(self, term: int) -> bool:
-        held = super().register_job(term)
-        if held:
-            self.tell()
-        return held
+        registered = super().register_job(term)
+        if registered:
+            self.send()
+        return registered
 
-    def left(self, term: int) -> None:
-        """The node has stopped being active of `term`, and the page no longer shows it."""
-        with self._lock:  # an `register_job` that saw it held has taken note of its job by now
-            self._seen = max(self._seen, term)
-        self.tell()
+    def lost(self, term: int) -> None:
+        """The node has stopped being active in `term`, and the page no longer says so."""
+        with self._lock:  # a `register_job` that saw the lease has counted its job by now
+            self._lost_term = max(self._lost_term, term)
+        self.send()
 
-    def _tell_on(self) -> None:
-        while self._wakes.get():
-            self.tell()
+    def send(self) -> None:
+        """Send the node what is true here. Where the channel is full, the thread sends it later."""
+        with self._sending:  # what is sent last must be the newest
+            with self._lock:
+                jobs, lost_term = sorted(self._jobs), self._lost_term
+            state = {"jobs": jobs, "knows": lost_term, "leave": self.asked_to_leave or self.ended}
+            if not self._channel.offer({**state, "healthy": self.healthy, "reloads": self.reload_requests}):
+                self._wakes.put(True)
 
-    def hush(self) -> None:
-        """Nobody is there any more who could be told."""
+    def stop_sending(self) -> None:
+        """The node is gone."""
         self._wakes.put(False)
 
-    def tell(self) -> None:
-        """Tell the node what is the case here."""
-        with self._sending:  # the newest words must be those that are sent last
-            with self._lock:
-                acting, seen = sorted(self._jobs), self._seen
-            words = {"acting": acting, "seen": seen, "go": self.asked_to_leave or self.ended, "healthy": self.healthy}
-            words["reloads"] = self.reload_requests
-            with contextlib.suppress(OSError):
-                self._control.sendall(json.dumps(words).encode() + b"\n")
+    def _send_when_woken(self) -> None:
+        while self._wakes.get():
+            self._channel.wait_writable()
+            self.send()
 
 
 class NodeProcess:
-    """A node in a process of its own, which kills this one `kill_us` before a lease ends if a job has
-    not ended (0: never). `zelect.api.node_thread.RunningNode` tells of the rest."""
+    """A node in a process of its own, see `zelect.api.node_thread.RunningNode`. It kills this process
+    `kill_us` before a lease ends if a job has not ended by then (0: never)."""
 
     handle: NodeHandle
 
@@ -104,84 +98,54 @@ class NodeProcess:
         self.error: BaseException | None = None
         self._config = config
         self._kill_us = kill_us
-        self._hold: LockHolder | None = None
-        self._done = threading.Event()
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Raises `ChildFailed`."""
+        """Return once the node listens. Raises `ChildFailed`."""
         page = LeasePage.create()
-        control, far_end = socket.socketpair()
-        child_node = f"{far_end.fileno()},{page.fd},{self._kill_us}"
-        command = [
-            sys.executable,
-            "-m",
-            "zelect",
-            "node",
-            "-c",
-            str(self._config.path.absolute()),
-            "--child_node",
-            child_node,
-        ]
+        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute()), "--child"]
+        settings, descriptors = {"kill_us": self._kill_us}, {"page": page.fd}
         try:
-            self.process = subprocess.Popen(
-                command,
-                pass_fds=[far_end.fileno(), page.fd],
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C at the terminal is the program's to judge
-            )
-        except OSError as error:
-            raise ChildFailed(f"{sys.executable}: {error.strerror}") from error
+            child = Child(command, settings, descriptors, env=environment(), stdin=subprocess.DEVNULL)
         finally:
-            far_end.close()
-        text, fds, _, _ = socket.recv_fds(control, 65536, 1)
-        words = json.loads(text) if text else {"failed": f"its process ended with code {self.process.wait()}"}
-        if "failed" in words:
-            control.close()
-            self.process.wait()
-            raise ChildFailed(words["failed"])
-        self._hold = LockHolder(self._config.node.data_dir, fds[0] if fds else -1)
-        leadership = self.handle = _RemoteLeadership(page, control)
-        leadership.tell()
-        threading.Thread(
-            target=self._listen, args=(leadership, control, page), name="zelect-child_node", daemon=True
-        ).start()
+            os.close(page.fd)  # it stays mapped
+        child.wait_ready(descriptors=2)
+        lock, listener = [*child.channel.received_descriptors, -1][:2]
+        try:
+            holder = LockHolder(lock, listener)
+        except OSError as error:
+            child.channel.close()
+            child.process.wait()
+            raise ChildFailed("a job of an earlier run of this node has not ended yet") from error
+        handle = self.handle = _ProgramHandle(page, child.channel)
+        handle.send()
+        receiver = threading.Thread(target=self._receive, args=(handle, child, holder), daemon=True)
+        receiver.name = "zelect-node"
+        receiver.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        return self._done.wait(timeout_s)
+        return self._ended.wait(timeout_s)
 
-    def _listen(self, leadership: _RemoteLeadership, control: socket.socket, page: LeasePage) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in control.makefile("rb"):
-                words: dict[str, Any] = json.loads(line)
-                leadership.refresh()
-                if "left" in words:
-                    leadership.left(words["left"])
-                if leadership.ended or leadership.asked_to_leave:
-                    leadership.tell()  # that it is known here
-                leadership.notify()
-        asked = leadership.asked_to_leave
-        leadership.close()
-        code = self.process.wait()
+    def _receive(self, handle: _ProgramHandle, child: Child, holder: LockHolder) -> None:
+        why = ""
+        while not child.channel.closed:
+            for message in child.channel.receive(None):
+                handle.refresh()
+                why = message.get("failed", why)
+                if "lost" in message:
+                    handle.lost(message["lost"])
+                if handle.ended or handle.asked_to_leave:
+                    handle.send()  # that it is known here
+                handle.notify()
+        asked = handle.asked_to_leave
+        handle.close()
+        code = child.process.wait()
         if code and not asked:
-            self.error = ChildFailed(f"the node's process {self.process.pid} ended with code {code}")
-        while leadership.has_jobs:  # its peers may not take it for dead as long as a job here acts
-            _pause()
-        if self._hold is not None:
-            self._hold.release()
-        leadership.hush()
-        control.close()
-        self._done.set()
-
-
-def _pause() -> None:
-    threading.Event().wait(0.001)
-
-
-def _environment() -> dict[str, str]:
-    """This process's, in which the child finds the zelect that is running here."""
-    home = str(Path(__file__).resolve().parents[2])
-    if home in (*site.getsitepackages(), site.getusersitepackages()):
-        return dict(os.environ)
-    paths = [path for path in (os.environ.get("PYTHONPATH", ""), home) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+            process = f"the node's process {child.process.pid} ended with code {code}"
+            self.error = ChildFailed(f"{process}: {why}" if why else process)
+        while handle.has_jobs:  # no peer may take the node for dead while a job here acts
+            time.sleep(0.001)
+        holder.release()
+        handle.stop_sending()
+        child.channel.close()
+        self._ended.set()

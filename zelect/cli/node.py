@@ -9,11 +9,9 @@ __all__ = ["node"]
 
 @click.command()
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
-@click.option(
-    "--child_node", hidden=True, help="For zelect.Node(process=True): descriptors of the socket and the page."
-)
+@click.option("--child", hidden=True, help="For zelect.Node(process=True): see zelect.system.channel.")
 @click.pass_context
-def node(context: click.Context, path: str, child_node: str | None) -> None:
+def node(context: click.Context, path: str, child: str | None) -> None:
     """Run one node in the foreground.
 
     SIGTERM or SIGINT: it leaves, hands its leadership over, and ends with 0.
@@ -28,10 +26,10 @@ def node(context: click.Context, path: str, child_node: str | None) -> None:
     fill_standard()
     try:
         config = load(Path(path))
-        if child_node is not None:
-            from zelect.node.leadership.child_node import run_child
+        if child is not None:
+            from zelect.node.child_process import run_child
 
-            context.exit(run_child(config, *map(int, child_node.split(","))))
+            context.exit(run_child(config, child))
         context.exit(run(config))
     except ConfigError as error:
         raise CommandError(str(error), 2) from error

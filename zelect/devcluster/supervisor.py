@@ -31,8 +31,8 @@ from zelect.devcluster.bundled_server import NoServer, RedisServer, ServerFailed
 from zelect.devcluster.control import ControlServer, Processes, ProcessState
 from zelect.devcluster.layout import HOST, ClusterError, ClusterPlan, Layout
 from zelect.devcluster.live_view import ClusterSnapshot, ClusterView, open_view
-from zelect.devcluster.parent_death import prefix
 from zelect.redis.errors import safe_url
+from zelect.system.parent_death import prefix
 from zelect.system.secure_files import make_directory
 
 __all__ = ["ClusterOptions", "Supervisor", "detach", "supervise"]

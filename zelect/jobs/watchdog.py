@@ -1,24 +1,22 @@
-"""Starts a command for a node and sees it dead before the lease ends, whatever becomes of the node.
+"""The watchdog: a small process between the node and the command of `zelect run`, see `Watchdog`.
 
-    python -I -S guard.py WISHES      (a JSON object, see `Wishes`)
+It starts the command and ends it before the lease does, whatever becomes of the node. It reads the lease
+off a shared page by its own clock, so a node that is frozen, hung or killed can't leave the command
+running: TERM goes out `term_us` before the lease ends, KILL `kill_us` before, and KILL at once when the
+channel closes, as the node's process is gone then. Until everything is dead it holds the node's lock and
+listening socket, and with them the proof of the node's death (`zelect.node.storage.lock_holder`): no
+successor begins earlier.
 
-The watchdog is a small process between the node and the command. It reads the lease off a shared page
-with its own clock, so that a node that is frozen, hung or killed can't leave the command running:
-TERM goes out `term_us` before the lease ends, KILL `kill_us` before, and when the control socket
-closes (the node's process is gone) KILL at once. Until everything is dead it holds the node's
-listening socket and a byte of its lock, and with them the proof of the node's death (see
-`zelect.node.storage.lock_holder`): no successor begins earlier.
+All that the command starts belongs to it. On Linux the watchdog adopts orphans, whatever session they made
+for themselves, and it is done when it has no child left. What escapes is what other daemons start for the
+command. The command itself dies with the watchdog.
 
-All that the command starts belongs to it. On Linux the watchdog is a subreaper: orphans become its
-children, whatever session they made for themselves, and it is done when it has no child left. What
-escapes is what other daemons start on the command's behalf. The command itself dies with the watchdog
-(PR_SET_PDEATHSIG).
+Messages (`zelect.system.channel`). To the watchdog: {"start": [command ...], "env": {...}, "term": n},
+{"stop": grace_us}, {"signal": n}. From it: {"started": pid}; {"failed": why}, when it could not become the
+command, and {"too_late": true}, when the lease was lost before it was started; {"ended": code,
+"by_itself": bool}. Codes are as a shell's: 128 + n for signal n.
 
-Words on the control socket, one JSON object a line. To the watchdog: {"start": [command ...],
-"env": {...}, "term": n}, {"stop": grace_us}, {"signal": n}. From it: {"ready": pid}, {"started": pid},
-{"ended": code, "own": whether by itself}, {"failed": why}. Codes are as a shell's: 128 + n for signal n.
-
-It is run as a file, isolated, and imports nothing of zelect: it must be small, and start at once.
+The standard library alone, and as little of it as possible: a watchdog must be small and start at once.
 """
 
 from __future__ import annotations
@@ -26,200 +24,166 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
-import mmap
 import os
 import select
 import signal
-import socket
-import struct
 import sys
 import time
-import zlib
+from typing import Any, NoReturn
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+from zelect.jobs.process_tree import descendants, kill_each
+from zelect.node.leadership.lease_page import LeasePage
+from zelect.system.channel import Channel
+from zelect.system.parent_death import adopt_orphans, die_with_parent
+
+__all__ = ["Watchdog", "main"]
+
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_NEVER_US = 1 << 62
 _AGAIN_US = 5_000
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 def now_us() -> int:
+    """The election's clock; `zelect.system.clock` has it with more around it."""
     return time.clock_gettime_ns(_CLOCK) // 1000
 
 
-def _prctl(option: int, value: int) -> None:
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-class WatchedLease:
-    """The page: until when leadership of a term is held, by what is known now."""
-
-    def __init__(self, fd: int, body: str) -> None:
-        self._body = struct.Struct(body)
-        self._memory = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
-
-    def read(self) -> tuple[int, int]:
-        """(term, lapses_us); zeros when nothing is held or the page can't be read."""
-        size = self._body.size
-        for _ in range(1000):
-            text = self._memory[: size + 4]
-            if struct.unpack("<I", text[size:])[0] == zlib.crc32(text[:size]):
-                term, _, lapses_us = self._body.unpack(text[:size])[:3]
-                return term, lapses_us
-        return 0, 0
-
-
 class Watchdog:
-    """`wishes`: page and its layout, lock file and byte, listener, control socket, margins."""
+    """Runs one command at a time. `settings`: "term_us" and "kill_us"; "hold_byte", the byte of the lock file
+    that it holds; and the descriptors "page", "lock" and "listener" (-1: none). Raises `OSError` when
+    the byte is held."""
 
-    def __init__(self, wishes: dict) -> None:  # type: ignore[type-arg]
-        self.lease = WatchedLease(wishes["page"], wishes["body"])
-        self.control = socket.socket(fileno=wishes["control"])
-        self.term_us: int = wishes["term_us"]
-        self.kill_us: int = wishes["kill_us"]
-        self.term = 0  # of the command that runs; 0: none
+    def __init__(self, channel: Channel, settings: dict[str, Any]) -> None:
+        self.channel = channel
+        self.page = LeasePage(settings["descriptors"]["page"])
+        self.term_us: int = settings["term_us"]
+        self.kill_us: int = settings["kill_us"]
+        self.term = 0  # of the leadership in which the command, or a child of it, runs; 0: none does
         self.pid = 0  # of the command; 0 once it has ended
-        self.group = 0  # the command's
-        self.code: int | None = None
-        self.own = True
+        self.group = 0  # of the command's processes
+        self.code = 0
+        self.by_itself = True
         self.lapses_us = 0
-        self.stop_us = 0  # when it was told to end; 0: not yet
+        self.stopped_us = 0  # when it was told to end; 0: not yet
         self.kill_at_us = 0
-        self.open = True
-        self.half = b""  # of a line
         self.wake, write = os.pipe()
         for fd in (self.wake, write):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)  # its end is the closed socket
-        if wishes["lock"]:
-            lock = os.open(wishes["lock"], os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, wishes["byte"])
-        for fd in (wishes["page"], wishes["listener"], wishes["control"]):
-            if fd >= 0:
-                os.set_inheritable(fd, False)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        # Somebody may have stopped this process when the node's is killed: the kernel wakes it then, and
-        # it finds the socket closed.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+            signal.signal(number, signal.SIG_IGN)  # only the channel ends it
+        fcntl.lockf(settings["descriptors"]["lock"], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, settings["hold_byte"])
+        adopt_orphans()
+        # A watchdog that somebody stopped is woken when the node's process is killed, and finds the
+        # channel closed.
+        die_with_parent(signal.SIGCONT)
 
     def run(self) -> None:
-        """Until the control socket is closed and everything is dead."""
-        self.say(ready=os.getpid())
-        while self.open or self.term:
+        """Until the channel is closed and everything is dead."""
+        self.channel.send({"ready": os.getpid()})
+        while not self.channel.closed or self.term:
             poll = select.poll()
             poll.register(self.wake, select.POLLIN)
-            if self.open:
-                poll.register(self.control, select.POLLIN)
-            wait_us = self.due_us() - now_us()
-            ready = poll.poll(None if wait_us > 10**12 else max(0.0, wait_us / 1000))
-            for fd, _ in ready:
-                if fd == self.wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self.wake, 4096)
-                else:
-                    self.hear()
+            if not self.channel.closed:
+                poll.register(self.channel, select.POLLIN | (0 if self.channel.flush() else select.POLLOUT))
+            due_us = self.due_us()
+            poll.poll(None if due_us == _NEVER_US else max(0.0, (due_us - now_us()) / 1000))
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake, 4096)
+            if not self.channel.closed:
+                self.receive()
             if self.term:
                 self.reap()
             if self.term:
                 self.judge()
 
-    def say(self, **words: object) -> None:
-        with contextlib.suppress(OSError):
-            self.control.sendall(json.dumps(words).encode() + b"\n")
-
-    def hear(self) -> None:
-        try:
-            text = self.control.recv(65536)
-        except OSError:
-            text = b""
-        if not text:
-            self.open = False
+    def receive(self) -> None:
+        for message in self.channel.receive():
+            if "start" in message:
+                self.start(message["start"], message["env"], message["term"])
+            elif "stop" in message:
+                self.stop(message["stop"])
+            elif "signal" in message and self.pid:
+                self.signal_group(message["signal"])
+        if self.channel.closed:
             self.stop(0)
-            return
-        *lines, self.half = (self.half + text).split(b"\n")
-        for line in lines:
-            self.heed(json.loads(line))
-
-    def heed(self, words: dict) -> None:  # type: ignore[type-arg]
-        if "start" in words:
-            self.start(words["start"], words["env"], words["term"])
-        elif "stop" in words:
-            self.stop(words["stop"])
-        elif "signal" in words and self.pid:
-            self.kill_group(words["signal"])
 
     # -- the command ----------------------------------------------------------------------------------
 
     def start(self, command: list[str], env: dict[str, str], term: int) -> None:
-        held, lapses_us = self.lease.read()
+        """Start the command, unless leadership of `term` is lost."""
+        held, lapses_us = self.lease()
         if held != term or lapses_us - self.term_us <= now_us() or self.term:
-            self.say(failed="leadership was lost first")
+            self.channel.send({"too_late": True})
             return
-        told, tell = os.pipe()
+        read, write = os.pipe()
         watchdog, pid = os.getpid(), os.fork()
         if pid == 0:
-            self.become(command, env, tell, watchdog)
-        os.close(tell)
-        problem = os.read(told, 4096)
-        os.close(told)
-        self.term, self.pid, self.group, self.code, self.own = term, pid, pid, None, True
-        self.lapses_us, self.stop_us, self.kill_at_us = lapses_us, 0, 0
-        if problem:
-            self.say(failed=problem.decode())
-        else:
-            self.say(started=pid)
+            self.become(command, env, write, watchdog)
+        os.close(write)
+        problem = os.read(read, 4096)
+        os.close(read)
+        self.term, self.pid, self.group, self.code, self.by_itself = term, pid, pid, 0, True
+        self.lapses_us, self.stopped_us, self.kill_at_us = lapses_us, 0, 0
+        self.channel.send({"failed": problem.decode()} if problem else {"started": pid})
 
-    def become(self, command: list[str], env: dict[str, str], tell: int, watchdog: int) -> None:
-        """In the new process: become the command, in a group of its own, with signals as they were,
-        unless the watchdog has died in the meantime."""
+    def become(self, command: list[str], env: dict[str, str], problem: int, watchdog: int) -> NoReturn:
+        """In the new process: become the command, in a process group of its own, with signals as they were,
+        unless the watchdog has died in the meantime. Why it can't goes to the descriptor `problem`."""
         try:
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent()
             if os.getppid() == watchdog:
                 os.execvpe(command[0], command, env)
         except OSError as error:
-            os.write(tell, f"{command[0]}: {error.strerror}".encode())
+            os.write(problem, f"{command[0]}: {error.strerror}".encode())
         os._exit(127)
 
     def stop(self, grace_us: int) -> None:
-        """End the command: TERM, and KILL after `grace_us`, or when the lease is about to end."""
-        if self.term and not self.stop_us:
-            self.stop_us = now_us()
-            self.kill_at_us = self.stop_us + grace_us
-            self.own = False
-            self.kill_group(signal.SIGTERM)
-            self.kill_group(signal.SIGCONT)  # one that is stopped hears of it too
+        """End the command: TERM now, and KILL after `grace_us`, or when the lease is about to end."""
+        if self.term and not self.stopped_us:
+            self.stopped_us = now_us()
+            self.kill_at_us = self.stopped_us + grace_us
+            self.by_itself = False
+            self.signal_group(signal.SIGTERM)
+            self.signal_group(signal.SIGCONT)  # a stopped process gets the TERM only when it continues
         elif self.term:
             self.kill_at_us = min(self.kill_at_us, now_us() + grace_us)
 
-    def due_us(self) -> int:
-        if not self.term:
-            return 1 << 62
-        if self.pid == 0 or (self.stop_us and now_us() >= self.kill_us_at()):
-            return now_us() + _AGAIN_US  # what was killed takes a moment to die
-        return self.kill_us_at() if self.stop_us else self.lapses_us - self.term_us
+    def lease(self) -> tuple[int, int]:
+        """Term and end of the lease; zeros when none is held, or the page can't be read."""
+        record = self.page.read()
+        return (record.term, record.lapses_us) if record is not None else (0, 0)
 
-    def kill_us_at(self) -> int:
+    def due_us(self) -> int:
+        """When to judge again."""
+        if not self.term:
+            return _NEVER_US
+        if self.must_kill():
+            return now_us() + _AGAIN_US  # what was killed takes a moment to die
+        return self.last_us() if self.stopped_us else self.lapses_us - self.term_us
+
+    def last_us(self) -> int:
+        """When a command that was told to end is killed."""
         return min(self.kill_at_us, self.lapses_us - self.kill_us)
+
+    def must_kill(self) -> bool:
+        """Whether the time for KILL has come, or only children that the command left behind still run."""
+        return self.pid == 0 or (self.stopped_us > 0 and now_us() >= self.last_us())
 
     def judge(self) -> None:
         """Look at the lease, and do what is due."""
-        held, lapses_us = self.lease.read()
+        held, lapses_us = self.lease()
         if held == self.term:
             self.lapses_us = max(self.lapses_us, lapses_us)
-        if not self.stop_us and self.pid and (held != self.term or now_us() >= self.lapses_us - self.term_us):
+        if not self.stopped_us and self.pid and (held != self.term or now_us() >= self.lapses_us - self.term_us):
             self.stop(1 << 60)
-        if self.pid == 0 or (self.stop_us and now_us() >= self.kill_us_at()):
+        if self.must_kill():
             self.kill_all()
             self.reap()
 
@@ -229,7 +193,9 @@ class Watchdog:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                self.ended()
+                self.term = 0
+                code = 128 - self.code if self.code < 0 else self.code
+                self.channel.send({"ended": code, "by_itself": self.by_itself})
                 return
             if pid == 0:
                 return
@@ -237,56 +203,25 @@ class Watchdog:
                 self.pid = 0
                 self.code = os.waitstatus_to_exitcode(status)
 
-    def ended(self) -> None:
-        code = self.code if self.code is not None else 0
-        self.term = 0
-        self.say(ended=128 - code if code < 0 else code, own=self.own)
-
-    def kill_group(self, number: int) -> None:
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the command's process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.group, number)
 
     def kill_all(self) -> None:
-        """The command's group, and all that descends from this process, in one sweep."""
-        self.kill_group(signal.SIGKILL)
-        for pid in below(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def below(pid: int) -> list[int]:
-    """All that descends from `pid`, where the system tells."""
-    born: dict[int, list[int]] = {}
-    for child, parent in parents().items():
-        born.setdefault(parent, []).append(child)
-    found = list(born.get(pid, ()))
-    for one in found:  # which grows meanwhile
-        found += born.get(one, ())
-    return found
-
-
-def parents() -> dict[int, int]:
-    """Each living process's parent; those that are dead and not reaped yet are left out."""
-    found: dict[int, int] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
-                    state, parent = stat.read().rpartition(b")")[2].split()[:2]
-                    if state not in (b"Z", b"X"):
-                        found[int(entry)] = int(parent)
-    return found
+        """Kill the command's group, and all that descends from this process, in one sweep."""
+        self.signal_group(signal.SIGKILL)
+        kill_each(descendants(os.getpid()))
 
 
 def main() -> None:
+    """Run a watchdog by the settings in the last argument."""
+    channel, settings = Channel.of_child(sys.argv[-1])
     try:
-        watchdog = Watchdog(json.loads(sys.argv[1]))
+        watchdog = Watchdog(channel, settings)
     except OSError as error:
-        busy = error.errno in (errno.EACCES, errno.EAGAIN)
-        sys.exit(f"guard: {'the command of an earlier run has not ended' if busy else error}")
+        held = error.errno in (errno.EACCES, errno.EAGAIN)
+        channel.send({"failed": "the command of an earlier run has not ended yet" if held else str(error)})
+        sys.exit(1)
     watchdog.run()
     os._exit(0)  # an interpreter that tidies up would keep the successor waiting
-
-
-if __name__ == "__main__":
-    main()

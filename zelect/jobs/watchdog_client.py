@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from zelect.jobs import process_tree, watchdog
-from zelect.node import loop as shell
-from zelect.node.leadership.lease_page import BODY, LeasePage
-from zelect.node.storage.data_dir import HOLD_BYTE
+from zelect.jobs.process_tree import MARK, kill_descendants, kill_orphans
+from zelect.node.leadership.handle import NodeHandle
+from zelect.node.leadership.lease_page import LeasePage
+from zelect.node.storage.data_dir import HOLD_BYTE, DataDir
 from zelect.node.storage.lock_holder import listener_of
+from zelect.system.child import Child, ChildFailed, isolated
+from zelect.system.parent_death import adopt_orphans
 
 __all__ = ["WatchdogClient", "WatchdogFailed"]
+
+_READY_WITHIN_S = 10.0
 
 
 class WatchdogFailed(Exception):
@@ -27,118 +26,84 @@ class WatchdogFailed(Exception):
 
 
 class WatchdogClient:
-    """Starts the watchdog of a node and talks to it. `attach` is for the node's thread, the rest for
-    one other. `term_ms`, `kill_ms`: how long before the lease's end the command gets TERM and KILL."""
+    """Starts the watchdog of a node and talks to it. `attach` is for the node's thread, the rest for one
+    other. `term_ms`, `kill_ms`: how long before the end of the lease the command gets TERM and KILL."""
 
     def __init__(self, term_ms: int, kill_ms: int) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
-        self.group = 0  # of the command that runs
-        self._margins = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000}
+        self._settings = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000, "hold_byte": HOLD_BYTE}
         self._page = LeasePage.create()
-        self._socket, self._far_end = socket.socketpair()
-        self._half = b""
-        self._unsent = b""
+        self._child: Child | None = None
+        self._group = 0  # process group of the command that runs; 0: none does
 
-    def attach(self, node: shell.NodeLoop) -> None:
-        """Give the watchdog what it needs of a node that listens, and wait until it holds it. Raises
+    def attach(self, data_dir: DataDir, port: int, handle: NodeHandle) -> None:
+        """Start the watchdog for a node that listens on `port`, and wait until it holds what it must. Raises
         `WatchdogFailed`."""
-        process_tree.adopt_orphans()  # what a watchdog that is killed leaves behind
-        node.data_dir.share()
-        listener = listener_of(urlsplit(node.config.node.listen).port or 0)
-        node.handle.on_change = self._page.write
-        wishes = {
-            "page": self._page.fd,
-            "body": BODY.format,
-            "lock": str(node.data_dir.path / "lock"),
-            "byte": HOLD_BYTE,
-            "listener": listener,
-            "control": self._far_end.fileno(),
-            **self._margins,
-        }
-        passed = [fd for fd in (self._page.fd, listener, self._far_end.fileno()) if fd >= 0]
-        command = [sys.executable, "-I", "-S", os.path.abspath(watchdog.__file__), json.dumps(wishes)]
+        adopt_orphans()  # what a watchdog that is killed leaves behind
+        handle.on_change = self._page.show
+        listener = listener_of(port)
+        descriptors = {"page": self._page.fd, "lock": data_dir.share(), "listener": listener}
         try:
-            self.process = subprocess.Popen(command, pass_fds=passed, start_new_session=True)
-        except OSError as error:
-            raise WatchdogFailed(f"{sys.executable}: {error.strerror}") from error
+            self._child = Child(isolated("zelect.jobs.watchdog"), self._settings, descriptors)
+            self._child.wait_ready(_READY_WITHIN_S)
+        except ChildFailed as error:
+            raise WatchdogFailed(f"the watchdog of the command did not start: {error}") from error
         finally:
-            self._far_end.close()
             if listener >= 0:
                 os.close(listener)
-        self._socket.settimeout(10)
-        words = self.hear()
-        self._socket.setblocking(False)
-        if not any("ready" in word for word in words):
-            raise WatchdogFailed("the watchdog of the command did not start; the reason stands above")
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        """What to wait for until there is something to receive."""
+        return self._started.channel.fileno()
 
     def start(self, command: Sequence[str], env: Mapping[str, str], term: int) -> None:
-        """Start the command in leadership of `term`; "started", or "failed", is heard afterwards."""
-        assert self.process is not None
-        self._say(start=list(command), env={**env, process_tree.MARK: str(self.process.pid)}, term=term)
+        """Start the command in the leadership of `term`; it answers by "started", "failed" or "too_late"."""
+        child = self._started
+        child.channel.send({"start": list(command), "env": {**env, MARK: str(child.process.pid)}, "term": term})
 
     def stop(self, grace_ms: int) -> None:
         """End the command: TERM now, KILL in `grace_ms`, or when the lease is about to end."""
-        self._say(stop=grace_ms * 1000)
+        self._started.channel.send({"stop": grace_ms * 1000})
 
     def signal(self, number: int) -> None:
-        """Send a signal to the command's group; it is lost when the watchdog takes no words."""
-        if not self._unsent:
-            self._say(signal=number)
+        """Send a signal to the command's group; it is lost while the watchdog reads nothing."""
+        self._started.channel.offer({"signal": number})
 
-    def hear(self) -> list[dict[str, Any]]:
-        """What the watchdog said; {"gone": True} once it has died."""
-        self._send()
-        try:
-            text = self._socket.recv(65536)
-        except BlockingIOError:
-            return []
-        except OSError:
-            text = b""
-        if not text:
-            return [{"gone": True}]
-        *lines, self._half = (self._half + text).split(b"\n")
-        words = [json.loads(line) for line in lines]
-        for word in words:
-            if "started" in word:
-                self.group = word["started"]
-            elif "ended" in word:
-                self.group = 0
-        return words
+    def receive(self) -> list[dict[str, Any]]:
+        """The watchdog's messages, and {"gone": True} once it has died."""
+        channel = self._started.channel
+        channel.flush()
+        messages = channel.receive()
+        for message in messages:
+            if "started" in message:
+                self._group = message["started"]
+            elif "ended" in message:
+                self._group = 0
+        return [*messages, {"gone": True}] if channel.closed else messages
 
-    def kill(self, the_watchdog_too: bool = True) -> bool:
+    def kill(self, watchdog_too: bool = True) -> bool:
         """The last resort, when the watchdog does not do its work: kill the command and all that it started,
-        whatever session they made for themselves; and the watchdog. Takes some milliseconds; False when
-        something still lived after a fifth of a second: to be called again."""
-        watchdog_pid = self.process.pid if self.process is not None and self.process.returncode is None else 0
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self.group:
-                os.killpg(self.group, signal.SIGKILL)
-        dead = process_tree.kill_below(watchdog_pid)
-        if the_watchdog_too and watchdog_pid:
+        whatever sessions they made for themselves, and the watchdog. Takes some milliseconds; returns False
+        when something still lives after 0.2 s, and must be called again then."""
+        if self._group:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(watchdog_pid, signal.SIGKILL)
-            assert self.process is not None
-            self.process.wait()
-        if self.process is not None and self.process.poll() is not None:
-            dead = process_tree.kill_orphans() and dead
+                os.killpg(self._group, signal.SIGKILL)
+        process = self._started.process
+        dead = process.returncode is not None or kill_descendants(process.pid)
+        if watchdog_too:
+            process.kill()
+            process.wait()
+        if process.poll() is not None:
+            dead = kill_orphans() and dead
         return dead
 
     def close(self) -> None:
-        """Let the watchdog end: with the socket closed it kills what still runs and goes."""
-        self._socket.close()
-        if self.process is not None:
-            self.process.wait()
+        """Let the watchdog end: when the channel is closed it kills what still runs, and ends."""
+        if self._child is not None:
+            self._child.channel.close()
+            self._child.process.wait()
         self._page.close()
 
-    def _say(self, **words: object) -> None:
-        self._unsent += json.dumps(words).encode() + b"\n"
-        self._send()
-
-    def _send(self) -> None:
-        """Never waits: a watchdog that takes no words is ended when it is time, not waited for."""
-        with contextlib.suppress(OSError):
-            while self._unsent:
-                self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
+    @property
+    def _started(self) -> Child:
+        assert self._child is not None, "attach comes first"
+        return self._child

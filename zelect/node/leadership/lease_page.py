@@ -1,8 +1,10 @@
-"""Leadership on a page of memory that two processes share.
+"""A node's lease on a page of memory that it shares with another process.
 
-One process writes, the other reads whenever it likes, without a word between them: the reader
-needs no thread of the writer's, nor the writer one of the reader's. A half-written page is told by
-its checksum and read again; one that stays unreadable says nothing, which is the safe answer.
+One process writes, the other reads whenever it likes: the reader needs no thread of the writer's, nor
+the writer one of the reader's. A page that is half written fails its checksum and is read again; one
+that stays unreadable says nothing, which is the safe answer.
+
+The standard library alone: a watchdog, which reads such a page, runs without site-packages.
 """
 
 from __future__ import annotations
@@ -11,23 +13,38 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
 import zlib
+from typing import TYPE_CHECKING, NamedTuple
 
-from zelect.core.lease import Lease
-from zelect.node.leadership.handle import Controller, NodeHandle
+if TYPE_CHECKING:
+    from zelect.node.leadership.handle import NodeHandle
 
-__all__ = ["BODY", "PAGE_BYTES", "LeasePage"]
+__all__ = ["LeasePage", "LeaseRecord"]
 
 PAGE_BYTES = 128
-BODY = struct.Struct("<QqqQQQB15s")  # term, active_since_us, lapses_us, controller, its term, previous, flags, reason
+_BODY = struct.Struct("<QqqQQQ??15s")  # the fields of `LeaseRecord`, in their order
 _SUM = struct.Struct("<I")
 _TRIES = 1000
-_GOING, _ENDED = 1, 2
+
+
+class LeaseRecord(NamedTuple):
+    """What the page says: the lease (term 0: none) and when it ends, on the election's clock in
+    microseconds; the controller as of `zelect.node.leadership.handle.Controller`; whether the node was
+    asked to leave, and whether it has ended."""
+
+    term: int
+    active_since_us: int
+    lapses_us: int
+    controller: int
+    controller_term: int
+    previous: int
+    asked_to_leave: bool
+    ended: bool
+    reason: str
 
 
 class LeasePage:
-    """A mapped page. `fd` is for the other process; `Page(fd)` maps what it was given."""
+    """A mapped page. `fd` is for the other process, which maps what it was given with `LeasePage(fd)`."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -35,39 +52,38 @@ class LeasePage:
 
     @classmethod
     def create(cls) -> LeasePage:
-        """A new one, which belongs to nobody's file system."""
+        """A new page, which lies in no directory. Nothing is held by it."""
         if sys.platform == "linux":
-            fd = os.memfd_create("zelect-leadership")
+            fd = os.memfd_create("zelect-lease")
         else:
+            import tempfile
+
             fd, name = tempfile.mkstemp()
             os.unlink(name)
         os.ftruncate(fd, PAGE_BYTES)
         page = cls(fd)
-        page.write(NodeHandle())
+        page._write(LeaseRecord(0, 0, 0, 0, 0, 0, False, False, ""))
         return page
 
-    def write(self, leadership: NodeHandle) -> None:
-        """Say what `leadership` says now."""
-        lease, head = leadership.lease or Lease(0, 0, 0), leadership.controller
-        flags = _GOING * leadership.asked_to_leave | _ENDED * leadership.ended
-        body = BODY.pack(
-            *(lease.term, lease.active_since_us, lease.lapses_us, head.id, head.term, head.previous),
-            flags,
-            head.reason.encode(),
-        )
-        self._memory[: BODY.size + _SUM.size] = body + _SUM.pack(zlib.crc32(body))
+    def show(self, handle: NodeHandle) -> None:
+        """Write what `handle` knows now."""
+        lease, controller = handle.lease, handle.controller
+        held = (0, 0, 0) if lease is None else (lease.term, lease.active_since_us, lease.lapses_us)
+        known = (controller.id, controller.term, controller.previous)
+        self._write(LeaseRecord(*held, *known, handle.asked_to_leave, handle.ended, controller.reason))
 
-    def read(self) -> tuple[Lease | None, Controller, bool, bool] | None:
-        """Lease, controller, whether the node is asked to go, and whether it has ended; None when
-        the page can't be read."""
+    def _write(self, record: LeaseRecord) -> None:
+        body = _BODY.pack(*record[:-1], record.reason.encode())
+        self._memory[: _BODY.size + _SUM.size] = body + _SUM.pack(zlib.crc32(body))
+
+    def read(self) -> LeaseRecord | None:
+        """What the page says now; None when it can't be read."""
         for _ in range(_TRIES):
-            text = self._memory[: BODY.size + _SUM.size]
-            body = text[: BODY.size]
-            if _SUM.unpack(text[BODY.size :])[0] == zlib.crc32(body):
-                term, active_since_us, lapses_us, node, node_term, previous, flags, reason = BODY.unpack(body)
-                lease = Lease(term, active_since_us, lapses_us) if term else None
-                head = Controller(node, node_term, previous, reason.rstrip(b"\0").decode())
-                return lease, head, bool(flags & _GOING), bool(flags & _ENDED)
+            text = self._memory[: _BODY.size + _SUM.size]
+            body = text[: _BODY.size]
+            if _SUM.unpack(text[_BODY.size :])[0] == zlib.crc32(body):
+                *numbers, reason = _BODY.unpack(body)
+                return LeaseRecord._make((*numbers, reason.rstrip(b"\0").decode()))
         return None
 
     def close(self) -> None:

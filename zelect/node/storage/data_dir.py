@@ -129,13 +129,14 @@ class DataDir:
                 "file system, then start the node again"
             ) from error
 
-    def share(self) -> None:
-        """Leave the lock's byte for the job to another process. A later node can't start before both
-        have given it up. Raises `DataDirError`."""
+    def share(self) -> int:
+        """Leave the lock's byte for the job to another process, which locks it on the descriptor returned; it
+        stays open here. A later node can't start before both have given the lock up. Raises `DataDirError`."""
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, HOLD_BYTE)
         except OSError as error:
             raise DataDirError(f"{self.path / _LOCK}: its lock can't be shared: {error.strerror or error}") from error
+        return self._fd
 
     def close(self) -> None:
         """Give the directory up, for a process that outlives its node. The node must be gone: from

@@ -1,11 +1,11 @@
-"""What keeps a node from being proven dead as long as the process of its job lives (R6, R9).
+"""What keeps a node from being proven dead while a job of it lives in another process (R6, R9).
 
-Peers take a node for dead when its lock is free, or its connection is closed and its address
-refuses a new one. Both come with the end of the node's process. Where the job is in another process
-(a command, or the program whose child the node is), it lives on for some milliseconds, and its
-successor could begin before it has ended. So that process, or one that ends the job, holds both
-too: one byte of the lock file, far behind the node's own range, and the listening socket, which
-goes on accepting although nobody answers.
+Peers take a node for dead when its connections are closed and either its lock is free or its address
+refuses a new connection. Both come with the end of the node's process. A job in another process (a
+command, or the program whose child the node is) lives on for some milliseconds, and its successor
+could begin before it has ended. So that process, or one that ends the job, holds both too: one byte of
+the lock file, far behind the node's own line, and the listening socket, which goes on accepting
+connections although nobody answers.
 """
 
 from __future__ import annotations
@@ -15,28 +15,25 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from pathlib import Path
 
 from zelect.node.storage.data_dir import HOLD_BYTE, adopted
-from zelect.system.secure_files import open_file
 
 __all__ = ["LockHolder", "listener_of"]
 
 
 class LockHolder:
-    """Holds the lock's byte in `data_dir`, which its node has given free (`DataDir.share`), and
-    `listener`, a descriptor of the node's listening socket (-1: none). Raises `OSError` when another
-    process holds the byte: the job of an earlier life of this node has not ended."""
+    """Holds the byte of a node's lock, on the descriptor `lock` that `DataDir.share` returned there, and
+    `listener`, a descriptor of the node's listening socket (-1: none). Closes both at its end. Raises
+    `OSError` when another process holds the byte: the job of an earlier run of this node has not ended."""
 
-    def __init__(self, data_dir: Path, listener: int) -> None:
-        self._listener = listener
-        self._fd = open_file(data_dir / "lock", os.O_RDWR)
+    def __init__(self, lock: int, listener: int) -> None:
+        self._fd, self._listener = lock, listener
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HOLD_BYTE)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HOLD_BYTE)
         except OSError:
-            os.close(self._fd)
+            os.close(lock)
             raise
-        self._forget = adopted(self._fd)
+        self._forget = adopted(lock)
 
     def release(self) -> None:
         """The job has ended. Harmless when repeated."""

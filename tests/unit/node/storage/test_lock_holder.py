@@ -18,10 +18,9 @@ from zelect.node.storage.data_dir import DataDir, DataDirInUse, lock_evidence
 from zelect.node.storage.lock_holder import LockHolder, listener_of
 
 HOLDER = """
-import sys
-from pathlib import Path
+import os, sys
 from zelect.node.storage.lock_holder import LockHolder
-hold = LockHolder(Path(sys.argv[1]), int(sys.argv[2]))
+hold = LockHolder(os.open(sys.argv[1] + "/lock", os.O_RDWR), int(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -100,10 +99,10 @@ def test_a_listener_is_found_by_its_port_alone() -> None:
 
 def test_a_hold_let_go_frees_both(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
-    data_dir.share()
+    lock = os.dup(data_dir.share())
     data_dir.close()
     read, write = os.pipe()
-    hold = LockHolder(tmp_path, write)
+    hold = LockHolder(lock, write)
     assert not lock_evidence(tmp_path, "demo", 1, 77), "held by this very process"
     hold.release()
     hold.release()

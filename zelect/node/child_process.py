@@ -1,0 +1,148 @@
+"""A node as the child process of a program whose jobs act in its leadership: the child's side.
+
+The program reads the lease off a shared page. What a page can't do goes over the channel
+(`zelect.system.channel`). From the node: {"news": true}, when there is something to read on the page, and
+{"lost": term}, when it stopped being active in that term. From the program, after each change, all there is
+to know: {"jobs": [term ...] in which jobs act, "knows": the newest term of which it knows that leadership
+is lost, "leave": bool, "healthy": bool, "reloads": how many requests so far}.
+
+The node assumes that jobs act in every leadership of which the program has not yet said that it knows of
+its end. When the program dies the channel closes: its jobs have died with it, and the node leaves. Where it
+was asked to, it kills the program when a job there has not ended by the end of the lease: nothing else ends
+a job that holds its interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from zelect.config.loading import Config, ConfigError
+from zelect.node.leadership.handle import NodeHandle
+from zelect.node.leadership.hooks import Hooks
+from zelect.node.leadership.lease_page import LeasePage
+from zelect.node.loop import NodeLoop
+from zelect.node.signals import SignalPipe
+from zelect.node.storage.data_dir import DataDirError
+from zelect.node.storage.lock_holder import listener_of
+from zelect.node.storage.vote_store import VoteStoreError
+from zelect.security.zap_authenticator import AuthenticatorFailed
+from zelect.system.channel import Channel
+from zelect.system.clock import now_us
+from zelect.system.log import setup
+from zelect.system.sockets import CannotBind
+
+__all__ = ["run_child"]
+
+_EVERY_TERM = 2**62
+_LOOK_US = 20_000
+
+
+class _ChildHandle(NodeHandle):
+    """The node's handle; which jobs act in its leadership is for the program to say."""
+
+    def __init__(self, channel: Channel, page: LeasePage) -> None:
+        super().__init__()
+        self.on_change = page.show
+        self.subscribe(lambda: self._offer({"news": True}))
+        self.jobs: frozenset[int] = frozenset()
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._lost_term = 0  # the program knows that leadership is lost up to this term
+        self._reloads = 0  # how many the program has asked for
+        self._leave_is_known = False  # to the program: that the node is leaving, or has ended
+
+    def _offer(self, message: dict[str, object]) -> None:
+        """Where the channel is full, the program has plenty of news to read."""
+        with self._sending:
+            self._channel.offer(message)
+
+    def ask_to_leave(self) -> None:
+        """Called for a signal, in the loop's thread: the program learns of it from the page."""
+        if not self.asked_to_leave:
+            self.asked_to_leave = True
+            self.on_change(self)
+            self.wake_loop()
+            self.notify()
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """What the program says; called by the channel's thread."""
+        self.jobs = frozenset(message["jobs"])
+        self._lost_term = max(self._lost_term, message["knows"])
+        self._leave_is_known = bool(message["leave"])
+        self.healthy = bool(message["healthy"])
+        if message["reloads"] != self._reloads:
+            self._reloads = message["reloads"]
+            self.reload()
+        self.asked_to_leave = self.asked_to_leave or self._leave_is_known
+        self.wake_loop()
+
+    def program_died(self) -> None:
+        """And with it, its jobs."""
+        self.receive({"jobs": (), "knows": _EVERY_TERM, "leave": True, "healthy": True, "reloads": self._reloads})
+
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self.jobs) or not self._leave_is_known
+
+    def has_jobs_in(self, term: int) -> bool:
+        if term > self._lost_term:
+            self._offer({"lost": term})
+            return True
+        return term in self.jobs
+
+
+def run_child(config: Config, argument: str) -> int:
+    """Run the node of `config` for the program that started this process; `argument`: see
+    `zelect.system.channel`. Setting "kill_us": how long before the end of a lease the program is killed when a
+    job still acts there (0: never). Returns the exit code. Errors go to the program, which tells its user."""
+    channel, settings = Channel.of_child(argument)
+    handle = _ChildHandle(channel, LeasePage(settings["descriptors"]["page"]))
+    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    try:
+        node = NodeLoop(config, log, handle=handle)
+        lock, listener = node.data_dir.share(), listener_of(urlsplit(config.node.listen).port or 0)
+        channel.send({"ready": os.getpid()}, [lock, listener] if listener >= 0 else [lock])
+        if listener >= 0:
+            os.close(listener)
+        # The first message says that the program holds them.
+        while not channel.closed and not (messages := channel.receive(None)):
+            continue
+        if channel.closed:
+            node.close()
+            return 1
+        for message in messages:
+            handle.receive(message)
+        threading.Thread(target=_receive, args=(handle, channel), name="zelect-program", daemon=True).start()
+        if settings["kill_us"]:
+            late = (handle, os.getppid(), settings["kill_us"])
+            threading.Thread(target=_kill_when_late, args=late, name="zelect-kill", daemon=True).start()
+        with Hooks(config, handle, log):
+            return node.run(SignalPipe(last=True))
+    except (ConfigError, VoteStoreError, DataDirError, CannotBind, AuthenticatorFailed) as error:
+        channel.send({"failed": str(error)})
+        return 1
+
+
+def _receive(handle: _ChildHandle, channel: Channel) -> None:
+    while not channel.closed:
+        for message in channel.receive(None):
+            handle.receive(message)
+    handle.program_died()
+
+
+def _kill_when_late(handle: _ChildHandle, program: int, kill_us: int) -> None:
+    """Kill the program when a job there reaches the end of the lease that it began in."""
+    term = until_us = 0
+    while True:
+        lease, jobs = handle.lease, handle.jobs
+        if lease is not None:
+            term, until_us = lease.term, lease.lapses_us
+        left_us = until_us - kill_us - now_us()
+        if term in jobs and left_us <= 0 and os.getppid() == program:
+            os.kill(program, signal.SIGKILL)
+        time.sleep(max(0.001, min(left_us if term in jobs else _LOOK_US, _LOOK_US) / 1e6))

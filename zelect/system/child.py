@@ -1,0 +1,89 @@
+"""Starts a child process with a channel to it, see `zelect.system.channel`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zelect.system.channel import Channel
+
+__all__ = ["Child", "ChildFailed", "environment", "isolated"]
+
+HOME = str(Path(__file__).resolve().parents[2])
+"""The directory from which the zelect that is running here is imported."""
+
+
+class ChildFailed(Exception):
+    """A child process could not start, or died; the text says why."""
+
+
+class Child:
+    """A child process and the `channel` to it.
+
+    `command` gets one more argument, with `settings` and the numbers of the open `descriptors` that it
+    inherits (-1: there is none), which stay open here too. `stdin`: as of `subprocess.Popen`. It has a
+    session of its own: a Ctrl-C at the terminal is the parent's to judge. Raises `ChildFailed`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, object],
+        descriptors: Mapping[str, int],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: int | None = None,
+    ) -> None:
+        end, far_end = socket.socketpair()
+        self.channel = Channel(end)
+        argument = json.dumps({**settings, "channel": far_end.fileno(), "descriptors": dict(descriptors)})
+        passed = [fd for fd in (far_end.fileno(), *descriptors.values()) if fd >= 0]
+        try:
+            self.process = subprocess.Popen(
+                [*command, argument], pass_fds=passed, env=env, stdin=stdin, start_new_session=True
+            )
+        except OSError as error:
+            end.close()
+            raise ChildFailed(f"{command[0]}: {error.strerror}") from error
+        finally:
+            far_end.close()
+
+    def wait_ready(self, within_s: float | None = None, descriptors: int = 0) -> None:
+        """Wait until the child can work; `descriptors`: how many it may send along. Raises `ChildFailed`,
+        with the child's own reason where it gave one, when it cannot, ended, or said nothing for `within_s`
+        seconds (None: wait for ever)."""
+        messages = self.channel.receive(within_s, descriptors)
+        while within_s is None and not messages and not self.channel.closed:
+            messages = self.channel.receive(None, descriptors)
+        if messages and "ready" in messages[0]:
+            return
+        if not messages and not self.channel.closed:
+            self.process.kill()
+            why = f"its process did not answer within {within_s:g} s"
+        else:
+            why = str(messages[0]["failed"]) if messages else ""
+        self.channel.close()
+        code = self.process.wait()
+        raise ChildFailed(why or f"its process ended with code {code}")
+
+
+def isolated(module: str) -> list[str]:
+    """A command that runs `main()` of a module that needs no site-packages, without the user's
+    environment for Python."""
+    code = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main()"
+    return [sys.executable, "-I", "-S", "-c", code, HOME]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, in which `python -m zelect` is the zelect that is running here."""
+    import site
+
+    if HOME in (*site.getsitepackages(), site.getusersitepackages()):
+        return dict(os.environ)
+    paths = [path for path in (os.environ.get("PYTHONPATH", ""), HOME) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
