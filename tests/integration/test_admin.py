@@ -108,6 +108,7 @@ def test_a_dry_run_changes_nothing_and_names_every_reason(cluster: Cluster) -> N
     assert cluster.controller().id == head.id
 
 
+@pytest.mark.long
 def test_a_pause_stops_elections_of_choice_and_ends_by_itself(cluster: Cluster) -> None:
     head = cluster.settled()
     fit(cluster, 1, 2, 3)
@@ -129,6 +130,7 @@ def test_a_pause_stops_elections_of_choice_and_ends_by_itself(cluster: Cluster) 
     assert cluster.settled(term_above=head.term).id != head.id
 
 
+@pytest.mark.long
 def test_who_steps_down_rests_and_another_leads(cluster: Cluster) -> None:
     head = cluster.settled()
     fit(cluster, 1, 2, 3)
@@ -172,6 +174,7 @@ def test_only_who_may_admin_steers(fleet: Fleet) -> None:
     assert steered["asked"] == f"operator steerer ({ASKER})"[:64], "whose key it was"
 
 
+@pytest.mark.long
 def test_exit_codes_say_who_was_at_fault(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM)
     for arguments in (["transfer"], ["stepdown"], ["pause", "--reason", "x"], ["resume"], ["check"]):
@@ -197,6 +200,7 @@ def test_exit_codes_say_who_was_at_fault(fleet: Fleet) -> None:
     assert (done.returncode, "node 2, 3 did not answer" in done.stderr) == (0, True)
 
 
+@pytest.mark.long
 def test_check_and_doctor_look_at_living_nodes(cluster: Cluster) -> None:
     head = cluster.settled()
     fit(cluster, 1, 2, 3)

@@ -249,6 +249,7 @@ def test_a_program_is_called_back_and_leadership_waits_for_it(fleet: Fleet) -> N
     wait_until(lambda: (cluster.ask(2)["controller"] or 0) != 1)
 
 
+@pytest.mark.long
 def test_an_unhealthy_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> None:
     cluster, shifts, well = fleet.cluster(timing=BUSY), Shifts(), [True]
     options: dict[str, object] = {"health": lambda: well[0], "health_every_s": 0.05, "hung_after_s": 5.0}
@@ -265,6 +266,7 @@ def test_an_unhealthy_program_hands_over_and_a_hung_job_does(fleet: Fleet) -> No
     shifts.check()
 
 
+@pytest.mark.long
 def test_a_job_that_hangs_costs_leadership_but_nobody_acts_before_its_lease_has_ended(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=BUSY)
     goes_on = threading.Event()
@@ -308,6 +310,7 @@ with zelect.Node(sys.argv[1], exits=True) as node:
 """
 
 
+@pytest.mark.long
 def test_a_process_ends_with_a_job_that_outlasts_its_lease(fleet: Fleet) -> None:
     cluster = fleet.cluster((1, 2), timing=BUSY, quorum="static")
     cluster.start(2)
@@ -569,6 +572,7 @@ def test_a_wish_before_the_loop_turns_is_heeded(fleet: Fleet, process: bool) -> 
         node.stop(30)
 
 
+@pytest.mark.long
 def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
     """The handlers of docs/embedding.md interrupt themselves."""
     program = """if True:

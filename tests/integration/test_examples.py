@@ -77,6 +77,7 @@ def test_one_scheduler_among_three_replicas(fleet: Fleet, server: RedisServer) -
         assert client.hlen("apscheduler.jobs") == 1, "the schedule was taken over, not made twice"
 
 
+@pytest.mark.long
 def test_a_poller_takes_each_order_once(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=BUSY)
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
@@ -99,6 +100,7 @@ def test_a_poller_takes_each_order_once(fleet: Fleet, server: RedisServer) -> No
     assert [cluster.exit_code(node) for node in living] == [0, 0]
 
 
+@pytest.mark.long
 def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> None:
     cluster, out = fleet.cluster(timing=BUSY), tmp_path / "report"
     job = ("--", EXAMPLES / "job.sh", out)
@@ -116,6 +118,7 @@ def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> N
     assert f"{last[0]} {last[1]} ends" in log.read_text()
 
 
+@pytest.mark.long
 def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
     """Either node may fail, or Redis may; after two of the three nobody leads, until one of them is back."""
     cluster = fleet.cluster((1, 2), redis_url=server.url)

@@ -112,6 +112,7 @@ def _record_is_right(cluster: Cluster, registry: Registry, head: NodeReport) -> 
     assert said["redis"]["state"] == "up"
 
 
+@pytest.mark.long
 def test_who_dies_with_the_controller_is_offline_in_redis(fleet: Fleet, server: RedisServer) -> None:
     """Nobody is active when these deaths are proven; the successor must tell of them later."""
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=CALM)
@@ -128,6 +129,7 @@ def test_who_dies_with_the_controller_is_offline_in_redis(fleet: Fleet, server: 
         entry(registry, node, status="offline")
 
 
+@pytest.mark.long
 def test_a_killed_follower_is_offline_everywhere(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     registry = Registry(server.url, cluster.name)
@@ -187,6 +189,7 @@ def test_departures_in_good_order_one_after_the_other(fleet: Fleet, server: Redi
     assert [int(one["term"]) for one in elections] == sorted(int(one["term"]) for one in elections)
 
 
+@pytest.mark.long
 def test_departure_of_all_at_once_clears_the_registry(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     registry = Registry(server.url, cluster.name)
@@ -198,6 +201,7 @@ def test_departure_of_all_at_once_clears_the_registry(fleet: Fleet, server: Redi
     assert registry.nodes() == {}
 
 
+@pytest.mark.long
 def test_a_second_sigterm_and_sigint_change_nothing_about_the_leave(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM)
     cluster.start()
@@ -265,6 +269,7 @@ def _claims_until_it_follows(cluster: Cluster, old: NodeReport) -> list[dict[str
 # -- signals ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_storm_of_signals_does_not_disturb_the_controller(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing={**CALM, "heartbeat_ms": 150, "lease_ms": 1200, "election_timeout_ms": 1500})
     cluster.start()
@@ -295,6 +300,7 @@ def test_a_storm_of_signals_does_not_disturb_the_controller(fleet: Fleet) -> Non
 # -- many ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_twenty_one_nodes_elect_and_fail_over(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(range(1, 22), redis_url=server.url, timing=CALM)
     registry = Registry(server.url, cluster.name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import Fleet, fleet_of
+from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import StoredRound
@@ -38,15 +39,18 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.mark.parametrize(
     "failpoint",
-    [
-        "before_save:pre_vote_won",  # its vote for itself is lost with the term
-        "after_save:pre_vote_won",  # it voted for itself, and nobody heard of it
-        "after_send:pre_vote_won",  # the others vote for one that is dead
-        "before_save:elected",  # it won, but its voter record is lost
-        "after_save:elected",  # the record is saved on its disk alone
-        "after_send:became_active",  # active, but Redis does not know
-        "after_publish:became_active",
-    ],
+    long_but(
+        [
+            "before_save:pre_vote_won",  # its vote for itself is lost with the term
+            "after_save:pre_vote_won",  # it voted for itself, and nobody heard of it
+            "after_send:pre_vote_won",  # the others vote for one that is dead
+            "before_save:elected",  # it won, but its voter record is lost
+            "after_save:elected",  # the record is saved on its disk alone
+            "after_send:became_active",  # active, but Redis does not know
+            "after_publish:became_active",
+        ],
+        "after_save:elected",
+    ),
 )
 def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
@@ -91,6 +95,7 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: st
 
 
 @pytest.mark.parametrize("point", ["before_save", "after_save", "after_send"])
+@pytest.mark.long
 def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: str, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
     ballots = StoredRound(cluster)

@@ -662,6 +662,7 @@ def postgres() -> Iterator[Callable[[str], str]]:
             run("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
+@pytest.mark.long
 def test_the_statement_for_postgresql(postgres: Callable[[str], str]) -> None:
     text = (ROOT / "docs" / "fencing.md").read_text()
     (block,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)

@@ -101,6 +101,7 @@ def test_hooks_that_cannot_be_run_are_refused(fleet: Fleet, value: str, problem:
     assert f"hooks.on_deposed: {problem}" in str(caught.value)
 
 
+@pytest.mark.long
 def test_the_file_names_the_controller_while_there_is_one(fleet: Fleet, tmp_path: Path) -> None:
     cluster, path = fleet.cluster(timing=CALM), tmp_path / "controller"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -253,6 +253,7 @@ def documented() -> set[str]:
     return set(re.findall(r"^\| `((?:zelect|process)_\w+)", (DOCS / "http.md").read_text(), re.MULTILINE))
 
 
+@pytest.mark.long
 def test_a_frozen_controller_is_red_as_soon_as_it_thaws(fleet: Fleet) -> None:
     served = Served(fleet)
     head = served.cluster.settled()
@@ -268,6 +269,7 @@ def test_a_frozen_controller_is_red_as_soon_as_it_thaws(fleet: Fleet) -> None:
     assert served.get(head.id, "/follower")[1]["X-Zelect-Term"] == str(heir.term)
 
 
+@pytest.mark.long
 def test_a_node_that_leaves_gives_its_port_back(fleet: Fleet) -> None:
     served = Served(fleet)
     head = served.cluster.settled()

@@ -60,6 +60,7 @@ def test_a_second_process_with_one_id_is_refused(fleet: Fleet, twin: int) -> Non
         assert not known["dead"]
 
 
+@pytest.mark.long
 def test_a_second_process_with_the_controllers_id_leaves_the_record_alone(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     with running_server(tmp_path / "redis") as server:
@@ -92,6 +93,7 @@ def _larger(cluster: Cluster) -> str:
 
 
 @pytest.mark.parametrize("change", [_slower, _larger], ids=["timing", "configured"])
+@pytest.mark.long
 def test_a_node_with_other_settings_is_refused(fleet: Fleet, change: Callable[[Cluster], str]) -> None:
     cluster = fleet.cluster(timing=CALM)
     cluster.start()

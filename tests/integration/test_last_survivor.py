@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
@@ -181,6 +182,7 @@ class Scene:
 
 
 @pytest.mark.parametrize("survives", ["follower", "controller"])
+@pytest.mark.long
 def test_two_of_three_killed_at_once_elect_nobody(
     fleet: Fleet, server: RedisServer, relay: Relay, survives: str
 ) -> None:
@@ -214,8 +216,8 @@ def test_two_of_three_killed_at_once_elect_nobody(
 # -- the witness remembers ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
-@pytest.mark.parametrize("goes", ["controller", "follower"])
+@pytest.mark.parametrize("way", long_but([signal.SIGTERM, signal.SIGKILL], signal.SIGKILL), ids=["term", "kill"])
+@pytest.mark.parametrize("goes", long_but(["controller", "follower"], "controller"))
 def test_the_last_of_three_is_active_alone(
     fleet: Fleet, server: RedisServer, relay: Relay, way: signal.Signals, goes: str
 ) -> None:
@@ -385,6 +387,7 @@ def losses(fleet: Fleet, server: RedisServer, relay: Relay) -> Iterator[Losses]:
         ("failed over", "controller"),
     ],
 )
+@pytest.mark.long
 def test_a_survivor_whose_witness_forgot_waits_for_the_other(
     losses: Losses, tmp_path: Path, kind: str, survives: str
 ) -> None:
@@ -399,6 +402,7 @@ def test_a_survivor_whose_witness_forgot_waits_for_the_other(
     ballots.stop()
 
 
+@pytest.mark.long
 def test_one_that_is_no_member_does_not_help(losses: Losses, tmp_path: Path) -> None:
     left, dead, term = losses.forgets("flushed", tmp_path, "follower")
     losses.cluster.start(3)
@@ -409,6 +413,7 @@ def test_one_that_is_no_member_does_not_help(losses: Losses, tmp_path: Path) -> 
     assert losses.cluster.adapted(1, 2, 3).term > term
 
 
+@pytest.mark.long
 def test_the_operator_resets_the_voters_of_a_survivor_again(losses: Losses, tmp_path: Path) -> None:
     left, _, term = losses.forgets("restarted", tmp_path, "follower")
     done = zelect("members", "-c", losses.cluster.conf(left), "reset", "--yes-i-know", left)

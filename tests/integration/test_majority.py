@@ -73,6 +73,7 @@ def test_a_controller_without_a_majority_leaves_its_leadership(fleet: Fleet, ser
     registry.published(new)
 
 
+@pytest.mark.long
 def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
     # The members votes: a set of voters that follows the living would survive a third death.
     cluster = fleet.cluster(range(1, 6), quorum="static")
@@ -90,6 +91,7 @@ def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
 # -- restarts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_restarts_of_all_with_their_saved_state(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
     registry = Registry(server.url, cluster.name)

@@ -59,6 +59,7 @@ def test_a_job_that_holds_the_interpreter(fleet: Fleet, process: bool) -> None:
             assert cluster.controller(term_above=leadership.term).id != 1
 
 
+@pytest.mark.long
 def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -> None:
     cluster, ends = fleet.cluster(timing=CALM), threading.Event()
     ended_us = [0]
@@ -127,6 +128,7 @@ def test_a_program_that_holds_its_interpreter_past_the_lease_is_killed_by_its_ch
     command = [sys.executable, "-c", HOLDS.replace("job)", "job, leadership)"), str(cluster.conf(1))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as program:
         try:
+            wait_until(lambda: cluster.ask(1), what="the program's node is there, so it is elected first")
             cluster.start(2, 3)
             assert program.stdout is not None
             assert program.stdout.readline() == b"1\n"
@@ -156,17 +158,21 @@ def test_the_end_of_the_program_is_the_childs(fleet: Fleet, number: signal.Signa
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, str(cluster.conf(1))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
-        cluster.start(2, 3)
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"1\n"
-        cluster.settled()
-        (child,) = psutil.Process(program.pid).children()
-        began_us = now_us()
-        program.send_signal(number)
-        program.wait(30)
-        head = cluster.controller(term_above=1)
-        assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it left: nobody had to wait"
-        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        try:
+            wait_until(lambda: cluster.ask(1), what="the program's node is there, so it is elected first")
+            cluster.start(2, 3)
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"1\n"
+            cluster.settled()
+            (child,) = psutil.Process(program.pid).children()
+            began_us = now_us()
+            program.send_signal(number)
+            program.wait(30)
+            head = cluster.controller(term_above=1)
+            assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it left: nobody had to wait"
+            wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        finally:
+            program.kill()
 
 
 def test_what_keeps_a_child_from_starting_is_raised(fleet: Fleet) -> None:

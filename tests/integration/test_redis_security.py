@@ -311,6 +311,7 @@ def test_the_documented_reader_reads_and_writes_nothing(server: RedisServer) -> 
             assert admin.hget("zelect:{demo}:controller", "id") == "1"
 
 
+@pytest.mark.long
 def test_an_observer_needs_the_readers_permissions_only(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,), redis_url=server.url, timing=CALM)
     with admin_of(server) as admin:
@@ -327,6 +328,7 @@ def test_an_observer_needs_the_readers_permissions_only(fleet: Fleet, server: Re
 # -- passwords ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_password_is_seen_nowhere(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     """With the right password and with a wrong one: not in logs, answers, messages, process lists."""
     with admin_of(server) as admin:
@@ -403,6 +405,7 @@ def test_a_password_on_the_command_line_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.long
 def test_a_local_cluster_takes_the_url_from_the_environment_and_shows_no_password(
     server: RedisServer, tmp_path: Path
 ) -> None:
@@ -615,6 +618,7 @@ def test_a_crowd_of_entries_is_not_read(server: RedisServer) -> None:
             assert "1001 entries" in status_of(registry, "entries", up=True).problem
 
 
+@pytest.mark.long
 def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     clusters = [Cluster(tmp_path / where, "same", (1,), server.url, CALM) for where in ("here", "there")]
     fleet.clusters += clusters
@@ -632,6 +636,7 @@ def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServe
     assert "own cluster.name" in re.sub(r"\s+", " ", zelect("status", "-c", loud.conf(1)).stdout)
 
 
+@pytest.mark.long
 def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
     """A newer memory that another cluster founded stands where this one's belongs."""
     cluster = fleet.cluster((1, 2), redis_url=server.url, timing=CALM)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
@@ -97,7 +98,7 @@ def right_again(cluster: Cluster, registry: Registry, head: NodeReport) -> None:
     assert cluster.ask(head.id)["redis"]["published_term"] == head.term
 
 
-@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("kind", long_but(TROUBLES, "killed"))
 def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: str) -> None:
     trouble = TROUBLES[kind]
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
@@ -131,6 +132,7 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
     watch.stop()
 
 
+@pytest.mark.long
 def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisServer) -> None:
     # Faster than calm: a node that was just restarted votes only after an election timeout (R4).
     # The members votes: a witness that is flushed all the time would be an unknown client all the time.
@@ -164,6 +166,7 @@ def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisSer
     watch.stop()
 
 
+@pytest.mark.long
 def test_a_restored_old_dump_is_overwritten(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     registry = Registry(server.url, cluster.name)

@@ -78,6 +78,7 @@ def linked(cluster: Cluster) -> bool:
     return all(peer["linked"] for node in cluster.ids for peer in cluster.ask(node).get("peers", [{"linked": False}]))
 
 
+@pytest.mark.long
 def test_all_keys_change_wherever_the_nodes_run(fleet: Fleet, tmp_path: Path) -> None:
     """The command active goes on, undisturbed, while every key of the cluster is replaced."""
     cluster, out = fleet.cluster(secure=True, timing=CALM), tmp_path / "out"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.client.query import NodeReport
@@ -100,6 +101,7 @@ def has(cluster: Cluster, generation: int, *members: int) -> None:
     cluster.settled(*members)
 
 
+@pytest.mark.long
 def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Cluster) -> None:
     head = lost(cluster, 3)
     generation = new_witness(reset(cluster, 3, typed=f"{cluster.name}\n"))
@@ -127,7 +129,7 @@ def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Clust
     assert after.generation == generation, "they vote in it"
 
 
-@pytest.mark.parametrize("quorum", ["dynamic", "static"])
+@pytest.mark.parametrize("quorum", long_but(["dynamic", "static"], "dynamic"))
 def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=UNHURRIED, quorum=quorum)
     head = lost(cluster, 4, 5)

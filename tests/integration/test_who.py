@@ -86,6 +86,7 @@ def _history(here: tuple[str, str], newest: int) -> Any:
     return listed if listed and listed[0]["term"] == newest else None
 
 
+@pytest.mark.long
 def test_where_nobody_can_be_elected_why_shows_who_refused(fleet: Fleet) -> None:
     cluster = fleet.cluster(quorum="static", timing=CALM)
     here = conf(cluster)
@@ -110,6 +111,7 @@ def _failing(here: tuple[str, str]) -> dict[str, Any] | None:
     return told if any(told.get("failing", {}).values()) else None
 
 
+@pytest.mark.long
 def test_why_says_that_nobody_leads_before_it_tells_of_the_last_election(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, quorum="static")
     here = conf(cluster)

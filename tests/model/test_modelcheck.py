@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.support.marks import long_but
 from tests.support.redis_server import redis_server  # noqa: F401
 from tools.modelcheck import check
 from tools.modelchecker.mutants import MUTANTS
@@ -35,7 +36,7 @@ LONG = {"votes-by-message", "two-at-once", "nothing-saved", "forgot-and-votes", 
 """Caught as well, but their shortest ways take a while: `tools/modelcheck.py --mutant all`."""
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", long_but(WHOLE, "votes3", "grow"))
 def test_every_order_of_events_keeps_the_promises(name: str) -> None:
     found = check(name)
     assert found.violation == "", "\n".join([found.violation, *found.trace])

@@ -37,6 +37,7 @@ def test_what_followers_say_to_each_other_is_rarer_where_down_after_allows() -> 
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_thousand_and_one_nodes_elect_and_replace_a_controller() -> None:
     found = measured(1001, peace_ms=100)
     assert found.first == 6000

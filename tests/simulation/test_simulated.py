@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from tests.support.marks import long_but
 from tools.sim import Outcome, Scene, run, scene_of
 from tools.simulator.small_world import World
 from zelect.core.effects import WitnessIntent
@@ -34,7 +35,14 @@ def _of(seed: int) -> Outcome:
     return run(scene_of(seed))
 
 
+def test_forty_histories_break_no_property() -> None:
+    for seed in range(901, 941):
+        outcome = _of(seed)
+        assert not outcome.rule, f"python -m tools.sim --seed {seed}\n{outcome.text}\n{outcome.timeline}"
+
+
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_million_events_break_no_property_and_see_what_they_should() -> None:
     events, seen = 0, Counter[str]()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -46,7 +54,7 @@ def test_a_million_events_break_no_property_and_see_what_they_should() -> None:
     assert [name for name in SOMETIMES if not seen[name]] == [], "a run that never sees them shows nothing"
 
 
-@pytest.mark.parametrize("nodes", [2, 4, 6, 9])
+@pytest.mark.parametrize("nodes", long_but([2, 4, 6, 9], 2, 4))
 def test_other_sizes(nodes: int) -> None:
     for seed in range(40):
         outcome = run(scene_of(seed, nodes))
@@ -54,6 +62,7 @@ def test_other_sizes(nodes: int) -> None:
         assert not outcome.rule, f"python -m tools.sim --nodes {nodes} --seed {seed}\n{said}"
 
 
+@pytest.mark.long
 def test_s1_holds_and_l1_too_with_clocks_far_outside_the_bound() -> None:
     for seed in range(60):
         outcome = run(scene_of(seed, wild=True))
@@ -80,6 +89,7 @@ def _without_faults(nodes: int) -> Scene:
     return scene_of(5, nodes, steps=0)
 
 
+@pytest.mark.long
 def test_a_hundred_and_one_nodes_elect_in_the_simulator() -> None:
     outcome = run(_without_faults(101))
     assert not outcome.rule, outcome.text

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.marks import long_but
 from tests.support.paths import ROOT
 from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover
 from zelect.devcluster.bundled_server import NoServer, find_server
@@ -39,7 +40,7 @@ def check_header(result: dict[str, Any], name: str) -> None:
     assert {"zelect", "python", "pyzmq", "libzmq", "redis"} <= result["versions"].keys()
 
 
-@pytest.mark.parametrize("fault", ["kill", "freeze", "term"])
+@pytest.mark.parametrize("fault", long_but(["kill", "freeze", "term"], "kill"))
 def test_failover_tells_every_trial(fault: str) -> None:
     result = json.loads(bench("failover", "--fault", fault, "--trials", "2", "--seed", "7", "--json"))
     check_header(result, "failover")
@@ -60,6 +61,7 @@ def test_failover_tells_every_trial(fault: str) -> None:
     assert result["sum_of_parts_ms"] > 0
 
 
+@pytest.mark.long
 def test_failover_with_redis_killed_too_fits_a_terminal() -> None:
     text = bench("failover", "--trials", "1", "--redis-kill")
     assert "kill to logged" in text
@@ -67,6 +69,7 @@ def test_failover_with_redis_killed_too_fits_a_terminal() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.long
 def test_idle_tells_of_every_process() -> None:
     result = json.loads(bench("idle", "--seconds", "1", "--json"))
     check_header(result, "idle")
@@ -76,6 +79,7 @@ def test_idle_tells_of_every_process() -> None:
     assert all(row["sent_per_s"] > 0 for row in rows if row["role"] != "redis")
 
 
+@pytest.mark.long
 def test_start_tells_of_both_ways() -> None:
     result = json.loads(bench("start", "--trials", "1", "--json"))
     check_header(result, "start")
@@ -106,6 +110,7 @@ def other(tmp_path: Path) -> Path:
     return tree
 
 
+@pytest.mark.long
 def test_failover_against_another_checkout(other: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("failover", "--trials", "1", "--seed", "7", "--json", "--against", str(other)))
     check_header(result, "failover")
@@ -124,6 +129,7 @@ def test_failover_against_another_checkout(other: Path, capsys: pytest.CaptureFi
     assert "ratio of medians" in text
 
 
+@pytest.mark.long
 def test_idle_against_another_checkout(other: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("idle", "--seconds", "2", "--json", "--against", str(other)))
     check_header(result, "idle")
@@ -138,6 +144,7 @@ def test_idle_against_another_checkout(other: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("name", ["failover", "idle"])
+@pytest.mark.long
 def test_encrypted_links_are_compared_with_plain_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     effort = ("--trials", "1") if name == "failover" else ("--seconds", "1")
     result = json.loads(bench(name, *effort, "--secure", "--json"))
@@ -161,6 +168,7 @@ def test_against_needs_a_checkout(tmp_path: Path) -> None:
     assert "name a checkout of zelect" in bench("idle", "--against", str(tmp_path), code=2)
 
 
+@pytest.mark.long
 def test_recover_tells_of_each_trouble(capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("recover", "--trials", "1", "--json"))
     check_header(result, "recover")
@@ -177,6 +185,7 @@ def test_recover_tells_of_each_trouble(capsys: pytest.CaptureFixture[str]) -> No
     check_width(recover.tell, result, capsys)
 
 
+@pytest.mark.long
 def test_majority_tells_of_both_kinds_of_quorum(capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("majority", "--trials", "1", "--json"))
     check_header(result, "majority")
@@ -200,6 +209,7 @@ def test_an_even_number_has_another_majority() -> None:
     assert "give an odd one" in bench("majority", "--nodes", "4", code=2)
 
 
+@pytest.mark.long
 def test_nodes_that_answer_over_http_meanwhile() -> None:
     result = json.loads(bench("failover", "--trials", "2", "--http", "200", "--json"))
     assert result["http"] == 200
@@ -208,6 +218,7 @@ def test_nodes_that_answer_over_http_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("--secure",)], ids=["plain", "secure"])
+@pytest.mark.long
 def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--trials", "1", "--connections", "300", "--frames", "20000", *words)
     result = json.loads(bench("flood", *asked, "--json"))
@@ -223,6 +234,7 @@ def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.Capture
     assert "hostile connections" in check_width(flood.tell, result, capsys)
 
 
+@pytest.mark.long
 def test_lone_shrinks_the_voters_first(capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(bench("lone", "--trials", "1", "--json"))
     check_header(result, "lone")

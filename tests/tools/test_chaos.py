@@ -139,6 +139,7 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
     assert not [note for note in notes if note["event"] in ("leftover", "not_settled")]
 
 
+@pytest.mark.long
 def test_a_build_whose_leases_outlive_the_promises_is_convicted(tmp_path: Path) -> None:
     for part in ("zelect", "tools"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -157,6 +158,7 @@ def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:
     assert "skipped ring: needs four nodes" in said
 
 
+@pytest.mark.long
 def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     reason = why_not(this_host(links=True).root, this_host(links=True).tools)
     if reason:
@@ -177,6 +179,7 @@ def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", ["counters", "threads", "asyncio"])
+@pytest.mark.long
 def test_the_job_as_users_run_it(tmp_path: Path, job: str) -> None:
     """A command and a coroutine that look at no lease, and a function that does."""
     timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")

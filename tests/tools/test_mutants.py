@@ -75,8 +75,8 @@ def court() -> Iterator[Court]:
     ("name", "by"),
     [
         ("half-is-a-quorum", "tests/rules/test_rules.py::test_r2_"),
-        ("drift-left-out", "tests/unit/core/test_timing.py::"),
-        ("second-vote-checked", "tools/modelcheck.py --mutant second-vote"),
+        pytest.param("drift-left-out", "tests/unit/core/test_timing.py::", marks=pytest.mark.long),
+        pytest.param("second-vote-checked", "tools/modelcheck.py --mutant second-vote", marks=pytest.mark.long),
     ],
 )
 def test_a_mutant_is_caught_and_the_tree_left_alone(court: Court, name: str, by: str) -> None:

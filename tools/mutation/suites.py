@@ -122,7 +122,18 @@ def run_tests(tree: Path, tests: Sequence[str], seconds: float, rule: str = "") 
     """Run `tests` (files, or single ones) in `tree`, those that are named after `rule` before all
     others, up to the first failure, which a test that takes too long is as well. Raises `Broken`
     when they could not be run, or took longer than `seconds` together."""
-    options = ["-x", "-q", "-rfE", "--tb=line", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=60"]
+    options = [
+        "-x",
+        "-q",
+        "-rfE",
+        "--tb=line",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-seed=0",
+        "--timeout=60",
+        "-m",
+        "",
+    ]
     began = time.monotonic()
     code, output = _run(tree, ["-m", "pytest", "-p", rule_first_plugin.__name__, *options, *tests], seconds, rule)
     took_s = time.monotonic() - began
