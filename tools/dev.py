@@ -7,12 +7,14 @@ long      only the long tests, which plain `pytest` leaves out
 coverage  which lines and branches of the pure code the fast tests reach
 format    repair what the linter and the formatter can repair
 docs      write the generated pages and check the links
+notes     VERSION: the release notes, which are its section of CHANGELOG.md
 
 `make COMMAND` does the same.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +49,20 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Each command's steps: arguments of this Python, run at the top of the tree until one fails."""
 
 
+def notes(version: str) -> int:
+    """Print the section of `version`; its heading may say more, such as the date."""
+    _, *sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for heading, _, text in (section.partition("\n") for section in sections):
+        if heading.split()[0] == version:
+            print(text.strip())
+            return 0
+    print(f"CHANGELOG.md has no section {version}", file=sys.stderr)
+    return 1
+
+
 def main(arguments: list[str]) -> int:
+    if len(arguments) == 2 and arguments[0] == "notes":
+        return notes(arguments[1])
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
