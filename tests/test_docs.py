@@ -1,32 +1,233 @@
-"""The documents agree with the program."""
+"""The documents agree with the program: commands, options, keys, paths, tests and names that they mention exist."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support.paths import ROOT
 from tools.commands import PAGE, page
+from zelect.cli import main
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [document for document in DOCUMENTS if document != PAGE]
+
+RETIRED = (
+    *("office", "tenure", "reign", "electorate", "stranger", "amnesia", "goodbye", "steer", "roster", "ballot"),
+    *("foundation", "founded", "unwell", "anew", "mend", "mends", "mended", "nobody is asked who he is"),
+)
+"""Words of an earlier language; docs/glossary.md has those of today."""
+
+ELSEWHERE = {
+    "guarded_refused",  # put together by the job of tools/chaos.py
+    "idle_in_transaction_session_timeout",  # of PostgreSQL
+}
+"""Names that are no names of the program's text. Prometheus' own begin with "process_"."""
+
+NOT_A_COMMAND = {"demo"}
+"""What follows "zelect" in the head of the live view: the name of a cluster."""
+
+
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def quoted(document: Path) -> list[str]:
+    """What stands between backticks, outside blocks of code."""
+    prose = re.sub(r"^```.*?^```|^    .*?$", "", text_of(document), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", prose)
+
+
+def code_lines(document: Path) -> list[str]:
+    """The lines of indented and fenced blocks."""
+    text = text_of(document)
+    fenced = [
+        line
+        for block in re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for line in block.split("\n")
+    ]
+    return [*re.findall(r"^    (\S.*)$", text, re.MULTILINE), *fenced]
+
+
+@cache
+def sources() -> str:
+    """All text of the program, its tools, its tests and its configurations."""
+    paths = [p for name in ("zelect", "tools", "tests") for p in sorted((ROOT / name).rglob("*.py"))]
+    return "\n".join(text_of(path) for path in (*paths, *sorted((ROOT / "conf").glob("*.toml"))))
+
+
+@cache
+def words() -> frozenset[str]:
+    """Every word of them."""
+    return frozenset(re.findall(r"\w+", sources()))
+
+
+@cache
+def tests() -> frozenset[str]:
+    """The names of all test functions."""
+    return frozenset(re.findall(r"^\s*(?:async )?def (test_\w+)", sources(), re.MULTILINE))
+
+
+def reference() -> dict[str, set[str]]:
+    """The sections of a configuration with their keys."""
+    table = tomllib.loads(text_of(ROOT / "conf" / "reference.toml"))
+    sections = {name: set(value[0] if isinstance(value, list) else value) for name, value in table.items()}
+    sections["peers"].add("data_dir")  # has no default, so it stands there in a comment
+    return sections
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """The words after each "zelect" that a document quotes, without comments and what else stands in the line."""
+    for text in (*code_lines(document), *quoted(document)):
+        for found in re.findall(r"(?:^|\$\(|&& |\| )(?:\.venv/bin/)?zelect +([a-z-][^|&;)#'\"`]*)", text):
+            words = re.split(r" {2,}| -- ", found)[0]
+            yield re.sub(r"[\[\]]", "", words).split()
+
+
+def unknown(words: list[str]) -> str:
+    """What is wrong with a command line; "" when nothing."""
+    command: click.Command = main
+    options = {name for option in main.params for name in option.opts}
+    for word in words:
+        if word.startswith("-"):
+            if word.split("=")[0] not in options | {"--help", "-h"}:
+                return f"{command.name} has no option {word}"
+        elif isinstance(command, click.Group):
+            inner = command.get_command(click.Context(command), word)
+            if inner is None:
+                if command is main:
+                    return f"no command {word}"
+                continue  # the argument of an option
+            command = inner
+            options |= {name for option in inner.params for name in (*option.opts, *option.secondary_opts)}
+    return ""
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_commands_and_their_options_exist(document: Path) -> None:
+    wrong = [
+        f"zelect {' '.join(words)}: {problem}"
+        for words in commands(document)
+        if words[0] not in NOT_A_COMMAND and (problem := unknown(words))
+    ]
+    assert not wrong
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    assert unknown(["members", "-c", "FILE", "reset", "2"]) == ""
+    assert unknown(["cluster", "up", "3", "--detach"]) == ""
+    assert unknown(["electorate"]) == "no command electorate"
+    assert unknown(["status", "--colour"]) == "status has no option --colour"
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_tools_and_their_options_exist(document: Path) -> None:
+    tools = "\n".join(text_of(path) for path in sorted((ROOT / "tools").rglob("*.py")))
+    wrong = []
+    for text in (*code_lines(document), *quoted(document)):
+        for tool, rest in re.findall(r"python (tools/\w+\.py)((?: [^ |`]+)*)", text):
+            wrong += [] if (ROOT / tool).exists() else [tool]
+            wrong += [
+                f"{tool} {option}"
+                for option in re.findall(r"--([a-z-]+)", rest)
+                if not re.search(f'"(--)?{option}"', tools)
+            ]
+    assert not wrong
 
 
 def test_every_command_and_option_is_on_its_page() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python tools/commands.py --write"
+    assert text_of(PAGE) == page(), "run python tools/commands.py --write"
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_keys_of_the_configuration_exist(document: Path) -> None:
+    known = reference()
+    keys = {key for section in known.values() for key in section} | {"may", "keys"}  # of a directory of public keys
+    wrong = []
+    for text in quoted(document):
+        dotted = re.fullmatch(r"([a-z]+)\.([a-z_]+)(?: = .*)?", text)
+        if dotted and dotted[1] in known and dotted[2] not in known[dotted[1]] | {"py", "md", "asyncio"}:
+            wrong.append(text)
+        assigned = re.fullmatch(r"([a-z_]+) = .*", text)
+        if assigned and assigned[1] not in keys:
+            wrong.append(text)
+        section = re.fullmatch(r"\[+([a-z]+)\]+", text)
+        if section and section[1] not in known:
+            wrong.append(text)
+    assert not wrong
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_paths_exist(document: Path) -> None:
+    missing = []
+    for text in (*quoted(document), *code_lines(document)):
+        for path in re.findall(r"(?<![\w./])(?:zelect|tests|tools|docs|conf|examples|spec)/[\w./*-]+", text):
+            if not list(ROOT.glob(path.rstrip("./"))):
+                missing.append(path)
+    assert not missing
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_tests_that_are_named_exist(document: Path) -> None:
+    named = [name for text in quoted(document) for name in re.findall(r"(?:^|::)(test_\w+)(?:$|\[)", text)]
+    assert [name for name in named if name not in tests()] == []
+    files = [text.split("::") for text in quoted(document) if "::" in text]
+    missing = [
+        f"{file}::{name}"
+        for file, name in files
+        if not (path := ROOT / "tests" / file.removeprefix("tests/")).exists()
+        or f"def {name.partition('[')[0]}(" not in text_of(path)
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_names_of_logs_metrics_counters_and_fields_exist(document: Path) -> None:
+    names = {text for text in quoted(document) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+|ZELECT(_[A-Z]+)+", text)}
+    assert {name for name in names - ELSEWHERE if not name.startswith("process_")} - words() == set()
+
+
+# -- the documents --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    text = document.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(document))
     missing = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
     assert not missing
 
 
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_no_document_speaks_the_earlier_language(document: Path) -> None:
+    found = re.findall(rf"\b(?:{'|'.join(RETIRED)})\b", text_of(document), re.IGNORECASE)
+    assert not found
+
+
 def test_the_readme_is_short_and_knows_every_document() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = text_of(ROOT / "README.md")
     assert len(text.splitlines()) <= 150
-    unknown = [path.name for path in DOCUMENTS[1:] if f"docs/{path.name}" not in text]
-    assert not unknown
+    assert [str(path.relative_to(ROOT)) for path in DOCUMENTS[1:] if str(path.relative_to(ROOT)) not in text] == []
+
+
+def test_each_rule_names_the_files_that_keep_it_and_the_tests_that_show_it() -> None:
+    rules = re.findall(r"^### (R\d+) (.*?)(?=^##)", text_of(ROOT / "docs" / "protocol.md"), re.MULTILINE | re.DOTALL)
+    assert [rule for rule, _ in rules] == [f"R{number}" for number in range(1, 15)]
+    for rule, section in rules:
+        kept, shown = re.findall(r"`(zelect/[\w/]+\.py)`", section), re.findall(r"`(tests/[\w/]+\.py)`", section)
+        assert kept, rule
+        assert shown, rule
+        silent = [path for path in kept if not re.search(rf"\b{rule}\b", text_of(ROOT / path))]
+        assert not silent, f"{rule} is not mentioned in {silent}"
+        assert any(f"def test_{rule.lower()}_" in text_of(ROOT / path) for path in shown), rule

@@ -1,4 +1,4 @@
-"""How many messages an election costs, and a second of peace, by the number of nodes.
+"""How many messages an election costs, and an idle second, by the number of nodes.
 
     python tools/scaling.py                       the table and the chart of docs/scaling.md
     python tools/scaling.py --nodes 3,5,7 --json
@@ -82,7 +82,7 @@ class Row:
     """One cluster; messages are counted when they are sent. `first`: the first election, until
     everybody follows. `votes`, `rounds`: the election after a kill, until everybody has the voters
     without the dead one: questions for votes with their answers, and all else, which is PINGs with
-    theirs. `heartbeats`, `idle`: a second of peace, the controller's PINGs with their answers, and
+    theirs. `heartbeats`, `idle`: an idle second, the controller's PINGs with their answers, and
     those among followers. `controller`, `follower`: what one such node sends in that second. `events`
     of the simulator took `took_s` seconds of this machine's time."""
 
@@ -104,7 +104,7 @@ class Row:
 
     @property
     def second(self) -> float:
-        """All messages of a second of peace."""
+        """All messages of an idle second."""
         return self.heartbeats + self.idle
 
 
@@ -180,7 +180,7 @@ def table(rows: Iterable[Row]) -> str:
         "after a kill",
         "votes",
         "PINGs",
-        "a second of peace",
+        "an idle second",
         "heartbeats",
         "among followers",
         "controller",
