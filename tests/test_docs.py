@@ -136,11 +136,8 @@ def test_tools_and_their_options_exist(document: Path) -> None:
     for text in (*code_lines(document), *quoted(document)):
         for tool, rest in re.findall(r"python (tools/\w+\.py)((?: [^ |`]+)*)", text):
             wrong += [] if (ROOT / tool).exists() else [tool]
-            wrong += [
-                f"{tool} {option}"
-                for option in re.findall(r"--([a-z-]+)", rest)
-                if not re.search(f'"(--)?{option}"', tools)
-            ]
+            options = re.findall(r"--([a-z-]+)", rest)
+            wrong += [f"{tool} --{option}" for option in options if not re.search(f'"(--)?{option}"', tools)]
     assert not wrong
 
 
