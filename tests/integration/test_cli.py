@@ -22,7 +22,7 @@ from zelect.cli import main
 from zelect.cli.table import WIDTH, columns, draw
 from zelect.cli.tail import tail
 from zelect.client.query import NodeReport, RedisReport, ask_all, controller_of, summary
-from zelect.config.loading import render
+from zelect.config.rendering import render
 from zelect.core.messages import Envelope, Query, Report
 from zelect.system.clock import now_us
 from zelect.wire import decode, encode

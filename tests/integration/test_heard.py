@@ -12,7 +12,8 @@ import zmq
 
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
-from zelect.config.loading import load, render
+from zelect.config.loading import load
+from zelect.config.rendering import render
 from zelect.core.messages import (
     AdminAction,
     AdminCommand,
@@ -69,7 +70,7 @@ class Speaker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         ClientKeys(read_key(secret_file(keys, owner)), (read_key(keys / "n1.key").public,)).apply_to(self._socket, 0)
-        self._socket.connect(node.config.node.advertise)
+        self._socket.connect(node.config.address)
 
     def say(self, sender: int, message: Message, incarnation: int = 0) -> None:
         digest = self._node.settings.digest()

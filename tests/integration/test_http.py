@@ -21,7 +21,8 @@ from tests.support.clusters import CALM, Fleet, fleet_of, zelect
 from tests.support.paths import ROOT
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
-from zelect.config.loading import ConfigError, load, render
+from zelect.config.loading import ConfigError, load
+from zelect.config.rendering import render
 from zelect.core.lease import Lease
 from zelect.node.http.app import HttpApp
 from zelect.node.http.snapshot import Histogram, StatusPublisher

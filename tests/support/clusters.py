@@ -26,7 +26,8 @@ from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.client.query import NodeReport, ask_all, controller_of
-from zelect.config.loading import Config, load, render
+from zelect.config.loading import Config, load
+from zelect.config.rendering import render
 from zelect.core.effects import Saved
 from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot

@@ -16,7 +16,7 @@ import zmq
 from tools.benchmarks.common import KEYS, NAME, THIS, JsonDict, Tree
 from tools.benchmarks.http_load import Askers
 from tools.common.raw_redis import Wire
-from zelect.config.loading import render
+from zelect.config.rendering import render
 from zelect.core.messages import Envelope, Query, Report
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port

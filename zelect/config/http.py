@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from zelect.config.schema import key
 from zelect.config.validators import is_loopback, quoted
 
-__all__ = ["HttpConfig", "contradictions", "http_listen", "split"]
+__all__ = ["HttpConfig", "split"]
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[1-9][0-9]{0,4})")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpConfig:
-    """`listen`: "host:port"; empty: no HTTP."""
-
-    listen: str
-    allow_remote: bool
 
 
 def http_listen(value: str) -> str:
@@ -29,20 +20,28 @@ def http_listen(value: str) -> str:
     return f'is {quoted(value)}; write "127.0.0.1:8101", an IPv6 address in brackets, or "" for no HTTP'
 
 
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    listen: str = key("", http_listen)("""
+        Where the node answers over HTTP, "127.0.0.1:8101" say: probes, its status, metrics (docs/http.md).
+        "" for nowhere. Needs an extra: pip install 'zelect[http]'.""")
+    allow_remote: bool = key(False)("""
+        true allows an address that other hosts can reach. HTTP has no authentication and no encryption
+        here.""")
+
+    def problems(self) -> list[tuple[str, str]]:
+        if not self.listen or self.allow_remote or is_loopback(self.listen.rpartition(":")[0]):
+            return []
+        return [
+            (
+                "listen",
+                f"{self.listen} can be reached from other hosts, and HTTP has no authentication; write 127.0.0.1, or "
+                "set http.allow_remote = true where everybody who can reach it may read the node's state",
+            )
+        ]
+
+
 def split(listen: str) -> tuple[str, int]:
     """Host, without brackets, and port."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def contradictions(http: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How the keys of [http] contradict each other."""
-    if not http["listen"] or http["allow_remote"] or is_loopback(http["listen"].rpartition(":")[0]):
-        return []
-    return [
-        (
-            "listen",
-            f"{http['listen']} can be reached from other hosts, and HTTP asks nobody who he is; write 127.0.0.1, or "
-            "set http.allow_remote = true where all who reach it may read the node's state",
-        )
-    ]

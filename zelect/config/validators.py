@@ -1,5 +1,5 @@
 """What single values of the configuration may be. Each check returns what is wrong with a value,
-with the fix; empty when nothing is."""
+with the fix; empty when nothing is wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "ADDRESS",
     "MAX_PORT",
+    "Commands",
     "address",
     "between",
     "cluster_name",
@@ -23,6 +24,9 @@ __all__ = [
     "quoted",
     "words_of",
 ]
+
+Commands = tuple[tuple[str, ...], ...]
+"""Programs to run, each as a tuple of words."""
 
 MAX_PORT = 32_767
 """Largest port of a node. Above lie the ephemeral ports: a peer that retries a dead port there
@@ -84,10 +88,8 @@ def commands(value: list[Any]) -> str:
     return ""
 
 
-def words_of(value: Any) -> Any:
-    """Commands as tuples of words; other values as they are."""
-    if not isinstance(value, list):
-        return value
+def words_of(value: list[Any]) -> Commands:
+    """Each command as a tuple of words."""
     return tuple(tuple(shlex.split(command) if isinstance(command, str) else command) for command in value)
 
 

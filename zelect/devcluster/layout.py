@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zelect.config.loading import ConfigError, load, render
+from zelect.config.loading import ConfigError, load
+from zelect.config.rendering import render
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_missing_keys, secret_file
 from zelect.security.keys import Keyring, keyring_to_ask
 from zelect.system.secure_files import make_directory

@@ -80,7 +80,7 @@ def tell_start(node: NodeLoop) -> None:
         version=__version__,
         pid=os.getpid(),
         listen=node.config.node.listen,
-        advertise=node.config.node.advertise,
+        address=node.config.address,
         data_dir=node.config.node.data_dir,
         encrypted=node.directory is not None,
         redis=safe_url(node.config.redis.url),

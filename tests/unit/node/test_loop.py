@@ -10,7 +10,8 @@ import zmq
 
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
-from zelect.config.loading import load, render
+from zelect.config.loading import load
+from zelect.config.rendering import render
 from zelect.core.messages import Envelope, NodeOnline, Query
 from zelect.node.loop import NodeLoop
 from zelect.system.log import setup
@@ -49,7 +50,7 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], node: NodeLoop) -> zmq.Socke
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDTIMEO, 20_000)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.connect(node.config.node.advertise)
+    socket.connect(node.config.address)
     return socket
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import zelect
-from zelect.config.loading import ConfigError, load, render
+from zelect.config.loading import ConfigError, load
+from zelect.config.rendering import render
 from zelect.security.key_files import (
     DIRECTORY_FILE,
     Owner,

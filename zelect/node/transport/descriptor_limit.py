@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import resource
 
-from zelect.config.loading import LimitsConfig
+from zelect.config.sections import LimitsConfig
 from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.system.log import Log
 

@@ -352,7 +352,7 @@ def _explain(address: str, code: int) -> str:
     if code in (errno.EADDRNOTAVAIL, errno.ENODEV):
         return (
             "this host has no such address. node.listen must be an address of this host, or "
-            f"tcp://*:{port} for all of them; the address that peers connect to is node.advertise"
+            f"tcp://*:{port} for all of them; peers connect to the address in this node's [[peers]] entry"
         )
     if code in (errno.EACCES, errno.EPERM):
         return "not permitted. Ports below 1024 belong to root; choose one from 1024 to 32767 for node.listen"
