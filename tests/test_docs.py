@@ -69,7 +69,7 @@ def words() -> frozenset[str]:
 
 
 @cache
-def tests() -> frozenset[str]:
+def every_test() -> frozenset[str]:
     """The names of all test functions."""
     return frozenset(re.findall(r"^\s*(?:async )?def (test_\w+)", sources(), re.MULTILINE))
 
@@ -179,7 +179,7 @@ def test_paths_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
 def test_tests_that_are_named_exist(document: Path) -> None:
     named = [name for text in quoted(document) for name in re.findall(r"(?:^|::)(test_\w+)(?:$|\[)", text)]
-    assert [name for name in named if name not in tests()] == []
+    assert [name for name in named if name not in every_test()] == []
     files = [text.split("::") for text in quoted(document) if "::" in text]
     missing = [
         f"{file}::{name}"
@@ -194,6 +194,15 @@ def test_tests_that_are_named_exist(document: Path) -> None:
 def test_names_of_logs_metrics_counters_and_fields_exist(document: Path) -> None:
     names = {text for text in quoted(document) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+|ZELECT(_[A-Z]+)+", text)}
     assert {name for name in names - ELSEWHERE if not name.startswith("process_")} - words() == set()
+
+
+def test_new_names_in_the_changelog_exist() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `[^|]+ \| (.+) \|$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    new = [
+        name for row in rows for quote in re.findall(r"`([^`]+)`", row) for name in re.findall(r"[A-Za-z_]{3,}", quote)
+    ]
+    assert new
+    assert set(new) - words() - {"zelect", "members"} == set()
 
 
 # -- the documents --------------------------------------------------------------------------------
