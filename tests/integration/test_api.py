@@ -17,8 +17,7 @@ import pytest
 import zelect
 from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
 from tests.support.waiting import wait_until
-from zelect.core.lease import Lease
-from zelect.node.leadership.handle import Controller, NodeHandle
+from zelect.node.leadership.handle import Controller
 from zelect.system.clock import now_us
 from zelect.system.sockets import CannotBind
 
@@ -214,7 +213,7 @@ def test_what_the_job_returns_and_raises(fleet: Fleet) -> None:
         node.ask_to_stop()
         with pytest.raises(zelect.LeadershipLost):
             leadership.check()
-        assert leadership.run(lambda: pytest.fail("runs not active")) is None
+        assert leadership.run(lambda: pytest.fail("it is not active")) is None
         assert next(leaderships, None) is None
     assert node.leadership is None
 
@@ -346,201 +345,12 @@ def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(fleet: Fl
         zelect.Node(cluster.conf(1), margin_ms=201)
 
 
-# -- one leadership, without a node -------------------------------------------------------------------
-
-
-class LeadershipOwner:
-    """Stands for a node whose lease the test sets."""
-
-    def __init__(self, left_ms: int, margin_ms: int = 100) -> None:
-        self.handle, self.margin_us = NodeHandle(), margin_ms * 1000
-        self.handle.lease = Lease(3, 1, now_us() + left_ms * 1000)
-
-    def leadership(self) -> zelect.Leadership:
-        assert self.handle.lease is not None
-        return zelect.Leadership(self, self.handle.lease, Controller(1, 3, 2, "death"))
-
-
-def test_leadership_ends_a_margin_before_its_lease_and_for_ever() -> None:
-    owner = LeadershipOwner(10_000)
-    leadership = owner.leadership()
-    assert 9_000 < leadership.remaining_ms <= 9_900
-    owner.handle.lease = Lease(3, 1, now_us() + 99_000)
-    assert leadership.remaining_ms == 0
-    with pytest.raises(zelect.LeadershipLost):
-        leadership.check()
-    owner.handle.lease = Lease(3, 1, now_us() + 10_000_000)
-    assert leadership.lost, "renewed too late for this one"
-    assert owner.leadership().remaining_ms > 0
-
-
-@pytest.mark.parametrize("lease", [None, Lease(4, 1, 2**60), Lease(3, 2, 2**60)])
-def test_another_lease_is_not_this_leadership(lease: Lease | None) -> None:
-    owner = LeadershipOwner(10_000)
-    leadership = owner.leadership()
-    owner.handle.lease = lease
-    assert leadership.lost
-
-
-def test_a_late_event_loop_is_cancelled_that_much_earlier() -> None:
-    leadership = LeadershipOwner(10_000).leadership()
-    leadership.loop_delay_us = 60_000
-    assert 9_000 < leadership.remaining_ms <= 9_840
-    leadership.loop_delay_us = 10_000_000
-    assert 9_000 < leadership.remaining_ms <= 9_800, "by the margin again at most"
-
-
-def test_who_is_called_at_a_loss_is_called_once() -> None:
-    leadership, calls = LeadershipOwner(10_000).leadership(), list[str]()
-    leadership.when_lost(lambda: calls.append("before"))
-    leadership.lose()
-    leadership.lose()
-    leadership.when_lost(lambda: calls.append("after"))
-    assert calls == ["before", "after"]
-
-
-async def _boom() -> None:
-    raise ZeroDivisionError
-
-
-def _boom_now() -> None:
-    raise ZeroDivisionError
-
-
-async def _meets(what: str) -> None:
-    """Something is thrown into the job, and is none of its leadership's business."""
-    if what == "task":
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.create_task(_boom())
-    elif what == "thread":
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(_boom_now)
-    else:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await asyncio.sleep(60)
-
-
-@pytest.mark.parametrize("what", ["task", "thread", "timeout"])
-@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
-def test_what_is_thrown_into_a_coroutine_does_not_take_its_end_away(what: str, told: bool) -> None:
-    """`told`: somebody notices the loss; else only the look at the clock before each step does."""
-
-    async def main() -> list[bool]:
-        owner = LeadershipOwner(60_000)
-        leadership, steps = owner.leadership(), list[bool]()
-
-        async def job() -> None:
-            await _meets(what)
-            while len(steps) < 1000:
-                steps.append(leadership.lost)
-                if len(steps) == 3:
-                    owner.handle.lease = None
-                    if told:
-                        leadership.lose()
-                await asyncio.sleep(0)
-
-        await leadership.run(job())
-        assert not owner.handle.has_jobs
-        return steps
-
-    assert asyncio.run(main()) == [False] * 3
-
-
-def test_a_failure_that_arrives_after_the_loss_cancels_the_coroutine() -> None:
-    async def main() -> list[str]:
-        owner, seen = LeadershipOwner(60_000), list[str]()
-        leadership = owner.leadership()
-
-        async def job() -> None:
-            async def late() -> None:
-                owner.handle.lease = None
-                raise ZeroDivisionError
-
-            try:
-                await asyncio.create_task(late())
-            except BaseException as error:
-                seen.append(type(error).__name__)
-                await asyncio.sleep(0)
-                seen.append("cleaned up")
-                raise
-
-        await leadership.run(job())
-        return seen
-
-    assert asyncio.run(main()) == ["CancelledError", "cleaned up"]
-
-
-def test_an_async_function_is_a_coroutine_and_one_that_only_makes_it_is_refused() -> None:
-    async def main() -> None:
-        owner = LeadershipOwner(60_000)
-        leadership = owner.leadership()
-
-        async def job(value: int) -> int:
-            assert owner.handle.has_jobs
-            await asyncio.sleep(0)
-            return value
-
-        assert await leadership.run(job, 7) == 7
-        with pytest.raises(TypeError, match="give run the coroutine itself"):
-            leadership.run(lambda: job(7))
-        assert not owner.handle.has_jobs
-
-    asyncio.run(main())
-
-
 def test_callbacks_that_nobody_would_await_are_refused(fleet: Fleet) -> None:
     async def called(leadership: zelect.Leadership) -> None:
         pytest.fail("never")
 
     with pytest.raises(TypeError, match="on_lost is an async function"):
         zelect.Node(fleet.cluster((1,)).conf(1), on_lost=called)  # type: ignore[arg-type]
-
-
-def test_a_coroutine_that_is_cancelled_twice_keeps_leadership_until_it_has_ended() -> None:
-    async def main() -> list[bool]:
-        owner, seen = LeadershipOwner(60_000), list[bool]()
-        leadership, begun = owner.leadership(), asyncio.Event()
-
-        async def job() -> None:
-            begun.set()
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                with pytest.raises(asyncio.CancelledError):
-                    await asyncio.sleep(60)
-                for _ in range(10):
-                    await asyncio.sleep(0)
-                    seen.append(owner.handle.has_jobs)
-                raise
-
-        outer = asyncio.ensure_future(leadership.run(job()))
-        await begun.wait()
-        for _ in range(2):
-            outer.cancel()
-            for _ in range(4):
-                await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await outer
-        assert not owner.handle.has_jobs
-        return seen
-
-    assert asyncio.run(main()) == [True] * 10
-
-
-def test_a_callback_that_exits_does_not_end_the_watch_over_leadership(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told: list[str] = []
-
-    def leave(*words: object) -> None:
-        told.append("called")
-        sys.exit("enough")
-
-    with zelect.Node(fleet.cluster((1,)).conf(1), on_elected=leave, on_lost=leave, on_controller=leave) as node:
-        wait_until(lambda: node.leadership is not None and len(told) >= 2)
-    assert len(told) >= 3, "and of the loss"
-    assert "enough" in capsys.readouterr().err
 
 
 def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
@@ -563,7 +373,7 @@ def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("process", [False, True])
-def test_a_wish_before_the_loop_turns_is_heeded(fleet: Fleet, process: bool) -> None:
+def test_a_request_before_the_first_turn_of_the_loop_is_carried_out(fleet: Fleet, process: bool) -> None:
     cluster = fleet.cluster((1,))
     for _ in range(5):
         node = zelect.Node(cluster.conf(1), process=process)
@@ -598,16 +408,6 @@ def test_a_storm_of_signals_ends_a_program_in_good_order(fleet: Fleet) -> None:
                 assert run.wait(40) in (0, -signal.SIGTERM, -signal.SIGINT, 1)
             finally:
                 run.kill()
-
-
-def test_sleep_ends_with_leadership() -> None:
-    leadership = LeadershipOwner(250).leadership()
-    began_us = now_us()
-    with pytest.raises(zelect.LeadershipLost):
-        leadership.sleep(60)
-    assert now_us() - began_us < 30_000_000
-    longer = LeadershipOwner(60_000).leadership()
-    longer.sleep(0.01)
 
 
 def test_importing_zelect_imports_nothing_of_weight() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 
 from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
 from tests.support.waiting import wait_until
-from zelect.api.steps import Steps
 from zelect.system.clock import now_us
 
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
@@ -115,29 +113,3 @@ def _kept(cluster: Cluster, out: Path, term: int) -> tuple[int, int, int]:
     wait_until(lambda: cluster.ask(before.id)["lease_left_ms"] > 0)
     assert cluster.controller().term == term
     return lines(out)[-1]
-
-
-def test_a_step_is_taken_only_active_and_cleaning_up_is_not_disturbed() -> None:
-    lost, done = [False], list[str]()
-
-    async def job() -> None:
-        try:
-            for step in ("first", "second", "third"):
-                done.append(step)
-                await asyncio.sleep(0)
-        finally:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            done.append("cleaned up")
-
-    async def main() -> None:
-        steps = Steps(job(), lambda: lost[0])
-        task = asyncio.create_task(steps)
-        await asyncio.sleep(0)
-        lost[0] = True
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert steps.cancelled
-
-    asyncio.run(main())
-    assert done == ["first", "cleaned up"]

@@ -173,37 +173,6 @@ def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(flee
     stage.cluster.thaw(1)
 
 
-def test_one_sweep_of_the_watchdog_reaches_every_generation() -> None:
-    program = """if True:
-        import os, time
-        from zelect.jobs.process_tree import descendants
-        from zelect.jobs.watchdog import Watchdog
-        from zelect.system.parent_death import adopt_orphans
-        adopt_orphans()  # as the watchdog does
-        for depth in range(20):
-            if os.fork():
-                break
-            os.setsid()
-        if depth or os.getppid() != PARENT:
-            time.sleep(1000)
-        while len(descendants(os.getpid())) < 20:
-            time.sleep(0.01)
-        line, watchdog = descendants(os.getpid()), Watchdog.__new__(Watchdog)
-        watchdog.group = line[0]
-        watchdog.kill_all()
-        print(*line, flush=True)
-        time.sleep(1000)
-    """.replace("PARENT", str(os.getpid()))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
-        try:
-            assert run.stdout is not None
-            line = [int(pid) for pid in run.stdout.readline().split()]
-            assert len(line) == 20
-            wait_until(lambda: all(gone(pid) for pid in line))
-        finally:
-            run.kill()
-
-
 def test_a_command_that_ignores_term_is_killed_before_the_lease_ends(fleet: Fleet) -> None:
     """The renewals stop; the supervisor itself is well."""
     stage = Stage(fleet.cluster(timing=BUSY))

@@ -15,15 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-import zmq
 
-from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
-from zelect.devcluster.control import ProcessState, bring_down
-from zelect.devcluster.layout import ClusterError, ClusterPlan, Layout, find_port, port_is_free
-
-PARENT_DEATH = ROOT / "zelect" / "system" / "parent_death.py"
+from zelect.devcluster.control import bring_down
+from zelect.devcluster.layout import Layout
 
 
 def zelect(*arguments: str | Path | int, code: int | None = 0) -> str:
@@ -229,20 +225,6 @@ def test_down_ends_a_frozen_supervisor(cluster: Cluster) -> None:
     wait_until(lambda: not any(map(alive, [supervisor, *children])))
 
 
-def test_control_wants_the_token(cluster: Cluster) -> None:
-    assert cluster.layout.control_file.stat().st_mode & 0o777 == 0o600
-    control = cluster.layout.read_control()
-    assert control is not None
-    with zmq.Context() as context, context.socket(zmq.REQ) as ask:
-        ask.linger = 0
-        ask.connect(f"tcp://127.0.0.1:{control['port']}")
-        for question in (b"garbage", b"[]", b'{"token": "\xc3\xa9", "command": "down", "node": 0}'):
-            ask.send(question)
-            assert ask.poll(20_000)
-            assert "error" in json.loads(ask.recv())
-    assert wait_until(cluster.leadership)
-
-
 def test_foreground_prints_lines_and_ends_on_interrupt(tmp_path: Path) -> None:
     place = ("--dir", str(tmp_path / "c"), "--base-port", str(free_ports(3)[0]), "--name", "fore")
     process = subprocess.Popen(
@@ -269,58 +251,3 @@ def test_taken_port_names_the_fix(tmp_path: Path) -> None:
     assert str(made.base_port + 1) in told
     assert "--base-port" in told
     assert made.layout.supervisor_pid() is None
-
-
-# -- parts ---------------------------------------------------------------------------------
-
-
-def test_parent_death_runs_the_command_and_refuses_an_orphan() -> None:
-    def run(parent: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", "-S", str(PARENT_DEATH), str(parent), "--", "/bin/echo", "here"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    assert run(os.getpid()).stdout == "here\n"
-    if sys.platform.startswith("linux"):
-        assert run(1).returncode == 1
-
-
-def test_plan_remembers(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    base = free_ports(3)[0]
-    plan = layout.plan(3, base, "redis://user:secret@127.0.0.1:6390/1", "mine")
-    layout.prepare(plan)
-    assert layout.read_plan() == plan
-    assert layout.plan(3, None, None, None) == plan
-    with pytest.raises(ClusterError, match="holds cluster 'mine' of 3 nodes"):
-        layout.plan(3, None, None, "other")
-    assert plan.ports == {1: base, 2: base + 1, 3: base + 2}
-    assert layout.conf_of(1).stat().st_mode & 0o777 == 0o600
-    assert layout.plan_file.stat().st_mode & 0o777 == 0o600
-
-
-def test_ports_lie_below_the_ephemeral_ones() -> None:
-    port = find_port()
-    assert port < 32_768
-    assert port_is_free(port)
-    with socket.create_server(("127.0.0.1", port)):
-        assert not port_is_free(port)
-
-
-def test_addresses_follow_the_base_port() -> None:
-    assert ClusterPlan("demo", 2, 7101, "", 20_000).addresses == {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102"}
-    assert ClusterPlan("demo", 2, 7101, "", 20_000).url == "redis://127.0.0.1:20000/0"
-
-
-@pytest.mark.parametrize(
-    ("state", "code", "asked", "words"),
-    [
-        ("up", None, False, "up"),
-        ("frozen", None, False, "frozen"),
-        ("ended", -9, True, "killed"),
-        ("ended", 0, True, "stopped (exit code 0)"),
-        ("ended", 3, False, "ended by itself (exit code 3)"),
-        ("ended", -9, False, "ended by itself (signal 9)"),
-    ],
-)
-def test_words_for_a_process(state: str, code: int | None, asked: bool, words: str) -> None:
-    assert ProcessState(1, 100, state, code, asked).words == words

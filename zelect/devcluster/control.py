@@ -1,8 +1,8 @@
 """How commands reach the supervisor: one JSON question, one JSON answer, over loopback.
 
 The server is a REP socket in the supervisor's poller. A question carries the token from
-DIR/supervisor.json, which only the owner can read. Every answer is given at once; who wants to see
-a process end asks for the list again.
+DIR/supervisor.json, which only the owner can read. Every question is answered at once: to see a
+process end, ask for the list again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ANSWER_WITHIN_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """A child of the supervisor. `state` is "up", "frozen" or "ended"; `exit_code` of an ended one
+    """The process of a node. `state` is "up", "frozen" or "ended"; `exit_code` of an ended one
     is negative for a signal; `asked`: whether its end was asked for."""
 
     id: int
@@ -41,8 +41,8 @@ class ProcessState:
     asked: bool
 
     @property
-    def words(self) -> str:
-        """How it fares, in a few words."""
+    def description(self) -> str:
+        """Its state, and how it ended."""
         if self.state != "ended":
             return self.state
         code = self.exit_code or 0
@@ -56,20 +56,21 @@ class ProcessState:
         """The same for two narrow columns; ("", "") when it is up."""
         if self.state == "up":
             return "", ""
-        first, _, rest = self.words.partition(" (")
+        first, _, rest = self.description.partition(" (")
         return first.removesuffix(" by itself"), rest.removesuffix(")")
 
     @property
     def note(self) -> str:
-        """A sentence where it ended although nobody asked it to, else empty."""
+        """A sentence when it ended without being asked to, else empty."""
         if self.state != "ended" or self.asked:
             return ""
-        return f"node {self.id} {self.words} and is not started again: see logs/n{self.id}.log"
+        return f"node {self.id} {self.description} and is not started again: see logs/n{self.id}.log"
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """What the supervisor knows. `redis_pid` is None where Redis is not its own."""
+    """All processes of the cluster: the pids of the supervisor and of its Redis (None: it runs none), and the
+    nodes."""
 
     supervisor: int
     redis_url: str
@@ -94,7 +95,7 @@ class Processes:
 
 
 class ControlServer:
-    """The supervisor's end. Belongs to one thread; `socket` is for its poller."""
+    """Answers the commands. Belongs to the supervisor's thread; `socket` is for its poller."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], token: str) -> None:
         self._token = token
@@ -106,7 +107,7 @@ class ControlServer:
     def _bind(self) -> int:
         while True:
             port = find_port()
-            # Somebody may take the port between the look and the bind; then another one will do.
+            # Another process may take the port in the meantime; then another port will do.
             with contextlib.suppress(zmq.ZMQError):
                 self.socket.bind(f"tcp://{HOST}:{port}")
                 return port
@@ -120,14 +121,14 @@ class ControlServer:
     def _answer(self, question: bytes, handle: Callable[[str, int], Processes]) -> dict[str, Any]:
         try:
             table = json.loads(question)
-            token, command, node = table["token"], table["command"], table["node"]
-            known = hmac.compare_digest(str(token).encode(), self._token.encode())
+            command, node = str(table["command"]), int(table["node"])
+            known = hmac.compare_digest(str(table["token"]).encode(), self._token.encode())
         except (ValueError, TypeError, KeyError):
             return {"error": "malformed question", "exit_code": 2}
         if not known:
             return {"error": "wrong token", "exit_code": 2}
         try:
-            return {"processes": handle(str(command), int(node)).as_json()}
+            return {"processes": handle(command, node).as_json()}
         except ClusterError as error:
             return {"error": str(error), "exit_code": error.exit_code}
 
@@ -142,8 +143,8 @@ def request(layout: Layout, command: str, node: int = 0) -> Processes:
     """
     control = layout.read_control()
     if control is None or layout.supervisor_pid() is None:
-        layout.read_plan()  # says so when there is no cluster at all
-        raise ClusterError(f"the cluster in {layout.directory} is not running: start it with 'zelect cluster up 3'", 5)
+        up = f"zelect cluster up {layout.read_plan().nodes}"  # which raises when there is no cluster at all
+        raise ClusterError(f"the cluster in {layout.directory} is not running: start it with '{up}'", 5)
     question = json.dumps({"token": control["token"], "command": command, "node": node})
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.setsockopt(zmq.LINGER, 0)
@@ -158,14 +159,14 @@ def request(layout: Layout, command: str, node: int = 0) -> Processes:
 
 
 def bring_down(layout: Layout, within_s: float) -> bool:
-    """End the cluster: in good order where the supervisor answers, by force where it does not.
+    """End the cluster: gracefully where the supervisor answers, else by SIGKILL.
 
-    Returns whether anything was running. Bounded by `within_s` and some seconds for the force.
+    Returns whether anything was running, after `within_s` and some more seconds at the latest.
     """
     layout.read_plan()
     pid = layout.supervisor_pid()
     if pid is not None:
-        with contextlib.suppress(ClusterError):  # a frozen one: see below
+        with contextlib.suppress(ClusterError):  # it is frozen: it is killed below
             request(layout, "down")
         if not _until(lambda: layout.supervisor_pid() is None, within_s):
             _signal(pid, signal.SIGKILL)
@@ -194,8 +195,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _left_behind(layout: Layout) -> list[int]:
-    """Children of a dead supervisor that still run. By pid and command line, as a pid may long
-    belong to somebody else."""
+    """Children of a dead supervisor that still run. They are known by pid and command line: the pid may belong
+    to another process by now."""
     control = layout.read_control() or {}
     return [pid for pid, mark in control.get("children", []) if mark in _command_line(pid)]
 

@@ -1,13 +1,13 @@
-"""The directory of a local cluster: what lies where, what it remembers, and who may run it.
+"""The directory of a local cluster: what is where in it, its plan, and which supervisor runs it.
 
 DIR/cluster.json      the plan: name, nodes, ports
-DIR/conf/nK.toml      configurations, written again at each start
-DIR/keys/             secret keys of nodes and the operator "local", and the directory of public keys
-DIR/data/nK/          what node K must not forget
-DIR/logs/nK.log       output of node K; supervisor.log of a detached supervisor
+DIR/conf/nK.toml      configuration of node K, written at each start
+DIR/keys/             secret keys of the nodes and of the operator "local", and the directory of public keys
+DIR/data/nK/          durable state of node K
+DIR/logs/nK.log       output of node K; supervisor.log: that of a detached supervisor
 DIR/redis/            files of the bundled Redis
-DIR/supervisor.lock   POSIX lock of the one supervisor; its pid inside
-DIR/supervisor.json   how to reach it (readable by the owner alone: it holds the token)
+DIR/supervisor.lock   POSIX lock of the supervisor, with its pid
+DIR/supervisor.json   how to reach it (readable by the owner alone, as it holds the token)
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
 DEFAULT_BASE_PORT = 7101
 _OPERATOR = "local"
-_SOUGHT = range(16_384, FIRST_EPHEMERAL)
+_PORTS = range(16_384, FIRST_EPHEMERAL)
 
 
 class ClusterError(Exception):
-    """The local cluster can't do what was asked; the text says how to fix it."""
+    """The local cluster can't do what was asked; the text says how to fix that. `exit_code`: for the command."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -49,8 +49,8 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """A local cluster: `nodes` nodes on neighbouring ports from `base_port` up. `redis_url` is
-    empty when a bundled Redis is to be run on `redis_port`. `secure`: links are encrypted."""
+    """A local cluster: `nodes` nodes on consecutive ports from `base_port` up. `redis_url` is empty
+    where the supervisor runs a Redis of its own on `redis_port`. `secure`: links are encrypted."""
 
     name: str
     nodes: int
@@ -83,7 +83,7 @@ class ClusterPlan:
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on `port` of loopback now."""
     with socket.socket() as probe:
-        # As servers do; it does not hide a listener, only connections that are ending.
+        # As servers do: a port with a listener still counts as taken, one with closing connections does not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -94,11 +94,12 @@ def port_is_free(port: int) -> bool:
 
 
 def find_port() -> int:
-    """A free port below the ephemeral range, where no outgoing connection can take it."""
-    for port in random.sample(_SOUGHT, 200):
+    """A free port below the ephemeral range, where no outgoing connection can take it. Raises
+    `ClusterError` (4) when none is found."""
+    for port in random.sample(_PORTS, 200):
         if port_is_free(port):
             return port
-    raise ClusterError(f"found no free port from {_SOUGHT.start} to {_SOUGHT.stop - 1} on {HOST}", 4)
+    raise ClusterError(f"found no free port from {_PORTS.start} to {_PORTS.stop - 1} on {HOST}", 4)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -110,8 +111,9 @@ def write_private(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _locked(descriptor: int) -> bool:
-    """Take the lock. More than one try, as `supervisor_pid` holds it for an instant to look."""
+def _lock(descriptor: int) -> bool:
+    """Take the lock; whether that was possible. Tries more than once, as `supervisor_pid` holds it for a
+    moment."""
     for _ in range(10):
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,17 +148,15 @@ class Layout:
     # -- the one supervisor ---------------------------------------------------------------
 
     def hold(self) -> int:
-        """Become the one supervisor of this directory until the returned descriptor is closed.
-
-        Raises ClusterError (2) when another one runs.
-        """
+        """Become the supervisor of this directory, until the returned descriptor is closed. Raises
+        `ClusterError` (2) when there is one already."""
         make_directory(self.directory)
         descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _locked(descriptor):
+        if not _lock(descriptor):
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             os.close(descriptor)
             raise ClusterError(
-                f"a supervisor already runs this cluster in {self.directory} (pid {pid}): stop it with "
+                f"the cluster in {self.directory} is running already (supervisor pid {pid}): stop it with "
                 f"'zelect cluster down', or give another --dir"
             )
         os.ftruncate(descriptor, 0)
@@ -164,8 +164,8 @@ class Layout:
         return descriptor
 
     def supervisor_pid(self) -> int | None:
-        """The pid of the running supervisor, or None. Not to be called in its own process: closing
-        a file drops all locks that the process has on it."""
+        """The pid of the running supervisor, or None. Must not be called in the supervisor's own process:
+        closing a file drops all locks that the process has on it."""
         try:
             descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -180,7 +180,7 @@ class Layout:
             os.close(descriptor)
 
     def read_control(self) -> dict[str, Any] | None:
-        """What the supervisor, alive or not, left about itself."""
+        """What the supervisor wrote about itself; it may be dead."""
         try:
             table = json.loads(self.control_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -188,7 +188,7 @@ class Layout:
         return table if isinstance(table, dict) else None
 
     def write_control(self, table: dict[str, Any]) -> None:
-        """Say how to reach the supervisor."""
+        """Write how to reach the supervisor."""
         write_private(self.control_file, json.dumps(table))
 
     # -- the plan -------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Layout:
             return ClusterPlan(**json.loads(self.plan_file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise ClusterError(
-                f"no cluster in {self.directory}: start one with 'zelect cluster up 3', or name its --dir"
+                f"no cluster in {self.directory}: start one with 'zelect cluster up 3', or give the --dir of another"
             ) from error
         except (OSError, ValueError, TypeError) as error:
             raise ClusterError(f"{self.plan_file}: {error}: remove {self.directory} to begin again") from error
@@ -212,21 +212,19 @@ class Layout:
         name: str | None,
         secure: bool | None = None,
     ) -> ClusterPlan:
-        """The plan for a start; what is None is as it was before, or else the default.
-
-        Raises ClusterError: 2 where it does not fit what is here, 4 where a port is taken.
-        """
+        """The plan for a start; None: as it was before, or else the default. Raises `ClusterError`: 2 when it
+        contradicts the plan that is here, 4 when a port is taken."""
         old = self.read_plan() if self.plan_file.exists() else None
         if old is not None and (old.nodes != nodes or (name is not None and old.name != name)):
             raise ClusterError(
-                f"{self.directory} holds cluster {old.name!r} of {old.nodes} nodes, whose voters is saved: "
+                f"{self.directory} holds cluster {old.name!r} of {old.nodes} nodes, and their durable state: "
                 f"start it with 'zelect cluster up {old.nodes}', give another --dir, or remove the directory"
             )
         base = base_port or (old.base_port if old else DEFAULT_BASE_PORT)
         if base + nodes > FIRST_EPHEMERAL:
             raise ClusterError(
-                f"--base-port {base}: node ports must lie below {FIRST_EPHEMERAL}, where no outgoing connection "
-                f"takes them; the most for {nodes} nodes is {FIRST_EPHEMERAL - nodes}"
+                f"--base-port {base}: the nodes' ports must lie below {FIRST_EPHEMERAL}, where no outgoing connection "
+                f"takes them; the highest for {nodes} nodes is {FIRST_EPHEMERAL - nodes}"
             )
         redis_port = old.redis_port if old and port_is_free(old.redis_port) else find_port()
         if redis_url is None:
@@ -251,8 +249,8 @@ class Layout:
     def prepare(
         self, plan: ClusterPlan, timing: Mapping[str, int | str] | None = None, quorum: str = "dynamic"
     ) -> None:
-        """Make the directories, write the configurations, remember the plan. Raises ClusterError
-        when the plan's name or URL, or the timing, makes no valid configuration; then nothing is written."""
+        """Make the directories and write the configurations and the plan. Raises `ClusterError`, and writes
+        nothing, when name, URL or timing make no valid configuration."""
         self._check(plan, timing, quorum)
         for directory in (self.conf, self.data, self.logs, self.redis):
             make_directory(directory)
@@ -279,10 +277,10 @@ class Layout:
             try:
                 load(path)
             except ConfigError as error:
-                told = str(error).replace(f"{path}: ", "")
+                problem = str(error).replace(f"{path}: ", "")
                 for key, option in (("redis.url:", "--redis:"), ("cluster.name:", "--name:")):
-                    told = told.replace(key, option)
-                raise ClusterError(told) from error
+                    problem = problem.replace(key, option)
+                raise ClusterError(problem) from error
 
     def _security(self, node: int) -> dict[str, str]:
         return {
@@ -292,5 +290,5 @@ class Layout:
         }
 
     def keyring(self) -> Keyring | None:
-        """What commands speak with to the nodes here; None: plain text. Raises ConfigError."""
+        """The keys with which commands ask the nodes here; None: in plain text. Raises `ConfigError`."""
         return keyring_to_ask(load(self.conf_of(1)))

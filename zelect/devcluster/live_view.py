@@ -110,7 +110,7 @@ class PlainView:
             self.say(f"Redis {picture.processes.redis_url} is {self._redis}")
 
     def _show_process(self, process: ProcessState) -> None:
-        known = (process.pid, process.words)
+        known = (process.pid, process.description)
         if self._processes.get(process.id) != known:
             self._processes[process.id] = known
             hint = "; not started again" if process.state == "ended" and not process.asked else ""

@@ -1,11 +1,11 @@
-"""Runs a local cluster: Redis, the nodes, the view, and whoever commands it.
+"""Runs a local cluster: Redis, the nodes, the view, and the commands of `zelect cluster`.
 
-One thread, one poller. The nodes are fresh interpreters on their own configurations; they depend
-on the supervisor for nothing but their life: if it is killed, the kernel kills them (tether.py). A
-node that ends by itself is shown with its exit code and not started again: here one wants to see
-what happens.
+One thread, one poller. Each node is an interpreter of its own with its own configuration. The nodes need
+nothing of the supervisor, but they die with it: when it is killed, the kernel kills them
+(`zelect.system.parent_death`). A node that ends by itself is shown with its exit code and not started
+again: a local cluster is for seeing what happens.
 
-`python -m zelect.devcluster.supervisor DIR` is the detached form; it reads its `Wish` from stdin.
+`python -m zelect.devcluster.supervisor DIR` is the detached form; it reads `ClusterOptions` from stdin.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from zelect.devcluster.control import ControlServer, Processes, ProcessState
 from zelect.devcluster.layout import HOST, ClusterError, ClusterPlan, Layout
 from zelect.devcluster.live_view import ClusterSnapshot, ClusterView, open_view
 from zelect.redis.errors import safe_url
+from zelect.system.child import start_logged
 from zelect.system.parent_death import prefix
 from zelect.system.secure_files import make_directory
 
 __all__ = ["ClusterOptions", "Supervisor", "detach", "supervise"]
 
 _TICK_MS = 250
-_GOODBYE_S = 5.0
+_LEAVE_WITHIN_S = 5.0
 _REDIS_READY_S = 10.0
 _REDIS_FIRST_WAIT_S = 0.5
 _REDIS_LONGEST_WAIT_S = 30.0
@@ -47,9 +48,8 @@ _REDIS_LONG_RUN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """What `zelect cluster up` was asked for; None: as before, or the default. What it does not ask
-    for: `program`, what `python -m` runs for a node, with `-c FILE` after it; `timing` and `quorum` of the
-    nodes where they are not the defaults."""
+    """What `zelect cluster up` was asked for; None: as before, or the default. The command line has no
+    options for `program`, what `python -m` runs for a node with `-c FILE`, nor for `timing` and `quorum`."""
 
     nodes: int
     base_port: int | None = None
@@ -77,8 +77,8 @@ class _Child:
 
 
 class Supervisor:
-    """Owns the processes of one local cluster. Must be made and run in the main thread: signals
-    arrive there, and the children die with the thread that started them."""
+    """Owns the processes of one local cluster. Must be made and run in the main thread: signals arrive
+    there, and the children die with the thread that started them."""
 
     def __init__(
         self, layout: Layout, plan: ClusterPlan, view: ClusterView, program: Sequence[str] = ("zelect", "node")
@@ -97,7 +97,7 @@ class Supervisor:
         self._asker = Asker(plan.name, plan.addresses, self._context, layout.keyring())
 
     def run(self) -> int:
-        """Run until told to stop; returns the exit code. Raises ClusterError if Redis won't start."""
+        """Run until it is stopped; returns the exit code. Raises `ClusterError` when Redis does not start."""
         with _signals(self._stop) as wake:
             try:
                 self._start_redis()
@@ -128,11 +128,11 @@ class Supervisor:
             self._asker.collect()
             if time.monotonic() >= tick:
                 tick = time.monotonic() + _TICK_MS / 1000
-                self._tend_redis()
-                self._view.show(self._picture())
+                self._restart_redis()
+                self._view.show(self._snapshot())
                 self._asker.ask()
 
-    def _picture(self) -> ClusterSnapshot:
+    def _snapshot(self) -> ClusterSnapshot:
         return ClusterSnapshot(self._plan, self._layout.directory, self._processes(), self._asker.fresh(1000))
 
     def _processes(self) -> Processes:
@@ -143,7 +143,7 @@ class Supervisor:
     # -- commands -------------------------------------------------------------------------
 
     def _command(self, command: str, node: int) -> Processes:
-        """Carry out one command of a person; raises ClusterError when it can't be."""
+        """Carry out one command; raises `ClusterError` when that is not possible."""
         if command == "down":
             self._stop()
         elif command == "start":
@@ -151,7 +151,7 @@ class Supervisor:
         elif command in ("stop", "kill", "freeze", "thaw"):
             self._signal(command, node)
         elif command != "status":
-            raise ClusterError(f"the supervisor knows no command {command!r}")
+            raise ClusterError(f"the supervisor has no command {command!r}")
         return self._processes()
 
     def _start_again(self, node: int) -> None:
@@ -192,9 +192,9 @@ class Supervisor:
         except ServerFailed as error:
             raise ClusterError(f"Redis: {error}", 1) from error
 
-    def _tend_redis(self) -> None:
-        """Start our Redis again when it has ended, each time later if that happens again and again. It comes
-        back empty, which the nodes fix by themselves."""
+    def _restart_redis(self) -> None:
+        """Start our Redis again when it has ended, each time later where that happens again and again. It comes
+        back empty, and the nodes publish again."""
         redis, now_s = self._redis, time.monotonic()
         if redis is None or redis.pid is not None:
             return
@@ -217,17 +217,12 @@ class Supervisor:
 
     def _start(self, node: int) -> None:
         command = (*prefix(), sys.executable, "-P", "-m", *self._program, "-c", str(self._layout.conf_of(node)))
-        with open(self._layout.log_of(node), "ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for the supervisor to pass on, in order.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        self._children[node] = _Child(process)
+        self._children[node] = _Child(start_logged(command, self._layout.log_of(node)))
         self._write_control()
 
     def _write_control(self) -> None:
-        """Leave word how to be reached, and what to clean up after a violent end: pids, each with
-        a mark that its command line bears."""
+        """Write how to reach this supervisor, and what to kill after it was killed: pids, each with a text
+        that is in its command line."""
         marks = {child.process.pid: str(self._layout.conf_of(node)) for node, child in self._children.items()}
         if self._redis is not None and self._redis.pid is not None:
             marks[self._redis.pid] = f"{HOST}:{self._plan.redis_port}"
@@ -236,7 +231,7 @@ class Supervisor:
         )
 
     def _end(self) -> None:
-        """Leave to the nodes, all at once; then Redis; then the rest. A second Ctrl-C is force."""
+        """Have all nodes leave, then end Redis, then the rest. A second Ctrl-C kills the nodes."""
         running = [child for child in self._children.values() if child.process.poll() is None]
         if running:
             self._view.say(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
@@ -244,7 +239,7 @@ class Supervisor:
             child.asked = True
             child.signal(signal.SIGTERM)
             child.signal(signal.SIGCONT)
-        stops, end = self._stops, time.monotonic() + _GOODBYE_S
+        stops, end = self._stops, time.monotonic() + _LEAVE_WITHIN_S
         while any(child.process.poll() is None for child in running):
             if time.monotonic() > end or self._stops > stops:
                 for child in running:
@@ -252,7 +247,7 @@ class Supervisor:
             time.sleep(0.01)
         if self._redis is not None:
             self._redis.stop()
-        # Whoever was active is so no more, however fresh its last answer.
+        # No node is active any more, however fresh its last answer is.
         self._view.show(ClusterSnapshot(self._plan, self._layout.directory, self._processes(), {}))
         self._view.close()
         self._layout.control_file.unlink(missing_ok=True)
@@ -263,7 +258,7 @@ class Supervisor:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
-    """Deliver SIGINT, SIGTERM and SIGHUP to `stop`, and have every signal wake the poller."""
+    """Call `stop` for SIGINT, SIGTERM and SIGHUP; each signal wakes a poller that waits for the socket."""
     wake, woken = socket.socketpair()
     wake.setblocking(False)
     woken.setblocking(False)
@@ -272,7 +267,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
         stop()
 
     def on_child(number: int, frame: FrameType | None) -> None:
-        """Nothing to do but wake up."""
+        """The wake-up is enough."""
 
     stops = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_stop)
     old = {number: signal.signal(number, handler) for number, handler in (stops | {signal.SIGCHLD: on_child}).items()}
@@ -287,41 +282,41 @@ def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
         woken.close()
 
 
-def supervise(directory: str | Path, wish: ClusterOptions, live: bool) -> int:
-    """Run the cluster of `directory` in the foreground until told to stop; returns the exit code.
+def supervise(directory: str | Path, options: ClusterOptions, live: bool) -> int:
+    """Run the cluster in `directory` in the foreground until it is stopped; returns the exit code.
 
-    `live`: draw the live view, where rich and a terminal are at hand. Raises ClusterError.
+    `live`: draw the live view, where rich is installed and this is a terminal. Raises `ClusterError`.
     """
     layout = Layout(directory)
     lock = layout.hold()
     try:
-        plan = layout.plan(wish.nodes, wish.base_port, wish.redis_url, wish.name, wish.secure)
-        layout.prepare(plan, wish.timing, wish.quorum)
+        plan = layout.plan(options.nodes, options.base_port, options.redis_url, options.name, options.secure)
+        layout.prepare(plan, options.timing, options.quorum)
         view = open_view(live)
-        if plan.secure and wish.secure is None:
-            view.say("links are encrypted, as before (--plain for plain text)")
-        return Supervisor(layout, plan, view, wish.program).run()
+        if plan.secure and options.secure is None:
+            view.say("links are encrypted, as before; --plain turns that off")
+        return Supervisor(layout, plan, view, options.program).run()
     finally:
         os.close(lock)
 
 
-def detach(layout: Layout, wish: ClusterOptions) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a supervisor that outlives this process, in a session of its own. Returns it, and the
-    byte in supervisor.log from which on it writes there."""
+def detach(layout: Layout, options: ClusterOptions) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a supervisor that outlives this process. Returns it, and the offset in supervisor.log at which
+    its output begins."""
     make_directory(layout.logs)
     with open(layout.supervisor_log, "ab") as log:
-        said = log.tell()
+        offset = log.tell()
         process = subprocess.Popen(
             (sys.executable, "-P", "-m", "zelect.devcluster.supervisor", str(layout.directory)),
-            stdin=subprocess.PIPE,  # and not the arguments: others may read those, and a URL may hold a secret
+            stdin=subprocess.PIPE,  # not an argument, which others can read: a URL may hold a password
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     assert process.stdin is not None
     with process.stdin as pipe:
-        pipe.write(json.dumps(asdict(wish)).encode())
-    return process, said
+        pipe.write(json.dumps(asdict(options)).encode())
+    return process, offset
 
 
 def _main() -> int:

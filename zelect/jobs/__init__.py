@@ -1,1 +1,1 @@
-"""Commands that run where leadership is: `zelect run`, hooks, `zelect file` (docs/running-a-job.md)."""
+"""Commands around a node: `zelect run` and its watchdog, `zelect file` (docs/running-a-job.md)."""

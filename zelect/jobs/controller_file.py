@@ -1,4 +1,4 @@
-"""A file that names the controller while it is true."""
+"""`zelect file`: a file that names the controller while that is true."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["ControllerFile"]
 
 
 class ControllerFile:
-    """Keeps `path` by what `observer` sees every `every_s` seconds."""
+    """Writes `path` by what `observer` sees every `every_s` seconds: "ID TERM", no file while nobody is active."""
 
     def __init__(self, path: Path, observer: Observer, every_s: float) -> None:
         self._path, self._observer, self._every_s = path, observer, every_s
         self._new = path.with_name(f".{path.name}.{os.getpid()}")
 
     def keep(self) -> None:
-        """Until TERM or INT. Raises `OSError` when the file can't be written."""
+        """Keep the file until TERM or INT, and remove it. Raises `OSError` when it can't be written."""
         with Signals((signal.SIGTERM, signal.SIGINT)) as news:
             poll = select.poll()
             poll.register(news.fileno(), select.POLLIN)
             seen: Seen | None = None
             try:
                 while True:
-                    # A lease that would end before the next look is shown no longer than it lasts.
+                    # An answer that stops being true before the next look is shown no longer than it is.
                     seen = self._observer.controller(self._every_s) or (
                         seen if seen is not None and seen.fresh else None
                     )

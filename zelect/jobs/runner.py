@@ -7,7 +7,6 @@ leadership, end it when leadership is lost, start it again when it ended too ear
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import sys
@@ -21,10 +20,12 @@ from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.config.loading import Config
 from zelect.core.lease import NEVER_US
 from zelect.jobs.watchdog_client import WatchdogClient
+from zelect.node.leadership.handle import Controller
+from zelect.node.leadership.hooks import election_environment
 from zelect.node.signals import Signals
 from zelect.system.clock import now_us
 
-__all__ = ["FORWARDED", "RunPlan", "Runner", "environment"]
+__all__ = ["FORWARDED", "RunPlan", "Runner"]
 
 FORWARDED = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
 """Signals that go on to the command; TERM and INT end it, and the node. HUP has the node read its files
@@ -142,7 +143,9 @@ class Runner:
         if self._node.handle.register_job(leadership.term):
             self._leadership, self._stopping, self._end_by_us = leadership, False, NEVER_US
             self._began_us, self._retry_us = now_us(), 0
-            self._watchdog.start(self._plan.command, environment(self._config, leadership), leadership.term)
+            me = Controller(leadership.node, leadership.term, leadership.previous, leadership.reason)
+            environment = election_environment(self._config, "controller", leadership.term, me)
+            self._watchdog.start(self._plan.command, environment, leadership.term)
 
     def _guard(self, leadership: Leadership) -> None:
         """End the command when leadership is lost, and from here when the watchdog has not."""
@@ -213,17 +216,3 @@ class Runner:
 
     def _say(self, text: str) -> None:
         print(f"zelect run: {text}", file=sys.stderr, flush=True)
-
-
-def environment(config: Config, leadership: Leadership) -> dict[str, str]:
-    """What the command finds in its environment: this process's own, and these."""
-    return {
-        **os.environ,
-        "ZELECT_NODE": str(config.node.id),
-        "ZELECT_TERM": str(leadership.term),
-        "ZELECT_ROLE": "controller",
-        "ZELECT_CONTROLLER": str(config.node.id),
-        "ZELECT_PREVIOUS": str(leadership.previous or ""),
-        "ZELECT_REASON": leadership.reason,
-        "ZELECT_LEASE_MS": str(config.timing.lease_ms),
-    }

@@ -21,8 +21,8 @@ __all__ = ["run"]
 def run(config: Config) -> int:
     """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a graceful leave,
     3 when durable state cannot be used, 4 when the address cannot be bound or the authenticator has broken.
-    Errors are told on standard error. Raises `ConfigError` for a file that `config` names and that
-    cannot be used."""
+    Errors go to standard error. Raises `ConfigError` for a file that `config` names and that cannot be
+    used."""
     raise_limit()
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:

@@ -1,4 +1,4 @@
-"""Starts a child process with a channel to it, see `zelect.system.channel`."""
+"""Starts child processes: with a channel to them, see `zelect.system.channel`, or with a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zelect.system.channel import Channel
 
-__all__ = ["Child", "ChildFailed", "environment", "isolated"]
+__all__ = ["Child", "ChildFailed", "environment", "isolated", "start_logged"]
 
 HOME = str(Path(__file__).resolve().parents[2])
 """The directory from which the zelect that is running here is imported."""
@@ -70,6 +70,20 @@ class Child:
         self.channel.close()
         code = self.process.wait()
         raise ChildFailed(why or f"its process ended with code {code}")
+
+
+def start_logged(command: Sequence[str], log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a process that has a session of its own, for the same reason, reads nothing, and appends its
+    output to `log`. Raises `OSError`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def isolated(module: str) -> list[str]:

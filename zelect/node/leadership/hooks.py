@@ -1,8 +1,8 @@
 """Programs that a node runs when something changes: `[hooks]` of its configuration.
 
-One thread, one program at a time, in the order of what happened: a hook that takes long delays the
-next hook and never an election. Hooks hear of changes; they are no job. What may run only where the
-leadership is belongs under `zelect run` or into a program with `zelect.Node`, which end it in time.
+One thread runs one program at a time, in the order of what happened: a hook that takes long delays the
+next hook, and never an election. Hooks are told of changes; they are no jobs. What may run only where
+the node is active belongs under `zelect run` or into a program with `zelect.Node`, which end it in time.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
-__all__ = ["Hooks"]
+__all__ = ["Hooks", "election_environment"]
 
 _LAST_S = 5.0
 
 
 class Hooks:
-    """The hooks of `config` for `leadership`, while the context lasts; at its end those of a stopped being active
-    still run, for some seconds at most."""
+    """Runs the hooks of `config` for the node of `handle` while the context lasts; those for the loss of a
+    leadership that ends with it still run, for 5 s at most."""
 
-    def __init__(self, config: Config, leadership: NodeHandle, log: Log) -> None:
-        self._config, self._hooks, self._office, self._log = config, config.hooks, leadership, log
+    def __init__(self, config: Config, handle: NodeHandle, log: Log) -> None:
+        self._config, self._hooks, self._handle, self._log = config, config.hooks, handle, log
         self._news, self._closing = threading.Event(), threading.Event()
-        self._elected: Lease | None = None  # whose on_elected has run
+        self._elected: Lease | None = None  # for which on_elected has run
         self._controller = NOBODY
         self._wanted = any((config.hooks.on_elected, config.hooks.on_deposed, config.hooks.on_controller_changed))
         self._thread = threading.Thread(target=self._run, name="zelect-hooks", daemon=True)
 
     def __enter__(self) -> Self:
         if self._wanted:
-            self._office.subscribe(self._news.set)
+            self._handle.subscribe(self._news.set)
             self._thread.start()
         return self
 
@@ -51,43 +51,33 @@ class Hooks:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            held = self._office.active_lease()
-            left_s = None if held is None else max(0.0, (held.lapses_us - now_us()) / 1e6)
+            lease = self._handle.active_lease()
+            left_s = None if lease is None else max(0.0, (lease.lapses_us - now_us()) / 1e6)
             self._news.wait(left_s)
             self._news.clear()
             self._look()
         self._look()
 
     def _look(self) -> None:
-        held, known = self._office.active_lease(), self._office.controller
+        lease, known = self._handle.active_lease(), self._handle.controller
         before = self._elected
-        if before is not None and (held is None or held.term != before.term):
+        if before is not None and (lease is None or lease.term != before.term):
             self._elected = None
-            if known.id == self._config.node.id:  # nobody else is known yet
+            if known.id == self._config.node.id:  # no other controller is known yet
                 known = Controller(0, known.term, known.id, "")
             self._run_all("on_deposed", self._hooks.on_deposed, known, before.term)
         if known != self._controller:
             self._controller = known
             self._run_all("on_controller_changed", self._hooks.on_controller_changed, known, known.term)
-        held = self._office.active_lease()  # hooks take their time
-        if held is not None and self._elected is None:
-            self._elected = held
-            self._run_all("on_elected", self._hooks.on_elected, known, held.term)
-            self._news.set()  # it may be over by now
+        lease = self._handle.active_lease()  # the hooks so far took their time
+        if lease is not None and self._elected is None:
+            self._elected = lease
+            self._run_all("on_elected", self._hooks.on_elected, known, lease.term)
+            self._news.set()  # it may be lost by now
 
     def _run_all(self, name: str, commands: Sequence[Sequence[str]], known: Controller, term: int) -> None:
-        me = self._config.node.id
-        environment = {
-            **os.environ,
-            "ZELECT_HOOK": name,
-            "ZELECT_NODE": str(me),
-            "ZELECT_TERM": str(term),
-            "ZELECT_ROLE": "controller" if known.id == me and name != "on_deposed" else "follower",
-            "ZELECT_CONTROLLER": str(known.id or ""),
-            "ZELECT_PREVIOUS": str(known.previous or ""),
-            "ZELECT_REASON": known.reason,
-            "ZELECT_LEASE_MS": str(self._config.timing.lease_ms),
-        }
+        role = "controller" if known.id == self._config.node.id and name != "on_deposed" else "follower"
+        environment = {**election_environment(self._config, role, term, known), "ZELECT_HOOK": name}
         for command in commands:
             for attempt in range(1 + self._hooks.retries):
                 code = self._run_one(command, environment)
@@ -97,8 +87,8 @@ class Hooks:
                     break
 
     def _run_one(self, command: Sequence[str], environment: dict[str, str]) -> int | str:
-        """The exit code, or in words why there is none."""
-        import subprocess  # a node without hooks does without
+        """The exit code, or why there is none."""
+        import subprocess  # only where there are hooks
 
         try:
             process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -111,3 +101,18 @@ class Hooks:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return f"killed after {self._hooks.timeout_ms} ms"
+
+
+def election_environment(config: Config, role: str, term: int, controller: Controller) -> dict[str, str]:
+    """The environment of a command or hook: this process's own, and what there is to know of the election
+    (docs/running-a-job.md)."""
+    return {
+        **os.environ,
+        "ZELECT_NODE": str(config.node.id),
+        "ZELECT_TERM": str(term),
+        "ZELECT_ROLE": role,
+        "ZELECT_CONTROLLER": str(controller.id or ""),
+        "ZELECT_PREVIOUS": str(controller.previous or ""),
+        "ZELECT_REASON": controller.reason,
+        "ZELECT_LEASE_MS": str(config.timing.lease_ms),
+    }

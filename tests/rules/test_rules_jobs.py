@@ -1,4 +1,4 @@
-"""The job active: who is well goes first (R8), and a leadership is handed over once its job has ended (R6)."""
+"""Jobs and health: a leadership is handed over once its job has ended (R6); who is healthy goes first (R8)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""How commands reach the supervisor, and how it describes its processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from zelect.devcluster.control import ControlServer, Processes, ProcessState, request
+from zelect.devcluster.layout import ClusterError, ClusterPlan, Layout
+
+PROCESSES = Processes(100, "redis://127.0.0.1:1/0", None, (ProcessState(1, 101, "ended", -9, True),))
+
+
+@pytest.fixture
+def server() -> Iterator[ControlServer]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    made = ControlServer(context, "secret")
+    yield made
+    made.close()
+    context.term()
+
+
+def answered(server: ControlServer, question: bytes, done: list[tuple[str, int]]) -> dict[str, Any]:
+    """What a server with node 1 answers; `done`: the commands that it carried out."""
+
+    def handle(command: str, node: int) -> Processes:
+        done.append((command, node))
+        PROCESSES.node(node)
+        return PROCESSES
+
+    with zmq.Context() as context, context.socket(zmq.REQ) as ask:
+        ask.linger = 0
+        ask.connect(f"tcp://127.0.0.1:{server.port}")
+        ask.send(question)
+        assert server.socket.poll(20_000)
+        server.serve(handle)
+        assert ask.poll(20_000)
+        answer: dict[str, Any] = json.loads(ask.recv())
+        return answer
+
+
+def test_a_command_with_the_token_is_carried_out(server: ControlServer) -> None:
+    done: list[tuple[str, int]] = []
+    answer = answered(server, json.dumps({"token": "secret", "command": "kill", "node": 1}).encode(), done)
+    assert Processes.from_json(answer["processes"]) == PROCESSES
+    answer = answered(server, json.dumps({"token": "secret", "command": "kill", "node": 2}).encode(), done)
+    assert answer == {"error": "no node 2 in this cluster: it has 1", "exit_code": 2}
+    assert done == [("kill", 1), ("kill", 2)]
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        (b"garbage", "malformed question"),
+        (b"[]", "malformed question"),
+        (b'{"token": "secret"}', "malformed question"),
+        (b'{"token": "secret", "command": "kill", "node": "first"}', "malformed question"),
+        (b'{"token": "\xc3\xa9", "command": "down", "node": 0}', "wrong token"),
+    ],
+)
+def test_a_question_without_the_token_or_without_sense_changes_nothing(
+    server: ControlServer, question: bytes, error: str
+) -> None:
+    done: list[tuple[str, int]] = []
+    assert answered(server, question, done) == {"error": error, "exit_code": 2}
+    assert done == []
+
+
+def test_where_no_supervisor_runs_the_question_says_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with pytest.raises(ClusterError, match="no cluster in") as none:
+        request(layout, "status")
+    assert none.value.exit_code == 2
+    layout.prepare(ClusterPlan("demo", 1, 7101, "", 20_000))
+    with pytest.raises(ClusterError, match="is not running") as stopped:
+        request(layout, "status")
+    assert stopped.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "asked", "text"),
+    [
+        ("up", None, False, "up"),
+        ("frozen", None, False, "frozen"),
+        ("ended", -signal.SIGKILL, True, "killed"),
+        ("ended", 0, True, "stopped (exit code 0)"),
+        ("ended", 3, False, "ended by itself (exit code 3)"),
+        ("ended", -signal.SIGKILL, False, "ended by itself (signal 9)"),
+    ],
+)
+def test_how_a_process_is_described(state: str, code: int | None, asked: bool, text: str) -> None:
+    assert ProcessState(1, 100, state, code, asked).description == text
+
+
+def test_an_end_that_was_not_asked_for_is_noted() -> None:
+    assert ProcessState(1, 100, "ended", 3, True).note == ""
+    assert "node 1 ended by itself (exit code 3)" in ProcessState(1, 100, "ended", 3, False).note
+    assert ProcessState(1, 100, "ended", 3, False).short == ("ended", "exit code 3")
+    assert ProcessState(1, 100, "ended", -9, True).short == ("killed", "")
+    assert ProcessState(1, 100, "up", None, False).short == ("", "")
