@@ -11,13 +11,13 @@ import redis
 
 from tests.support.marks import long_but
 from tests.support.redis_server import redis_server  # noqa: F401
+from tools.common.witness import WitnessServer
 from tools.modelcheck import check
 from tools.modelchecker.mutants import MUTANTS
-from tools.modelchecker.parts import Ask, ConnectionLimits, Seams, World
+from tools.modelchecker.parts import ConnectionLimits, Seams, World
 from tools.modelchecker.scenarios import SCENARIOS
 from tools.modelchecker.search import search
 from tools.modelchecker.stages import Stages
-from tools.modelchecker.witness_model import Server, answer, flushed, restarted
 from zelect.core.effects import WitnessCreate, WitnessPing, WitnessVote
 from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.quorum import Witness
@@ -133,7 +133,7 @@ class Twins:
         self.redis: Any = redis.Redis.from_url(server.url)
         told = self.redis.info()
         self.run_id, self.replid = told["run_id"], told["master_replid"]
-        self.model = Server()
+        self.model = WitnessServer()
         self.turn = 0
 
     def identity(self, key: str, known: bool) -> Witness:
@@ -143,7 +143,7 @@ class Twins:
         self, op: str, who: tuple[int, int], term: int, record_id: tuple[int, int, int], key: str, known: bool
     ) -> None:
         self.turn += 1
-        named = Witness(key, f"r{self.model.run}" if known else "another", "p")
+        named = Witness(key, f"run{self.model.run}" if known else "another", "repl")
         intent: WitnessCreate | WitnessPing | WitnessVote
         if op == "create":
             intent = WitnessCreate(key, term, record_id)
@@ -151,7 +151,7 @@ class Twins:
             intent = WitnessPing(named, term, 1, record_id)
         else:
             intent = WitnessVote(named, op == "pre", 1, term, record_id)
-        self.model, event = answer(self.model, Ask(*who, intent, self.turn))
+        self.model, event = self.model.answer(who, intent, self.turn)
         script = words(op, self.identity(key, known), *who, term, record_id, self.turn)
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
         reply = parse_witness_reply(raw)
@@ -168,10 +168,10 @@ class Twins:
     def misfortune(self, kind: str) -> None:
         if kind == "flushed":
             self.redis.flushall()
-            self.model = flushed(self.model)
+            self.model = self.model.flushed()
         elif self.model.memory is not None:  # to the script a hash of another run is one from before a restart
             self.redis.hset(witness_key("demo"), "run_id", "before")
-            self.model = restarted(self.model, keeps=True)
+            self.model = self.model.restarted(self.model.memory)
 
 
 def test_the_checkers_witness_answers_as_the_script_does(redis_server: RedisServer) -> None:  # noqa: F811

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tools.common.witness import WitnessServer
 from tools.modelchecker.local_state import Cast
 from tools.modelchecker.parts import Ask, Local, Mail, Packet, Reply
-from tools.modelchecker.witness_model import Server
 from zelect.core.effects import WitnessCreate, WitnessPing, WitnessVote
 from zelect.core.events import WitnessAnswered
 from zelect.core.messages import Ping, Pong, Voting, VotResp
@@ -18,7 +18,7 @@ class Sweeper:
     """Takes away packets that can do nothing any more. Which they are depends on few things in a
     world, and is found once for each."""
 
-    def __init__(self, cast: Cast, servers: list[Server]) -> None:
+    def __init__(self, cast: Cast, servers: list[WitnessServer]) -> None:
         self.cast, self.servers = cast, servers
         self._dead: dict[object, tuple[int, int]] = {}
         self._kinds: list[int] = []

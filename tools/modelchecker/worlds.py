@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tools.common.violation import Violation
+from tools.common.witness import WitnessServer
 from tools.modelchecker.local_state import Cast
 from tools.modelchecker.packets import Sweeper
 from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, World
-from tools.modelchecker.witness_model import Server, flushed, restarted, same
-from tools.modelchecker.witness_model import answer as script
 from zelect.core.events import HealthChanged, JobEnded, WitnessSeen
 from zelect.core.quorum import WITNESS, RecordId
 
@@ -33,8 +32,8 @@ class Universe:
     floor: int = 0
 
     def __post_init__(self) -> None:
-        self.servers: list[Server] = [Server()]
-        self._server_ids = {Server(): 0}
+        self.servers: list[WitnessServer] = [WitnessServer()]
+        self._server_ids = {WitnessServer(): 0}
         self.sweeper = Sweeper(self.cast, self.servers)
         self._heard: list[dict[int, Outcome]] = []
         self._idle: list[int] = []
@@ -142,7 +141,7 @@ class Universe:
                 outcome = self._cache(("lose", at, other), lambda other=other: cast.lose(at, other))
                 yield f"proves node {other} dead", outcome
         identity = state.record.witness
-        if state.witness_same and not same(self.servers[witness], identity, cast.seams.bound()):
+        if state.witness_same and not self.servers[witness].same(identity, cast.seams.bound()):
             event = WitnessSeen(identity, ready=True, same=False)
             outcome = self._cache(("see", at, False), lambda: cast.see(at, event))
             yield "finds the witness to be an unknown client", outcome
@@ -156,7 +155,7 @@ class Universe:
         known = self._sights.get((at, witness))
         if known is None:
             identity = state.record.witness
-            is_same = same(self.servers[witness], identity, self.cast.seams.bound())
+            is_same = self.servers[witness].same(identity, self.cast.seams.bound())
             known = (at, 0)
             if not state.witness_ready or (is_same and not state.witness_same):
                 outcome = self.cast.see(at, WitnessSeen(identity, ready=True, same=is_same))
@@ -227,9 +226,9 @@ class Universe:
         if world.budget.amnesias and server.memory is not None:
             spent = world.budget._replace(amnesias=world.budget.amnesias - 1)
             for words, changed in (
-                ("is flushed", flushed(server)),
-                ("restarts empty", restarted(server, keeps=False)),
-                ("restarts with what it held", restarted(server, keeps=True)),
+                ("is flushed", server.flushed()),
+                ("restarts empty", server.restarted(None)),
+                ("restarts with what it held", server.restarted(server.memory)),
             ):
                 yield Move(0, words), self._tidy(world._replace(witness=self.number(changed), budget=spent))
 
@@ -238,12 +237,18 @@ class Universe:
         if known is None:
             ask = self.cast.packets[bit]
             assert isinstance(ask, Ask)
-            server, event = script(self.servers[witness], ask, self.cast.seams.bound(), not self.cast.bounds.refound)
+            server, event = self.servers[witness].answer(
+                (ask.node, ask.incarnation),
+                ask.intent,
+                ask.turn,
+                bound=self.cast.seams.bound(),
+                once=not self.cast.bounds.refound,
+            )
             reply = 0 if event is None else self.cast.post(Reply(ask.node, ask.incarnation, event))
             known = self._answers[witness, bit] = (self.number(server), reply)
         return known
 
-    def number(self, server: Server) -> int:
+    def number(self, server: WitnessServer) -> int:
         known = self._server_ids.get(server)
         if known is None:
             known = self._server_ids[server] = len(self.servers)

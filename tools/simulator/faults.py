@@ -265,7 +265,7 @@ def _witness(world: SimWorld, fault: Fault, n: int) -> None:
     elif way == 4:
         redis.flush()
     elif way == 5:
-        redis.restore(redis.memory)
+        redis.restart(redis.memory)
     elif way == 6:
         redis.fail_over(redis.memory)
     elif way == 7:

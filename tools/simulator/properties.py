@@ -17,8 +17,8 @@ from __future__ import annotations
 from typing import Any
 
 from tools.common.violation import Violation
+from tools.common.witness import Memory
 from tools.simulator.small_world import SimulatedProcess, World
-from tools.simulator.witness import Memory
 from zelect.core.effects import Saved, WitnessIntent
 from zelect.core.lease import NEVER_US
 from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
@@ -147,7 +147,7 @@ class Properties:
 
     def witness_changed(self) -> None:
         """After a script ran: what it wrote must obey the rules of a voter."""
-        memory, before = self.world.redis.remembered(), self._memory
+        memory, before = self.world.redis.server.remembered(), self._memory
         if memory is not None and memory.acked[:2] == self._asking:
             self._witness_acked_us[memory.acked[0]] = self.world.now_us
         if memory is before or memory is None:
@@ -193,7 +193,7 @@ class Properties:
             self.count("elected with the witness")
             voters.add(WITNESS)
         # A memory of the witness that voted may be gone by now, in which case nobody can tell.
-        known = saved.record.witness is None or self.world.redis.same(saved.record.witness)
+        known = saved.record.witness is None or self.world.redis.server.same(saved.record.witness)
         if known and not has_quorum(saved.record.voters, voters):
             raise Violation("S1", f"n{n} was elected in term {term} of {saved.record} by the votes of {voters}")
         self.count("elected")
@@ -268,7 +268,9 @@ class Properties:
         # The witness has no clock: whoever wins by its vote waits as long as a promise runs (R12). What is
         # forgotten votes for nobody.
         promise_us = self.world.settings[n].timing.promise_us
-        if self._witness_acked_us.get(n, 0) + promise_us >= until_us or not self.world.redis.same(record.witness):
+        if self._witness_acked_us.get(n, 0) + promise_us >= until_us or not self.world.redis.server.same(
+            record.witness
+        ):
             bound.add(WITNESS)
         if has_quorum(record.voters, bound):
             return
@@ -302,7 +304,7 @@ class Properties:
         states = {n: process.machine.state for n, process in self.world.processes.items()}
         record = max((s.record for s in states.values()), key=lambda r: r.id)
         able = {n for n, s in states.items() if s.may_vote(record)}
-        memory = self.world.redis.remembered()
+        memory = self.world.redis.server.remembered()
         if memory is not None and memory.identity == record.witness:
             if memory.record_id <= record.id:
                 able.add(WITNESS)
