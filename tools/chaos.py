@@ -47,8 +47,6 @@ from zelect.core.timing import Proof, Timing
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
 from zelect.devcluster.layout import ClusterError
 
-__all__ = ["main"]
-
 _ROUNDS = 50
 
 

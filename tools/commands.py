@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from zelect.cli import main as zelect  # the tree that this script stands in
 
-__all__ = ["PAGE", "page"]
-
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 _HEAD = """# Every command
 

@@ -20,8 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["COMMANDS", "FAST", "PURE", "REPOSITORY", "main"]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 REPOSITORY = tuple(sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py")))

@@ -28,8 +28,6 @@ from tools.fuzzer.machine import BLOCK, Finding, blocks
 from zelect.config.loading import ConfigError, load
 from zelect.security.keys import ClientKeys, keyring_to_ask
 
-__all__ = ["main"]
-
 _SAY_EVERY_S = 10.0
 
 

@@ -27,8 +27,6 @@ from tools.modelchecker.scenarios import LONG, SCENARIOS
 from tools.modelchecker.search import Found, search
 from tools.modelchecker.stages import Stages
 
-__all__ = ["check", "main"]
-
 _MOST_PLAIN = 400_000
 """Worlds searched for the way to a violation that was found on a stage."""
 

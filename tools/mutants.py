@@ -32,8 +32,6 @@ from tools.mutation.mutant import ROOT, NotOnce, mutated
 from tools.mutation.suites import SUITES, Broken, paths_of, suites_for
 from tools.mutation.trial import Case, Court, Verdict, cases
 
-__all__ = ["DOCUMENT", "main", "table"]
-
 DOCUMENT = ROOT / "docs" / "testing.md"
 BEGIN, END = "<!-- mutants: tools/mutants.py --document -->", "<!-- end of mutants -->"
 

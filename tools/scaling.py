@@ -29,8 +29,6 @@ from zelect.core.messages import Envelope, Ping, Pong, Voting, VotResp
 from zelect.core.state import Peer
 from zelect.core.timing import Timing
 
-__all__ = ["SIZES", "Meeting", "Row", "chart", "main", "measured", "table"]
-
 SIZES = (3, 5, 7, 21, 51, 101, 1001)
 _WITHIN_MS = 20_000
 _BARS = 48

@@ -31,8 +31,6 @@ from tools.simulator.faults import FAULTS, Fault, apply, heal_all, make_plan
 from tools.simulator.simulated_world import SimWorld
 from zelect.core.timing import Proof, Timing
 
-__all__ = ["BOUND_MS", "GROWN_MS", "Outcome", "Run", "Scene", "main", "run", "scene_of", "shrunk"]
-
 BOUND_MS = 6000
 """Within this virtual time after the last fault somebody is active."""
 GROWN_MS = 20_000

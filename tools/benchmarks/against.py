@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tools.benchmarks.common import THIS, JsonDict, Tree, positive
 
-__all__ = ["SIDES", "add_against", "checkout", "tell_against", "trees"]
-
 SIDES = ("this", "other")
 """What the two are called in tables."""
 

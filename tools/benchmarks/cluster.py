@@ -26,8 +26,6 @@ from zelect.system.clock import now_us
 from zelect.system.parent_death import prefix
 from zelect.wire import decode, encode
 
-__all__ = ["Cluster", "directory", "running"]
-
 
 class Cluster:
     """Redis and `nodes` nodes of `tree` in `directory`, all ended on leaving the `with` block.

@@ -15,20 +15,6 @@ from zelect.core.timing import Timing
 from zelect.redis.registry_scripts import Keys
 from zelect.system.clock import now_us
 
-__all__ = [
-    "KEYS",
-    "NAME",
-    "THIS",
-    "TIMING",
-    "BenchError",
-    "JsonDict",
-    "Tree",
-    "positive",
-    "progress",
-    "run_python",
-    "took",
-]
-
 NAME = "bench"
 KEYS = Keys.of(NAME)
 TIMING = Timing()

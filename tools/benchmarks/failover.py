@@ -17,8 +17,6 @@ from tools.benchmarks.floors import Floors, tell_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
 
-__all__ = ["add_options", "gaps", "measure", "tell"]
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fault", choices=tuple(FAULTS), default="kill")

@@ -16,8 +16,6 @@ from tools.benchmarks.phases import first, read_until_entered, tell_facts, tell_
 from zelect.devcluster.layout import HOST
 from zelect.system.clock import now_us
 
-__all__ = ["FAULTS", "SUCCESSOR_WITHIN_S", "await_successor", "one_fault", "pause", "watch"]
-
 FAULTS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "term": signal.SIGTERM}
 SUCCESSOR_WITHIN_S = 20.0
 _WATCH_THAWED_US = 500_000

@@ -14,8 +14,6 @@ import zmq
 from tools.benchmarks.common import TIMING, JsonDict
 from zelect import __version__
 
-__all__ = ["columns", "header", "histogram", "ratio", "row", "spread", "tell_header", "tell_ratio", "tell_seed"]
-
 _RANKS = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 _RESAMPLES = 2000
 

@@ -22,8 +22,6 @@ from tools.benchmarks.faults import one_fault
 from tools.benchmarks.figures import columns, header, histogram, ratio, row, spread, tell_ratio
 from tools.benchmarks.settling import settle
 
-__all__ = ["add_options", "measure", "tell"]
-
 _COUNTED = ("link_", "malformed_", "refused_")
 _MORE_S = 5.0
 

@@ -19,8 +19,6 @@ import time
 
 from tools.fuzzer.zmtp import GREETING, command, frame, greeting, ready
 
-__all__ = ["OPEN", "Crowd", "main"]
-
 OPEN = 64
 """Connections to each port at a time."""
 _FRAMES = 100  # of one connection, then another one takes its place

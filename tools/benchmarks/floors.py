@@ -18,8 +18,6 @@ from zelect.devcluster.layout import HOST, find_port
 from zelect.system.clock import now_us
 from zelect.system.parent_death import prefix
 
-__all__ = ["FLOORS", "Floors", "interpreter", "tell_floors"]
-
 FLOORS = {
     "closed": "kill, connection closed",
     "refused": "kill, refused",

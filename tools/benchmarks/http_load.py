@@ -23,8 +23,6 @@ from tools.benchmarks.common import THIS, BenchError, JsonDict
 from zelect.devcluster.layout import HOST
 from zelect.system.parent_death import prefix
 
-__all__ = ["Askers"]
-
 _REQUEST = b"GET /controller HTTP/1.1\r\nHost: bench\r\n\r\n"
 _AGAIN_S = 0.05
 _A_PORT = 2

@@ -15,8 +15,6 @@ from tools.benchmarks.figures import columns, header, ratio, row, spread, tell_r
 from tools.benchmarks.settling import settle
 from zelect.system.clock import now_us
 
-__all__ = ["add_options", "measure", "tell"]
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=positive, default=30)

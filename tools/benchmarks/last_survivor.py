@@ -15,8 +15,6 @@ from tools.benchmarks.floors import Floors, tell_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
 
-__all__ = ["add_options", "measure", "tell"]
-
 ASKED_MS = 15.0
 """Of the median."""
 

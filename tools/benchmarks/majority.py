@@ -20,8 +20,6 @@ from tools.benchmarks.phases import since_ms
 from tools.benchmarks.settling import settle
 from zelect.system.clock import now_us
 
-__all__ = ["add_options", "check", "measure", "tell"]
-
 ASKED_MS = 2000.0
 """From the start of the one that returns to somebody active."""
 _GONE_WITHIN_S = 20.0

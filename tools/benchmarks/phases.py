@@ -10,8 +10,6 @@ from tools.benchmarks.cluster import Cluster
 from tools.benchmarks.common import JsonDict
 from tools.benchmarks.figures import spread
 
-__all__ = ["PHASES", "first", "phase_spreads", "read_until_entered", "since_ms", "tell_facts", "tell_phases"]
-
 # Of a crash, as its successor went through them, and what they are called on paper.
 PHASES = {
     "closed": "its connections closed",

@@ -17,8 +17,6 @@ from tools.benchmarks.settling import settle
 from tools.common.raw_redis import Wire
 from zelect.system.clock import now_us
 
-__all__ = ["add_options", "measure", "tell"]
-
 ASKED_MS = 2000.0
 """Of every recovery."""
 _RIGHT_WITHIN_S = 20.0

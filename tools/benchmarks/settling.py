@@ -9,8 +9,6 @@ from tools.benchmarks.cluster import Cluster
 from tools.benchmarks.common import TIMING, BenchError, JsonDict
 from zelect.system.clock import now_us
 
-__all__ = ["settle"]
-
 _WITHIN_S = 60.0
 _STOPPED_S = 5.0
 # A restarted node votes for nobody during one election timeout (R4); a trial waits until it may.

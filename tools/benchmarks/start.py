@@ -12,8 +12,6 @@ from tools.benchmarks.floors import interpreter
 from zelect.devcluster.layout import find_port, port_is_free
 from zelect.system.clock import now_us
 
-__all__ = ["add_options", "measure", "tell"]
-
 _ROWS = {
     "up": "cluster up --detach",
     "leadership": "nodes spawned to active",

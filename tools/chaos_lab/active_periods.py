@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from tools.chaos_lab.histories import History, Line
 
-__all__ = ["ActivePeriod", "Process", "leaderships", "processes"]
-
 Process = tuple[int, int]
 """A node and its incarnation."""
 

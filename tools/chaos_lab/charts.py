@@ -9,8 +9,6 @@ from itertools import pairwise
 
 from tools.chaos_lab.gaps import figures
 
-__all__ = ["spread_chart"]
-
 _WIDTH, _LEFT, _PERMISSION, _ROW, _TOP, _FOOT = 1100, 190, 270, 26, 24, 30
 _MOST_DOTS = 300
 _TICKS = (1, 2, 5)

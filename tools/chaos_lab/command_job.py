@@ -14,8 +14,6 @@ from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
 from tools.chaos_lab.places import CHAOS, NAME, read_places
 from zelect.system.clock import now_us
 
-__all__: list[str] = []
-
 
 def main() -> None:
     """Raise the counters in the term that the environment names, until somebody ends it."""

@@ -20,8 +20,6 @@ from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.config.loading import Config
 from zelect.system.clock import now_us
 
-__all__ = ["INTERFACES", "run_embedded"]
-
 INTERFACES = ("threads", "asyncio")
 
 

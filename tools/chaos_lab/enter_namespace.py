@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 
-__all__ = ["enter_namespace"]
-
 _CLONE_NEWNET = 0x40000000
 
 

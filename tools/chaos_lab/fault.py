@@ -9,8 +9,6 @@ from typing import ClassVar
 
 from tools.chaos_lab.target import World
 
-__all__ = ["Broken", "Fault", "Host", "Strike"]
-
 
 class Broken(Exception):
     """A node did what it never may; the text says what."""

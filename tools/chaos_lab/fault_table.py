@@ -9,8 +9,6 @@ import sys
 from tools.chaos_lab import hostile_faults, link_faults, machine_faults, process_faults, redis_faults
 from tools.chaos_lab.fault import Fault, Host
 
-__all__ = ["FAMILIES", "TABLE", "this_host"]
-
 FAMILIES: dict[str, tuple[Fault, ...]] = {
     "processes": process_faults.FAULTS,
     "links": link_faults.FAULTS,

@@ -14,8 +14,6 @@ from tools.chaos_lab.active_periods import ActivePeriod
 from tools.chaos_lab.histories import History, Line
 from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of
 
-__all__ = ["Figures", "Gap", "by_kind", "false_elections", "figures", "gaps_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Gap:

@@ -8,8 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Hog"]
-
 _LOOK_S = 0.02
 _FOR_EVER_S = 3600.0
 

@@ -15,8 +15,6 @@ from statistics import median
 from tools.chaos_lab.histories import History, Line
 from tools.common.violation import Violation
 
-__all__ = ["MOST", "Growth", "check_left_over", "check_resources", "growths"]
-
 MOST: Mapping[str, int] = {"fds": 6, "threads": 3, "rss_kb": 16_384}
 """How much a process may rise over its life by the line through its samples."""
 _LEAST = 20

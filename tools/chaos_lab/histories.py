@@ -19,8 +19,6 @@ from typing import Any
 
 from tools.common.violation import Violation
 
-__all__ = ["CHAOS", "History", "HistoryError", "Line", "described", "parse", "read", "timeline"]
-
 _MOST_LINES = 24
 CHAOS = 0
 """The tool itself, as the author of lines; nodes begin at 1."""

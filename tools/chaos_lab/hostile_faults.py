@@ -24,8 +24,6 @@ from zelect.core.messages import Envelope, Query
 from zelect.system.parent_death import prefix
 from zelect.wire import encode
 
-__all__ = ["FAULTS"]
-
 Address = tuple[str, int]
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
 _READY = b"\x04\x29\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"

@@ -20,8 +20,6 @@ from zelect.node.history_recorder import open_history
 from zelect.node.leadership.handle import NodeHandle
 from zelect.system.clock import now_us
 
-__all__ = ["AGAIN_S", "EVERY_S", "KINDS", "Counters", "Job", "JobKeys"]
-
 EVERY_S = 0.02
 """How often the counters are raised."""
 AGAIN_S = 0.1

@@ -12,8 +12,6 @@ from tools.chaos_lab.active_periods import ActivePeriod, Process
 from tools.chaos_lab.histories import History, Line
 from tools.common.violation import Violation
 
-__all__ = ["check_counters", "check_guarded", "intrusions", "stale_effects"]
-
 _GUARDED, _UNGUARDED = "guarded", "unguarded"
 
 

@@ -28,8 +28,6 @@ from tools.chaos_lab.job_effects import check_counters, check_guarded, intrusion
 from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of, rounds_of
 from tools.common.violation import Violation
 
-__all__ = ["Judgement", "Overlap", "judge", "judge_history"]
-
 _BOUND_TIMEOUTS = 12
 """After a healing somebody is active within so many election timeouts (6 s by default)."""
 

@@ -10,8 +10,6 @@ from tools.chaos_lab.namespaces import Spaces
 from tools.chaos_lab.proxy import Pair
 from tools.chaos_lab.target import World
 
-__all__ = ["FAULTS"]
-
 
 class _Links(Fault):
     """Links blocked for a while. Once they are healed, what was held arrives late; or, every other

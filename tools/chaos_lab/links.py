@@ -13,8 +13,6 @@ from tools.chaos_lab.proxy import Pair
 from zelect.devcluster.layout import HOST
 from zelect.system.parent_death import prefix
 
-__all__ = ["REGISTRY", "Links", "between"]
-
 REGISTRY = 0
 """Redis, as a party of the links."""
 

@@ -16,8 +16,6 @@ from tools.chaos_lab.fault import Fault, Host, Strike
 from tools.chaos_lab.target import World
 from zelect.system.parent_death import prefix
 
-__all__ = ["FAULTS"]
-
 
 class CpuStarved(Fault):
     name = "cpu"

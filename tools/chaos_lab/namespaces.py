@@ -21,8 +21,6 @@ from tools.chaos_lab.links import REGISTRY, Links
 from tools.chaos_lab.proxy import Pair
 from zelect.system.parent_death import prefix
 
-__all__ = ["Spaces", "why_not"]
-
 _TOOLS = ("ip", "nft", "ss")
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from zelect.node.history_recorder import open_history
 from zelect.system.clock import now_us
 
-__all__ = ["Notes"]
-
 
 class Notes:
     """Writes chaos.jsonl. May be used by several threads."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAOS", "NAME", "Place", "read_places", "write_places"]
-
 NAME = "chaos"
 """The cluster's name."""
 CHAOS = "ZELECT_CHAOS"

@@ -11,8 +11,6 @@ from tools.chaos_lab.fault import Broken, Fault, Strike
 from tools.chaos_lab.target import World
 from zelect.node.storage.vote_store import BALLOT_BYTES
 
-__all__ = ["FAULTS"]
-
 
 class Kill(Fault):
     name = "kill"

@@ -7,8 +7,6 @@ import os
 import select
 import signal
 
-__all__ = ["Handles"]
-
 
 class Handles:
     """The nodes' processes, by Linux' pidfds; elsewhere by their pids."""

@@ -12,8 +12,6 @@ from tools.chaos_lab.fault import Host
 from tools.chaos_lab.fault_table import FAMILIES
 from tools.chaos_lab.schedule import Round
 
-__all__ = ["progress", "tell_faults"]
-
 _PLAIN_EVERY_S = 5.0
 
 

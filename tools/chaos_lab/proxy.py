@@ -31,8 +31,6 @@ from typing import Any
 from zelect.devcluster.layout import find_port
 from zelect.system.clock import now_us
 
-__all__ = ["Pair"]
-
 Pair = tuple[int, int]
 _MOST_QUEUED = 1 << 20
 _CHUNK = 1 << 16

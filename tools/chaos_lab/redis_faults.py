@@ -15,8 +15,6 @@ from tools.chaos_lab.target import World
 from tools.common.raw_redis import Wire
 from zelect.devcluster.layout import HOST
 
-__all__ = ["FAULTS"]
-
 _NOBODY = 1
 """A port that no server listens on."""
 

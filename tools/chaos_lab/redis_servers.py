@@ -15,8 +15,6 @@ from zelect.devcluster.layout import HOST, find_port
 from zelect.redis.registry_scripts import Keys
 from zelect.system.parent_death import prefix
 
-__all__ = ["Registry", "Watcher", "started_server"]
-
 
 def started_server(directory: Path, bind: str = HOST) -> RedisServer:
     """A server on a free port, in `directory`, that answers. Raises `ServerFailed`."""

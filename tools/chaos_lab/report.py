@@ -23,8 +23,6 @@ from tools.chaos_lab.histories import History, Line, described, read
 from tools.chaos_lab.judge import Judgement
 from tools.chaos_lab.rounds import QUIET, Round, Struck
 
-__all__ = ["report_of", "write_report"]
-
 _PAGE = Path(__file__).resolve().parent / "page"
 _FROZEN = ("freeze", "stutter", "gil_hog", "cpu")
 _CUT = ("cut", "one_way", "bridge", "ring", "flap", "delay", "reset", "refuse", "loss", "reorder")

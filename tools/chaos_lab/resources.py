@@ -10,8 +10,6 @@ from tools.benchmarks.common import JsonDict
 from tools.chaos_lab.places import CHAOS
 from tools.chaos_lab.target import World
 
-__all__ = ["left_over", "sample"]
-
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from tools.chaos_lab.histories import History, Line
 
-__all__ = ["QUIET", "Round", "Struck", "behind", "kind_of", "rounds_of"]
-
 QUIET = "none"
 """The kind of what happened without any fault."""
 

@@ -23,8 +23,6 @@ from zelect.devcluster.bundled_server import ServerFailed
 from zelect.devcluster.layout import ClusterError
 from zelect.system.clock import now_us, unix_ms
 
-__all__ = ["Done", "Plan", "run"]
-
 SETTLED_WITHIN_MS = 30_000
 """A healed cluster that has not settled by then never will."""
 _ITEMS = 500

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from tools.chaos_lab.fault import Fault, Strike
 
-__all__ = ["Round", "rounds"]
-
 _COMBINED = 0.2
 
 

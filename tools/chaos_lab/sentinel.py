@@ -14,8 +14,6 @@ from zelect.devcluster.bundled_server import find_server
 from zelect.devcluster.layout import HOST, find_port
 from zelect.system.parent_death import prefix
 
-__all__ = ["Sentinel"]
-
 _READY_S = 10.0
 
 

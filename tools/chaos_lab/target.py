@@ -33,8 +33,6 @@ from zelect.devcluster.supervisor import ClusterOptions, detach
 from zelect.node.history_recorder import HISTORY
 from zelect.system.clock import now_us
 
-__all__ = ["Scene", "World"]
-
 _UP_WITHIN_S = 30.0
 _ASK_EVERY_US = 15_000
 

@@ -30,8 +30,6 @@ from zelect.node.storage.vote_store import VoteStoreError
 from zelect.system.log import setup
 from zelect.system.sockets import CannotBind
 
-__all__: list[str] = []
-
 _GRACE_MS = 1000
 
 

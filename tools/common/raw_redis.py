@@ -9,8 +9,6 @@ from tools.benchmarks.common import BenchError
 from zelect.devcluster.layout import HOST
 from zelect.system.clock import now_us
 
-__all__ = ["Wire"]
-
 
 class Wire:
     """A plain connection to Redis. Raises OSError; TimeoutError leaves what was read for the next

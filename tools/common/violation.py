@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Violation"]
-
 
 class Violation(AssertionError):
     """`rule`: the property (S1, R10, L1, counter ...); `text`: how it is broken. Where a recorded history

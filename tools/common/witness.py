@@ -13,8 +13,6 @@ from zelect.core.events import Event, WitnessAnswered, WitnessCreated, WitnessVo
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 
-__all__ = ["Memory", "WitnessServer"]
-
 Process = tuple[int, int]
 """A node and its incarnation."""
 

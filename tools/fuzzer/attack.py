@@ -15,8 +15,6 @@ from tools.fuzzer.zmtp import frame
 from zelect.core.messages import Envelope, Query
 from zelect.wire import encode
 
-__all__ = ["Done", "attack"]
-
 _RESET = struct.pack("ii", 1, 0)
 _DRAIN_BYTES = 65_536
 _MOST_OPEN = 256

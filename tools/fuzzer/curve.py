@@ -20,8 +20,6 @@ from tools.fuzzer.hostile import AFTER_READY, EITHER_WAY, Script, hello_like
 from tools.fuzzer.zmtp import GREETING, command, frame, greeting, ready
 from zelect.security.keys import ClientKeys
 
-__all__ = ["CURVE_KINDS", "Tape", "curve_scripts", "record"]
-
 _OPENING = greeting(b"CURVE")
 _WELCOME = b"\x07WELCOME"
 _NAMES = (b"HELLO", b"WELCOME", b"INITIATE", b"READY", b"ERROR", b"MESSAGE")

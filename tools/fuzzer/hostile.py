@@ -19,8 +19,6 @@ from tools.fuzzer.zmtp import GREETING, MORE, command, frame, greeting, ready
 from zelect.core.messages import Envelope, Query
 from zelect.wire import encode
 
-__all__ = ["AFTER_READY", "EITHER_WAY", "KINDS", "Script", "hello_like", "scripts"]
-
 _PROTOCOLS = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),

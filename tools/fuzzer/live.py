@@ -24,8 +24,6 @@ from zelect.security.keys import ClientKeys
 from zelect.system.sockets import parse_endpoint
 from zelect.wire import decode, encode
 
-__all__ = ["DEAF_S", "LiveError", "Outcome", "beset"]
-
 DEAF_S = 1.0
 """Nobody may wait longer than this for an answer."""
 _EVERY_S = 0.02

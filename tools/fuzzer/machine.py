@@ -25,8 +25,6 @@ from zelect.core.machine import Machine
 from zelect.core.state import LeaderState, Role, State, clone
 from zelect.core.validation import MalformedMessage
 
-__all__ = ["BLOCK", "Block", "Finding", "blocks", "run_block"]
-
 BLOCK = 2000
 """Messages in a block: the unit that a seed and a number name."""
 _EPISODE = 40

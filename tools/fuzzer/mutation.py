@@ -17,8 +17,6 @@ from zelect.core.messages import MESSAGES, Reason, Refusal, Result, Type
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.validation import MAX_NUMBER
 
-__all__ = ["Mutator"]
-
 _SENDER, _INCARNATION, _TERM, _BODY = 3, 4, 7, 8
 _EDGES = (
     *(0, 1, 2, 3, 4, 5, 7, 255, MAX_NODE_ID, MAX_NODE_ID + 1, 2**31, 2**32 - 1, 2**40),

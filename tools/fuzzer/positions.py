@@ -37,8 +37,6 @@ from zelect.core.settings import Settings
 from zelect.core.state import Role, State
 from zelect.wire import encode
 
-__all__ = ["STANDS", "Target", "target_of"]
-
 
 @dataclass(frozen=True)
 class Target:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-__all__ = ["GREETING", "MORE", "command", "frame", "greeting", "metadata", "ready"]
-
 MORE = 1
 _LONG, _COMMAND = 2, 4
 

@@ -29,8 +29,6 @@ from zelect.core.messages import (
 from zelect.core.state import Campaign, LeaderState, Peer, Role, State, Status, VoteAnswer
 from zelect.core.timing import Timing
 
-__all__ = ["NOW", "STALE", "Coarse", "age_answer", "age_envelope", "age_intent", "frozen", "settle", "spoken"]
-
 NOW = 1_000
 """The moment at which every state is kept, in units."""
 _OLD = NOW - 4  # older than a lease and than three heartbeats: only that it was matters

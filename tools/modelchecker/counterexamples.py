@@ -11,8 +11,6 @@ from tools.modelchecker.parts import Move, World
 from tools.modelchecker.search import told
 from tools.modelchecker.stages import Stages
 
-__all__ = ["history_of", "true_history"]
-
 _AT_ONCE = 12
 """Histories followed side by side, from stage to stage."""
 _WORLDS = 30_000

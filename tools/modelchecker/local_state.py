@@ -36,8 +36,6 @@ from zelect.core.quorum import WITNESS, RecordId
 from zelect.core.settings import Settings
 from zelect.core.state import State, clone
 
-__all__ = ["Cast"]
-
 
 @dataclass
 class Cast:

@@ -23,8 +23,6 @@ from zelect.core.state import State
 from zelect.core.step import Step
 from zelect.core.voters import Change, VoterHealth
 
-__all__ = ["MUTANTS", "Mutant"]
-
 
 @dataclass(frozen=True)
 class Mutant:

@@ -11,8 +11,6 @@ from zelect.core.messages import Ping, Pong, Voting, VotResp
 from zelect.core.quorum import WITNESS, RecordId
 from zelect.core.state import State
 
-__all__ = ["Sweeper", "describe"]
-
 
 class Sweeper:
     """Takes away packets that can do nothing any more. Which they are depends on few things in a

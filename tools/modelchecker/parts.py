@@ -14,20 +14,6 @@ from zelect.core.quorum import RecordId
 from zelect.core.settings import Settings
 from zelect.core.state import State
 
-__all__ = [
-    "Ask",
-    "Budget",
-    "ConnectionLimits",
-    "Local",
-    "Mail",
-    "Move",
-    "Outcome",
-    "Packet",
-    "Reply",
-    "Seams",
-    "World",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Mail:

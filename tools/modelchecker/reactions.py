@@ -13,8 +13,6 @@ from tools.modelchecker.parts import Outcome
 from tools.modelchecker.worlds import Universe, process
 from zelect.core.quorum import WITNESS, RecordId
 
-__all__ = ["Reactions", "Step"]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:

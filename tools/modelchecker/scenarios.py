@@ -14,8 +14,6 @@ from zelect.core.machine import first_state
 from zelect.core.messages import NodeOnline
 from zelect.core.settings import Settings
 
-__all__ = ["LONG", "SCENARIOS", "Scenario"]
-
 
 @dataclass(frozen=True)
 class Scenario:

@@ -13,8 +13,6 @@ from tools.modelchecker.packets import describe
 from tools.modelchecker.parts import Move, World
 from tools.modelchecker.worlds import Universe
 
-__all__ = ["Found", "greedy", "search"]
-
 
 @dataclass
 class Found:

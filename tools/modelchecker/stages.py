@@ -28,8 +28,6 @@ from tools.modelchecker.search import Found
 from tools.modelchecker.worlds import Universe
 from zelect.core.quorum import RecordId
 
-__all__ = ["Rest", "Stages"]
-
 _AT_BITS = 20  # a million locals
 _AT = (1 << _AT_BITS) - 1
 _FEW_BITS = 16  # states of the witness, and sets of deeds

@@ -19,8 +19,6 @@ from tools.modelchecker.parts import Ask, Budget, Local, Move, Outcome, Reply, W
 from zelect.core.events import HealthChanged, JobEnded, WitnessSeen
 from zelect.core.quorum import WITNESS, RecordId
 
-__all__ = ["Universe"]
-
 
 @dataclass
 class Universe:

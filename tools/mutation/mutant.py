@@ -8,8 +8,6 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MUTANTS", "ROOT", "Mutant", "NotOnce", "copy_tree", "mutated"]
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 _PARTS = ("zelect", "tests", "tools", "conf", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "setup.py")
 

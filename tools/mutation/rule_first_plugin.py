@@ -7,8 +7,6 @@ import os
 
 import pytest
 
-__all__ = ["RULE"]
-
 RULE = "ZELECT_MUTANT_RULE"
 
 

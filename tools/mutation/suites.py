@@ -20,8 +20,6 @@ from pathlib import Path
 
 from tools.mutation import rule_first_plugin
 
-__all__ = ["SUITES", "Broken", "Ran", "Suite", "paths_of", "run_check", "run_tests", "suite_of", "suites_for"]
-
 
 class Broken(Exception):
     """Tests could not be run at all: that proves nothing about the mutant."""

@@ -13,8 +13,6 @@ from tools.modelchecker.mutants import MUTANTS as AT_SEAMS
 from tools.mutation.mutant import MUTANTS, ROOT, Mutant, copy_tree
 from tools.mutation.suites import Broken, Suite, paths_of, run_check, run_tests, suite_of, suites_for
 
-__all__ = ["Case", "Court", "Verdict", "cases"]
-
 
 @dataclass(frozen=True)
 class Case:

@@ -18,8 +18,6 @@ from zelect.core.events import DeathProven, Evidence, HealthChanged, MessageRece
 from zelect.core.messages import AdminAction, AdminCommand, Envelope
 from zelect.core.timing import Proof
 
-__all__ = ["FAULTS", "Fault", "apply", "heal_all", "make_plan"]
-
 _WHEN = (
     "vote_granted",
     "elected",

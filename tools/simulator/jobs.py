@@ -14,8 +14,6 @@ from tools.simulator.properties import Properties
 from tools.simulator.small_world import MS, SimulatedProcess, World
 from zelect.core.events import JobEnded
 
-__all__ = ["Jobs"]
-
 _MOST_US = 300 * MS
 
 

@@ -23,8 +23,6 @@ from zelect.core.effects import Saved, WitnessIntent
 from zelect.core.lease import NEVER_US
 from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
 
-__all__ = ["Properties"]
-
 _MOST_CHECKED = 16
 """In larger clusters the check of what a lease rests on is left out: it looks at all nodes."""
 

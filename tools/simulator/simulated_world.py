@@ -47,8 +47,6 @@ from zelect.core.events import (
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import Envelope, Refusal
 
-__all__ = ["SimWorld"]
-
 _WIRE_EVERY = 16
 _RECONNECT_US = 20 * MS
 _KEEP_LINES = 4000

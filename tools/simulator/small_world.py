@@ -43,8 +43,6 @@ from zelect.core.messages import Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
 
-__all__ = ["MS", "Entry", "Redis", "SimulatedProcess", "World", "leadership_of", "packet"]
-
 MS = 1000
 
 

@@ -8,8 +8,6 @@ from tools.common.witness import Memory, WitnessServer
 from zelect.core.effects import WitnessIntent, WitnessLook
 from zelect.core.events import Event, WitnessSeen
 
-__all__ = ["Redis"]
-
 
 class Redis:
     """One server, which may be down. `memory` may be set: what a dump or a replica had."""

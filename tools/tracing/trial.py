@@ -13,8 +13,6 @@ from typing import TypeVar
 from tools.benchmarks.cluster import Cluster
 from tools.benchmarks.common import KEYS, THIS, BenchError, Tree
 
-__all__ = ["KINDS", "Course", "record"]
-
 KINDS = {
     "vote": "a voter answers a vote request: from the ROUTER's receive to the sent VOT_RESP",
     "takeover": "the next controller: from a link going down to the script in Redis",
