@@ -32,6 +32,7 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmarks.common import BenchError, positive
+from tools.chaos_lab.cluster import Scene
 from tools.chaos_lab.embedded_job import INTERFACES
 from tools.chaos_lab.fault import Fault
 from tools.chaos_lab.fault_table import TABLE, this_host
@@ -41,7 +42,6 @@ from tools.chaos_lab.progress import progress, tell_faults
 from tools.chaos_lab.report import write_report
 from tools.chaos_lab.run import Done, Plan, run
 from tools.chaos_lab.schedule import rounds
-from tools.chaos_lab.target import Scene
 from zelect.config.loading import ConfigError, load
 from zelect.core.timing import Proof, Timing
 from zelect.devcluster.bundled_server import NoServer, ServerFailed

@@ -17,13 +17,13 @@ from tests.support.paths import ROOT
 from tools.chaos_lab.fault import Host
 from tools.chaos_lab.fault_table import FAMILIES, TABLE, this_host
 from tools.chaos_lab.namespaces import why_not
-from tools.chaos_lab.schedule import Round, rounds
+from tools.chaos_lab.schedule import PlannedRound, rounds
 from zelect.devcluster.bundled_server import NoServer, find_server
 
 BARE = Host(root=False, linux=True, tools=frozenset(), links=False)
 
 
-def first(count: int, seed: int, nodes: int = 3, kinds: str = "") -> list[Round]:
+def first(count: int, seed: int, nodes: int = 3, kinds: str = "") -> list[PlannedRound]:
     faults = [TABLE[name] for name in kinds.split(",")] if kinds else list(TABLE.values())
     return list(islice(rounds(seed, nodes, faults), count))
 
@@ -48,13 +48,13 @@ def test_the_schedule_is_a_function_of_seed_nodes_and_faults() -> None:
 
 def test_every_kind_comes_before_any_comes_again() -> None:
     for seed in range(20):
-        dealt = [one.strikes[0].fault for one in first(len(TABLE), seed)]
+        dealt = [one.faults[0].fault for one in first(len(TABLE), seed)]
         assert sorted(dealt) == sorted(TABLE)
 
 
 def test_some_rounds_combine_two_kinds_that_may_meet() -> None:
     made = first(2000, 1)
-    pairs = [one.strikes for one in made if len(one.strikes) == 2]
+    pairs = [one.faults for one in made if len(one.faults) == 2]
     assert len(made) / 8 < len(pairs) < len(made) / 3
     for one, other in pairs:
         kinds = TABLE[one.fault], TABLE[other.fault]
@@ -62,11 +62,11 @@ def test_some_rounds_combine_two_kinds_that_may_meet() -> None:
         assert not any(kind.alone for kind in kinds)
         assert not all(kind.forgets for kind in kinds), "two losses of memory may lose the voters for good"
         assert not all(kind.registry for kind in kinds), "a frozen Redis can't be flushed"
-    assert max(len(one.strikes) for one in made) == 2
+    assert max(len(one.faults) for one in made) == 2
 
 
 def test_freezes_last_from_ten_milliseconds_to_a_minute() -> None:
-    holds = sorted(one.strikes[0].hold_ms for one in first(5000, 3, kinds="freeze"))
+    holds = sorted(one.faults[0].hold_ms for one in first(5000, 3, kinds="freeze"))
     assert holds[0] < 12
     assert 55_000 < holds[-1] <= 60_000
     assert holds[len(holds) * 9 // 10] < 3000, "most are short, or an hour would not hold many"
@@ -74,7 +74,7 @@ def test_freezes_last_from_ten_milliseconds_to_a_minute() -> None:
 
 def test_faults_meet_whoever_is_active_most_often_and_each_of_the_others() -> None:
     for nodes in (3, 5):
-        met = Counter(one.strikes[0].ranks[0] for one in first(2000, 5, nodes, kinds="kill"))
+        met = Counter(one.faults[0].ranks[0] for one in first(2000, 5, nodes, kinds="kill"))
         assert set(met) == set(range(nodes))
         assert met[0] == max(met.values())
 
@@ -134,7 +134,7 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
     assert notes[0]["event"] == "run"
     assert (notes[0]["seed"], notes[0]["timing"]["lease_ms"]) == (11, 800)
     struck = [note["fault"] for note in notes if note["event"] == "fault_began"]
-    planned = [strike.fault for one in first(6, 11, kinds=wanted) for strike in one.strikes]
+    planned = [strike.fault for one in first(6, 11, kinds=wanted) for strike in one.faults]
     assert struck == planned, "the rounds are those of the seed"
     assert not [note for note in notes if note["event"] in ("leftover", "not_settled")]
 
@@ -173,7 +173,7 @@ def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     assert "lock" not in proofs
     spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
-    used = set(re.findall(r"zc\d+-\d", (tmp_path / "places.json").read_text()))
+    used = set(re.findall(r"zc\d+-\d", (tmp_path / "workers.json").read_text()))
     assert len(used) == 3
     assert not [name for name in used if name in spaces or name.split("-")[0] in links], "all are removed"
 

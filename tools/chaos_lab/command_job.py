@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
-from tools.chaos_lab.places import CHAOS, NAME, read_places
+from tools.chaos_lab.worker_setup import CHAOS, NAME, read_setups
 from zelect.system.clock import now_us
 
 
@@ -19,8 +19,8 @@ def main() -> None:
     """Raise the counters in the term that the environment names, until somebody ends it."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # of the storm, which goes on to the command
     node, term = int(os.environ["ZELECT_NODE"]), int(os.environ["ZELECT_TERM"])
-    place = read_places(Path(os.environ[CHAOS]))[node]
-    counters = Counters(NAME, node, 0, place.job, Path(place.history))
+    setup = read_setups(Path(os.environ[CHAOS]))[node]
+    counters = Counters(NAME, node, 0, setup.job, Path(setup.history))
     counters.write(now_us(), term, "work_began", os.getpid())
     while True:
         if counters.connect():

@@ -15,7 +15,7 @@ from types import FrameType
 
 import zelect
 from tools.chaos_lab.job import AGAIN_S, EVERY_S, KINDS, Counters
-from tools.chaos_lab.places import NAME, Place
+from tools.chaos_lab.worker_setup import NAME, WorkerSetup
 from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.config.loading import Config
 from zelect.system.clock import now_us
@@ -24,7 +24,7 @@ INTERFACES = ("threads", "asyncio")
 
 
 class _Node(zelect.Node):
-    """A node whose links go where the place says."""
+    """A node whose links go where its setup says."""
 
     def __init__(self, config: Config, connect_to: Mapping[int, str]) -> None:
         super().__init__(config)
@@ -34,11 +34,11 @@ class _Node(zelect.Node):
         return NodeThread(self.config, connect_to=self._connect_to)
 
 
-def run_embedded(config: Config, place: Place) -> int:
+def run_embedded(config: Config, setup: WorkerSetup) -> int:
     """Until SIGTERM. Raises what a node raises."""
-    counters = Counters(NAME, config.node.id, 0, place.job, Path(place.history))
-    node = _Node(config, place.dial)
-    if place.interface == "asyncio":
+    counters = Counters(NAME, config.node.id, 0, setup.job, Path(setup.history))
+    node = _Node(config, setup.dial)
+    if setup.interface == "asyncio":
         asyncio.run(_in_loop(node, counters))
     else:
         _in_thread(node, counters)

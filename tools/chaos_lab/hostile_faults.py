@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import random
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -17,84 +16,70 @@ from collections.abc import Callable, Iterator
 
 import zmq
 
-from tools.chaos_lab.fault import Fault, Strike
-from tools.chaos_lab.places import NAME
-from tools.chaos_lab.target import World
+from tools.chaos_lab.cluster import ChaosCluster
+from tools.chaos_lab.fault import Fault, PlannedFault
+from tools.chaos_lab.worker_setup import NAME
+from tools.fuzzer.hostile import GARBAGE
+from tools.fuzzer.zmtp import GREETING
 from zelect.core.messages import Envelope, Query
 from zelect.system.parent_death import prefix
 from zelect.wire import encode
 
 Address = tuple[str, int]
-_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
-_READY = b"\x04\x29\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
-_WORDS = (
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"*1\r\n$4\r\nPING\r\n",
-)
 
 
-class _Strangers(Fault):
-    """Unknown clients beset all nodes; in the midst of it the controller is killed."""
+class _UnknownClients(Fault):
+    """Unknown clients attack all nodes, and meanwhile the controller is killed."""
+
+    hold = (400, 1500)
 
     def __init__(self) -> None:
-        self._strangers: list[subprocess.Popen[bytes]] = []
+        self._attackers: list[subprocess.Popen[bytes]] = []
 
-    def plan(self, rng: random.Random, nodes: int) -> Strike:
-        return self.strike(rng, (0,), rng.randint(400, 1500), seed=rng.getrandbits(32))
+    def ranks(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
+        return (0,)
 
-    def begin(self, world: World, strike: Strike) -> None:
-        nodes = self.nodes(world, strike)
-        targets = [address.removeprefix("tcp://") for address in world.addresses.values()]
-        command = (sys.executable, "-P", "-m", "tools.chaos_lab.hostile_faults", self.name, str(strike.detail["seed"]))
+    def details(self, rng: random.Random, nodes: int) -> dict[str, int]:
+        return {"kill": 1, "seed": rng.getrandbits(32)}
+
+    def begin(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
+        targets = [address.removeprefix("tcp://") for address in cluster.addresses.values()]
+        command = (sys.executable, "-P", "-m", "tools.chaos_lab.hostile_faults", self.name, str(planned.detail["seed"]))
         process = subprocess.Popen((*prefix(), *command, *targets), stdout=subprocess.PIPE)
-        self._strangers.append(process)
+        self._attackers.append(process)
         assert process.stdout is not None
-        process.stdout.readline()  # it is at it
-        world.wait(200)
-        self.tell(world, nodes, hold_ms=strike.hold_ms, kill=True)
-        for node in nodes:
-            world.signal(node, signal.SIGKILL)
+        process.stdout.readline()  # it has begun
+        cluster.wait(200)
+        super().begin(cluster, planned)
 
-    def end(self, world: World, strike: Strike) -> None:
-        while self._strangers:
-            process = self._strangers.pop()
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
+        while self._attackers:
+            process = self._attackers.pop()
             process.kill()
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
 
 
-class Garbage(_Strangers):
+class Garbage(_UnknownClients):
     name = "garbage"
     text = "hostile bytes on every node's port: other protocols, broken greetings, random frames"
 
 
-class SlowLoris(_Strangers):
+class SlowLoris(_UnknownClients):
     name = "slow_loris"
     text = "two hundred connections a node that say a byte now and then"
 
 
-class Flood(_Strangers):
+class Flood(_UnknownClients):
     name = "flood"
     text = "floods of well-formed frames: broken messages, other clusters' messages, questions, many parts"
-
-
-def _garbage(rng: random.Random) -> bytes:
-    kind = rng.randrange(4)
-    if kind == 0:
-        return rng.choice(_WORDS)
-    if kind == 1:
-        return rng.randbytes(rng.randint(1, 400))
-    if kind == 2:
-        return _GREETING[: rng.randint(1, 63)] + rng.randbytes(rng.randint(0, 100))
-    return _GREETING + _READY + rng.randbytes(rng.randint(1, 2000))
 
 
 def _throw_garbage(rng: random.Random, targets: list[Address]) -> Iterator[None]:
     while True:
         with contextlib.suppress(OSError), socket.create_connection(rng.choice(targets), timeout=0.2) as connection:
-            connection.sendall(_garbage(rng))
+            connection.sendall(b"".join(text for _, text in rng.choice(GARBAGE)(rng).pieces))
             if rng.randrange(2):
                 connection.settimeout(0.01)
                 connection.recv(4096)
@@ -113,7 +98,7 @@ def _be_slow(rng: random.Random, targets: list[Address]) -> Iterator[None]:
             yield
         for connection in rng.sample(connections, 50):
             try:
-                connection.send(_GREETING[:1] if rng.randrange(2) else b"\0")
+                connection.send(GREETING[:1] if rng.randrange(2) else b"\0")
             except OSError:
                 connections.remove(connection)
                 connection.close()
@@ -162,7 +147,7 @@ def main(arguments: list[str]) -> None:
     targets = [(host, int(port)) for host, _, port in (address.rpartition(":") for address in addresses)]
     deeds = _KINDS[kind](random.Random(int(seed)), targets)
     next(deeds)
-    print("at it", flush=True)
+    print("begun", flush=True)
     for _ in deeds:
         pass
 

@@ -83,7 +83,7 @@ class Judgement:
         """The longest under forged refusals, when it is not."""
         return max((one.ms for one in self.overlaps if one.forged), default=0.0)
 
-    def struck(self) -> dict[str, int]:
+    def fault_counts(self) -> dict[str, int]:
         """How often each kind of fault was done."""
         counts: dict[str, int] = {}
         for one in self.rounds:
@@ -93,7 +93,7 @@ class Judgement:
 
     def tell(self, width: int = 80) -> list[str]:
         """The summary for people, no line wider than `width` but those that name what is broken."""
-        faults = self.struck()
+        faults = self.fault_counts()
         struck = sum(faults.values())
         effects = ", ".join(f"{count} {name}" for name, count in self.effects.items()) or "none"
         lines = [
@@ -156,7 +156,7 @@ class Judgement:
             "worst_forged_overlap_ms": self.worst_forged_overlap_ms,
             "overlaps_ms": self.overlaps_ms(),
             "rounds": len(self.rounds),
-            "faults": self.struck(),
+            "faults": self.fault_counts(),
             "elections": self.elections,
             "false_elections": len(self.false_elections),
             "effects": dict(self.effects),

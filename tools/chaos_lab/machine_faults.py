@@ -12,42 +12,52 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.chaos_lab.fault import Fault, Host, Strike
-from tools.chaos_lab.target import World
+from tools.chaos_lab.cluster import ChaosCluster
+from tools.chaos_lab.fault import Fault, Host, PlannedFault
 from zelect.system.parent_death import prefix
 
 
 class CpuStarved(Fault):
     name = "cpu"
     text = "two busy processes a core; every other time the controller is killed meanwhile"
+    hold = (500, 3000)
 
     def __init__(self) -> None:
         self._busy: list[subprocess.Popen[bytes]] = []
 
-    def plan(self, rng: random.Random, nodes: int) -> Strike:
-        return self.strike(rng, (0,), rng.randint(500, 3000), kill=rng.randrange(2))
+    def ranks(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
+        return (0,)
 
-    def begin(self, world: World, strike: Strike) -> None:
-        nodes = self.nodes(world, strike) if strike.detail["kill"] else []
+    def details(self, rng: random.Random, nodes: int) -> dict[str, int]:
+        return {"kill": rng.randrange(2)}
+
+    def begin(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         loop = "while True: pass"
         for _ in range(2 * (os.cpu_count() or 1)):
             self._busy.append(subprocess.Popen((*prefix(), sys.executable, "-I", "-S", "-c", loop)))
-        world.wait(300)
-        self.tell(world, nodes, hold_ms=strike.hold_ms, kill=bool(nodes))
-        for node in nodes:
-            world.signal(node, signal.SIGKILL)
+        cluster.wait(300)
+        super().begin(cluster, planned)
 
-    def end(self, world: World, strike: Strike) -> None:
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         while self._busy:
             process = self._busy.pop()
             process.kill()
             process.wait()
 
 
-class _Strace(Fault):
+class _OfTwo(Fault):
+    """Something happens to one node, while another leaves or restarts."""
+
+    def ranks(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
+        first = rng.randrange(nodes)
+        return first, rng.choice([rank for rank in range(nodes) if rank != first] or [first])
+
+
+class _Strace(_OfTwo):
     """System calls of one node are tampered with."""
 
     inject = ""
+    hold = (800, 2000)
 
     def __init__(self) -> None:
         self._tracers: list[subprocess.Popen[bytes]] = []
@@ -55,26 +65,23 @@ class _Strace(Fault):
     def missing(self, host: Host, nodes: int) -> str:
         return "" if "strace" in host.tools else "strace is not installed"
 
-    def plan(self, rng: random.Random, nodes: int) -> Strike:
-        first = rng.randrange(nodes)
-        second = rng.choice([rank for rank in range(nodes) if rank != first] or [first])
-        return self.strike(rng, (first, second), rng.randint(800, 2000), ms=rng.choice((20, 100, 400)))
+    def details(self, rng: random.Random, nodes: int) -> dict[str, int]:
+        return {"ms": rng.choice((20, 100, 400))}
 
-    def begin(self, world: World, strike: Strike) -> None:
+    def strike(self, cluster: ChaosCluster, planned: PlannedFault, nodes: list[int]) -> None:
         """The second node's leave makes the first one save something."""
-        node, *others = self.nodes(world, strike)
-        inject = self.inject.format(us=strike.detail["ms"] * 1000)
-        command = ("strace", "-f", "-qq", "-o", os.devnull, "-p", str(world.pids[node]))
-        self.tell(world, [node, *others], inject=inject)
-        if world.handles.runs(node):
+        node, *others = nodes
+        inject = self.inject.format(us=planned.detail["ms"] * 1000)
+        command = ("strace", "-f", "-qq", "-o", os.devnull, "-p", str(cluster.pids[node]))
+        if cluster.handles.runs(node):
             self._tracers.append(
                 subprocess.Popen((*prefix(), *command, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:{inject}"))
             )
-        world.wait(300)
+        cluster.wait(300)
         for other in others:
-            world.signal(other, signal.SIGTERM)
+            cluster.signal(other, signal.SIGTERM)
 
-    def end(self, world: World, strike: Strike) -> None:
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         while self._tracers:
             tracer = self._tracers.pop()
             tracer.send_signal(signal.SIGINT)  # it lets go of the process; killed, it would leave it stopped
@@ -95,11 +102,11 @@ class SyncFails(_Strace):
     text = "every fdatasync of one node fails with EIO, while another leaves: it must end (strace)"
     inject = "error=EIO"
 
-    def end(self, world: World, strike: Strike) -> None:
-        super().end(world, strike)
-        for state in world.processes().nodes:
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
+        super().end(cluster, planned)
+        for state in cluster.processes().nodes:
             if state.state == "ended" and state.exit_code == 3:
-                world.notes.write("ended_by_itself", node=state.id, exit_code=3)
+                cluster.log.write("ended_by_itself", node=state.id, exit_code=3)
 
 
 class DiskFull(Fault):
@@ -111,12 +118,10 @@ class DiskFull(Fault):
             return "mounting a tmpfs needs root"
         return "" if {"mount", "umount"} <= host.tools else "mount is not installed"
 
-    def begin(self, world: World, strike: Strike) -> None:
-        (node,) = self.nodes(world, strike)
-        self.tell(world, [node])
-        world.signal(node, signal.SIGKILL)
-        world.await_end(node)
-        data, kept = world.data_of(node), self._kept(world, node)
+    def strike(self, cluster: ChaosCluster, planned: PlannedFault, nodes: list[int]) -> None:
+        (node,) = nodes
+        cluster.end_node(node)
+        data, kept = cluster.data_of(node), self._kept(cluster, node)
         data.rename(kept)
         data.mkdir(mode=0o700)
         subprocess.run(("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "chaos", str(data)), check=True)
@@ -124,15 +129,14 @@ class DiskFull(Fault):
         with contextlib.suppress(OSError), (data / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(512))
-        world.start(node)
+        cluster.start(node)
 
-    def end(self, world: World, strike: Strike) -> None:
-        for node in world.ids:
-            data, kept = world.data_of(node), self._kept(world, node)
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
+        for node in cluster.ids:
+            data, kept = cluster.data_of(node), self._kept(cluster, node)
             if not kept.exists():
                 continue
-            world.signal(node, signal.SIGKILL)
-            world.await_end(node)
+            cluster.end_node(node)
             # What it saved meanwhile must not be forgotten.
             (data / "filler").unlink(missing_ok=True)
             shutil.copytree(data, kept, dirs_exist_ok=True)
@@ -141,13 +145,14 @@ class DiskFull(Fault):
             kept.rename(data)
 
     @staticmethod
-    def _kept(world: World, node: int) -> Path:
-        return world.data_of(node).with_name(f"n{node}.kept")
+    def _kept(cluster: ChaosCluster, node: int) -> Path:
+        return cluster.data_of(node).with_name(f"n{node}.kept")
 
 
-class DescriptorsGone(Fault):
+class DescriptorsGone(_OfTwo):
     name = "descriptors"
     text = "one node may open no further descriptor (RLIMIT_NOFILE), while another restarts"
+    hold = (500, 2000)
 
     def __init__(self) -> None:
         self._limited: dict[int, tuple[int, tuple[int, int]]] = {}  # node to pid and limits
@@ -155,30 +160,23 @@ class DescriptorsGone(Fault):
     def missing(self, host: Host, nodes: int) -> str:
         return "" if host.linux else "prlimit is Linux's alone"
 
-    def plan(self, rng: random.Random, nodes: int) -> Strike:
-        first = rng.randrange(nodes)
-        second = rng.choice([rank for rank in range(nodes) if rank != first] or [first])
-        return self.strike(rng, (first, second), rng.randint(500, 2000))
-
-    def begin(self, world: World, strike: Strike) -> None:
-        node, *others = self.nodes(world, strike)
-        self.tell(world, [node, *others], hold_ms=strike.hold_ms)
-        pid = world.pids[node]
+    def strike(self, cluster: ChaosCluster, planned: PlannedFault, nodes: list[int]) -> None:
+        node, *others = nodes
+        pid = cluster.pids[node]
         with contextlib.suppress(OSError):
             used = len(os.listdir(f"/proc/{pid}/fd"))
             limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            if world.handles.runs(node):
+            if cluster.handles.runs(node):
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
                 self._limited[node] = pid, limits
         for other in others:
-            world.signal(other, signal.SIGKILL)
-            world.await_end(other)
-            world.start(other)
+            cluster.end_node(other)
+            cluster.start(other)
 
-    def end(self, world: World, strike: Strike) -> None:
+    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         while self._limited:
             node, (pid, limits) = self._limited.popitem()
-            if world.pids.get(node) == pid and world.handles.runs(node):
+            if cluster.pids.get(node) == pid and cluster.handles.runs(node):
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 

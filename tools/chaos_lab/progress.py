@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 from tools.chaos_lab.fault import Host
 from tools.chaos_lab.fault_table import FAMILIES
-from tools.chaos_lab.schedule import Round
+from tools.chaos_lab.schedule import PlannedRound
 
 _PLAIN_EVERY_S = 5.0
 
 
 @contextmanager
-def progress(most: int | None, duration_s: float | None) -> Iterator[Callable[[Round, str], None]]:
+def progress(most: int | None, duration_s: float | None) -> Iterator[Callable[[PlannedRound, str], None]]:
     """A bar on a terminal's standard error, else a line every few seconds."""
     try:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,16 +38,16 @@ def progress(most: int | None, duration_s: float | None) -> Iterator[Callable[[R
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=most)
 
-        def show(round_: Round, doing: str) -> None:
+        def show(round_: PlannedRound, doing: str) -> None:
             bar.update(task, completed=round_.number, description=doing)
 
         yield show
 
 
-def _plain(most: int | None) -> Callable[[Round, str], None]:
+def _plain(most: int | None) -> Callable[[PlannedRound, str], None]:
     last = [0.0]
 
-    def show(round_: Round, doing: str) -> None:
+    def show(round_: PlannedRound, doing: str) -> None:
         if time.monotonic() - last[0] >= _PLAIN_EVERY_S:
             last[0] = time.monotonic()
             of = f" of {most}" if most else ""

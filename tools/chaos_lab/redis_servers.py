@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from tools.benchmarks.common import BenchError, JsonDict
-from tools.chaos_lab.notes import Notes
-from tools.common.raw_redis import Wire
+from tools.chaos_lab.chaos_log import ChaosLog
+from tools.common.raw_redis import Wire, call
 from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
 from zelect.redis.registry_scripts import Keys
@@ -48,11 +48,7 @@ class Registry:
 
     def call(self, *words: str | int) -> object:
         """One command. Raises OSError, BenchError."""
-        wire = Wire(self.port)
-        try:
-            return wire.call(*words)
-        finally:
-            wire.close()
+        return call(self.port, *words)
 
     def revive(self) -> None:
         """Start the server again after its death, with whatever dump lies there."""
@@ -73,14 +69,14 @@ class Registry:
 
 
 class Watcher(threading.Thread):
-    """Notes every change of controller that Redis tells of, wherever Redis is and however often it
+    """ChaosLog every change of controller that Redis tells of, wherever Redis is and however often it
     goes away. Its word is for people and for gaps; nothing is judged by what it missed."""
 
-    def __init__(self, registry: Registry, cluster: str, notes: Notes) -> None:
+    def __init__(self, registry: Registry, cluster: str, log: ChaosLog) -> None:
         super().__init__(name="watcher", daemon=True)
         self._registry = registry
         self._keys = Keys.of(cluster)
-        self._notes = notes
+        self._log = log
         self._ended = threading.Event()
         self._seen: tuple[int, int] = (0, 0)
 
@@ -110,7 +106,7 @@ class Watcher(threading.Thread):
         now = (int(change["id"] or 0), int(change.get("term") or 0))
         if now != self._seen:
             self._seen = now
-            self._notes.write("published", id=now[0], term=now[1])
+            self._log.write("published", id=now[0], term=now[1])
 
     def close(self) -> None:
         self._ended.set()

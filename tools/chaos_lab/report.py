@@ -21,7 +21,7 @@ from tools.chaos_lab.charts import spread_chart
 from tools.chaos_lab.gaps import Gap, by_kind
 from tools.chaos_lab.histories import History, Line, described, read
 from tools.chaos_lab.judge import Judgement
-from tools.chaos_lab.rounds import QUIET, Round, Struck
+from tools.chaos_lab.rounds import QUIET, RecordedFault, Round
 
 _PAGE = Path(__file__).resolve().parent / "page"
 _FROZEN = ("freeze", "stutter", "gil_hog", "cpu")
@@ -91,7 +91,7 @@ def _facts(history: History, judgement: Judgement) -> str:
     began_us, ended_us = history.span_us()
     facts = {
         "seed": history.run.get("seed"),
-        "faults": sum(judgement.struck().values()),
+        "faults": sum(judgement.fault_counts().values()),
         "elections": judgement.elections,
         "without a fault": len(judgement.false_elections),
         "worst overlap": f"{judgement.worst_overlap_ms:.3f} ms",
@@ -150,7 +150,7 @@ def _about(history: History, judgement: Judgement) -> str:
         "begun": begun,
         **{str(name): value for name, value in (versions or {}).items()},
         "timing": ", ".join(f"{name} {value}" for name, value in history.timing.items()),
-        "faults done": ", ".join(f"{name} {count}" for name, count in judgement.struck().items()),
+        "faults done": ", ".join(f"{name} {count}" for name, count in judgement.fault_counts().items()),
         "effects": ", ".join(f"{name} {count}" for name, count in judgement.effects.items()),
         "report made with": f"Python {platform.python_version()}",
     }
@@ -207,7 +207,7 @@ def _from(table: Mapping[str, Any]) -> float:
     return float(table["from"])
 
 
-def _look(fault: Struck) -> str:
+def _look(fault: RecordedFault) -> str:
     if fault.fault.startswith(_REDIS):
         return "redis"
     if fault.fault.startswith(_FROZEN):
@@ -215,7 +215,7 @@ def _look(fault: Struck) -> str:
     return "cut" if fault.fault.startswith(_CUT) or "pairs" in fault.detail else "down"
 
 
-def _detail(fault: Struck) -> str:
+def _detail(fault: RecordedFault) -> str:
     return ", ".join(f"{name} {_plain(value)}" for name, value in fault.detail.items())[:200]
 
 
@@ -257,7 +257,7 @@ def _trace(one: Round, gaps: Iterable[Gap]) -> str:
     return "; ".join(parts)
 
 
-def _whom(fault: Struck) -> str:
+def _whom(fault: RecordedFault) -> str:
     if not fault.nodes:
         return ""
     return f" of node {fault.nodes[0]}" if len(fault.nodes) == 1 else f" of nodes {', '.join(map(str, fault.nodes))}"

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.benchmarks.common import JsonDict
-from tools.chaos_lab.places import CHAOS
-from tools.chaos_lab.target import World
+from tools.chaos_lab.cluster import ChaosCluster
+from tools.chaos_lab.worker_setup import CHAOS
 
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 
 
-def sample(world: World) -> Iterator[JsonDict]:
+def sample(cluster: ChaosCluster) -> Iterator[JsonDict]:
     """Memory, descriptors, threads and processor time of each node's process."""
-    for node, pid in world.pids.items():
+    for node, pid in cluster.pids.items():
         try:
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -33,12 +33,12 @@ def sample(world: World) -> Iterator[JsonDict]:
         }
 
 
-def left_over(world: World, zombies: bool) -> list[tuple[int, str]]:
+def left_over(cluster: ChaosCluster, zombies: bool) -> list[tuple[int, str]]:
     """Processes that should not be: with `zombies` those that ended and were not reaped, else those
     of this run that still live, known by the environment that it gave them. Nothing where there is
     no /proc."""
     found = []
-    mark = f"{CHAOS}={world.places_file}\0".encode()
+    mark = f"{CHAOS}={cluster.setups_file}\0".encode()
     for pid in _pids():
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -46,7 +46,7 @@ def left_over(world: World, zombies: bool) -> list[tuple[int, str]]:
             ours = mark in Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             continue
-        if zombies and state == "Z" and pid in world.every_pid:
+        if zombies and state == "Z" and pid in cluster.every_pid:
             found.append((pid, "zombie"))
         elif not zombies and state != "Z" and ours:
             found.append((pid, f"orphan: {command.strip()}"))

@@ -13,7 +13,7 @@ QUIET = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
+class RecordedFault:
     """One fault as it was done: to `nodes`, with `detail`."""
 
     round: int
@@ -41,7 +41,7 @@ class Round:
     settled_us: int | None
     controller: int
     term: int
-    faults: tuple[Struck, ...]
+    faults: tuple[RecordedFault, ...]
 
     @property
     def kind(self) -> str:
@@ -71,7 +71,7 @@ def rounds_of(history: History) -> list[Round]:
             if line.event == "fault_ended":
                 ended.setdefault(str(line.get("fault")), []).append(line.us)
         faults = tuple(
-            Struck(
+            RecordedFault(
                 number,
                 str(line.get("fault")),
                 tuple(line.get("nodes") or ()),
@@ -97,7 +97,7 @@ def rounds_of(history: History) -> list[Round]:
     return found
 
 
-def behind(rounds: Sequence[Round], from_us: int, to_us: int) -> list[Struck]:
+def behind(rounds: Sequence[Round], from_us: int, to_us: int) -> list[RecordedFault]:
     """The faults that may be behind what happened between two moments: begun by then, and their round not
     settled before."""
     return [
@@ -109,7 +109,7 @@ def behind(rounds: Sequence[Round], from_us: int, to_us: int) -> list[Struck]:
     ]
 
 
-def kind_of(faults: Iterable[Struck]) -> str:
+def kind_of(faults: Iterable[RecordedFault]) -> str:
     """One word for the faults behind something: `QUIET`, the fault's name, or "combined"."""
     names = sorted({fault.fault for fault in faults})
     return QUIET if not names else names[0] if len(names) == 1 else "combined"

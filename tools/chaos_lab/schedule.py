@@ -6,35 +6,35 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tools.chaos_lab.fault import Fault, Strike
+from tools.chaos_lab.fault import Fault, PlannedFault
 
 _COMBINED = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One round: its strikes overlap, in their order; afterwards all is healed, and `quiet_ms` pass."""
+class PlannedRound:
+    """One round: its faults overlap, in their order; afterwards all is healed, and `quiet_ms` pass."""
 
     number: int
-    strikes: tuple[Strike, ...]
+    faults: tuple[PlannedFault, ...]
     quiet_ms: int
 
 
-def rounds(seed: int, nodes: int, faults: Sequence[Fault]) -> Iterator[Round]:
+def rounds(seed: int, nodes: int, faults: Sequence[Fault]) -> Iterator[PlannedRound]:
     """The rounds, without end. Kinds are dealt like cards: each comes once before any comes again.
     Every fifth round or so combines two."""
     rng = random.Random(f"{seed}/{nodes}/{','.join(fault.name for fault in faults)}")
     hand: list[Fault] = []
     number = 0
     while True:
-        strikes = []
+        planned = []
         first = _draw(rng, hand, faults)
-        strikes.append(first.plan(rng, nodes))
+        planned.append(first.plan(rng, nodes))
         if rng.random() < _COMBINED:
             fit = [fault for fault in faults if _fits(first, fault)]
             if fit:
-                strikes.append(rng.choice(fit).plan(rng, nodes))
-        yield Round(number, tuple(strikes), rng.randint(20, 250))
+                planned.append(rng.choice(fit).plan(rng, nodes))
+        yield PlannedRound(number, tuple(planned), rng.randint(20, 250))
         number += 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tools.benchmarks.common import BenchError
-from tools.common.raw_redis import Wire
+from tools.common.raw_redis import call
 from zelect.devcluster.bundled_server import find_server
 from zelect.devcluster.layout import HOST, find_port
 from zelect.system.parent_death import prefix
@@ -60,18 +60,13 @@ class Sentinel:
         self._process.kill()
         self._process.wait()
 
-    def _call(self, *words: str) -> list[bytes]:
-        wire = Wire(self._port)
-        try:
-            found: list[bytes] = wire.call("SENTINEL", *words)
-            return found
-        finally:
-            wire.close()
-
     def master(self) -> int:
         """The port of the master, as Sentinel has it."""
-        return int(self._call("GET-MASTER-ADDR-BY-NAME", "registry")[1])
+        return int(call(self._port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "registry")[1])
 
     def knows(self, port: int) -> bool:
         """Whether Sentinel has found the replica on `port` and talked to it."""
-        return any(str(port).encode() in entry and b"slave" in entry for entry in self._call("REPLICAS", "registry"))
+        return any(
+            str(port).encode() in entry and b"slave" in entry
+            for entry in call(self._port, "SENTINEL", "REPLICAS", "registry")
+        )

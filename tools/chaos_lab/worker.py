@@ -2,8 +2,8 @@
 
     python -m tools.chaos_lab.worker -c conf/n1.toml
 
-Where it stands (see `tools.chaos_lab.places`) says where its peers are to be dialled: through proxies,
-or in their own network namespaces. The election's own settings stay those of the configuration file.
+Its setup (`tools.chaos_lab.worker_setup`) says where to dial its peers: through proxies, or in their own
+network namespaces. The election's own settings stay those of the configuration file.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from tools.chaos_lab.embedded_job import run_embedded
 from tools.chaos_lab.enter_namespace import enter_namespace
 from tools.chaos_lab.gil_hog import Hog
 from tools.chaos_lab.job import Counters, Job
-from tools.chaos_lab.places import CHAOS, NAME, Place, read_places
+from tools.chaos_lab.worker_setup import CHAOS, NAME, WorkerSetup, read_setups
 from zelect.api.node import NodeFailed
 from zelect.config.loading import Config, ConfigError, load
 from zelect.jobs.runner import Runner, RunPlan
 from zelect.node.loop import NodeLoop
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.vote_store import VoteStoreError
-from zelect.system.log import setup
+from zelect.system.log import setup as log_setup
 from zelect.system.sockets import CannotBind
 
 _GRACE_MS = 1000
 
 
-def _stood(config: Config, place: Place) -> Config:
-    """`config` as seen from `place`."""
-    redis = replace(config.redis, url=place.registry) if config.redis.url else config.redis
-    if not place.listen:
+def _adapted(config: Config, setup: WorkerSetup) -> Config:
+    """`config` as this setup needs it."""
+    redis = replace(config.redis, url=setup.registry) if config.redis.url else config.redis
+    if not setup.listen:
         return replace(config, redis=redis)
     peers = tuple(peer if peer.id == config.node.id else replace(peer, data_dir=None) for peer in config.peers)
-    return replace(config, redis=redis, peers=peers, node=replace(config.node, listen=place.listen))
+    return replace(config, redis=redis, peers=peers, node=replace(config.node, listen=setup.listen))
 
 
-def _work(config: Config, place: Place) -> int:
+def _work(config: Config, setup: WorkerSetup) -> int:
     """Run the node and its job."""
-    if place.command:
-        return _ended(lambda: Runner(config, RunPlan(place.command, "always", _GRACE_MS, False), place.dial).run())
-    if place.interface:
-        return _ended(lambda: run_embedded(config, place))
-    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
-    node = NodeLoop(config, log, place.dial)
+    if setup.command:
+        return _ended(lambda: Runner(config, RunPlan(setup.command, "always", _GRACE_MS, False), setup.dial).run())
+    if setup.interface:
+        return _ended(lambda: run_embedded(config, setup))
+    log = log_setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    node = NodeLoop(config, log, setup.dial)
     incarnation = node.machine.state.saved.incarnation
-    Job(node.handle, Counters(NAME, config.node.id, incarnation, place.job, Path(place.history))).start()
+    Job(node.handle, Counters(NAME, config.node.id, incarnation, setup.job, Path(setup.history))).start()
     return node.run()
 
 
@@ -77,14 +77,14 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    place = read_places(Path(os.environ[CHAOS]))[config.node.id]
-    if place.namespace:
-        enter_namespace(place.namespace)
-    config = _stood(config, place)
+    setup = read_setups(Path(os.environ[CHAOS]))[config.node.id]
+    if setup.namespace:
+        enter_namespace(setup.namespace)
+    config = _adapted(config, setup)
     signal.signal(signal.SIGUSR1, _nothing)
     try:
-        Hog(Path(place.hog)).start()
-        return _work(config, place)
+        Hog(Path(setup.hog)).start()
+        return _work(config, setup)
     except (VoteStoreError, DataDirError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 3

@@ -65,3 +65,12 @@ class Wire:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def call(port: int, *words: str | int) -> Any:
+    """One command over a connection of its own. Raises OSError, BenchError."""
+    wire = Wire(port)
+    try:
+        return wire.call(*words)
+    finally:
+        wire.close()

@@ -181,6 +181,11 @@ EITHER_WAY: tuple[Callable[[random.Random], Script], ...] = (
 )
 """Those that never get as far as a mechanism."""
 
+GARBAGE: tuple[Callable[[random.Random], Script], ...] = (
+    *(_noise, _other_protocol, _half_greeting, _wrong_version, _truncated_frame, _stray_command, _no_message),
+)
+"""Those that are over at once."""
+
 KINDS: tuple[Callable[[random.Random], Script], ...] = (
     *(_noise, _noise, _other_protocol, _other_protocol, _half_greeting, _half_greeting, _nothing, _nothing),
     *(_wrong_mechanism, _wrong_mechanism, _wrong_version, _wrong_socket, _broken_ready, _broken_ready),

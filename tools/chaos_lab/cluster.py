@@ -6,23 +6,23 @@ import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 import zmq
 
 from tools.benchmarks.common import THIS, BenchError
+from tools.chaos_lab.chaos_log import ChaosLog
 from tools.chaos_lab.job import JobKeys
 from tools.chaos_lab.links import Links
 from tools.chaos_lab.namespaces import Spaces
-from tools.chaos_lab.notes import Notes
-from tools.chaos_lab.places import CHAOS, NAME, Place, write_places
-from tools.chaos_lab.process_handles import Handles
+from tools.chaos_lab.pidfds import ProcessHandles
 from tools.chaos_lab.redis_servers import Registry, Watcher, started_server
+from tools.chaos_lab.worker_setup import CHAOS, NAME, WorkerSetup, write_setups
 from tools.common.raw_redis import Wire
 from zelect.client.query import Asker, NodeReport, controller_of
 from zelect.core.timing import Timing
@@ -41,7 +41,8 @@ _ASK_EVERY_US = 15_000
 class Scene:
     """What is broken: `nodes` nodes with `timing` (the keys that differ from the defaults). `links`:
     whether they go through the proxy; `spaces`: each node in a network namespace of its own instead.
-    `command`: what runs in every leadership in place of the job in the node's process; `interface`: see `Place`."""
+    `command`: what runs in every leadership in place of the job in the node's process; `interface`: see
+    `WorkerSetup`."""
 
     nodes: int
     directory: Path
@@ -57,18 +58,18 @@ class Scene:
         return range(1, self.nodes + 1)
 
 
-class World:
+class ChaosCluster:
     """Everything that runs, ended by `close`. Used by one thread, the main one, whose children the
     processes are."""
 
-    def __init__(self, scene: Scene, notes: Notes) -> None:
+    def __init__(self, scene: Scene, log: ChaosLog) -> None:
         self.scene = scene
-        self.notes = notes
+        self.log = log
         self.layout = Layout(scene.directory)
         self.history = self.layout.directory / "history"
         self.timing = Timing(**scene.timing)  # type: ignore[arg-type]
-        self.links: Links | Spaces | None = None
-        self.handles = Handles()
+        self._links: Links | Spaces | None = None
+        self.handles = ProcessHandles()
         self.every_pid: set[int] = set()
         self.leaving: set[int] = set()  # left, or are about to
         self.started_us = 0  # of the last node that was started alone
@@ -78,7 +79,7 @@ class World:
         self._asked_us = 0
         self._base_port = _neighbours(scene.nodes)
         # What all processes are started with, and are known by.
-        os.environ.update({CHAOS: str(self.places_file), HISTORY: str(self.history)})
+        os.environ.update({CHAOS: str(self.setups_file), HISTORY: str(self.history)})
         os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
         ports = {node: self._base_port + node - 1 for node in scene.ids}
         self.spaces = Spaces(ports) if scene.spaces else None
@@ -90,11 +91,17 @@ class World:
             if self.spaces:
                 self.spaces.close()
             raise
-        self.watcher = Watcher(self.registry, NAME, notes)
+        self.watcher = Watcher(self.registry, NAME, log)
 
     @property
     def ids(self) -> range:
         return self.scene.ids
+
+    @property
+    def links(self) -> Links | Spaces:
+        """The links of a cluster that goes through the proxy or has namespaces."""
+        assert self._links is not None
+        return self._links
 
     @property
     def addresses(self) -> dict[int, str]:
@@ -110,26 +117,26 @@ class World:
         endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
         if self.spaces:
             self.spaces.join_registry(self.registry.port)
-            self.links = self.spaces
+            self._links = self.spaces
         elif self.scene.links:
-            self.links = Links(endpoints, (HOST, self.registry.port))
-        write_places(self.places_file, {node: self._place(node) for node in self.ids})
+            self._links = Links(endpoints, (HOST, self.registry.port))
+        write_setups(self.setups_file, {node: self._setup_of(node) for node in self.ids})
         self.watcher.start()
-        self.raise_supervisor()
+        self.start_supervisor()
         self._asker = Asker(NAME, self.addresses, self._context, self.layout.keyring())
 
     @property
-    def places_file(self) -> Path:
-        return self.layout.directory / "places.json"
+    def setups_file(self) -> Path:
+        return self.layout.directory / "workers.json"
 
     def hog_file(self, node: int) -> Path:
         """The file that makes a thread of `node` hold its interpreter lock."""
         return self.layout.directory / f"hog{node}"
 
-    def _place(self, node: int) -> Place:
-        dial = self.links.dial(node) if self.links else {}
-        port = self.links.registry_of(node) if self.links else self.registry.port
-        return Place(
+    def _setup_of(self, node: int) -> WorkerSetup:
+        dial = self._links.dial(node) if self._links else {}
+        port = self._links.registry_of(node) if self._links else self.registry.port
+        return WorkerSetup(
             dial=dial,
             registry=f"redis://{self.host}:{port}/0",
             job=(self.host, self.job_server.port),
@@ -141,7 +148,7 @@ class World:
             listen=self.spaces.endpoint(node) if self.spaces else "",
         )
 
-    def raise_supervisor(self) -> None:
+    def start_supervisor(self) -> None:
         """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
         wish = ClusterOptions(
             self.scene.nodes,
@@ -180,8 +187,8 @@ class World:
         if self._asker is not None:
             self._asker.close()
         self._context.destroy(linger=0)
-        if self.links is not None:
-            self.links.close()
+        if self._links is not None:
+            self._links.close()
         self.registry.close()
         self.job_server.stop()
 
@@ -209,16 +216,16 @@ class World:
         """The newest process of each node, whether it still runs or not."""
         return self.handles.pids
 
-    def signal(self, node: int, number: signal.Signals) -> None:
+    def signal(self, node: int, number: Signals) -> None:
         """To the process itself: the way through the supervisor would cost milliseconds. Harmless
         for one that has ended."""
-        if number in (signal.SIGKILL, signal.SIGTERM):
+        if number in (Signals.SIGKILL, Signals.SIGTERM):
             self.leaving.add(node)
         self.handles.signal(node, number)
 
     def thaw_all(self) -> None:
         for node in self.pids:
-            self.signal(node, signal.SIGCONT)
+            self.signal(node, Signals.SIGCONT)
 
     def await_end(self, node: int, within_s: float = 10.0) -> int | None:
         """The exit code of a process that is about to end; None when it does not."""
@@ -230,6 +237,11 @@ class World:
                 return state.exit_code
             time.sleep(0.01)
         return None
+
+    def end_node(self, node: int, number: Signals = Signals.SIGKILL) -> None:
+        """End the process of `node` by a signal, and wait for its end."""
+        self.signal(node, number)
+        self.await_end(node)
 
     def start(self, node: int) -> None:
         """Start `node` unless it runs."""

@@ -1,9 +1,9 @@
-"""Where each worker of a run stands, in a file that `ZELECT_CHAOS` names."""
+"""How each worker of a run is set up, in a file that `ZELECT_CHAOS` names."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ CHAOS = "ZELECT_CHAOS"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one worker stands. `dial`: peer to address; `registry`: URL of the registry; `job`: host
+class WorkerSetup:
+    """What one worker finds where. `dial`: peer to address; `registry`: URL of the registry; `job`: host
     and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a thread
     hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's
     address there; the peers then count as other hosts, whose locks can't be looked at. `command`: runs
@@ -33,19 +33,17 @@ class Place:
     interface: str = ""
 
 
-def write_places(path: Path, places: dict[int, Place]) -> None:
-    """Tell the workers where they stand."""
-    table = {node: {key: getattr(place, key) for key in Place.__dataclass_fields__} for node, place in places.items()}
-    path.write_text(json.dumps(table), encoding="utf-8")
+def write_setups(path: Path, setups: dict[int, WorkerSetup]) -> None:
+    path.write_text(json.dumps({node: asdict(setup) for node, setup in setups.items()}), encoding="utf-8")
 
 
-def read_places(path: Path) -> dict[int, Place]:
-    """What `write_places` wrote."""
+def read_setups(path: Path) -> dict[int, WorkerSetup]:
+    """What `write_setups` wrote."""
     table: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    places = {}
+    setups = {}
     for node, entry in table.items():
-        dial = {int(peer): str(address) for peer, address in entry.pop("dial").items()}
+        dial = {int(peer): address for peer, address in entry.pop("dial").items()}
         host, port = entry.pop("job")
         command = tuple(entry.pop("command"))
-        places[int(node)] = Place(dial=dial, job=(str(host), int(port)), command=command, **entry)
-    return places
+        setups[int(node)] = WorkerSetup(dial=dial, job=(host, port), command=command, **entry)
+    return setups

@@ -14,7 +14,7 @@ from zelect.node.history_recorder import open_history
 from zelect.system.clock import now_us
 
 
-class Notes:
+class ChaosLog:
     """Writes chaos.jsonl. May be used by several threads."""
 
     def __init__(self, directory: Path) -> None:

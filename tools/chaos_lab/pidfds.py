@@ -8,7 +8,7 @@ import select
 import signal
 
 
-class Handles:
+class ProcessHandles:
     """The nodes' processes, by Linux' pidfds; elsewhere by their pids."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.waiting import wait_until
-from tools.chaos_lab.process_handles import Handles
+from tools.chaos_lab.pidfds import ProcessHandles
 
 
 def sleeper() -> subprocess.Popen[bytes]:
@@ -17,7 +17,7 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 
 def test_a_signal_ends_the_process_that_is_meant() -> None:
-    handles = Handles()
+    handles = ProcessHandles()
     with sleeper() as process:
         handles.know(1, process.pid)
         assert handles.runs(1)
@@ -31,7 +31,7 @@ def test_a_signal_ends_the_process_that_is_meant() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pidfds are Linux's alone")
 def test_one_that_ended_before_it_was_known_is_never_met() -> None:
-    handles = Handles()
+    handles = ProcessHandles()
     with sleeper() as process:
         process.kill()
         process.wait(10)
@@ -46,6 +46,6 @@ def test_one_that_ended_before_it_was_known_is_never_met() -> None:
 
 
 def test_a_node_that_nobody_knows_is_nobody() -> None:
-    handles = Handles()
+    handles = ProcessHandles()
     assert not handles.runs(7)
     handles.signal(7, signal.SIGKILL)
