@@ -18,12 +18,6 @@ from zelect.cli import main
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = [document for document in DOCUMENTS if document != PAGE]
 
-RETIRED = (
-    *("office", "tenure", "reign", "electorate", "stranger", "amnesia", "goodbye", "steer", "roster", "ballot"),
-    *("foundation", "founded", "unwell", "anew", "mend", "mends", "mended", "nobody is asked who he is"),
-)
-"""Words of an earlier language; docs/glossary.md has those of today."""
-
 ELSEWHERE = {
     "guarded_refused",  # put together by the job of tools/chaos.py
     "idle_in_transaction_session_timeout",  # of PostgreSQL
@@ -125,7 +119,7 @@ def test_commands_and_their_options_exist(document: Path) -> None:
 def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert unknown(["members", "-c", "FILE", "reset", "2"]) == ""
     assert unknown(["cluster", "up", "3", "--detach"]) == ""
-    assert unknown(["electorate"]) == "no command electorate"
+    assert unknown(["elections"]) == "no command elections"
     assert unknown(["status", "--colour"]) == "status has no option --colour"
 
 
@@ -213,12 +207,6 @@ def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(document))
     missing = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
     assert not missing
-
-
-@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
-def test_no_document_speaks_the_earlier_language(document: Path) -> None:
-    found = re.findall(rf"\b(?:{'|'.join(RETIRED)})\b", text_of(document), re.IGNORECASE)
-    assert not found
 
 
 def test_the_readme_is_short_and_knows_every_document() -> None:

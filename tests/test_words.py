@@ -1,0 +1,130 @@
+"""One idea, one word: words of an earlier language stand nowhere in the tree. docs/glossary.md has those of today."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+RETIRED = {
+    "office": "leadership, active",
+    "tenure": "lease",
+    "reign": "leadership",
+    "electorate": "voters",
+    "stranger": "unknown client; of a witness: unrecognized",
+    "amnesia": "lost its state",
+    "forgetful": "lost its state",
+    "goodbye": "leave",
+    "steer": "admin command",
+    "roster": "configured members",
+    "ballot": "vote file",
+    "foundation": "generation",
+    "founds": "resets the voters",
+    "founded": "reset",
+    "unwell": "unhealthy",
+    "unfit": "ineligible",
+    "mend": "fix",
+    "mailbox": "outbox",
+    "door": "authenticator",
+    "anew": "again",
+    "besets": "attacks",
+    "dawdles": "is slow",
+    "heeds": "obeys",
+}
+"""Each with what to write instead."""
+
+WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(RETIRED)})(?:s|ed|ing)?(?![a-z])", re.IGNORECASE)
+"""Also as a part of a name such as `_office` or `in_office`."""
+
+STILL_TO_GO: set[str] = {
+    "zelect/cli/members.py",
+    "zelect/cli/who.py",
+    "zelect/core/actors/timers.py",
+    "zelect/core/actors/voters.py",
+    "zelect/core/admin_messages.py",
+    "zelect/core/machine.py",
+    "zelect/core/quorum.py",
+    "zelect/core/state.py",
+    "zelect/devcluster/live_view.py",
+    "zelect/devcluster/supervisor.py",
+    "zelect/node/failpoints.py",
+    "zelect/node/history_recorder.py",
+    "zelect/node/http/server.py",
+    "zelect/node/leadership/hooks.py",
+    "zelect/node/storage/vote_store.py",
+    "zelect/redis/witness_scripts.py",
+    "zelect/security/authorization.py",
+    "zelect/security/zap_authenticator.py",
+    "tools/benchmarks/flooder.py",
+    "tools/chaos_lab/active_periods.py",
+    "tools/chaos_lab/histories.py",
+    "tools/chaos_lab/hostile_faults.py",
+    "tools/chaos_lab/process_faults.py",
+    "tools/chaos_lab/report.py",
+    "tools/modelcheck.py",
+    "tools/modelchecker/local_state.py",
+    "tools/modelchecker/mutants.py",
+    "tools/modelchecker/parts.py",
+    "tools/modelchecker/scenarios.py",
+    "tools/modelchecker/stages.py",
+    "tools/modelchecker/worlds.py",
+    "tools/simulator/faults.py",
+    "tools/simulator/properties.py",
+    "tools/simulator/simulated_world.py",
+    "tests/integration/test_admin.py",
+    "tests/integration/test_bad_input.py",
+    "tests/integration/test_cli.py",
+    "tests/integration/test_failover.py",
+    "tests/integration/test_failpoints.py",
+    "tests/integration/test_fencing.py",
+    "tests/integration/test_last_survivor.py",
+    "tests/integration/test_majority.py",
+    "tests/integration/test_one_after_another.py",
+    "tests/integration/test_redis_security.py",
+    "tests/integration/test_reset.py",
+    "tests/integration/test_secure_links.py",
+    "tests/model/test_modelcheck.py",
+    "tests/rules/test_rules_admin.py",
+    "tests/scenarios/fresh_node_takes_the_term_of_redis.txt",
+    "tests/support/samples.py",
+    "tests/test_docs.py",
+    "tests/unit/core/test_machine.py",
+    "tests/unit/core/test_shortcuts.py",
+    "tests/unit/node/storage/test_vote_store.py",
+    "tests/unit/node/test_loop.py",
+    "tests/unit/node/transport/test_peer_link.py",
+    "tests/unit/redis/test_witness.py",
+    "tests/unit/security/test_authorization.py",
+    "docs/commands.md",
+    "docs/http.md",
+    "docs/modelcheck.md",
+    "docs/security.md",
+    "docs/testing.md",
+    "examples/scheduler.py",
+}
+"""Files that have some yet; nothing may be added here."""
+
+_KINDS = {".py", ".md", ".toml", ".txt", ".html", ".js", ".css", ".json", ".yml", ".sh"}
+_HERE = Path(__file__).resolve()
+
+
+def files() -> list[Path]:
+    """Everything that somebody reads, except this file and the table of what was renamed."""
+    folders = ("zelect", "tools", "tests", "docs", "conf", "examples", ".github")
+    inside = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.suffix in _KINDS]
+    above = [
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "setup.py", "pyproject.toml", "Makefile")
+    ]
+    return [path for path in (*above, *inside) if path != _HERE]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_word_of_the_earlier_language_is_left(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = {number: words for number, line in enumerate(lines, 1) if (words := WORD.findall(line))}
+    if str(path.relative_to(ROOT)) not in STILL_TO_GO:
+        assert found == {}, "docs/glossary.md has the words of today"
