@@ -63,7 +63,7 @@ class RedisConfig:
     key_file: str = key("", optional_path, is_path=True)("""
         The certificate's key, a PEM file (mode 0600, not encrypted); relative to this file.""")
     tls_verify: bool = key(True)("""
-        false takes any server for the right one, so that anybody on the path can read and change
+        false accepts any server's certificate, so that anybody on the path can read and change
         everything. For trials only; the node warns.""")
 
     def problems(self) -> list[tuple[str, str]]:

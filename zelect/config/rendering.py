@@ -15,8 +15,8 @@ from zelect.config.validators import quoted
 __all__ = ["reference", "render"]
 
 _OPENING = (
-    "Every key of a node's configuration. Values are the defaults. Where a key has none it is required, and has an "
-    "example here, or it stands in a comment. Unknown keys are errors. Durations are in milliseconds and end in _ms, "
+    "Every key of a node's configuration. Values are the defaults. A required key has an example instead; an optional "
+    "key without a default is commented out. Unknown keys are errors. Durations are in milliseconds and end in _ms, "
     "sizes in bytes and end in _bytes. This file is written by 'python -m zelect.config.rendering'."
 )
 _PEERS = (

@@ -37,7 +37,7 @@ __all__ = [
 _MOST_WORDS = 7000
 """Lua hands no more values than that to one call."""
 
-# KEYS[1]: the token. What stands there is never guessed at.
+# KEYS[1]: the token. A value that is no number is an error, never a guess.
 _FENCE = """
 local function fence(key, mine)
   local newest = redis.call('GET', key)
@@ -219,7 +219,7 @@ class FencedClient(_NoOwnConnection):
         self, commands: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], then: Callable[[list[Any]], Any]
     ) -> Any:
         """Several commands in one script, all or none of them. `then` gets the results, in which failures
-        of single commands stand as exceptions."""
+        of single commands are exceptions."""
         callbacks: Any = self.response_callbacks  # type: ignore[attr-defined]
 
         def converted(raw: Any) -> Any:

@@ -29,7 +29,7 @@ class RedisConnection:
             try:
                 self._client = connect(self._url, self._timeout_ms / 1000, self._credentials)
             except Exception as error:
-                # Not the error's text: a URL that can't be parsed stands in it with its password.
+                # Not the error's text: it holds a URL that can't be parsed, with its password.
                 url = safe_url(self._url)
                 raise UnusableUrl(f"{type(error).__name__}: redis.url {url} can't be used; correct it") from None
         return self._client

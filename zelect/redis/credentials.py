@@ -1,8 +1,8 @@
-"""How a node gets into Redis: its user, where the password lies, and what TLS rests on.
+"""How a node authenticates to Redis: its user, where the password is, and which certificates it trusts.
 
 The password is read again for each connection and kept nowhere: a changed file is used from the
-next connection on, and nothing that can be printed holds it. This module does not import redis-py:
-an `Credentials` is asked by it as a provider of credentials.
+next connection on, and nothing that can be printed holds it. This module does not import redis-py, which
+takes `Credentials` as one of its credential providers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Beside what stands in the URL. Empty: none, TLS trusts the authorities of the system."""
+    """What is not in the URL. Empty: none; TLS trusts the authorities of the system."""
 
     username: str = ""
     password_file: str = ""
@@ -35,7 +35,7 @@ class Credentials:
     tls_verify: bool = True
 
     def check(self, tls: bool) -> None:
-        """See that all that is named can be used. Raises `CredentialsError`."""
+        """Check that everything named here can be used. Raises `CredentialsError`."""
         self.get_credentials()
         if tls:
             self._check_tls()
@@ -57,7 +57,7 @@ class Credentials:
         return tuple(filter(None, (self.username, password)))
 
     def options(self, tls: bool) -> dict[str, Any]:
-        """What redis-py must be told."""
+        """Options for redis-py."""
         options: dict[str, Any] = {}
         if self.password_file or self.password_env:
             options["credential_provider"] = self
@@ -96,7 +96,7 @@ class Credentials:
 
 
 def credentials_of(config: Config) -> Credentials:
-    """What `config` says, looked at: all that it names can be used now. Raises `ConfigError`."""
+    """The credentials that `config` names, checked: they can be used now. Raises `ConfigError`."""
     redis = config.redis
     credentials = Credentials(
         username=redis.username,

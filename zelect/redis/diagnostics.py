@@ -1,9 +1,9 @@
-"""What a node looks for in Redis beside its own business: rights that its user lacks, an eviction
+"""What a node checks in Redis besides its own records: permissions that its user lacks, an eviction
 policy that could take its keys, and traces of another cluster of the same name.
 
-Nothing here decides anything. Rights are asked of the server for each command and key at once, so
-that the right to withdraw is missed at the start and not when it is needed; servers before Redis 7
-can't be asked, and refuse when the time has come.
+Nothing here decides anything. The server is asked for the permissions of all commands and keys at once, so
+that a missing permission to withdraw is reported at the start and not when it is needed. Servers before
+Redis 7 can't be asked, and refuse when the command is sent.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MOST_ENTRIES = 1000
 """More entries in `nodes` are not looked at one by one."""
 
 # ARGV: the keys controller, nodes, elections, witness; channel, most entries. The keys are not given
-# as KEYS: a user without rights to one of them could not even ask.
+# as KEYS: a user without permissions for one of them could not even ask.
 _TEXT = """
 local KEYS = {ARGV[1], ARGV[2], ARGV[3], ARGV[4]}
 local NAMES = {'controller', 'nodes', 'elections', 'witness'}
-local rights = {}
+local permissions = {}
 local function may(...)
   if not redis.acl_check_cmd then return true end
   local known, allowed = pcall(redis.acl_check_cmd, ...)
@@ -32,7 +32,8 @@ local function may(...)
 end
 local function ask(command, keys, ...)
   for _, at in ipairs(keys) do
-    rights[#rights + 1] = command .. ' ' .. NAMES[at] .. ' ' .. (may(command, KEYS[at], ...) and 'yes' or 'no')
+    local allowed = may(command, KEYS[at], ...) and 'yes' or 'no'
+    permissions[#permissions + 1] = command .. ' ' .. NAMES[at] .. ' ' .. allowed
   end
 end
 ask('type', {1, 2, 3, 4})
@@ -47,8 +48,8 @@ ask('hgetall', {2})
 ask('xrevrange', {3}, '+', '-')
 ask('xadd', {3}, '*', 'f', 'v')
 ask('persist', {4})
-rights[#rights + 1] = 'publish changes ' .. (may('publish', ARGV[5], 'm') and 'yes' or 'no')
-rights[#rights + 1] = 'info - ' .. (may('info', 'memory') and 'yes' or 'no')
+permissions[#permissions + 1] = 'publish changes ' .. (may('publish', ARGV[5], 'm') and 'yes' or 'no')
+permissions[#permissions + 1] = 'info - ' .. (may('info', 'memory') and 'yes' or 'no')
 
 local function try(...)
   local answer = redis.pcall(...)
@@ -59,7 +60,7 @@ local info = try('INFO', 'memory') or ''
 local controller = try('HMGET', KEYS[1], 'id', 'address', 'incarnation') or {}
 local many = try('HLEN', KEYS[2]) or 0
 local entries = many <= tonumber(ARGV[6]) and try('HGETALL', KEYS[2]) or {}
-local out = {table.concat(rights, ','), string.match(info, '\\nmaxmemory:(%d+)') or '0',
+local out = {table.concat(permissions, ','), string.match(info, '\\nmaxmemory:(%d+)') or '0',
              string.match(info, 'maxmemory_policy:([%w-]+)') or '', tostring(many),
              controller[1] or '', controller[2] or '', controller[3] or ''}
 for i = 1, #entries do out[#out + 1] = entries[i] end
@@ -73,8 +74,8 @@ _WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist"}
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Who looks: its cluster, id, life, Redis user, and the members' ids and addresses. `wrote`: an
-    entry of this very life stands, unless somebody has replaced it."""
+    """The process that checks: its cluster, id, incarnation, Redis user, and the members' ids and addresses.
+    `wrote`: this process has written its entry, which is still there unless another process replaced it."""
 
     cluster: str
     node: int
@@ -86,8 +87,8 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`rights`: each command, the part of the keys that it is for, and whether it may be run there.
-    `entries`: id to entry of each node, as it stands."""
+    """`permissions`: each command, the key that it is for, and whether it may be run there. `entries`: the text
+    of each node's entry by its id."""
 
     permissions: tuple[tuple[str, str, bool], ...]
     max_memory: int
@@ -97,8 +98,8 @@ class Findings:
     entries: Mapping[str, str]
 
     def problems(self, own: Own, place: str) -> str:
-        """What is wrong, for people, with the repairs; empty when nothing."""
-        return "; ".join(filter(None, (self._unrecognized(own), self._missing(own), self._evicts(place))))
+        """What is wrong, for people, with the fixes; empty when nothing is wrong."""
+        return "; ".join(filter(None, (self._other_cluster(own), self._missing(own), self._evicts(place))))
 
     def _evicts(self, place: str) -> str:
         if not self.max_memory or self.policy in ("", "noeviction"):
@@ -125,37 +126,37 @@ class Findings:
         if ("publish", "changes") in denied:
             fix += ["+publish", f"&{prefix}changes"] if "publish" not in commands else [f"&{prefix}changes"]
         return (
-            f"the Redis user {own.user} lacks rights that a node needs (docs/security.md): "
+            f"the Redis user {own.user} lacks permissions that a node needs (docs/security.md): "
             f"ACL SETUSER {own.user} {' '.join(dict.fromkeys(fix))}"
         )
 
-    def _unrecognized(self, own: Own) -> str:
+    def _other_cluster(self, own: Own) -> str:
         """Traces of a process that is no member of this cluster."""
         key = f"zelect:{{{own.cluster}}}:nodes"
         if self.many > MOST_ENTRIES:
             return f"{key} has {self.many} entries: who writes there? Give each user of this Redis keys of its own"
-        who, left = self._active(own), ""
+        who, left = self._among_records(own), ""
         if not who:
             who, name = self._among_nodes(own)
             left = f", or remove what is left of it: HDEL {key} {name}" if name else ""
         if not who:
             return ""
         return (
-            f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is none of this one's; "
+            f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is no member of this one; "
             f"give each its own cluster.name{left}"
         )
 
-    def _active(self, own: Own) -> str:
+    def _among_records(self, own: Own) -> str:
         node, address, incarnation = self.controller
         if node and not _is_member(own.members, node, address):
             return f"the record names node {node} at {address}"
-        # Lives grow: a later one than this can't be this node's own past.
+        # Incarnations grow: a later one can't be this node's own past.
         if node == str(own.node) and incarnation.isdecimal() and int(incarnation) > own.incarnation:
             return f"the record names another process that calls itself node {node}"
         return ""
 
     def _among_nodes(self, own: Own) -> tuple[str, str]:
-        """Who is unrecognized, and the entry that could be left from earlier (empty: it is not)."""
+        """The first that is no member, and the entry that may be left from earlier (empty: it is not)."""
         for name, text in sorted(self.entries.items()):
             entry = parse_node(text)
             if entry is None or entry["status"] == "offline":

@@ -1,4 +1,4 @@
-"""What went wrong between a node and Redis, in words for people: the fix in them, secrets not."""
+"""What went wrong between a node and Redis, in words for people: with the fix, without secrets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["RedisFailure", "UnusableUrl", "explain", "safe_url"]
 
 
 def safe_url(url: str) -> str:
-    """`url` without its secrets, for logs and people. Whatever stands before the last "@" goes,
-    because a password with an unescaped "/" or "#" would else pass for a path."""
+    """`url` without its secrets, for logs and people. Everything before the last "@" goes,
+    because a password with an unescaped "/" or "#" would otherwise look like a path."""
     scheme, mark, rest = url.rpartition("://")
     if "@" in rest:
         rest = "***@" + rest.rpartition("@")[2]
@@ -27,7 +27,7 @@ class UnusableUrl(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RedisFailure:
-    """Why nothing was written. `lost`: there is no use in trying the next thing at once."""
+    """Why nothing was written. `lost`: the next write would fail too."""
 
     problem: str
     lost: bool
@@ -35,7 +35,7 @@ class RedisFailure:
 
 _LACKS = "the user lacks permissions"
 _CODES = {
-    "WRONGPASS": "wrong password: correct redis.username and redis.password_file, or what stands in redis.url",
+    "WRONGPASS": "wrong password: correct redis.username and redis.password_file, or redis.url",
     "NOAUTH": "a password is needed: set redis.password_file, or redis.password_env",
     "NOPERM": f"{_LACKS}: give it those of a node in docs/security.md",
     "READONLY": "the server is a read-only replica: point redis.url at the primary",
@@ -43,12 +43,12 @@ _CODES = {
     "OOM": "the server's memory is full: raise maxmemory or remove data",
     "MISCONF": "the server refuses writes as it cannot save to disk: fix its disk, or its save settings",
     "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
-    "BUSY": "the server is busy with somebody's script: SCRIPT KILL ends it",
+    "BUSY": "the server is busy with a script: SCRIPT KILL ends it",
     "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
     "MOVED": "another node of the Redis Cluster holds the keys: point redis.url at that node",
     "ASK": "the keys are moving within the Redis Cluster: wait for it",
     "TRYAGAIN": "the keys are moving within the Redis Cluster: wait for it",
-    "NOSCRIPT": "the server forgot a script just loaded: it is flushed time and again, or a proxy spreads the commands",
+    "NOSCRIPT": "the server forgot a script just loaded: it is flushed repeatedly, or a proxy distributes the commands",
 }
 _PATTERNS = (
     # What a server says instead of its code: redis-py cuts some codes off, old servers lack them.
@@ -98,7 +98,7 @@ def _lacking(text: str) -> str:
 
 
 def _tls(error: BaseException, place: str) -> str:
-    """What a failed TLS handshake means; empty when `error` is nothing of the kind."""
+    """What a failed TLS handshake means; empty when `error` is none."""
     failed: BaseException | None = error
     while failed is not None and not type(failed).__name__.startswith("SSL"):
         failed = failed.__cause__ or failed.__context__
@@ -118,7 +118,7 @@ def _tls(error: BaseException, place: str) -> str:
     what = reason.lower().replace("_", " ") or "the connection ended"
     return (
         f"TLS: {place} refused the handshake ({what}): "
-        "does it want a client certificate? Set redis.cert_file and redis.key_file"
+        "does it require a client certificate? Set redis.cert_file and redis.key_file"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is yet to be written to the registry: at most one item of a kind.
+"""What is still to be written to the registry: at most one item of a kind.
 
 It can't grow, and an item that has been overtaken by a newer one is never written.
 """
@@ -73,7 +73,7 @@ class Outbox:
             self._jobs[kind] = job
 
     def pop(self) -> Job | None:
-        """The next job: a question first, then what others wait for most."""
+        """The next job: a question first, then in the order of urgency."""
         kind = min(self._jobs, key=_rank, default=None)
         return self._jobs.pop(kind) if kind is not None else None
 

@@ -1,6 +1,6 @@
 """The registry in Redis (R13): what a node publishes there, and who is controller by it.
 
-What is yet to be written lies in an `Outbox`, which holds at most one item of a kind: it can't grow, and
+What is still to be written waits in an `Outbox`, which holds at most one item of a kind: it can't grow, and
 what has been overtaken is never written. A write that failed is tried again until it is overtaken.
 """
 
@@ -38,7 +38,7 @@ _QUESTION, _WRITE = "question", "write"
 
 @dataclass(frozen=True, slots=True)
 class RegistryHint:
-    """The answer to `AskController`: `controller` by the record that stands (0: none), and the
+    """The answer to `AskController`: `controller` by the record (0: none), and the
     newest `term` that Redis knows of. (0, 0) when Redis does not answer in time."""
 
     controller: int
@@ -47,7 +47,7 @@ class RegistryHint:
 
 @dataclass(frozen=True, slots=True)
 class RegistryStatus:
-    """How the registry is doing. `published_term` and `published_id`: the record that stood
+    """How the registry is doing. `published_term` and `published_id`: the record
     when Redis last answered (0: none). `problem`: what is wrong and how to fix it, else empty;
     with `up`, everything was written all the same."""
 
@@ -70,7 +70,7 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
         self._outbox = Outbox(self.counters)
         self._active_since = (-1, -1, 0)
         self._timeout_ms = _TIMEOUTS * settings.timeout_ms
-        # The worker's own: the record that stood last, what only some answers tell, the next audit.
+        # The worker's own: the record in the last answer, notes that only some answers bring, the next audit.
         self._published = (0, 0)
         self._notes: dict[str, str] = {}
         self._audit_at_us = 0
@@ -136,7 +136,7 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
 
     def _carry_out(self) -> None:
         """Carry out all that is there, keep what failed for later, and report once: a status that
-        went up and down with every single write would tell nobody anything."""
+        went up and down with every single write would be of no use."""
         failed: list[tuple[Job, RedisFailure]] = []
         garbage: dict[str, None] = {}
         done = 0
@@ -185,7 +185,7 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
         return outcome
 
     def _note(self, intent: Intent, outcome: RegistryReply | RedisFailure | None) -> None:
-        """Count, answer, and keep what only some answers tell until one of the same kind tells otherwise."""
+        """Count, answer the question, and keep notes of one kind of answer until the next of that kind."""
         if outcome is None:
             self.counters["void"] += 1
         elif isinstance(outcome, RedisFailure):

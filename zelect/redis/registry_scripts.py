@@ -5,8 +5,8 @@ because a script whose answer got lost may have run. A newer term overwrites an 
 the reverse; the last entry of the elections stream is the floor where the record has expired.
 
 All scripts take the same three keys, which share a slot of a Redis Cluster by their tag, and give
-the same answer: outcome, the record that stands now (id, term), the last election (id, term), and
-what is wrong with each key. What does not have the form of a record counts as absent. Terms travel
+the same answer: outcome, the controller's record after the script (id, term), the last election (id, term),
+and what is wrong with each key. What does not have the form of a record counts as absent. Terms travel
 as text: Redis truncates Lua's numbers, which are doubles and exact below 2^53 only.
 """
 
@@ -117,7 +117,7 @@ end
 return report('done', me, last, more)
 """
 
-# A node that stopped being active of a term has left those of all earlier terms too.
+# A node that stopped being active in a term is not active in any earlier term either.
 # ARGV: channel, id, term, incarnation, message
 _WITHDRAW_CONTROLLER = """
 if now and now.id == tonumber(ARGV[2]) and now.incarnation == tonumber(ARGV[4])
@@ -161,7 +161,7 @@ local function living(entry)
   local good, value = pcall(cjson.decode, entry)
   return good and type(value) == 'table' and type(value.status) == 'string' and value.status ~= 'offline'
 end
--- An unreadable list of nodes proves nobody gone.
+-- An unreadable list of nodes does not prove that all are gone.
 local others, owner_lives = wrong.nodes ~= '', now and now.id == id and now.incarnation > incarnation
 if wrong.nodes == '' then
   redis.call('HDEL', nodes, ARGV[2])
@@ -211,9 +211,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class RegistryReply:
-    """A script's answer. `id`, `term`: the controller's record as it stands after the script
-    (0, 0: none). `last_id`, `last_term`: the last election. `garbage`: what is wrong with each
-    key, for people. `more`: depends on the script."""
+    """A script's answer. `id`, `term`: the controller's record after the script (0, 0: none). `last_id`,
+    `last_term`: the last election. `garbage`: what is wrong with each key, for people. `more`: depends on
+    the script."""
 
     outcome: str
     id: int

@@ -1,4 +1,4 @@
-"""The witness in Redis (R12): what a node asks it, and what stands for an answer that comes too late.
+"""The witness in Redis (R12): what a node asks it, and what replaces an answer that comes too late.
 
 Of each kind of question only the newest counts. One that could not be sent in time is never sent,
 because what it asks for has been decided otherwise since.
@@ -139,7 +139,7 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
                 return words("look", identity)
 
     def _judge(self, intent: WitnessIntent, reply: WitnessReply) -> None:
-        """Note what to tell people. Only a look sees everything, so only a look says that all is well."""
+        """Note what is wrong, for people. Only a look checks everything, so only a look clears the note."""
         if isinstance(intent, WitnessLook):
             self._problem = self._explain(reply.note)
             if reply.same:
@@ -154,7 +154,7 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
         if note == "CLUSTER":
             return f"{place} is a Redis Cluster, which can't be a witness: point redis.url at a server of its own"
         if note == "NAMELESS":
-            return f"{place} does not tell its run_id and master_replid, so it can't be a witness"
+            return f"{place} does not report its run_id and master_replid, so it can't be a witness"
         if note.startswith("EVICTS "):
             policy = note.partition(" ")[2]
             return f"maxmemory-policy {policy} of {place} may evict the witness: set it to noeviction"
@@ -179,7 +179,7 @@ def _event(intent: WitnessIntent, reply: WitnessReply) -> WitnessEvent | None:
 
 
 def _no_answer(intent: WitnessIntent) -> WitnessEvent | None:
-    """What stands for an answer that does not come."""
+    """What replaces an answer that does not come."""
     match intent:
         case WitnessVote(_, pre, number):
             return WitnessVoted(pre, number, Refusal.UNREACHABLE, 0)

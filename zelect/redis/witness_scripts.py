@@ -1,25 +1,25 @@
 """The witness in Redis (R12): its one script, and what the answers mean.
 
-The memory is the hash `zelect:{NAME}:witness`. It has no expiry, holds nothing but text, and is
-bound to the run of the server that it was founded in: `key`, `run_id` and `replid` are its
-identity. The script compares all of them with what the server says of itself in the same run, so
-what was restarted, flushed, restored, evicted or failed over is unrecognized to those who ask. So is
-a server that got its first replica, or has had none for an hour: it begins another history of
-replication. That is safe, and repaired by a new founding as long as the nodes are a quorum.
+The witness's memory is the hash `zelect:{NAME}:witness`. It has no expiry, holds nothing but text, and is
+bound to the run of the server in which it was created: `key`, `run_id` and `replid` are its identity. The
+script compares all three with what the server reports in the same run. So a server that was restarted,
+flushed, restored or failed over, or that evicted the hash, is unrecognized. So is a server that got its
+first replica, or has had none for an hour: it begins another history of replication. That is safe, and
+the controller repairs it by creating a new memory as long as the nodes are a quorum.
 
-What no identity can show: an old copy of the hash put back by hand in the same run of the server,
-and a machine put back to a snapshot of its memory.
+No identity can show that an old copy of the hash was put back by hand in the same run of the server, or
+that a machine was put back to a snapshot of its memory.
 
-    vote   like a node's vote (R2, R10): one a term, to one process; not to an older voters
-    pre    whether `vote` would grant; changes nothing (R3)
-    ping   acknowledges the controller of a term, and its voter record (R5, R10)
-    found  begins a new memory for a controller active; its term's vote is the controller's
-    look   whether this server can be a witness, and whether it is the one that is meant
+    vote    like a node's vote (R2, R10): one in each term, to one process; not to a candidate with an older record
+    pre     whether `vote` would grant; changes nothing (R3)
+    ping    acknowledges the controller of a term, and its voter record (R5, R10)
+    create  begins a new memory for an active controller, which has the vote of its term
+    look    whether this server can be a witness, and whether it is the expected one
 
-A refusal changes nothing. A repeat of what was done changes nothing either, and is answered alike:
-a script whose answer got lost may have run. One that runs late, when a frozen server thaws, finds
-a newer term there and is refused. One script serves all five, so that the looks, which come all
-the time, keep it loaded for the vote, which is urgent.
+A refusal changes nothing. A repetition of what was done changes nothing either and gets the same answer,
+because a script whose answer was lost may have run. A script that runs late, when a frozen server thaws,
+finds a newer term and is refused. One script serves all five, so that the looks, which are frequent,
+keep it loaded for the vote, which is urgent.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ local memory, op, key = KEYS[1], ARGV[1], ARGV[2]
 local MAX = 9007199254740991
 local info = redis.call('INFO', 'server') .. '\\n' .. redis.call('INFO', 'replication')
 -- Found as plain text first: a pattern alone would be tried at each of some thousand characters.
-local function told(name)
+local function reported(name)
   local at = string.find(info, '\\n' .. name .. ':', 1, true)
   return at and string.match(info, '^:([%w_-]+)', at + 1 + #name) or ''
 end
-local run_id, replid = told('run_id'), told('master_replid')
-local primary = told('role') == 'master'
-local clustered = told('redis_mode') == 'cluster' or told('server_mode') == 'cluster'
+local run_id, replid = reported('run_id'), reported('master_replid')
+local primary = reported('role') == 'master'
+local clustered = reported('redis_mode') == 'cluster' or reported('server_mode') == 'cluster'
 local named = run_id ~= '' and #run_id <= 128 and replid ~= '' and #replid <= 128
 local fit = primary and named and not clustered
 
@@ -65,7 +65,7 @@ local NUMBERS = {'term', 'voted_for', 'voted_incarnation', 'acked', 'acked_incar
 local function node_id(value) return value >= 1 and value <= 65535 end
 local is = redis.call('TYPE', memory).ok
 local raw_key
--- What is remembered; nil unless each part of it can be what a script wrote in this very run.
+-- What is remembered; nil unless each part of it can be what this script wrote in this run of the server.
 local function remembered()
   if is ~= 'hash' then return nil end
   local f = redis.call('HMGET', memory, 'key', 'run_id', 'replid', unpack(NUMBERS))
@@ -100,9 +100,9 @@ if op == 'look' then
   local tried = redis.pcall('PERSIST', memory)
   if type(tried) == 'table' and tried.err then return report('ineligible', tried.err) end
   info = redis.call('INFO', 'memory')
-  local most = tonumber(told('maxmemory')) or 0
-  local used = (tonumber(told('used_memory')) or 0) - (tonumber(told('mem_not_counted_for_evict')) or 0)
-  local policy = told('maxmemory_policy')
+  local most = tonumber(reported('maxmemory')) or 0
+  local used = (tonumber(reported('used_memory')) or 0) - (tonumber(reported('mem_not_counted_for_evict')) or 0)
+  local policy = reported('maxmemory_policy')
   if most > 0 and policy == 'noeviction' and used > most then return report('ineligible', 'OOM') end
   -- The other policies only take keys with an expiry.
   local evicts = most > 0 and string.match(policy, '^allkeys')
@@ -115,8 +115,8 @@ local generation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), t
 if op == 'create' then
   if not fit or (not w and raw_key == key) then return report('unrecognized') end
   if w and w.key == key then return report('done') end
-  -- An older founding that was held up must not replace what is in use. What another run of the
-  -- server left behind is in nobody's use; after a new generation the terms may be lower.
+  -- A delayed, older `create` must not replace what is in use. What another run of the server left
+  -- behind is not in use; after a new generation the terms may be lower.
   if w and (w.generation > generation or w.generation == generation and
             (w.term > term or w.created_term == term and w.created_us > tonumber(ARGV[11]))) then
     return report('old_term')
@@ -179,7 +179,7 @@ def words(
     record_id: RecordId = (0, 0, 0),
     asked_us: int = 0,
 ) -> tuple[str | int, ...]:
-    """The script's arguments. `asked_us`: orders the foundings of one controller, on its clock."""
+    """The script's arguments. `asked_us`: orders what one controller creates, on its clock."""
     who = identity if identity is not None else Witness("", "", "")
     return (op, who.key, who.run_id, who.replid, node, incarnation, term, *record_id, asked_us)
 
@@ -187,8 +187,8 @@ def words(
 @dataclass(frozen=True, slots=True)
 class WitnessReply:
     """The script's answer. `refusal` is None when it was done; `ineligible` for a look that found a
-    server which can't be a witness. `term` and `acked*` are the memory's (0: unrecognized's).
-    `run_id`, `replid` and `same` are the server's; `note`: what a look found amiss."""
+    server which can't be a witness. `term` and `acked*` are the memory's (0 where it is unrecognized).
+    `run_id`, `replid` and `same` are the server's; `note`: what a look found wrong."""
 
     refusal: Refusal | None
     ineligible: bool

@@ -3,7 +3,7 @@
 - The node's thread calls `submit`, `receive` and `close`. None of them waits for Redis.
 - The *worker* thread alone uses the connection. It may hang there for as long as it likes: a name
   lookup, and a server that sends single bytes, know no time-out.
-- The *watch* thread says so in its place when a deadline passes. It never touches Redis.
+- The *watch* thread answers in its place when a deadline passes. It never touches Redis.
 - One lock guards what the three share. Nobody holds it while waiting for Redis.
 
 The registry and the witness have a worker each, with threads, a lock and a connection of its own: a vote
@@ -176,18 +176,18 @@ class RedisWorker(ABC, Generic[_Intent, _Event]):
             self._far_end.send(b"", zmq.NOBLOCK)
 
     def _expect(self, key: object, until_us: int, missed: Callable[[], None], about: object = None) -> None:
-        """Have `missed` called at `until_us`, unless `key` is met before or set again."""
+        """Have `missed` called at `until_us`, unless `key` is met or set again before."""
         self._deadlines[key] = (until_us, missed, about)
         # A wake-up a write would be dear: while an earlier deadline is watched, this one is seen in time.
         if self._watched_us is None or until_us < self._watched_us:
             self._deadline_set.notify()
 
     def _met(self, key: object, about: object = None) -> bool:
-        """Whether the deadline `key` about `about` stands; then it is met and stands no longer."""
-        stands = key in self._deadlines and self._deadlines[key][2] is about
-        if stands:
+        """Whether the deadline `key` with this `about` was still open. It is met now."""
+        is_open = key in self._deadlines and self._deadlines[key][2] is about
+        if is_open:
             del self._deadlines[key]
-        return stands
+        return is_open
 
     # -- the threads: without the lock --------------------------------------------------------
 

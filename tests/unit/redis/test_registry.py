@@ -109,7 +109,7 @@ def _registry(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
 
 @pytest.fixture
 def registry(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Registry]:
-    """On a server that no test harms."""
+    """On a server that no test damages."""
     with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
     yield from _registry(context, shared_server)
@@ -117,7 +117,7 @@ def registry(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer
 
 @pytest.fixture
 def own_registry(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterator[Registry]:
-    """On a server of the test's own, to be harmed."""
+    """On a server of the test's own, to be damaged."""
     with running_server(tmp_path) as server:
         yield from _registry(context, server)
 
@@ -391,10 +391,12 @@ GARBAGE: list[tuple[str, Callable[[Any], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "spoil"), GARBAGE)
-def test_garbage_counts_as_absent_and_is_reported(registry: Registry, key: str, spoil: Callable[[Any], object]) -> None:
+@pytest.mark.parametrize(("key", "damage"), GARBAGE)
+def test_garbage_counts_as_absent_and_is_reported(
+    registry: Registry, key: str, damage: Callable[[Any], object]
+) -> None:
     process = registry.process()
-    spoil(registry.client)
+    damage(registry.client)
     assert answer(process) == RegistryHint(0, 0)
     status = status_where(process, lambda status: "garbage in Redis: " in status.problem)
     assert status.up
@@ -471,7 +473,7 @@ def test_a_departed_node_publishes_no_more(registry: Registry) -> None:
     assert not registry.client.exists(CONTROLLER, NODES)
 
 
-# -- when Redis is ill --------------------------------------------------------------------
+# -- when Redis fails --------------------------------------------------------------------
 
 
 def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own_registry: Registry) -> None:

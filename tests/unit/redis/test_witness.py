@@ -31,8 +31,8 @@ from zelect.redis.worker import RedisSettings
 
 MEMORY = "zelect:{demo}:witness"
 TERM, RECORD = 5, (0, 5, 3)
-FOUNDER = (9, 90)
-"""Node and incarnation of the controller that founds the memory in TERM, with RECORD."""
+CREATOR = (9, 90)
+"""Node and incarnation of the controller that creates the memory in TERM, with RECORD."""
 MOST = 2**53 - 1
 
 
@@ -58,14 +58,14 @@ class Asking:
             self.clients[process] = self.client(node=process[0], incarnation=process[1])
         return self.clients[process]
 
-    def found(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> Witness:
-        event = ask(self.of(FOUNDER), WitnessCreate(key, term, record_id))
+    def create(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> Witness:
+        event = ask(self.of(CREATOR), WitnessCreate(key, term, record_id))
         assert isinstance(event, WitnessCreated)
         return event.identity
 
     def refused(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> bool:
-        """Whether a founding is refused; refusals have no event."""
-        client = self.of(FOUNDER)
+        """Whether a creation is refused; refusals have no event."""
+        client = self.of(CREATOR)
         before = client.counters["refused"]
         client.submit([WitnessCreate(key, term, record_id), WitnessLook(None)])
         wait_until(lambda: client.pipe.poll(100) and any(isinstance(e, WitnessSeen) for e in client.receive()))
@@ -103,8 +103,8 @@ class Asking:
         unrecognized = WitnessVoted(True, 1, Refusal.UNRECOGNIZED, 0)
         assert self.vote(identity, TERM + 1, pre=True) == unrecognized
         assert self.vote(identity, TERM + 1) == replace(unrecognized, pre=False)
-        assert self.vote(identity, TERM, FOUNDER) == replace(unrecognized, pre=False)
-        assert self.ping(identity, TERM, FOUNDER).reason is Refusal.UNRECOGNIZED
+        assert self.vote(identity, TERM, CREATOR) == replace(unrecognized, pre=False)
+        assert self.ping(identity, TERM, CREATOR).reason is Refusal.UNRECOGNIZED
         assert self.ping(identity, TERM + 1).reason is Refusal.UNRECOGNIZED
         assert not self.look(identity)[1]
         assert before is None or self.redis.dump(MEMORY) == before
@@ -163,7 +163,7 @@ def asking_at(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
 
 @pytest.fixture
 def asking(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Asking]:
-    """At a server that no test harms."""
+    """At a server that no test damages."""
     with redis.Redis.from_url(shared_server.url) as client:
         client.flushall()
     with asking_at(context, shared_server) as asking:
@@ -172,16 +172,16 @@ def asking(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) 
 
 @pytest.fixture
 def own(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterator[Asking]:
-    """At a server of the test's own, to be harmed."""
+    """At a server of the test's own, to be damaged."""
     with running_server(tmp_path) as server, asking_at(context, server) as asking:
         yield asking
 
 
-# -- founding -----------------------------------------------------------------------------
+# -- creation -----------------------------------------------------------------------------
 
 
-def test_a_new_memory_holds_its_founders_term_and_vote(asking: Asking) -> None:
-    identity = asking.found("k-1")
+def test_a_new_memory_holds_its_creators_term_and_vote(asking: Asking) -> None:
+    identity = asking.create("k-1")
     info = asking.redis.info()
     assert identity == Witness("k-1", info["run_id"], info["master_replid"])
     memory = asking.memory()
@@ -196,50 +196,50 @@ def test_a_new_memory_holds_its_founders_term_and_vote(asking: Asking) -> None:
 
 
 def test_a_repeated_reset_takes_nothing_back(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     assert asking.vote(identity, TERM + 1).reason is None
     assert asking.ping(identity, TERM + 1).reason is None
     before = asking.memory()
-    assert asking.found() == identity
+    assert asking.create() == identity
     assert asking.memory() == before
 
 
 @pytest.mark.parametrize(
     ("term", "record_id", "refused"),
     [
-        (TERM, RECORD, False),  # the same controller again: its first founding was of no use
+        (TERM, RECORD, False),  # the same controller again: its first memory was of no use
         (TERM + 1, (0, 6, 4), False),
         (TERM - 1, RECORD, True),
         (TERM - 1, (0, 9, 9), True),
-        (TERM - 1, (1, 0, 1), False),  # the cluster was founded again, by nodes that had seen less
+        (TERM - 1, (1, 0, 1), False),  # another generation, forced by nodes that had seen less
     ],
 )
 def test_a_reset_replaces_what_no_newer_controller_uses(
     asking: Asking, term: int, record_id: RecordId, refused: bool
 ) -> None:
-    identity = asking.found("old")
+    identity = asking.create("old")
     before = asking.memory()
     assert asking.refused("new", term, record_id) is refused
     assert (asking.memory() == before) is refused
     assert asking.look(identity) == (True, refused)
-    problem = asking.of(FOUNDER).problem
+    problem = asking.of(CREATOR).problem
     assert ("term 5 is in use" in problem) is refused
 
 
 def test_a_generation_is_not_replaced_by_an_older_one(asking: Asking) -> None:
-    asking.found("new", TERM, (1, 5, 3))
+    asking.create("new", TERM, (1, 5, 3))
     assert asking.refused("old", TERM + 5, (0, 10, 9))
 
 
 def test_what_a_refused_reset_met_is_forgotten_once_another_succeeds(asking: Asking) -> None:
-    asking.found("old")
+    asking.create("old")
     assert asking.refused("new", TERM - 1)
-    asking.found("newer", TERM + 1)
-    assert asking.of(FOUNDER).problem == ""
+    asking.create("newer", TERM + 1)
+    assert asking.of(CREATOR).problem == ""
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda r: r.set(MEMORY, "x"),
         lambda r: r.rpush(MEMORY, "x"),
@@ -247,21 +247,21 @@ def test_what_a_refused_reset_met_is_forgotten_once_another_succeeds(asking: Ask
         lambda r: r.hset(MEMORY, mapping={"key": "other", "term": "9000"}),
     ],
 )
-def test_garbage_makes_room_for_a_new_memory(asking: Asking, spoil: Callable[[Any], object]) -> None:
-    spoil(asking.redis)
+def test_garbage_makes_room_for_a_new_memory(asking: Asking, damage: Callable[[Any], object]) -> None:
+    damage(asking.redis)
     asking.redis.expire(MEMORY, 1000)
-    identity = asking.found()
+    identity = asking.create()
     assert asking.redis.ttl(MEMORY) == -1
     assert asking.look(identity) == (True, True)
 
 
-def test_a_memory_that_was_spoilt_is_not_created_again_under_its_key(asking: Asking) -> None:
-    identity = asking.found()
+def test_a_memory_that_was_damaged_is_not_created_again_under_its_key(asking: Asking) -> None:
+    identity = asking.create()
     assert asking.vote(identity, TERM + 1).reason is None
     asking.redis.hset(MEMORY, "voted_for", "0")
     assert asking.refused("k")
     asking.is_unrecognized(identity)
-    asking.found("another")
+    asking.create("another")
 
 
 # -- votes --------------------------------------------------------------------------------
@@ -286,9 +286,9 @@ VOTES: list[tuple[int, RecordId, Refusal | None, Refusal | None]] = [
 def test_a_vote_is_judged_like_a_nodes(
     asking: Asking, term: int, record_id: RecordId, reason: Refusal | None, pre_reason: Refusal | None
 ) -> None:
-    identity = asking.found()
+    identity = asking.create()
     before = asking.memory()
-    acked = (*FOUNDER, TERM)
+    acked = (*CREATOR, TERM)
     answer = asking.vote(identity, term, (1, 10), record_id, pre=True)
     assert answer == WitnessVoted(True, 1, pre_reason, TERM, *acked)
     assert asking.memory() == before
@@ -300,7 +300,7 @@ def test_a_vote_is_judged_like_a_nodes(
 
 
 def test_one_vote_a_term_to_one_process(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     assert asking.vote(identity, 6, (1, 10)).reason is None
     assert asking.vote(identity, 6, (2, 20)).reason is Refusal.VOTED
     assert asking.vote(identity, 6, (1, 11)).reason is Refusal.VOTED
@@ -310,7 +310,7 @@ def test_one_vote_a_term_to_one_process(asking: Asking) -> None:
 
 
 def test_large_numbers_are_compared_as_numbers_and_exactly(asking: Asking) -> None:
-    identity = asking.found("k", 9, (0, 9, 9))
+    identity = asking.create("k", 9, (0, 9, 9))
     assert asking.vote(identity, 10, record_id=(0, 9, 10)).reason is None  # as text, "10" < "9"
     assert asking.ping(identity, 100, record_id=(0, 9, 10)).reason is None
     assert asking.vote(identity, 101, record_id=(0, 9, 9)).reason is Refusal.STALE_VOTERS
@@ -323,8 +323,8 @@ def test_large_numbers_are_compared_as_numbers_and_exactly(asking: Asking) -> No
     assert asking.vote(identity, MOST, (2, MOST), (0, MOST, MOST - 1)).reason is Refusal.STALE_VOTERS
 
 
-def test_a_vote_tells_whom_the_witness_acknowledged_and_forgets_it_not(asking: Asking) -> None:
-    identity = asking.found()
+def test_a_vote_tells_whom_the_witness_acknowledged_and_keeps_it(asking: Asking) -> None:
+    identity = asking.create()
     assert asking.ping(identity, 6, (1, 10)).reason is None
     for term, process in ((7, (2, 20)), (8, (3, 30)), (9, (2, 20))):
         assert asking.vote(identity, term, process) == WitnessVoted(False, 1, None, term, 1, 10, 6)
@@ -335,15 +335,15 @@ def test_a_vote_tells_whom_the_witness_acknowledged_and_forgets_it_not(asking: A
 # -- pings --------------------------------------------------------------------------------
 
 PINGS: list[tuple[int, tuple[int, int], RecordId, Refusal | None]] = [
-    (TERM, FOUNDER, RECORD, None),
-    (TERM, FOUNDER, (0, 5, 4), None),
+    (TERM, CREATOR, RECORD, None),
+    (TERM, CREATOR, (0, 5, 4), None),
     (TERM, (1, 10), RECORD, Refusal.VOTED),  # two controllers in one term: cannot be
     (TERM, (9, 91), RECORD, Refusal.VOTED),
     (TERM + 1, (1, 10), RECORD, None),
     (TERM + 9, (1, 10), (1, 0, 0), None),
     (TERM - 1, (1, 10), RECORD, Refusal.OLD_TERM),
     (TERM - 1, (1, 10), (0, 6, 1), Refusal.OLD_TERM),
-    (TERM, FOUNDER, (0, 5, 2), Refusal.STALE_VOTERS),
+    (TERM, CREATOR, (0, 5, 2), Refusal.STALE_VOTERS),
     (TERM + 1, (1, 10), (0, 4, 9), Refusal.STALE_VOTERS),
 ]
 
@@ -352,7 +352,7 @@ PINGS: list[tuple[int, tuple[int, int], RecordId, Refusal | None]] = [
 def test_a_ping_is_acknowledged_in_its_term_and_with_its_record(
     asking: Asking, term: int, process: tuple[int, int], record_id: RecordId, reason: Refusal | None
 ) -> None:
-    identity = asking.found()
+    identity = asking.create()
     before = asking.memory()
     names = ("acked", "acked_incarnation", "acked_term", "generation", "config_term", "version")
     after = dict(zip(names, map(str, (*process, term, *record_id)), strict=True))
@@ -365,13 +365,13 @@ def test_a_ping_is_acknowledged_in_its_term_and_with_its_record(
 
 
 def test_after_a_ping_nobody_else_gets_the_vote_of_its_term(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     assert asking.ping(identity, 6, (1, 10)).reason is None
     assert asking.vote(identity, 6, (2, 20)).reason is Refusal.VOTED
 
 
 def test_a_ping_does_not_take_back_the_vote_of_its_term(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     assert asking.vote(identity, 6, (2, 20)).reason is None
     assert asking.ping(identity, 6, (1, 10)).reason is None  # node 1 won without the witness
     assert asking.vote(identity, 6, (1, 10)).reason is Refusal.VOTED
@@ -379,9 +379,9 @@ def test_a_ping_does_not_take_back_the_vote_of_its_term(asking: Asking) -> None:
 
 
 def test_the_pings_of_a_steady_controller_write_nothing(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     before = asking.redis.info("persistence")["rdb_changes_since_last_save"]
-    assert asking.ping(identity, TERM, FOUNDER).reason is None
+    assert asking.ping(identity, TERM, CREATOR).reason is None
     assert asking.look(identity) == (True, True)
     assert asking.redis.info("persistence")["rdb_changes_since_last_save"] == before
 
@@ -394,8 +394,8 @@ class Twin:
     """What the witness should be, said as plainly as possible."""
 
     term: int = TERM
-    voted: dict[int, tuple[int, int]] = field(default_factory=lambda: {TERM: FOUNDER})
-    acked: tuple[tuple[int, int], int] = (FOUNDER, TERM)
+    voted: dict[int, tuple[int, int]] = field(default_factory=lambda: {TERM: CREATOR})
+    acked: tuple[tuple[int, int], int] = (CREATOR, TERM)
     record: RecordId = RECORD
 
     def refuses(self, term: int, record_id: RecordId, least: int) -> Refusal | None:
@@ -425,15 +425,15 @@ class Twin:
 @pytest.mark.parametrize("seed", range(4))
 def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int) -> None:
     dice = random.Random(seed)
-    processes = [(1, 10), (1, 11), (2, 20), (3, 30), FOUNDER]
+    processes = [(1, 10), (1, 11), (2, 20), (3, 30), CREATOR]
     granted: dict[tuple[str, int], tuple[int, int]] = {}
-    identity, twin = asking.found("k-0"), Twin()
+    identity, twin = asking.create("k-0"), Twin()
     for step in range(600):
         if dice.random() < 0.01:
             term = twin.term + dice.randint(0, 1)
-            identity = asking.found(f"k-{step}", term, twin.record)
-            twin = Twin(term, {term: FOUNDER}, (FOUNDER, term), twin.record)
-            granted[identity.key, term] = FOUNDER
+            identity = asking.create(f"k-{step}", term, twin.record)
+            twin = Twin(term, {term: CREATOR}, (CREATOR, term), twin.record)
+            granted[identity.key, term] = CREATOR
         process, term = dice.choice(processes), max(1, twin.term + dice.choice((-2, -1, 0, 0, 0, 1, 1, 2)))
         generation, config_term, version = twin.record
         version = max(0, version + dice.choice((-1, 0, 0, 0, 0, 1)))
@@ -456,7 +456,7 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         lambda r: r.flushall(),
         lambda r: r.delete(MEMORY),
@@ -475,31 +475,31 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         lambda r: r.hset(MEMORY, "voted_for", "65536"),
     ],
 )
-def test_a_harmed_memory_is_unrecognized(asking: Asking, harm: Callable[[Any], object]) -> None:
-    identity = asking.found()
-    harm(asking.redis)
+def test_a_damaged_memory_is_unrecognized(asking: Asking, damage: Callable[[Any], object]) -> None:
+    identity = asking.create()
+    damage(asking.redis)
     asking.is_unrecognized(identity)
 
 
 @pytest.mark.parametrize("part", ["key", "run_id", "replid"])
 def test_another_identity_is_unrecognized(asking: Asking, part: str) -> None:
-    identity = asking.found()
+    identity = asking.create()
     for value in ("", "x", getattr(identity, part)[:-1], getattr(identity, part) + "0"):
         asking.is_unrecognized(replace(identity, **{part: value}))
     assert asking.look(identity) == (True, True)
 
 
 def test_an_old_copy_put_back_is_unrecognized_to_the_new_memory(asking: Asking) -> None:
-    old = asking.found("old")
+    old = asking.create("old")
     copy = redis.Redis.from_url(asking.server.url).dump(MEMORY)
-    new = asking.found("new")
+    new = asking.create("new")
     asking.redis.restore(MEMORY, 0, copy, replace=True)
     asking.is_unrecognized(new)
     assert asking.look(old) == (True, True)
 
 
 def test_what_does_the_data_no_harm_is_harmless(asking: Asking) -> None:
-    identity = asking.found()
+    identity = asking.create()
     asking.redis.config_resetstat()
     asking.redis.script_flush()
     asking.redis.client_kill_filter(_type="normal", skipme=True)
@@ -513,7 +513,7 @@ def test_a_restarted_server_is_unrecognized_even_with_its_data(
 ) -> None:
     durable = ("--appendonly", "yes", "--appendfsync", "always", "--save", "3600 1")
     with running_server(tmp_path, *durable) as server, asking_at(context, server) as asking:
-        identity = asking.found()
+        identity = asking.create()
         assert asking.vote(identity, TERM + 1).reason is None
         before = asking.memory()
         asking.restart(kill)
@@ -524,7 +524,7 @@ def test_a_restarted_server_is_unrecognized_even_with_its_data(
 
 
 def test_a_server_restarted_from_an_old_dump_is_unrecognized(own: Asking) -> None:
-    identity = own.found()
+    identity = own.create()
     own.redis.save()
     assert own.vote(identity, TERM + 1).reason is None
     own.restart(kill=True)
@@ -532,7 +532,7 @@ def test_a_server_restarted_from_an_old_dump_is_unrecognized(own: Asking) -> Non
     own.is_unrecognized(identity)
     copy = redis.Redis.from_url(own.server.url).dump(MEMORY)
     assert own.refused("k")  # no key is used twice
-    again = own.found("k-2")
+    again = own.create("k-2")
     own.redis.restore(MEMORY, 0, copy, replace=True)
     own.is_unrecognized(again)
     own.is_unrecognized(identity)
@@ -541,14 +541,14 @@ def test_a_server_restarted_from_an_old_dump_is_unrecognized(own: Asking) -> Non
 def test_a_failover_and_back_makes_unrecognized(
     own: Asking, context: zmq.Context[zmq.Socket[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    before = own.found()
+    before = own.create()
     with running_server(tmp_path_factory.mktemp("other")) as server, asking_at(context, server) as other:
         for one in (own, other):
             one.redis.config_set("repl-diskless-sync-delay", "0")
         other.redis.replicaof("127.0.0.1", str(own.server.port))
         wait_until(lambda: other.redis.info("replication").get("master_link_status") == "up")
         own.is_unrecognized(before)  # with its first replica a server begins another history
-        identity = own.found("k-2")
+        identity = own.create("k-2")
         wait_until(lambda: other.memory() == own.memory())
         other.is_unrecognized(identity)
         assert other.look(identity) == (False, False)
@@ -568,7 +568,7 @@ def test_a_failover_and_back_makes_unrecognized(
 
 
 def test_a_replica_of_nobody_is_unrecognized_though_nothing_else_changed(own: Asking) -> None:
-    identity = own.found()
+    identity = own.create()
     own.redis.replicaof("127.0.0.1", str(free_port()))
     info = own.redis.info()
     assert (info["run_id"], info["master_replid"]) == (identity.run_id, identity.replid)
@@ -587,8 +587,8 @@ def test_a_demoted_primary_is_left_for_the_new_one(own: Asking) -> None:
     assert own.redis.info("stats")["total_connections_received"] == connections + 2
 
 
-def test_a_memory_that_was_evicted_is_unrecognized_and_people_are_warned(own: Asking) -> None:
-    identity = own.found()
+def test_a_memory_that_was_evicted_is_unrecognized_and_a_warning_is_given(own: Asking) -> None:
+    identity = own.create()
     own.redis.config_set("maxmemory-policy", "allkeys-random")
     assert own.look(identity) == (True, True)
     assert own.of((1, 10)).problem == ""  # without a limit nothing is evicted
@@ -608,7 +608,7 @@ def test_a_memory_that_was_evicted_is_unrecognized_and_people_are_warned(own: As
 
 
 def test_a_server_that_refuses_writes_is_not_ready_until_it_does_not(own: Asking) -> None:
-    identity, config = own.found(), own.redis.config_set
+    identity, config = own.create(), own.redis.config_set
     client = own.client()
     host = own.server.url.removeprefix("redis://")
 
@@ -640,7 +640,7 @@ def test_a_server_that_refuses_writes_is_not_ready_until_it_does_not(own: Asking
 
 
 def test_a_server_that_cannot_save_is_not_ready(own: Asking) -> None:
-    identity = own.found()
+    identity = own.create()
     (own.server.directory / "dump.rdb").mkdir()  # so that the rename to it fails
     own.redis.config_set("save", "3600 1")
     own.redis.bgsave()
@@ -648,7 +648,7 @@ def test_a_server_that_cannot_save_is_not_ready(own: Asking) -> None:
     assert own.look(identity) == (False, True)
     assert own.of((1, 10)).problem.startswith("MISCONF")
     assert own.vote(identity, TERM + 1) == WitnessVoted(False, 1, Refusal.UNREACHABLE, 0)
-    assert own.ping(identity, TERM, FOUNDER).reason is None  # what it remembers, it remembers
+    assert own.ping(identity, TERM, CREATOR).reason is None  # what it remembers, it remembers
     own.redis.config_set("save", "")  # else it would refuse to end, too
 
 
@@ -679,11 +679,11 @@ def test_a_url_that_cannot_be_used_is_reported_without_its_password(asking: Aski
         assert "sec" not in client.problem
 
 
-# -- when Redis is ill --------------------------------------------------------------------
+# -- when Redis fails --------------------------------------------------------------------
 
 
 def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own: Asking) -> None:
-    identity, client = own.found(), own.client(timeout_ms=100)
+    identity, client = own.create(), own.client(timeout_ms=100)
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True)
     own.server.freeze()
     for number in range(1000):
@@ -701,7 +701,7 @@ def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own: Asking) -> Non
 
 
 def test_what_could_not_be_sent_in_time_is_never_sent(own: Asking) -> None:
-    identity, client = own.found(), own.client(timeout_ms=100)
+    identity, client = own.create(), own.client(timeout_ms=100)
     assert ask(client, WitnessLook(None)) == WitnessSeen(None, ready=True, same=False)
     own.server.freeze()
     client.submit([WitnessVote(identity, True, 1, 6, RECORD), WitnessPing(identity, 6, 1, RECORD)])
@@ -714,7 +714,7 @@ def test_what_could_not_be_sent_in_time_is_never_sent(own: Asking) -> None:
 
 
 def test_a_server_that_is_gone_is_answered_for_at_once_and_heals(own: Asking) -> None:
-    identity, client = own.found(), own.client(timeout_ms=60_000)
+    identity, client = own.create(), own.client(timeout_ms=60_000)
     own.server.kill()
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=False, same=False)
     assert "connection refused" in client.problem
@@ -728,9 +728,9 @@ def test_a_server_that_is_gone_is_answered_for_at_once_and_heals(own: Asking) ->
 
 
 def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: Asking) -> None:
-    """A controller's PING and founding lie in the frozen server while others are elected: they are
+    """A controller's PING and `create` lie in the frozen server while others are elected: they are
     sent after the newer term, as a server that thaws may order its connections as it likes."""
-    identity = own.found()
+    identity = own.create()
     assert own.vote(identity, 6, (2, 20)).reason is None
     before = own.memory()
     run = own.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
@@ -750,7 +750,7 @@ def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: 
 def test_an_overtaken_reset_of_the_same_controller_is_refused(asking: Asking) -> None:
     first = asking.client(node=9, incarnation=90)
     assert isinstance(ask(first, WitnessCreate("k-1", TERM, RECORD)), WitnessCreated)
-    asking.redis.hincrby(MEMORY, "created_us", 3_600_000_000)  # as if founded by a later question
+    asking.redis.hincrby(MEMORY, "created_us", 3_600_000_000)  # as if created by a later question
     before = asking.memory()
     first.submit([WitnessCreate("k-0", TERM, RECORD)])
     wait_until(lambda: first.counters["refused"] == 1)
@@ -758,7 +758,7 @@ def test_an_overtaken_reset_of_the_same_controller_is_refused(asking: Asking) ->
 
 
 def test_of_each_kind_only_the_newest_that_is_not_sent_yet_is_asked(own: Asking) -> None:
-    identity, client = own.found(), own.client()
+    identity, client = own.create(), own.client()
     own.server.freeze()
     client.submit([WitnessLook(identity)])
     wait_until(lambda: not client._unsent)
@@ -776,7 +776,7 @@ def test_of_each_kind_only_the_newest_that_is_not_sent_yet_is_asked(own: Asking)
     wait_until(heard)
     assert events == [
         WitnessSeen(identity, ready=True, same=True),
-        WitnessVoted(False, 3, None, TERM + 3, *FOUNDER, TERM),
+        WitnessVoted(False, 3, None, TERM + 3, *CREATOR, TERM),
         WitnessAnswered(3, TERM + 3, RECORD, None, TERM + 3),
     ]
     assert client.counters["overtaken"] == 4
@@ -836,7 +836,7 @@ def test_what_is_no_redis_is_not_ready(asking: Asking, serve: Callable[[socket.s
 
 
 def test_closing_with_a_hung_server_is_bounded(own: Asking) -> None:
-    identity, client = own.found(), own.client(timeout_ms=60_000)
+    identity, client = own.create(), own.client(timeout_ms=60_000)
     own.server.freeze()
     client.submit([WitnessVote(identity, False, 1, 6, RECORD), WitnessLook(identity)])
     closer = threading.Thread(target=client.close, args=(0.2,), daemon=True)
