@@ -14,6 +14,8 @@ import pytest
 from tests.support.paths import ROOT
 from tools.commands import PAGE, page
 from zelect.cli import main
+from zelect.core.eligibility import Ineligible
+from zelect.core.messages import Refusal, Type
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = [document for document in DOCUMENTS if document != PAGE]
@@ -213,6 +215,21 @@ def test_the_readme_is_short_and_knows_every_document() -> None:
     text = text_of(ROOT / "README.md")
     assert len(text.splitlines()) <= 150
     assert [str(path.relative_to(ROOT)) for path in DOCUMENTS[1:] if str(path.relative_to(ROOT)) not in text] == []
+
+
+def rows(document: str, head: str) -> dict[str, str]:
+    """The table of `document` that begins with `head`: first column to second, without backticks."""
+    text = text_of(ROOT / "docs" / document).partition(head)[2].partition("\n\n")[0]
+    cells = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return {first.strip().replace("`", ""): second.strip().replace("`", "") for first, second, *_ in cells}
+
+
+def test_the_tables_of_messages_and_reasons_are_those_of_the_program() -> None:
+    messages = rows("protocol.md", "| code | type | from → to | fields |")
+    assert messages == {f"0x{code:02X}": code.name for code in Type}
+    assert set(rows("protocol.md", "### Why a vote is refused\n\n| reason | meaning |")) == set(Refusal)
+    refused = rows("admin.md", "| reason | meaning | what to do |")
+    assert {name for cell in refused for name in cell.split(", ")} == set(Ineligible)
 
 
 def test_each_rule_names_the_files_that_keep_it_and_the_tests_that_show_it() -> None:
