@@ -19,7 +19,7 @@ import pytest
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Registry, StoredRound, TermWatch
+from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis import registry_scripts
@@ -59,7 +59,7 @@ def test_kill_of_the_controller_and_its_return(fleet: Fleet, server: RedisServer
     registry = Registry(server.url, cluster.name)
     pubsub = registry.client.pubsub()
     pubsub.subscribe(registry.changes)
-    watch, ballots = TermWatch(registry), StoredRound(cluster)
+    watch, votes_seen = TermWatch(registry), VoteWatch(cluster)
     cluster.start()
 
     first = cluster.settled()
@@ -93,7 +93,7 @@ def test_kill_of_the_controller_and_its_return(fleet: Fleet, server: RedisServer
     assert cluster.active() is not None
     assert len(registry.elections()) == 2
     watch.stop()
-    ballots.stop()
+    votes_seen.stop()
 
 
 def _record_is_right(cluster: Cluster, registry: Registry, head: NodeReport) -> None:

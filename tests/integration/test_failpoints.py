@@ -14,7 +14,7 @@ from tests.support.clusters import Fleet, fleet_of
 from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import StoredRound
+from tests.support.watches import VoteWatch
 from zelect.core.effects import Effects, Fact
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.node.failpoints import FAILPOINTS, Failpoint
@@ -54,7 +54,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 )
 def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
-    ballots = StoredRound(cluster)
+    votes_seen = VoteWatch(cluster)
     cluster.start(1)
     wait_until(lambda: cluster.events(1, "node_began"))
     cluster.start(3)
@@ -70,7 +70,7 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
     after = cluster.settled(2, 3, term_above=head.term)
     cluster.start(head.id)
     cluster.settled(term_above=after.term - 1)
-    ballots.stop()
+    votes_seen.stop()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
 )
 def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
-    ballots = StoredRound(cluster)
+    votes_seen = VoteWatch(cluster)
     cluster.start(1, 2)
     cluster.start(3, failpoint=failpoint)
     first = cluster.settled(1, 2)
@@ -91,14 +91,14 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: st
     head = cluster.settled(1, 2)
     cluster.start(3)
     cluster.settled(term_above=head.term - 1)
-    ballots.stop()
+    votes_seen.stop()
 
 
 @pytest.mark.parametrize("point", ["before_save", "after_save", "after_send"])
 @pytest.mark.long
 def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: str, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
-    ballots = StoredRound(cluster)
+    votes_seen = VoteWatch(cluster)
     cluster.start(1, 2, 3, failpoint=f"{point}:voters_changed")
     head = cluster.settled()
     gone = next(node for node in cluster.ids if node != head.id)
@@ -108,7 +108,7 @@ def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: st
     cluster.kill(other)
     cluster.start()
     cluster.settled(term_above=head.term)
-    ballots.stop()
+    votes_seen.stop()
 
 
 def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:

@@ -51,7 +51,7 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
     made.close()
 
 
-def test_a_client_of_the_other_kind_is_refused(client: redis.Redis) -> None:
+def test_a_client_of_the_other_flavour_is_refused(client: redis.Redis) -> None:
     with pytest.raises(TypeError, match=r"zelect\.AsyncFencedRedis"):
         FencedRedis(redis.asyncio.Redis(), "r", 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"zelect\.FencedRedis"):
@@ -213,7 +213,7 @@ def _set_in_a_pipeline(fenced: FencedRedis) -> None:
         pipe.execute(raise_on_error=False)
 
 
-def test_what_cannot_be_fenced_is_said(client: redis.Redis) -> None:
+def test_what_cannot_be_fenced_is_refused_with_a_fix(client: redis.Redis) -> None:
     fenced = FencedRedis(client, "r", 3)
     for call, fix in (
         (lambda: fenced.evalsha("0" * 40, 0), "use eval, or register_script"),
@@ -334,7 +334,7 @@ def test_a_fenced_connection_greets_the_server_as_its_client_would(client: redis
         assert mine["lib-name"]
         client.config_resetstat()
         wait_until(lambda: fenced.get("a") and "cmdstat_ping" in client.info("commandstats"))
-    # Not with so short an interval: redis.asyncio itself, fenced or not, then waits for ever now and then.
+    # Not with so short an interval: redis.asyncio itself, fenced or not, then sometimes waits for ever.
     asyncio.run(_greets({**options, "health_check_interval": 0}))
 
 

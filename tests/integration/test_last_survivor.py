@@ -1,5 +1,5 @@
-"""A lone survivor and its witness, with real nodes and a real Redis (R11, R12): who loses two of three
-at once elects nobody; the last of two is active while the witness remembers, and not when it forgot."""
+"""A lone survivor and its witness, with real nodes and a real Redis (R11, R12): after two of three fail at once
+nobody is elected; the last of two is active while the witness remembers, and not when it has forgotten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Registry, StoredRound, TermWatch
+from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.client.query import NodeReport
 from zelect.core.quorum import Record, Witness
 from zelect.core.voters import failures_survived
@@ -37,7 +37,7 @@ UNHURRIED = {
     "stagger_ms": 100,
     "down_after_ms": 1500,
 }
-"""For what must stay as it is although the machine is busy."""
+"""For what must not change although the machine is busy."""
 
 
 @pytest.fixture
@@ -48,15 +48,15 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may do with it what it likes."""
+    """A server for one test, which may damage it."""
     (tmp_path / "redis").mkdir()
     with running_server(tmp_path / "redis") as running:
         yield running
 
 
 class Relay:
-    """What the nodes take for Redis: passes bytes on to the server at `to`, and refuses while it is
-    cut. So the server can change unseen, and is back for the nodes at one blow."""
+    """What the nodes connect to as Redis: it passes bytes on to the server at `to`, and refuses while it is
+    cut. So the server can change unseen, and is back for all nodes at the same moment."""
 
     def __init__(self, to: int) -> None:
         self.to, self.port = to, free_port()
@@ -146,7 +146,7 @@ class Scene:
         return dict(self.registry.client.hgetall(self.registry.key("witness")))
 
     def two_left(self) -> NodeReport:
-        """Start three and kill the third: the voters adapts to two and the witness."""
+        """Start three and kill the third: the voters adapt to two and the witness."""
         self.cluster.start()
         self.cluster.adapted(1, 2, 3)
         self.cluster.kill(3)
@@ -163,8 +163,8 @@ class Scene:
         return table
 
     def nobody(self, seconds: float, *left: int) -> None:
-        """For `seconds` none of `left` (all that run) is active, says Redis of nobody anything new,
-        or saves anything."""
+        """For `seconds` none of `left` (all that run) becomes active, publishes anything or saves
+        anything."""
         cluster, registry = self.cluster, self.registry
         assert cluster.running() == set(left)
         record, elections = registry.record(), registry.elections()
@@ -188,7 +188,7 @@ def test_two_of_three_killed_at_once_elect_nobody(
 ) -> None:
     scene = Scene(fleet, server, relay)
     cluster, registry = scene.cluster, scene.registry
-    watch, ballots = TermWatch(registry), StoredRound(cluster)
+    watch, votes_seen = TermWatch(registry), VoteWatch(cluster)
     cluster.start()
     head = cluster.adapted(1, 2, 3)
     registry.published(head)
@@ -200,7 +200,7 @@ def test_two_of_three_killed_at_once_elect_nobody(
     wait_until(lambda: not registry.record(), 20, what="the record expired")
     table = scene.voters()
     assert (table["controller"], table["answered"], table["survives"]) == (None, [left], -1)
-    assert set(table["members"]) == {1, 2, 3}, "nobody may be taken out without a quorum"
+    assert set(table["members"]) == {1, 2, 3}, "nobody may be removed without a quorum"
 
     cluster.start(one)
     new = cluster.adapted(left, one)
@@ -210,7 +210,7 @@ def test_two_of_three_killed_at_once_elect_nobody(
     again = cluster.adapted(1, 2, 3)
     assert again.term >= new.term
     watch.stop()
-    ballots.stop()
+    votes_seen.stop()
 
 
 # -- the witness remembers ----------------------------------------------------------------------
@@ -223,14 +223,14 @@ def test_the_last_of_three_is_active_alone(
 ) -> None:
     scene = Scene(fleet, server, relay, UNHURRIED)
     cluster, registry = scene.cluster, scene.registry
-    watch, ballots = TermWatch(registry), StoredRound(cluster)
+    watch, votes_seen = TermWatch(registry), VoteWatch(cluster)
     head = scene.two_left()
     gone = head.id if goes == "controller" else 3 - head.id
     left = 3 - gone
     cluster.signal(way, gone)
     assert cluster.exit_code(gone) == (0 if way is signal.SIGTERM else -signal.SIGKILL)
     alone = cluster.adapted(left, members={1, 2})
-    assert (alone.term > head.term) is (goes == "controller"), "a controller that is left just stays"
+    assert (alone.term > head.term) is (goes == "controller"), "a controller that survives stays controller"
     registry.published(alone)
     holds_for(lambda: cluster.active() is not None and registry.names(alone), 3.0, "active, alone")
     assert cluster.settled(left).term == alone.term
@@ -239,7 +239,7 @@ def test_the_last_of_three_is_active_alone(
     assert (table["survives"], table["answered"]) == (0, [left])
     assert scene.memory()["acked"] == str(left), "the witness answers its PINGs"
 
-    # Redis away, and back as it was: leadership ends with the lease, and comes again.
+    # Redis goes away and comes back as it was: leadership ends with the lease, and begins again.
     relay.cut()
     wait_until(lambda: cluster.active(0.05) is None, 20, what="not active without the witness")
     scene.nobody(1.0, left)
@@ -248,14 +248,14 @@ def test_the_last_of_three_is_active_alone(
     assert back.term > alone.term
     registry.published(back)
     watch.stop()
-    ballots.stop()
+    votes_seen.stop()
 
 
 # -- the witness forgets ------------------------------------------------------------------------
 
 
 class Losses(Scene):
-    """Ways in which Redis loses the witness's memory, or only some of it, while it is away for the nodes."""
+    """Ways in which Redis loses all or some of the witness's memory while the nodes can't reach it."""
 
     replica: RedisServer | None = None
 
@@ -325,8 +325,8 @@ class Losses(Scene):
         wait_until(lambda: client.info("replication")["master_link_status"] == "up", 30, what="the replica is in step")
 
     def forgets(self, kind: str, directory: Path, survives: str) -> tuple[int, int, int]:
-        """Two are left; Redis goes, one of them is killed, Redis comes back, another than before, and
-        the survivor elects nobody. Returns the survivor, the dead one, and the term."""
+        """Two are left; Redis goes away, one of the two is killed, Redis comes back without the memory, and
+        nobody is elected. Returns the survivor, the dead one, and the term."""
         head = self.two_left_and(kind, directory)
         left = head.id if survives == "controller" else 3 - head.id
         self.relay.cut()
@@ -334,12 +334,9 @@ class Losses(Scene):
         wait_until(lambda: self.cluster.active(0.05) is None, 20, what="not active")
         self.strike(kind)
         self.relay.fix()
-        wait_until(
-            lambda: self.cluster.ask(left)["voters"]["witness"] == "unrecognized",
-            20,
-            what="the witness is an unknown client",
-        )
-        assert self.cluster.ask(left)["redis"]["state"] == "up"
+        asked = self.cluster.ask
+        wait_until(lambda: asked(left)["voters"]["witness"] == "unrecognized", 20, what="the witness is unrecognized")
+        wait_until(lambda: asked(left)["redis"]["state"] == "up", 20, what="Redis is up for the registry too")
         self.nobody(SEVERAL_S, left)
         table = self.voters()
         assert (table["members"], table["witness"], table["survives"]) == ([1, 2], "unrecognized", -1)
@@ -350,7 +347,7 @@ class Losses(Scene):
     ("members", "alive", "lost", "survives"),
     [
         ((1, 2), {1, 2}, False, 1),
-        ((1, 2), {1, 2}, True, 1),  # two nodes are a quorum that puts in another witness
+        ((1, 2), {1, 2}, True, 1),  # two nodes are a quorum that adds another witness
         ((1, 2), {2}, False, 0),
         ((1, 2), {2}, True, -1),
         ((1, 2, 3, 4), {1, 2, 3}, True, 2),
@@ -358,7 +355,7 @@ class Losses(Scene):
         ((1, 2, 3, 4), {1, 2}, True, -1),
     ],
 )
-def test_what_a_witness_that_forgot_is_counted_for(
+def test_how_a_witness_that_forgot_is_counted(
     members: tuple[int, ...], alive: set[int], lost: bool, survives: int
 ) -> None:
     record = Record(1, 1, members, Witness("key", "run", "repl"))
@@ -391,19 +388,19 @@ def losses(fleet: Fleet, server: RedisServer, relay: Relay) -> Iterator[Losses]:
 def test_a_survivor_whose_witness_forgot_waits_for_the_other(
     losses: Losses, tmp_path: Path, kind: str, survives: str
 ) -> None:
-    ballots = StoredRound(losses.cluster)
+    votes_seen = VoteWatch(losses.cluster)
     left, dead, term = losses.forgets(kind, tmp_path, survives)
     key = losses.memory().get("key")
     losses.cluster.start(dead)
     new = losses.cluster.adapted(left, dead)
     assert new.term > term
     losses.registry.published(new)
-    assert losses.memory()["key"] != key, "a new memory was founded"
-    ballots.stop()
+    assert losses.memory()["key"] != key, "a new memory was created"
+    votes_seen.stop()
 
 
 @pytest.mark.long
-def test_one_that_is_no_member_does_not_help(losses: Losses, tmp_path: Path) -> None:
+def test_a_node_that_is_no_voter_does_not_help(losses: Losses, tmp_path: Path) -> None:
     left, dead, term = losses.forgets("flushed", tmp_path, "follower")
     losses.cluster.start(3)
     wait_until(lambda: losses.cluster.ask(left)["peers"][-1]["linked"], 20, what="node 3 is back")
@@ -419,6 +416,6 @@ def test_the_operator_resets_the_voters_of_a_survivor_again(losses: Losses, tmp_
     done = zelect("members", "-c", losses.cluster.conf(left), "reset", "--yes-i-know", left)
     assert done.returncode == 0, done.stderr
     new = losses.cluster.adapted(left)
-    assert new.term > term, "the token grows although the voters are another"
+    assert new.term > term, "the token grows although the voters were reset"
     losses.registry.published(new)
     holds_for(lambda: losses.registry.names(new), 1.0, "active")

@@ -10,7 +10,7 @@ import pytest
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Registry, StoredRound, TermWatch
+from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.devcluster.bundled_server import RedisServer
 
 ELECTION_TIMEOUT_S = 0.5
@@ -95,7 +95,7 @@ def test_two_of_five_killed_at_once(fleet: Fleet) -> None:
 def test_restarts_of_all_with_their_saved_state(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url)
     registry = Registry(server.url, cluster.name)
-    watch, ballots = TermWatch(registry), StoredRound(cluster)
+    watch, votes_seen = TermWatch(registry), VoteWatch(cluster)
     term = 0
     for round_number in range(3):
         cluster.start()
@@ -109,7 +109,7 @@ def test_restarts_of_all_with_their_saved_state(fleet: Fleet, server: RedisServe
         assert {node: one.incarnation for node, one in saved.items()} == incarnations
         assert sum(one.record.config_term >= term for one in saved.values()) >= 2, f"round {round_number} (R7)"
     watch.stop()
-    ballots.stop()
+    votes_seen.stop()
     began = cluster.events(1, "node_began")
     assert len({fact["incarnation"] for fact in began}) == 3
     assert [fact["term"] for fact in began] == sorted(fact["term"] for fact in began)

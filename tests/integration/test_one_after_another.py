@@ -19,7 +19,7 @@ from tests.support.clusters import Cluster, Fleet, fleet_of
 from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from tests.support.watches import Registry, StoredRound, TermWatch
+from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.client.query import Asker, NodeReport, ask_all, summary
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.system.clock import now_us
@@ -231,7 +231,7 @@ class Walk:
 @pytest.mark.parametrize("size", long_but([3, 5], 3))
 def test_the_walk(fleet: Fleet, server: RedisServer, size: int, way: str, number: int) -> None:
     cluster = fleet.cluster(range(1, size + 1), redis_url=server.url, timing=UNHURRIED)
-    ballots = StoredRound(cluster)
+    votes_seen = VoteWatch(cluster)
     walk = Walk(cluster, Registry(server.url, cluster.name), way)
     everybody = set(cluster.ids)
 
@@ -253,4 +253,4 @@ def test_the_walk(fleet: Fleet, server: RedisServer, size: int, way: str, number
     walk.stays()
 
     walk.end()
-    ballots.stop()
+    votes_seen.stop()

@@ -1,4 +1,4 @@
-"""Redis with locks on: TLS, users with the least rights, and passwords that nobody sees."""
+"""Redis with TLS, users with the least permissions, and passwords that are shown nowhere."""
 
 from __future__ import annotations
 
@@ -151,9 +151,7 @@ def configure(cluster: Cluster, **keys: str | bool) -> None:
 # -- users --------------------------------------------------------------------------------
 
 
-def test_a_cluster_lives_fully_with_the_documented_permissions(
-    fleet: Fleet, server: RedisServer, tmp_path: Path
-) -> None:
+def test_a_cluster_needs_only_the_documented_permissions(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     configure(cluster, username="zelect-node", password_file=password_file(tmp_path))
     with admin_of(server) as admin:
@@ -226,7 +224,7 @@ def test_each_missing_command_is_named(server: RedisServer, tmp_path: Path, comm
         problem = status_of(registry, command).problem
         assert f"+{command}" in problem or f"run the '{command}' command" in problem
         others = {other for other in NODE_COMMANDS if re.search(rf"\+{other}\b", problem)}
-        assert others <= {command}, "no right is said to be missing that isn't"
+        assert others <= {command}, "nothing is reported as missing that is not"
         assert SECRET not in problem
         with admin_of(server) as admin:
             admin.execute_command("ACL", "SETUSER", "zelect-node", f"+{command}")
@@ -244,7 +242,7 @@ def test_each_missing_key_is_named(server: RedisServer, tmp_path: Path, part: st
         admin.execute_command("ACL", "SETUSER", *words, *keys)
     with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:
         problem = status_of(registry, f"~zelect:{{demo}}:{part}").problem
-        assert "ACL SETUSER zelect-node ~zelect" in problem, "no command is said to be missing"
+        assert "ACL SETUSER zelect-node ~zelect" in problem, "no command is reported as missing"
 
 
 @pytest.mark.parametrize(
@@ -445,8 +443,8 @@ def test_a_local_cluster_takes_the_url_from_the_environment_and_shows_no_passwor
 # -- TLS ----------------------------------------------------------------------------------
 
 
-def test_a_cluster_lives_behind_tls(fleet: Fleet, server: RedisServer, authority: Papers) -> None:
-    """Store and witness alike, with a certificate of the node's own."""
+def test_a_cluster_runs_with_redis_behind_tls(fleet: Fleet, server: RedisServer, authority: Papers) -> None:
+    """Registry and witness, with a certificate of the node's own."""
     cert, key = authority.issue("localhost")
     own_cert, own_key = authority.issue("node1")
     with tls_proxy(server.port, cert, key, client_ca=authority.ca_file) as port:
@@ -516,7 +514,7 @@ def test_an_unverified_server_is_warned_about(fleet: Fleet, server: RedisServer,
         assert "redis.ca_file" in warning["fix"]
 
 
-def test_files_for_tls_are_looked_at_before_the_start(authority: Papers, tmp_path: Path) -> None:
+def test_files_for_tls_are_checked_before_the_start(authority: Papers, tmp_path: Path) -> None:
     cert, key = authority.issue("node1")
     other_cert, _ = authority.issue("node2")
     Credentials(ca_file=authority.ca_file, cert_file=cert, key_file=key).check(tls=True)
@@ -586,7 +584,7 @@ def test_another_cluster_of_the_same_name_is_warned_about(server: RedisServer) -
         admin.hset(nodes, "8", "garbage")
         with a_registry(server.url, incarnation=3) as registry:
             assert status_of(registry, "", up=True).problem == "", (
-                "members, those who left, and garbage are no unknown clients"
+                "members, nodes that left, and garbage are no other cluster"
             )
 
 
@@ -596,7 +594,7 @@ def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> Non
         assert status_of(one, "", up=True).problem == ""
         assert status_of(other, "", up=True).problem == ""
         with admin_of(server) as admin:
-            # What the other one wrote stands; the first one looks before it writes again.
+            # The entry is the other one's; the first one checks before it writes again.
             admin.execute_command("ACL", "SETUSER", "default", "-pexpire")
             try:
                 one.submit([leadership()])
@@ -611,7 +609,7 @@ def test_two_processes_under_one_id_are_warned_about(server: RedisServer) -> Non
                 admin.execute_command("ACL", "SETUSER", "default", "+@all")
 
 
-def test_a_crowd_of_entries_is_not_read(server: RedisServer) -> None:
+def test_too_many_entries_are_not_read(server: RedisServer) -> None:
     with admin_of(server) as admin:
         admin.hset("zelect:{demo}:nodes", mapping={str(number): "x" for number in range(1001)})
         with a_registry(server.url) as registry:
@@ -619,7 +617,7 @@ def test_a_crowd_of_entries_is_not_read(server: RedisServer) -> None:
 
 
 @pytest.mark.long
-def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
+def test_two_real_clusters_of_one_name_are_reported(fleet: Fleet, server: RedisServer, tmp_path: Path) -> None:
     clusters = [Cluster(tmp_path / where, "same", (1,), server.url, CALM) for where in ("here", "there")]
     fleet.clusters += clusters
     clusters[0].start()
@@ -637,8 +635,8 @@ def test_two_real_clusters_of_one_name_are_told(fleet: Fleet, server: RedisServe
 
 
 @pytest.mark.long
-def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
-    """A newer memory that another cluster founded stands where this one's belongs."""
+def test_a_shared_witness_is_reported(fleet: Fleet, server: RedisServer) -> None:
+    """A newer memory of another cluster is where this one's should be."""
     cluster = fleet.cluster((1, 2), redis_url=server.url, timing=CALM)
     with zmq.Context() as context:
         rival = WitnessClient(
@@ -659,7 +657,7 @@ def test_a_shared_witness_is_told(fleet: Fleet, server: RedisServer) -> None:
 
 
 def test_withdrawal_needs_its_permissions_at_the_start(server: RedisServer, tmp_path: Path) -> None:
-    """What is used at the end only is missed at the start."""
+    """A permission that is needed only at the end is reported at the start."""
     with admin_of(server) as admin:
         admin.execute_command("ACL", "SETUSER", *documented("zelect-node", "demo"), "-hdel", "-hgetall")
         with a_registry(server.url, Credentials("zelect-node", password_file(tmp_path))) as registry:

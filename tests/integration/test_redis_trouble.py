@@ -1,5 +1,5 @@
-"""Redis killed, hung, full, read-only, flushed, locked, absent: elections go on, the nodes say what
-is wrong, and the record is right again afterwards and never goes back (R13)."""
+"""Redis killed, hung, full, read-only, flushed, locked, absent: elections go on, the nodes report what
+is wrong, and the record is correct again afterwards and never goes back (R13)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may do with it what it likes."""
+    """A server for one test, which may damage it."""
     (tmp_path / "redis").mkdir()
     with running_server(tmp_path / "redis") as running:
         yield running
@@ -43,7 +43,7 @@ def start_again(server: RedisServer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What happens to Redis, how it ends, and a word of what the nodes must say of it."""
+    """What happens to Redis, how it ends, and a word that the nodes must report about it."""
 
     begin: Callable[[RedisServer, Registry], object]
     end: Callable[[RedisServer, Registry], object]
@@ -67,18 +67,18 @@ TROUBLES = {
 
 
 def says_down(cluster: Cluster, node: int, word: str) -> None:
-    """Wait until `node` says that Redis is down, and why."""
+    """Wait until `node` reports that Redis is down, and why."""
 
     def said() -> bool:
         store = cluster.ask(node).get("redis", {})
         return store.get("state") == "down" and word in store.get("problem", "")
 
-    wait_until(said, 20, what=f"node {node} says Redis is down: {word}")
+    wait_until(said, 20, what=f"node {node} reports that Redis is down: {word}")
     assert any(word in fact["problem"] for fact in cluster.events(node, "redis_failed"))
 
 
 def status(cluster: Cluster) -> dict[str, Any]:
-    """What `zelect status --json` prints while somebody is active."""
+    """What `zelect status --json` prints while a node is active."""
     done = zelect("status", "-c", cluster.conf(cluster.ids[0]), "--json", "--timeout", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     state: dict[str, Any] = json.loads(done.stdout)
@@ -93,7 +93,7 @@ def right_again(cluster: Cluster, registry: Registry, head: NodeReport) -> None:
         what="every node's entry",
     )
     wait_until(
-        lambda: all(cluster.ask(node)["redis"]["state"] == "up" for node in cluster.running()), 20, what="store up"
+        lambda: all(cluster.ask(node)["redis"]["state"] == "up" for node in cluster.running()), 20, what="Redis up"
     )
     assert cluster.ask(head.id)["redis"]["published_term"] == head.term
 
@@ -118,14 +118,14 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
     second = cluster.settled(*set(cluster.ids) - {first.id}, term_above=first.term)
     says_down(cluster, second.id, trouble.word)
     cluster.start(first.id)
-    assert cluster.settled().term == second.term, "a node starts without Redis, too"
+    assert cluster.settled().term == second.term, "a node starts without Redis too"
     cluster.term(second.id)
     assert cluster.exit_code(second.id) == 0, "a graceful leave does not wait for Redis"
     third = cluster.settled(*set(cluster.ids) - {second.id}, term_above=second.term)
 
     trouble.end(server, registry)
     right_again(cluster, registry, third)
-    assert cluster.settled(*cluster.running()).term == third.term, "the return of Redis changes nothing active"
+    assert cluster.settled(*cluster.running()).term == third.term, "the return of Redis does not change who is active"
     terms = [int(election["term"]) for election in registry.elections()]
     assert terms == sorted(set(terms))
     assert terms[-1] == third.term
@@ -135,7 +135,7 @@ def test_elections_go_on_without_redis(fleet: Fleet, server: RedisServer, kind: 
 @pytest.mark.long
 def test_flushed_again_and_again_during_elections(fleet: Fleet, server: RedisServer) -> None:
     # Faster than calm: a node that was just restarted votes only after an election timeout (R4).
-    # The members votes: a witness that is flushed all the time would be an unknown client all the time.
+    # Only members vote: a witness that is flushed all the time would be unrecognized all the time.
     timing = {**CALM, "lease_ms": 1200, "election_timeout_ms": 1500}
     cluster = fleet.cluster(redis_url=server.url, timing=timing, quorum="static")
     registry = Registry(server.url, cluster.name)

@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 from zelect.client.query import NodeReport
 from zelect.node.storage.vote_store import VoteStoreError
 
-__all__ = ["Registry", "StoredRound", "TermWatch"]
+__all__ = ["Registry", "TermWatch", "VoteWatch"]
 
 
 class Registry:
@@ -100,8 +100,8 @@ class TermWatch(_Watch):
         assert terms == sorted(set(terms)), f"the record went back, or changed hands within a term: {self.seen}"
 
 
-class StoredRound(_Watch):
-    """Reads all vote file of `cluster` all the time; `votes` maps (node, term) to the votes."""
+class VoteWatch(_Watch):
+    """Reads the vote files of `cluster` all the time; `votes` maps (node, term) to the votes."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
