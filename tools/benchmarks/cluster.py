@@ -14,6 +14,7 @@ from pathlib import Path
 import zmq
 
 from tools.benchmarks.common import KEYS, NAME, THIS, JsonDict, Tree
+from tools.benchmarks.earlier_names import in_todays_names
 from tools.benchmarks.http_load import Askers
 from tools.common.raw_redis import Wire
 from zelect.config.rendering import render
@@ -104,7 +105,7 @@ class Cluster:
             while (port := find_port()) in ports.values():
                 pass
             ports[node] = port
-        data_dirs = {node: str(self.directory / f"data{node}") for node in self.ids}
+        data_dirs = {node: str(self.directory / "data" / f"n{node}") for node in self.ids}
         secure, keys = self.tree.secure, self.directory / "keys"
         if secure:
             make_keys(keys, [Owner(node=node) for node in self.ids])
@@ -197,7 +198,7 @@ class Cluster:
                 whole = log.read().rpartition(b"\n")[0]
             self._read[node] = self._read.get(node, 0) + len(whole) + (1 if whole else 0)
             lines = [line for line in whole.splitlines() if line.startswith(b"{")]
-            found += [json.loads(line) for line in lines]
+            found += [in_todays_names(json.loads(line)) for line in lines]
         return sorted(found, key=lambda fact: str(fact["time"]))
 
     def tails(self) -> str:
@@ -223,7 +224,7 @@ class Cluster:
         if not dealer.poll(int(within_s * 1000)):
             return None
         message = decode(dealer.recv()).message
-        return json.loads(message.text) if isinstance(message, Report) else None
+        return in_todays_names(json.loads(message.text)) if isinstance(message, Report) else None
 
     def reports(self, nodes: Collection[int] | None = None) -> dict[int, JsonDict]:
         """What `nodes` (None: all) say of themselves, those that answer."""

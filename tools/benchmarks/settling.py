@@ -57,7 +57,7 @@ def _lack(reports: Mapping[int, JsonDict], among: Collection[int]) -> str:
             return f"node {node} is not connected to all"
         if report is not head and len(report["succession"]) != len(among) - 1:
             return f"node {node} knows the succession {report['succession']}"
-    published = head["store"]["published_term"]
+    published = head["redis"]["published_term"]
     return "" if published == head["term"] else f"term {head['term']} is not published, but {published}"
 
 
@@ -65,9 +65,9 @@ def _lack_of_whole(reports: Mapping[int, JsonDict], among: Collection[int], quor
     """What the voters, or somebody's Redis, lacks besides; empty: nothing."""
     witness = "unused" if quorum == "static" else "member" if len(among) % 2 == 0 else "ready"
     for node, report in reports.items():
-        voters, store = report["voters"], report["store"]
+        voters, redis = report["voters"], report["redis"]
         if voters["members"] != sorted(among) or voters["witness"] != witness:
             return f"node {node}: members {voters['members']}, witness {voters['witness']}"
-        if store["state"] != "up":
-            return f"node {node}: Redis is {store['state']}, {store['problem']}"
+        if redis["state"] != "up":
+            return f"node {node}: Redis is {redis['state']}, {redis['problem']}"
     return ""
