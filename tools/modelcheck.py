@@ -6,7 +6,7 @@
     python tools/modelcheck.py --mutant all             what breaks when a rule is broken, in how many steps
 
 Exit code 0: every property held and was seen; 1: a violation, or something that must happen never did,
-or (with --mutant) a mutant that lived. What is covered and what is not: docs/modelcheck.md.
+or (with --mutant) a mutant that nobody noticed. What is covered and what is not: docs/modelcheck.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.modelchecker.counterexamples import history_of, true_history
+from tools.modelchecker.model import Bounds, Seams
 from tools.modelchecker.mutants import MUTANTS, Mutant
-from tools.modelchecker.parts import ConnectionLimits, Seams
 from tools.modelchecker.scenarios import LONG, SCENARIOS
 from tools.modelchecker.search import Found, search
 from tools.modelchecker.stages import Stages
@@ -35,11 +35,11 @@ _HELP = {
     "versions": "changes of the voter record after the start",
     "crashes": "processes that may die",
     "restarts": "processes that may start again",
-    "amnesias": "times that the witness forgets or becomes another",
-    "losses": "restarts without the disk",
-    "leaves": "leave",
+    "amnesias": "how often the witness loses its data or becomes another",
+    "losses": "restarts without the data on disk",
+    "leaves": "graceful leaves",
     "skew": "units that clocks may fall behind, all together; R5's margin is 1",
-    "founds": "witness memories that one node may begin",
+    "founds": "witness memories that one node may create",
 }
 
 
@@ -111,7 +111,7 @@ def _examine(name: str, changes: dict[str, object], plain: bool, limits: dict[st
 def _kill(name: str, trace: bool, limits: dict[str, float]) -> int:
     mutant = MUTANTS[name]
     found = check(mutant.scenario, mutant.bounds, mutant, **limits)  # type: ignore[arg-type]
-    outcome = f"{len(found.trace) or '?'} steps  {found.violation}" if found.violation else "LIVES"
+    outcome = f"{len(found.trace) or '?'} steps  {found.violation}" if found.violation else "NOT NOTICED"
     print(f"{mutant.rule:4} {name:20} {found.worlds:7,} stages {found.seconds:5.1f} s  {outcome}", flush=True)
     if trace:
         _tell(found)
@@ -127,12 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="exhaustive check of the election, over the machine that ships")
     parser.add_argument("scenario", nargs="?", default="all", choices=["all", *SCENARIOS])
     parser.add_argument("--mutant", choices=["all", *MUTANTS], help="break a rule on purpose")
-    parser.add_argument("--trace", action="store_true", help="with --mutant: tell the way to the violation")
-    parser.add_argument("--plain", action="store_true", help="look at each world alone, not at stages that many share")
+    parser.add_argument("--trace", action="store_true", help="with --mutant: print the way to the violation")
+    parser.add_argument("--plain", action="store_true", help="look at each world alone, not at shared stages")
     parser.add_argument("--worlds", type=int, default=10**9, help="stop after so many worlds, or stages")
     parser.add_argument("--depth", type=int, default=10**6, help="stop after so many steps")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop each search after so long")
-    known = {item.name for item in fields(ConnectionLimits)}
+    known = {item.name for item in fields(Bounds)}
     for name, text in _HELP.items():
         assert name in known
         parser.add_argument(f"--{name}", type=int, help=text)
@@ -142,9 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--inside", action="store_true", help="processes also die between two effects of one step")
     parser.add_argument("--late", action="store_true", help="messages also arrive in the instant before a due timer")
     parser.add_argument("--hello", action="store_true", help="NODE_ONLINE and its answer, too")
-    parser.add_argument("--silence", action="store_true", help="a controller may take any peer for silent at any time")
+    parser.add_argument("--silence", action="store_true", help="a controller may find any peer unresponsive, any time")
     parser.add_argument(
-        "--refound", action="store_true", help="the witness's foundings, too, are carried out repeatedly"
+        "--refound", action="store_true", help="a request to create the witness may be carried out repeatedly, too"
     )
     return parser
 

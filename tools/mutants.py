@@ -1,4 +1,4 @@
-"""Break each rule of the election on purpose, one at a time, and see who notices.
+"""Break each rule of the election on purpose, one at a time, and see which test notices.
 
     python tools/mutants.py                         all of them; the table of docs/testing.md
     python tools/mutants.py --only R5 double-vote   those of a rule, or by name
@@ -11,7 +11,7 @@ copy of the tree, or one of the checker's own, broken between the machine and it
 fails: tests named after the rule first, then cheapest first. Before that the same suites must pass
 on a copy without any mutant.
 
-Exit code 0: each was caught by a deterministic suite; 1: some live; 2: bad usage, a mutant that no
+Exit code 0: each was caught by a deterministic suite; 1: some were noticed by no test; 2: bad usage, a mutant that no
 longer applies, or tests that cannot be run.
 """
 
@@ -29,8 +29,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.mutation.mutant import ROOT, NotOnce, mutated
-from tools.mutation.suites import SUITES, Broken, paths_of, suites_for
-from tools.mutation.trial import Case, Court, Verdict, cases
+from tools.mutation.suites import SUITES, CannotRun, paths_of, suites_for
+from tools.mutation.trial import Case, MutantRunner, Verdict, cases
 
 DOCUMENT = ROOT / "docs" / "testing.md"
 BEGIN, END = "<!-- mutants: tools/mutants.py --document -->", "<!-- end of mutants -->"
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 mutated(case.mutant)
         began = time.monotonic()
         verdicts = _try(chosen, options.jobs, options.seconds)
-    except (NotOnce, Broken) as error:
+    except (NotOnce, CannotRun) as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
     took_s = time.monotonic() - began
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps([_plain(verdict) for verdict in verdicts], indent=1))
     if options.document and not alive:
         _write(verdicts)
-    outcome = f"{len(alive)} LIVE: {', '.join(alive)}" if alive else "all caught"
+    outcome = f"{len(alive)} NOT NOTICED: {', '.join(alive)}" if alive else "all caught"
     print(f"{len(verdicts)} mutants, {outcome}, {took_s:.0f} s, {options.jobs} at a time", file=sys.stderr)
     return int(bool(alive))
 
@@ -74,30 +74,30 @@ def _chosen(only: Sequence[str]) -> list[Case]:
     known = cases()
     unknown = [word for word in only if not any(word in (case.name, case.rule) for case in known)]
     if unknown:
-        raise Broken(f"no mutant and no rule is called {', '.join(unknown)}; see tools/mutation/mutants.toml")
+        raise CannotRun(f"no mutant and no rule is called {', '.join(unknown)}; see tools/mutation/mutants.toml")
     return [case for case in known if not only or case.name in only or case.rule in only]
 
 
 def _try(chosen: Sequence[Case], jobs: int, seconds: float) -> list[Verdict]:
-    """Try `chosen`, telling each verdict when it is there. Raises `NotOnce`, `Broken`."""
-    court, verdicts = Court(seconds=seconds), []
+    """Try `chosen`, printing each verdict as it comes. Raises `NotOnce`, `CannotRun`."""
+    runner, verdicts = MutantRunner(seconds=seconds), []
     pool = ThreadPoolExecutor(jobs)
     try:
         asked = {suite for case in chosen if case.mutant for suite in suites_for(case.mutant.path) if not suite.costly}
         print(f"{len(chosen)} mutants; first the suites without any", file=sys.stderr, flush=True)
-        court.control(paths_of([suite for suite in SUITES if suite in asked]))
-        for number, verdict in enumerate(pool.map(court.judge, chosen), 1):
+        runner.control(paths_of([suite for suite in SUITES if suite in asked]))
+        for number, verdict in enumerate(pool.map(runner.run, chosen), 1):
             verdicts.append(verdict)
             _tell(verdict, f"{number}/{len(chosen)}")
     finally:
         pool.shutdown(cancel_futures=True)
-        court.close()
+        runner.close()
     return verdicts
 
 
 def _tell(verdict: Verdict, place: str) -> None:
     case = verdict.case
-    by = f"{verdict.suite}: {verdict.test.rpartition('::')[2]}" if verdict.caught else "LIVES"
+    by = f"{verdict.suite}: {verdict.test.rpartition('::')[2]}" if verdict.caught else "NOT NOTICED"
     line = f"{place:>7} {case.rule:3} {case.name:31} {verdict.seconds:4.0f} s  {by}"
     print(line[: shutil.get_terminal_size().columns], file=sys.stderr, flush=True)
 
@@ -119,12 +119,12 @@ def _write(verdicts: Sequence[Verdict]) -> None:
     before, _, rest = text.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
-        raise Broken(f"{DOCUMENT} has no place for the table: {BEGIN} … {END}")
+        raise CannotRun(f"{DOCUMENT} has no marks for the table: {BEGIN} … {END}")
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(verdicts)}\n\n{END}{after}", encoding="utf-8")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="break each rule on purpose, and see who notices")
+    parser = argparse.ArgumentParser(description="break each rule on purpose, and see which test notices")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="mutants, or rules such as R5")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
     parser.add_argument("--seconds", type=float, default=1200, help="give up a mutant after so long")

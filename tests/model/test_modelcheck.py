@@ -13,8 +13,8 @@ from tests.support.marks import long_but
 from tests.support.redis_server import redis_server  # noqa: F401
 from tools.common.witness import WitnessServer
 from tools.modelcheck import check
+from tools.modelchecker.model import Bounds, Seams, World
 from tools.modelchecker.mutants import MUTANTS
-from tools.modelchecker.parts import ConnectionLimits, Seams, World
 from tools.modelchecker.scenarios import SCENARIOS
 from tools.modelchecker.search import search
 from tools.modelchecker.stages import Stages
@@ -64,25 +64,25 @@ def test_a_broken_rule_is_found(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "bounds"), SMALL, ids=[name for name, _ in SMALL])
 def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
-    """What is left out by taking worlds as one is nothing: each is on a stage, with all its packets."""
+    """What is left out by taking worlds as one is nothing: each is on a stage, with all its messages in flight."""
     universe, start = SCENARIOS[name].begin(replace(SCENARIOS[name].bounds, **bounds), Seams())
-    stages = Stages(universe, len(universe.cast.nodes))
+    stages = Stages(universe, len(universe.model.nodes))
     assert stages.search(start, **NO_LIMIT).complete
     held: dict[int, list[int]] = {}
-    for key, mask in zip(stages.keys, stages.masks, strict=True):
-        held.setdefault(stages.without_deeds(key), []).append(mask)
+    for key, bits in zip(stages.keys, stages.bit_sets, strict=True):
+        held.setdefault(stages.without_grants(key), []).append(bits)
     worlds: list[World] = []
-    assert search(universe, start, heed=worlds.append, **NO_LIMIT).complete
+    assert search(universe, start, on_move=worlds.append, **NO_LIMIT).complete
     assert len(worlds) > len(stages.keys)
     for world in worlds:
-        packets = world.packets & ~stages.dead_in(world)
-        key = stages.key(world, len(universe.cast.nodes))
-        assert any(not packets & ~mask for mask in held[key])
+        in_flight = world.in_flight & ~stages.dead_in(world)
+        key = stages.key(world, len(universe.model.nodes))
+        assert any(not in_flight & ~bits for bits in held[key])
 
 
 def test_names_may_be_given_in_the_order_of_campaigns() -> None:
     """With and without it, the same comes about, but for the names."""
-    bounds = ConnectionLimits(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
+    bounds = Bounds(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
     assert bounds.nameless
     shapes: list[set[object]] = []
     for alike in (0, 3):

@@ -13,8 +13,8 @@ import pytest
 
 from tools.mutants import DOCUMENT, main, table
 from tools.mutation.mutant import MUTANTS, ROOT, Mutant, NotOnce, copy_tree, mutated
-from tools.mutation.suites import SUITES, Broken, Suite, paths_of, suites_for
-from tools.mutation.trial import Case, Court, Verdict, cases
+from tools.mutation.suites import SUITES, CannotRun, Suite, paths_of, suites_for
+from tools.mutation.trial import Case, MutantRunner, Verdict, cases
 
 RULES = [*(f"R{number}" for number in range(1, 15)), *(f"K{number}" for number in range(1, 5))]
 BY_NAME = {case.name: case for case in cases()}
@@ -65,8 +65,8 @@ def test_what_is_called_by_no_name_is_refused(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def court() -> Iterator[Court]:
-    made = Court(seconds=100)
+def runner() -> Iterator[MutantRunner]:
+    made = MutantRunner(seconds=100)
     yield made
     made.close()
 
@@ -79,10 +79,10 @@ def court() -> Iterator[Court]:
         pytest.param("second-vote-checked", "tools/modelcheck.py --mutant second-vote", marks=pytest.mark.long),
     ],
 )
-def test_a_mutant_is_caught_and_the_tree_left_alone(court: Court, name: str, by: str) -> None:
+def test_a_mutant_is_caught_and_the_tree_left_alone(runner: MutantRunner, name: str, by: str) -> None:
     case = BY_NAME[name]
     before = (ROOT / "zelect/core/quorum.py").read_bytes()
-    verdict = court.judge(case)
+    verdict = runner.run(case)
     assert verdict.caught
     assert verdict.test.startswith(by)
     assert (ROOT / "zelect/core/quorum.py").read_bytes() == before
@@ -96,26 +96,26 @@ def in_lease(old: str, new: str) -> Case:
     return Case("made-up", "R5", "nothing", Mutant("R5", "made-up", "nothing", "core/lease", old, new))
 
 
-def test_a_mutant_that_changes_nothing_lives(court: Court) -> None:
-    verdict = court.judge(in_lease("Send time of the newest", "When the newest was sent"), ONE)
+def test_a_mutant_that_changes_nothing_lives(runner: MutantRunner) -> None:
+    verdict = runner.run(in_lease("Send time of the newest", "When the newest was sent"), ONE)
     assert (verdict.suite, verdict.test, verdict.caught) == ("", "", False)
 
 
-def test_a_mutant_that_cannot_be_imported_proves_nothing(court: Court) -> None:
-    with pytest.raises(Broken, match="pytest ended with"):
-        court.judge(in_lease("NEVER_US = 2**62", "NEVER_US = nobody"), ONE)
+def test_a_mutant_that_cannot_be_imported_proves_nothing(runner: MutantRunner) -> None:
+    with pytest.raises(CannotRun, match="pytest ended with"):
+        runner.run(in_lease("NEVER_US = 2**62", "NEVER_US = nobody"), ONE)
 
 
 def test_suites_that_fail_without_a_mutant_prove_nothing(tmp_path: Path) -> None:
     tree = copy_tree(ROOT, tmp_path / "tree")
     test = tree / "tests" / "unit" / "core" / "test_lease.py"
     test.write_text(test.read_text() + "\n\ndef test_never() -> None:\n    raise AssertionError\n")
-    spoilt = Court(tree, seconds=100)
+    failing = MutantRunner(tree, seconds=100)
     try:
-        with pytest.raises(Broken, match="test_never fails without any mutant"):
-            spoilt.control(paths_of(ONE))
+        with pytest.raises(CannotRun, match="test_never fails without any mutant"):
+            failing.control(paths_of(ONE))
     finally:
-        spoilt.close()
+        failing.close()
 
 
 def test_the_table_says_who_noticed() -> None:

@@ -201,7 +201,7 @@ def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
 
 
 def age_envelope(envelope: Envelope) -> Envelope | None:
-    """The same packet one unit later; None when it can do nothing any more."""
+    """The same message one unit later; None when it can do nothing any more."""
     message = envelope.message
     if isinstance(message, Ping):
         return replace(envelope, message=replace(message, number=max(message.number - 1, STALE)))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tools.common.violation import Violation
-from tools.modelchecker.parts import Move, World
+from tools.modelchecker.model import Move, World
 from tools.modelchecker.search import told
 from tools.modelchecker.stages import Stages
 
@@ -19,8 +19,8 @@ _WORLDS = 30_000
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that happened: `heard` is the packet's bit (0: none), `added` what was sent,
-    `before` the packets on their way before a unit of time passed, `free` whether it only added packets."""
+    """One thing that happened: `heard` is the message's bit (0: none), `added` what was sent,
+    `before` the messages in flight before a unit of time passed, `free` whether it only added messages."""
 
     words: str
     heard: int
@@ -61,19 +61,19 @@ def _along(stages: Stages, start: World, index: int, wanted: str) -> list[str] |
             for line, after, then in _onward(stages, world, campaigned, wanted):
                 if after is None:
                     return _needed(stages, (*history, line))
-                if key and stages.stage(after, then) == key and after.packets not in following:
+                if key and stages.stage(after, then) == key and after.in_flight not in following:
                     after_all = then
-                    following[after.packets] = _closed(stages, after, then, (*history, line))
-        beam = sorted(following.values(), key=lambda item: -item[0].packets.bit_count())[:_AT_ONCE]
+                    following[after.in_flight] = _closed(stages, after, then, (*history, line))
+        beam = sorted(following.values(), key=lambda item: -item[0].in_flight.bit_count())[:_AT_ONCE]
         campaigned = after_all
     return None
 
 
 def _anyhow(stages: Stages, start: World, wanted: str) -> list[str] | None:
-    """A history by any way, breadth first through worlds. One whose packets another world of the
+    """A history by any way, breadth first through worlds. One whose messages in flight another world of the
     same stage has as well is left out: what it may do that one may."""
     world, history = _closed(stages, start, stages.alike, ())
-    known = {stages.stage(world, stages.alike): [world.packets]}
+    known = {stages.stage(world, stages.alike): [world.in_flight]}
     level = [(world, stages.alike, history)]
     left = _WORLDS
     while level and left > 0:
@@ -82,10 +82,10 @@ def _anyhow(stages: Stages, start: World, wanted: str) -> list[str] | None:
             for line, after, then in _onward(stages, world, campaigned, wanted):
                 if after is None:
                     return _needed(stages, (*history, line))
-                masks = known.setdefault(stages.stage(after, then), [])
-                if all(after.packets & ~mask for mask in masks):
+                bit_sets = known.setdefault(stages.stage(after, then), [])
+                if all(after.in_flight & ~bits for bits in bit_sets):
                     after, further = _closed(stages, after, then, (*history, line))
-                    masks.append(after.packets)
+                    bit_sets.append(after.in_flight)
                     following.append((after, then, further))
                     left -= 1
             if left <= 0:
@@ -98,7 +98,7 @@ def _onward(stages: Stages, world: World, campaigned: int, wanted: str) -> Itera
     """Each move from `world`; no world after it when what is `wanted` came about with it."""
     universe = stages.universe
     moves: list[Move] = []
-    seen, universe.seen, universe.heed = universe.seen, set(), moves.append
+    seen, universe.seen, universe.on_move = universe.seen, set(), moves.append
     try:
         for move, after in universe.moves(world):
             if wanted in universe.seen:
@@ -111,19 +111,19 @@ def _onward(stages: Stages, world: World, campaigned: int, wanted: str) -> Itera
         if str(violation) == wanted:
             yield _line(stages, last, world, world), None, campaigned
     finally:
-        universe.seen, universe.heed = seen, None
+        universe.seen, universe.on_move = seen, None
 
 
 def _closed(stages: Stages, world: World, campaigned: int, history: History) -> tuple[World, History]:
-    """A world with everything that is sent in answer to its packets by who does not change."""
+    """A world with everything that is sent in answer to its messages in flight by who does not change."""
     stage, more = stages.stage(world, campaigned), True
     while more:
         more = False
         for move, after in _quietly(stages, world):
-            added = after.packets & ~world.packets
-            if move.packet >= 0 and added and stages.stage(after, campaigned) == stage:
-                line = Line(told(stages.universe, move), 1 << move.packet, added, free=True)
-                world, history, more = world._replace(packets=world.packets | added), (*history, line), True
+            added = after.in_flight & ~world.in_flight
+            if move.heard >= 0 and added and stages.stage(after, campaigned) == stage:
+                line = Line(told(stages.universe, move), 1 << move.heard, added, free=True)
+                world, history, more = world._replace(in_flight=world.in_flight | added), (*history, line), True
                 break
     return world, history
 
@@ -132,17 +132,17 @@ def _quietly(stages: Stages, world: World) -> list[tuple[Move, World]]:
     """The moves up to one that breaks a property, which is met again when the world is left."""
     universe = stages.universe
     moves: list[tuple[Move, World]] = []
-    seen, heed, universe.seen, universe.heed = universe.seen, universe.heed, set(), None
+    seen, on_move, universe.seen, universe.on_move = universe.seen, universe.on_move, set(), None
     with suppress(Violation):
         moves.extend(universe.moves(world))
-    universe.seen, universe.heed = seen, heed
+    universe.seen, universe.on_move = seen, on_move
     return moves
 
 
 def _line(stages: Stages, move: Move, world: World, after: World) -> Line:
-    heard = 1 << move.packet if move.packet >= 0 else 0
-    passes = world.packets if "time passes" in move.words else 0
-    return Line(told(stages.universe, move), heard, after.packets & ~world.packets, passes)
+    heard = 1 << move.heard if move.heard >= 0 else 0
+    passes = world.in_flight if "time passes" in move.words else 0
+    return Line(told(stages.universe, move), heard, after.in_flight & ~world.in_flight, passes)
 
 
 def _needed(stages: Stages, history: History) -> list[str]:
@@ -160,11 +160,11 @@ def _needed(stages: Stages, history: History) -> list[str]:
 
 
 def _younger(stages: Stages, before: int, need: int) -> int:
-    """The packets among those `before` a unit of time that were to become those of which there is need."""
+    """The messages in flight among those `before` a unit of time that were to become those of which there is need."""
     young, rest = 0, before
     while rest:
         low = rest & -rest
         rest ^= low
-        if stages.universe.cast.aged(low.bit_length() - 1) & need:
+        if stages.universe.model.aged(low.bit_length() - 1) & need:
             young |= low
     return young

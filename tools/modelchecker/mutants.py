@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tools.modelchecker.canonical import NOW
-from tools.modelchecker.parts import Seams
+from tools.modelchecker.model import Seams
 from zelect.core.actors import health, leadership, voters
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Event, MessageReceived, WitnessVoted
@@ -74,7 +74,7 @@ class _SecondVote(Seams):
         return event
 
     def saved(self, disk: Saved, effects: Effects) -> Saved:
-        # Judged by its deeds: what stands on disk is not what is looked at.
+        # Judged by its grants: what stands on disk is not what is looked at.
         return replace(super().saved(disk, effects), voted_for=0)
 
 
@@ -124,7 +124,7 @@ class _LeaseFromReply(Seams):
         return event
 
 
-class _OfficeAtOnce(Seams):
+class _ActiveAtOnce(Seams):
     def after(self, state: State, effects: Effects) -> None:
         if state.leader_state is not None:
             state.leader_state.promises_end_us = 0
@@ -205,7 +205,7 @@ MUTANTS = {
         "R5", "the lease counts from the answer", _LeaseFromReply, "static3", {"crashes": 0, "candidates": (2,)}
     ),
     "too-much-drift": Mutant("R5", "clocks drift apart beyond the margin", Seams, "static3", {"crashes": 0, "skew": 2}),
-    "leadership-at-once": Mutant("R7", "a winner does not wait for earlier promises", _OfficeAtOnce, "lone"),
+    "leadership-at-once": Mutant("R7", "a winner does not wait for earlier promises", _ActiveAtOnce, "lone"),
     "witness-names-nobody": Mutant("R12", "the witness keeps no controller in mind", _WitnessNamesNobody, "lone"),
     "older-records": Mutant(
         "R10",

@@ -1,6 +1,6 @@
-"""What the nodes and the witness make of the packets before them, each found once.
+"""What the nodes and the witness make of the messages in flight before them, each found once.
 
-What a node does depends on its local, on the packets to it, and on nothing else of a stage; so
+What a node does depends on its local, on the messages in flight to it, and on nothing else of a stage; so
 there are few answers, and many stages that ask for them.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tools.modelchecker.parts import Outcome
-from tools.modelchecker.worlds import Universe, process
+from tools.modelchecker.model import Outcome
+from tools.modelchecker.universe import Universe, process
 from zelect.core.quorum import WITNESS, RecordId
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node's next local, its packets, and what more there is to it."""
+    """A node's next local, its messages in flight, and what more there is to it."""
 
     after: int
     sends: int
@@ -41,15 +41,15 @@ class Reactions:
         self._crashed: dict[int, int] = {}
         self._processes: dict[int, int] = {}
 
-    def view(self, number: int, mask: int, witness: int) -> tuple[int, tuple[Step, ...]]:
-        """What a local makes of the packets: those that it answers without a change, and its steps."""
-        local = self.universe.cast.locals[number]
-        packets = mask & self.universe.cast.to_mask[local.node]
-        known = self._views.get((number, packets, witness))
+    def view(self, number: int, bits: int, witness: int) -> tuple[int, tuple[Step, ...]]:
+        """What a local makes of the messages in flight: those that it answers without a change, and its steps."""
+        local = self.universe.model.locals[number]
+        in_flight = bits & self.universe.model.sent_to[local.node]
+        known = self._views.get((number, in_flight, witness))
         if known is None:
-            heard = self.universe.hears(number, packets) if local.state is not None else ()
+            heard = self.universe.hears(number, in_flight) if local.state is not None else ()
             known = self._steps(number, witness, (outcome for _, outcome in heard))
-            self._views[number, packets, witness] = known
+            self._views[number, in_flight, witness] = known
         return known
 
     def _steps(
@@ -95,19 +95,19 @@ class Reactions:
         """What is left when the process dies."""
         known = self._crashed.get(number)
         if known is None:
-            known = self._crashed[number] = self.universe.cast.crash(number)
+            known = self._crashed[number] = self.universe.model.crash(number)
         return known
 
     def process(self, number: int) -> int:
         """The process that runs, 0 for none."""
         known = self._processes.get(number)
         if known is None:
-            known = self._processes[number] = process(self.universe.cast.locals[number])
+            known = self._processes[number] = process(self.universe.model.locals[number])
         return known
 
-    def asked(self, witness: int, mask: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    def asked(self, witness: int, bits: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         """What the witness answers without a change, and what it becomes by its answers."""
-        asks = mask & self.universe.cast.to_mask[WITNESS]
+        asks = bits & self.universe.model.sent_to[WITNESS]
         known = self._answers.get((witness, asks))
         if known is None:
             free, rest = 0, asks
@@ -124,7 +124,7 @@ class Reactions:
         return known
 
     def tick(self, number: int) -> tuple[int, int] | None:
-        """The local one unit later, after it has looked at the clock if it must, and its packets;
+        """The local one unit later, after it has looked at the clock if it must, and its messages in flight;
         None when that is beyond the bounds."""
         if number not in self._ticks:
             self._ticks[number] = self._tick(number)
@@ -132,7 +132,7 @@ class Reactions:
 
     def _tick(self, number: int) -> tuple[int, int] | None:
         aged = self.universe.age(number)
-        if not self.universe.cast.overdue(aged):
+        if not self.universe.model.overdue(aged):
             return aged, 0
         outcome = self.universe.tick(aged)
         if outcome is None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tools.modelchecker.canonical import NOW, Coarse
-from tools.modelchecker.local_state import Cast
-from tools.modelchecker.parts import Budget, ConnectionLimits, Local, Mail, Move, Seams, World
+from tools.modelchecker.model import Bounds, Budget, Local, Mail, Move, Seams, World
+from tools.modelchecker.node_model import NodeModel
 from tools.modelchecker.search import greedy
-from tools.modelchecker.worlds import Universe
+from tools.modelchecker.universe import Universe
 from zelect.core.machine import first_state
 from zelect.core.messages import NodeOnline
 from zelect.core.settings import Settings
@@ -25,7 +25,7 @@ class Scenario:
     nodes: int
     quorum: str
     settled: str
-    bounds: ConnectionLimits
+    bounds: Bounds
     must: frozenset[str]
     guarded: bool = False
 
@@ -34,118 +34,123 @@ class Scenario:
         """How many nodes differ from the others at the start in more than their names."""
         return {"": 0, "leadership": 1}.get(self.settled, self.nodes)
 
-    def begin(self, bounds: ConnectionLimits, seams: Seams) -> tuple[Universe, World]:
+    def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, self.nodes + 1)}
         settings = {
             n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
             for n in addresses
         }
-        good = ConnectionLimits(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
-        universe = Universe(Cast(settings, good))
-        cast = universe.cast
-        down = tuple(cast.number(Local(n, first_state(s, 0), 0)) for n, s in settings.items())
+        good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
+        universe = Universe(NodeModel(settings, good))
+        model = universe.model
+        down = tuple(model.number(Local(n, first_state(s, 0), 0)) for n, s in settings.items())
         crashes = int(self.settled in ("floor", "lone", "return"))
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
-        world = greedy(universe, world, _all_up(cast), lambda move: move.words == "starts")
+        world = greedy(universe, world, _all_up(model), lambda move: move.words == "starts")
         if self.settled:
-            world = greedy(universe, world, _office(cast), _calm)
+            world = greedy(universe, world, _office(model), _calm)
         if self.settled in ("floor", "lone", "return"):
             world = greedy(
                 universe, world, lambda w: w.budget.crashes == 0, lambda m: (m.who, m.words) == (3, "crashes")
             )
-            world = greedy(universe, world, _floor(cast), _calm)
+            world = greedy(universe, world, _floor(model), _calm)
         if self.settled == "lone":
             world = world._replace(budget=Budget(1, 0, 0, 0, 0, 0))
             world = greedy(
                 universe, world, lambda w: w.budget.crashes == 0, lambda m: (m.who, m.words) == (2, "crashes")
             )
-            world = greedy(universe, world, _lone(cast), _calm)
+            world = greedy(universe, world, _lone(model), _calm)
         if self.settled == "return":
             world = world._replace(budget=Budget(0, 1, 0, 0, 0, 0))
-            world = greedy(universe, world, _returned(cast), lambda move: _calm(move) or move.words == "starts")
-        return _transplant(universe, world, Universe(Cast(settings, bounds, seams)))
+            world = greedy(universe, world, _returned(model), lambda move: _calm(move) or move.words == "starts")
+        return _transplant(universe, world, Universe(NodeModel(settings, bounds, seams)))
 
 
 def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, World]:
     new.floor = world.committed[2] if world.witness else 0
-    new.cast.first_version = max(old.cast.locals[number].disk.record.version for number in world.at)
-    new.cast.first_resets = {local.node: local.founds for local in (old.cast.locals[number] for number in world.at)}
-    at = tuple(new.cast.number(old.cast.locals[number]) for number in world.at)
-    bounds = new.cast.bounds
+    new.model.first_version = max(old.model.locals[number].disk.record.version for number in world.at)
+    new.model.first_resets = {local.node: local.founds for local in (old.model.locals[number] for number in world.at)}
+    at = tuple(new.model.number(old.model.locals[number]) for number in world.at)
+    bounds = new.model.bounds
     budget = Budget(bounds.crashes, bounds.restarts, bounds.amnesias, bounds.losses, bounds.leaves, bounds.skew)
-    packets = 0
-    if not any(old.cast.active[number] for number in world.at):
-        for number, packet in enumerate(old.cast.packets):
-            greeting = isinstance(packet, Mail) and isinstance(packet.envelope.message, NodeOnline)
-            if world.packets >> number & 1 and (bounds.hello or not greeting):
-                packets |= new.cast.post(packet)
-    return new, world._replace(at=at, witness=new.number(old.servers[world.witness]), budget=budget, packets=packets)
+    in_flight = 0
+    if not any(old.model.active[number] for number in world.at):
+        for number, sent in enumerate(old.model.in_flight):
+            greeting = isinstance(sent, Mail) and isinstance(sent.envelope.message, NodeOnline)
+            if world.in_flight >> number & 1 and (bounds.hello or not greeting):
+                in_flight |= new.model.post(sent)
+    return new, world._replace(
+        at=at, witness=new.number(old.servers[world.witness]), budget=budget, in_flight=in_flight
+    )
 
 
 def _calm(move: Move) -> bool:
     return "crashes" not in move.words and move.words != "starts" and "ends its round" not in move.words
 
 
-def _fresh(cast: Cast, world: World) -> bool:
+def _fresh(model: NodeModel, world: World) -> bool:
     """Whether everybody who lives has just promised node 1, whose lease rests on it."""
-    states = [state for number in world.at if (state := cast.locals[number].state) is not None]
+    states = [state for number in world.at if (state := model.locals[number].state) is not None]
     leader_state = states[0].leader_state
     promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
     return promised and leader_state is not None and leader_state.renewed_us == NOW
 
 
-def _all_up(cast: Cast) -> Callable[[World], bool]:
-    return lambda world: all(cast.locals[at].state is not None for at in world.at)
+def _all_up(model: NodeModel) -> Callable[[World], bool]:
+    return lambda world: all(model.locals[at].state is not None for at in world.at)
 
 
-def _office(cast: Cast) -> Callable[[World], bool]:
+def _office(model: NodeModel) -> Callable[[World], bool]:
     """Node 1 active with everybody's memory undoubted, and its record known to all."""
 
     def settled(world: World) -> bool:
-        states = [state for at in world.at if (state := cast.locals[at].state) is not None]
+        states = [state for at in world.at if (state := model.locals[at].state) is not None]
         records = {state.record for state in states}
-        whole = len(records) == 1 and records.pop().members == cast.nodes and world.committed == states[0].record.id
+        whole = len(records) == 1 and records.pop().members == model.nodes and world.committed == states[0].record.id
         return (
-            _fresh(cast, world) and cast.active[world.at[0]] and whole and not any(state.lost_state for state in states)
+            _fresh(model, world)
+            and model.active[world.at[0]]
+            and whole
+            and not any(state.lost_state for state in states)
         )
 
     return settled
 
 
-def _floor(cast: Cast) -> Callable[[World], bool]:
+def _floor(model: NodeModel) -> Callable[[World], bool]:
     def settled(world: World) -> bool:
-        states = [state for at in world.at if (state := cast.locals[at].state) is not None]
+        states = [state for at in world.at if (state := model.locals[at].state) is not None]
         records = {state.record for state in states}
-        if len(records) != 1 or not cast.active[world.at[0]]:
+        if len(records) != 1 or not model.active[world.at[0]]:
             return False
         record = records.pop()
         shrunk = record.members == (1, 2) and record.witness is not None
-        return shrunk and world.committed == record.id and _fresh(cast, world)
+        return shrunk and world.committed == record.id and _fresh(model, world)
 
     return settled
 
 
-def _lone(cast: Cast) -> Callable[[World], bool]:
+def _lone(model: NodeModel) -> Callable[[World], bool]:
     """Node 1 active on the witness's word."""
 
     def settled(world: World) -> bool:
-        state = cast.locals[world.at[0]].state
+        state = model.locals[world.at[0]].state
         assert state is not None
-        alone = state.peers[2].dead and cast.active[world.at[0]]
+        alone = state.peers[2].dead and model.active[world.at[0]]
         return alone and state.leader_state is not None and state.leader_state.renewed_us == NOW
 
     return settled
 
 
-def _returned(cast: Cast) -> Callable[[World], bool]:
+def _returned(model: NodeModel) -> Callable[[World], bool]:
     """Node 3 is back, and has been heard nearly long enough to be a member again."""
 
     def settled(world: World) -> bool:
-        state = cast.locals[world.at[0]].state
+        state = model.locals[world.at[0]].state
         assert state is not None
         return (
-            _fresh(cast, world)
+            _fresh(model, world)
             and state.leader_state is not None
             and state.leader_state.steady_us.get(3, NOW) == NOW - 2
         )
@@ -155,17 +160,22 @@ def _returned(cast: Cast) -> Callable[[World], bool]:
 
 _VOTES = frozenset({"elected", "active"})
 
-_ALL = ConnectionLimits(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
+_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
 """Anybody may campaign and die, also between two effects."""
 
-_FEW = ConnectionLimits(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
+_FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
 
 SCENARIOS = {
     "static3": Scenario(
-        "three nodes, the members votes, node 1 active", 3, "static", "leadership", _FEW, _VOTES | {"handover done"}
+        "three nodes, all members vote, node 1 active",
+        3,
+        "static",
+        "leadership",
+        _FEW,
+        _VOTES | {"handover done"},
     ),
     "guarded3": Scenario(
-        "three nodes, the members votes, node 1 active with a job in it that takes a while to end",
+        "three nodes, all members vote, node 1 active with a job that takes a while to end",
         3,
         "static",
         "leadership",
@@ -174,11 +184,11 @@ SCENARIOS = {
         guarded=True,
     ),
     "votes3": Scenario(
-        "three nodes, the members votes, all just started; heartbeats are lost",
+        "three nodes, all members vote, all just started; heartbeats are lost",
         3,
         "static",
         "",
-        ConnectionLimits(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
+        Bounds(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
         frozenset({"elected"}),
     ),
     "shrink": Scenario(
@@ -230,11 +240,11 @@ SCENARIOS = {
         frozenset({"grown again"}),
     ),
     "votes5": Scenario(
-        "five nodes, the members votes, all just started; no time passes",
+        "five nodes, all members vote, all just started; no time passes",
         5,
         "static",
         "",
-        ConnectionLimits(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
+        Bounds(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
         frozenset({"elected"}),
     ),
 }

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tools.common.violation import Violation
-from tools.modelchecker.packets import describe
-from tools.modelchecker.parts import Move, World
-from tools.modelchecker.worlds import Universe
+from tools.modelchecker.model import Move, World
+from tools.modelchecker.pruning import describe
+from tools.modelchecker.universe import Universe
 
 
 @dataclass
 class Found:
     """What a search found. `violation` is empty when every world was fine; `complete`: no world
     was left unvisited within the bounds; `seen`: the properties "sometimes"; `trace`: the way to a
-    violation, empty when it was found on a stage and no true history of it is known. `worlds`
+    violation, empty when it was found on a stage and no true history of it is known. `universe`
     counts stages where stages were searched."""
 
     worlds: int = 0
@@ -31,10 +31,10 @@ class Found:
 
 
 def key_of(world: World) -> int:
-    """64 bits for a world. The packets' mask goes through the hash of bytes, because Python's hash
+    """64 bits for a world. The messages in flight' mask goes through the hash of bytes, because Python's hash
     of a large integer is a remainder in which far bits fall together."""
-    packets = world.packets
-    packed = packets.to_bytes((packets.bit_length() + 7) // 8, "little")
+    in_flight = world.in_flight
+    packed = in_flight.to_bytes((in_flight.bit_length() + 7) // 8, "little")
     return hash((world.at, world.witness, packed, world.budget, world.elected, world.committed))
 
 
@@ -46,9 +46,9 @@ def search(
     depth: int,
     seconds: float,
     progress: bool = False,
-    heed: Callable[[World], object] | None = None,
+    on_move: Callable[[World], object] | None = None,
 ) -> Found:
-    """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached. `heed`
+    """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached. `on_move`
     is told each world."""
     found = Found(seen=universe.seen)
     began = told = time.monotonic()
@@ -66,8 +66,8 @@ def search(
                         keys.append(key)
                         parents.append(first + offset)
                         following.append(after)
-                        if heed is not None:
-                            heed(after)
+                        if on_move is not None:
+                            on_move(after)
             except Violation as violation:
                 found.violation = str(violation)
                 found.trace = _trace(universe, start, _path(keys, parents, first + offset))
@@ -114,27 +114,27 @@ def _trace(universe: Universe, start: World, path: list[int]) -> list[str]:
                 world = after
                 break
     last: list[Move] = []
-    universe.heed = last.append
+    universe.on_move = last.append
     try:
         for _ in universe.moves(world):
             pass
     except Violation:
         lines += [told(universe, move) for move in last[-1:]]
     finally:
-        universe.heed = None
+        universe.on_move = None
     return lines
 
 
 def told(universe: Universe, move: Move) -> str:
     """One line for one move."""
-    heard = "" if move.packet < 0 else f" {describe(universe.cast.packets[move.packet])}"
+    heard = "" if move.heard < 0 else f" {describe(universe.model.in_flight[move.heard])}"
     who = {-1: "", 0: "witness "}.get(move.who, f"node {move.who} ")
     facts = f"  ->  {move.outcome.facts}" if move.outcome is not None and move.outcome.facts else ""
     return f"{who}{move.words}{heard}{facts}"
 
 
 def greedy(universe: Universe, world: World, wanted: Callable[[World], bool], allowed: Callable[[Move], bool]) -> World:
-    """A good run without misfortune: packets arrive at once, time passes when nothing else happens.
+    """A good run without misfortune: messages in flight arrive at once, time passes when nothing else happens.
     The worlds of a search may begin there. Raises `LookupError` when it never becomes what is `wanted`."""
     for _ in range(2_000):
         best, idle = None, True

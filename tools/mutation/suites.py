@@ -21,7 +21,7 @@ from pathlib import Path
 from tools.mutation import rule_first_plugin
 
 
-class Broken(Exception):
+class CannotRun(Exception):
     """Tests could not be run at all: that proves nothing about the mutant."""
 
 
@@ -118,7 +118,7 @@ def paths_of(suites: Sequence[Suite]) -> list[str]:
 
 def run_tests(tree: Path, tests: Sequence[str], seconds: float, rule: str = "") -> Ran:
     """Run `tests` (files, or single ones) in `tree`, those that are named after `rule` before all
-    others, up to the first failure, which a test that takes too long is as well. Raises `Broken`
+    others, up to the first failure, which a test that takes too long is as well. Raises `CannotRun`
     when they could not be run, or took longer than `seconds` together."""
     options = [
         "-x",
@@ -139,7 +139,7 @@ def run_tests(tree: Path, tests: Sequence[str], seconds: float, rule: str = "") 
         return Ran("", took_s, output)
     found = re.search(r"^(?:FAILED|ERROR) (\S+?::[^\s\[]+)", output, re.MULTILINE)
     if code != 1 or found is None:
-        raise Broken(f"pytest ended with {code}:\n{output[-2000:]}")
+        raise CannotRun(f"pytest ended with {code}:\n{output[-2000:]}")
     return Ran(found[1], took_s, output)
 
 
@@ -150,7 +150,7 @@ def run_check(tree: Path, name: str, seconds: float) -> Ran:
     code, output = _run(tree, ["tools/modelcheck.py", "--mutant", name], seconds)
     took_s = time.monotonic() - began
     if code not in (0, 1):
-        raise Broken(f"the checker ended with {code}:\n{output[-2000:]}")
+        raise CannotRun(f"the checker ended with {code}:\n{output[-2000:]}")
     return Ran(f"tools/modelcheck.py --mutant {name}" if code == 0 else "", took_s, output)
 
 
@@ -176,7 +176,7 @@ def _run(tree: Path, arguments: Sequence[str], seconds: float, rule: str = "") -
             except subprocess.TimeoutExpired:
                 process.kill()
                 output, _ = process.communicate()
-            raise Broken(f"not done within {seconds:.0f} s:\n{output[-2000:]}") from None
+            raise CannotRun(f"not done within {seconds:.0f} s:\n{output[-2000:]}") from None
         except BaseException:
             process.send_signal(signal.SIGINT)
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools.modelchecker.mutants import MUTANTS as AT_SEAMS
 from tools.mutation.mutant import MUTANTS, ROOT, Mutant, copy_tree
-from tools.mutation.suites import Broken, Suite, paths_of, run_check, run_tests, suite_of, suites_for
+from tools.mutation.suites import CannotRun, Suite, paths_of, run_check, run_tests, suite_of, suites_for
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def cases() -> list[Case]:
     return sorted(texts + seams, key=lambda case: case.order)
 
 
-class Court:
+class MutantRunner:
     """Tries mutants on copies of `root` in a directory of its own, in any number of threads. What
     notices a mutant must be content without it: the cheap suites are asked first of all, of the
     costly ones the very test that noticed."""
@@ -59,43 +59,43 @@ class Court:
         self._seconds = seconds
         self._directory = tempfile.TemporaryDirectory(prefix="zelect-mutants-")
         self._here = Path(self._directory.name)
-        self._sound = copy_tree(root, self._here / "sound")
+        self._unchanged = copy_tree(root, self._here / "unchanged")
         self._lock = threading.Lock()
-        self._content: set[str] = set()
+        self._passed: set[str] = set()
 
     def close(self) -> None:
         """Remove all copies."""
         self._directory.cleanup()
 
     def control(self, tests: Sequence[str]) -> None:
-        """Run those of `tests` that were not run yet on the tree as it is. Raises `Broken` unless
+        """Run those of `tests` that were not run yet on the tree as it is. Raises `CannotRun` unless
         they pass."""
         with self._lock:
-            new = [test for test in tests if test not in self._content]
+            new = [test for test in tests if test not in self._passed]
             if not new:
                 return
-            ran = run_tests(self._sound, new, 2 * self._seconds)
+            ran = run_tests(self._unchanged, new, 2 * self._seconds)
             if ran.failed:
-                raise Broken(f"{ran.failed} fails without any mutant:\n{ran.output[-2000:]}")
-            self._content.update(new)
+                raise CannotRun(f"{ran.failed} fails without any mutant:\n{ran.output[-2000:]}")
+            self._passed.update(new)
 
-    def judge(self, case: Case, suites: Sequence[Suite] | None = None) -> Verdict:
+    def run(self, case: Case, suites: Sequence[Suite] | None = None) -> Verdict:
         """Try one. `suites`: other ones than those that know the changed files. Raises `NotOnce`,
-        and `Broken` when nothing can be said."""
+        and `CannotRun` when nothing can be said."""
         began = time.monotonic()
         if case.mutant is None:
             name = case.name.removesuffix("-checked")
-            ran = run_check(self._sound, name, self._seconds)
+            ran = run_check(self._unchanged, name, self._seconds)
             return Verdict(case, "checker" if ran.failed else "", ran.failed, time.monotonic() - began)
         asked = suites_for(case.mutant.path) if suites is None else suites
         if not asked:
-            raise Broken(f"{case.name}: no suite knows {case.mutant.path}")
+            raise CannotRun(f"{case.name}: no suite knows {case.mutant.path}")
         with tempfile.TemporaryDirectory(dir=self._here) as place:
-            tree = copy_tree(self._sound, Path(place) / "tree", case.mutant)
+            tree = copy_tree(self._unchanged, Path(place) / "tree", case.mutant)
             ran = run_tests(tree, paths_of(asked), self._seconds, case.rule)
         took_s = time.monotonic() - began
         if not ran.failed:
             return Verdict(case, "", "", took_s)
-        if ran.failed.partition("::")[0] not in self._content:
+        if ran.failed.partition("::")[0] not in self._passed:
             self.control([ran.failed])
         return Verdict(case, suite_of(ran.failed), ran.failed, took_s)

@@ -1,6 +1,6 @@
 """One node's part of a world, and everything that can happen to it: the shipped machine, step by step.
 
-A *local* is a node's disk and, while its process lives, its state. Locals and packets are numbered,
+A *local* is a node's disk and, while its process lives, its state. Locals and messages in flight are numbered,
 and each step is taken once: `step` by the machine that ships, on a clone. Seams for mutants stand
 in `Seams`; the shipped behaviour is what they do when nobody overrides them.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
-from tools.modelchecker.parts import Ask, ConnectionLimits, Local, Mail, Outcome, Packet, Reply, Seams
+from tools.modelchecker.model import Ask, Bounds, InFlight, Local, Mail, Outcome, Reply, Seams
 from zelect.core.actors.leadership import lapse_due_us
 from zelect.core.actors.vote_response import campaign_due_us
 from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
@@ -38,11 +38,11 @@ from zelect.core.state import State, clone
 
 
 @dataclass
-class Cast:
-    """The nodes, their packets and locals, numbered in the order of their appearance."""
+class NodeModel:
+    """The nodes, their messages in flight and locals, numbered in the order of their appearance."""
 
     settings: dict[int, Settings]
-    bounds: ConnectionLimits
+    bounds: Bounds
     seams: Seams = field(default_factory=Seams)
 
     def __post_init__(self) -> None:
@@ -51,13 +51,13 @@ class Cast:
         self.first_resets: dict[int, int] = {}
         self.machines = {n: Machine(s, first_state(s, 1), ran_before=False) for n, s in self.settings.items()}
         self.locals: list[Local] = []
-        self.packets: list[Packet] = []
-        self.to_mask = dict.fromkeys((WITNESS, *self.nodes), 0)
-        self.deeds = 0
+        self.in_flight: list[InFlight] = []
+        self.sent_to = dict.fromkeys((WITNESS, *self.nodes), 0)
+        self.grants = 0
         self.committed: list[RecordId] = []
         self.active: list[bool] = []
         self._local_ids: dict[Any, int] = {}
-        self._packet_ids: dict[Packet, int] = {}
+        self._in_flight_ids: dict[InFlight, int] = {}
         self._aged: dict[int, int] = {}
         self._rules = tuple(self._own_rules())
 
@@ -77,43 +77,43 @@ class Cast:
             self.committed.append(_committed(state))
         return known
 
-    def post(self, packet: Packet) -> int:
-        """The packet's bit."""
-        known = self._packet_ids.get(packet)
+    def post(self, sent: InFlight) -> int:
+        """The message's bit."""
+        known = self._in_flight_ids.get(sent)
         if known is None:
-            known = self._packet_ids[packet] = len(self.packets)
-            self.packets.append(packet)
-            self.to_mask[WITNESS if isinstance(packet, Ask) else packet.to] |= 1 << known
-            if _is_deed(packet):
-                self.deeds |= 1 << known
+            known = self._in_flight_ids[sent] = len(self.in_flight)
+            self.in_flight.append(sent)
+            self.sent_to[WITNESS if isinstance(sent, Ask) else sent.to] |= 1 << known
+            if _is_grant(sent):
+                self.grants |= 1 << known
         return 1 << known
 
     def aged(self, bit: int) -> int:
-        """The packet's bit one unit later, 0 when it can do nothing any more."""
+        """The message's bit one unit later, 0 when it can do nothing any more."""
         known = self._aged.get(bit)
         if known is None:
-            packet = self.packets[bit]
-            later: Packet | None
-            if isinstance(packet, Mail):
-                envelope = age_envelope(packet.envelope)
-                later = None if envelope is None else replace(packet, envelope=envelope)
-            elif isinstance(packet, Ask):
-                later = replace(packet, intent=age_intent(packet.intent))
+            sent = self.in_flight[bit]
+            later: InFlight | None
+            if isinstance(sent, Mail):
+                envelope = age_envelope(sent.envelope)
+                later = None if envelope is None else replace(sent, envelope=envelope)
+            elif isinstance(sent, Ask):
+                later = replace(sent, intent=age_intent(sent.intent))
             else:
-                event = age_answer(packet.event)
-                later = None if event is None else replace(packet, event=event)
+                event = age_answer(sent.event)
+                later = None if event is None else replace(sent, event=event)
             known = self._aged[bit] = 0 if later is None else self.post(later)
         return known
 
     # -- what can happen ------------------------------------------------------------------------------
 
     def hear(self, at: int, bit: int) -> Outcome | None:
-        """A packet arrives; None when nothing comes of it."""
-        local, packet = self.locals[at], self.packets[bit]
-        if isinstance(packet, Mail):
-            return self.happen(local, [MessageReceived(packet.envelope)], packet.envelope.term)
-        assert isinstance(packet, Reply)
-        return self.happen(local, [packet.event]) if packet.incarnation == local.births else None
+        """A message arrives; None when nothing comes of it."""
+        local, sent = self.locals[at], self.in_flight[bit]
+        if isinstance(sent, Mail):
+            return self.happen(local, [MessageReceived(sent.envelope)], sent.envelope.term)
+        assert isinstance(sent, Reply)
+        return self.happen(local, [sent.event]) if sent.incarnation == local.starts else None
 
     def alone(self, at: int) -> list[tuple[str, Outcome]]:
         """What a node may do of its own at any time."""
@@ -182,14 +182,14 @@ class Cast:
     def start(self, at: int, others: tuple[int, ...], forget: bool) -> Outcome | None:
         """A process starts; `others` are the processes it finds running, by node (0: none)."""
         local = self.locals[at]
-        births, node = local.births + 1, local.node
+        starts, node = local.starts + 1, local.node
         settings = self.settings[node]
-        saved = first_state(settings, births) if forget or births == 1 else replace(local.disk, incarnation=births)
+        saved = first_state(settings, starts) if forget or starts == 1 else replace(local.disk, incarnation=starts)
         saved = replace(saved, lost_state=saved.lost_state or forget)
         machine = self.machines[node]
-        machine.ran_before = births > 1
-        fresh = Machine(settings, saved, ran_before=births > 1).state
-        begun = Local(node, saved, births, fresh, others, local.founds)
+        machine.ran_before = starts > 1
+        fresh = Machine(settings, saved, ran_before=starts > 1).state
+        begun = Local(node, saved, starts, fresh, others, local.founds)
         events: list[Event] = [Started(), ControllerHint(0, 0)]
         events += [LinkUp(other) for other in self.nodes if others[other]]
         return self.happen(begun, events)
@@ -197,9 +197,9 @@ class Cast:
     def crash(self, at: int) -> int:
         """What is left when the process dies."""
         local = self.locals[at]
-        return self.number(Local(local.node, local.disk, local.births, None, (), local.founds))
+        return self.number(Local(local.node, local.disk, local.starts, None, (), local.founds))
 
-    def husk(self, node: int) -> int:
+    def gone_node(self, node: int) -> int:
         """What is left of a node that never starts again."""
         return self.number(Local(node, first_state(self.settings[node], 1), 1))
 
@@ -215,11 +215,11 @@ class Cast:
         known = local.state.peers[other].incarnation
         return self.happen(_linked(local, other, 0), [*events, DeathProven(other, known, Evidence.REAPED)])
 
-    def link(self, at: int, other: int, births: int) -> Outcome | None:
-        """A connection to process `births` of `other` stands."""
+    def link(self, at: int, other: int, starts: int) -> Outcome | None:
+        """A connection to process `starts` of `other` stands."""
         local = self.locals[at]
         events: list[Event] = [LinkDown(other)] if local.links[other] else []
-        return self.happen(_linked(local, other, births), [*events, LinkUp(other)])
+        return self.happen(_linked(local, other, starts), [*events, LinkUp(other)])
 
     def see(self, at: int, event: Event) -> Outcome | None:
         """A look at the witness."""
@@ -254,11 +254,11 @@ class Cast:
                 before, disk = disk, self.seams.saved(disk, effects)
                 broken = broken or _disk_broken(before, disk)
                 numbers = {} if state.leader_state is None else dict(state.leader_state.sent_us)
-                mask, founds = self._send(local, state, effects, numbers, asked_term, founds)
-                sends |= mask
+                bits, founds = self._send(local, state, effects, numbers, asked_term, founds)
+                sends |= bits
                 elected = self._note(state, effects, held, facts, seen) or elected
                 if self.bounds.inside:
-                    inside += [(disk if s else before, mask if m else 0) for s, m in self.seams.prefixes(effects)]
+                    inside += [(disk if s else before, bits if m else 0) for s, m in self.seams.prefixes(effects)]
             settle(state, NOW)
         except Exception as error:  # whatever a step raises is a finding
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
@@ -266,14 +266,14 @@ class Cast:
             return None
         if state.leader_state is not None and founds == self.first_resets.get(node, 0) + self.bounds.founds:
             state.leader_state.create_witness_again_us = 0
-        after = self.number(Local(node, disk, local.births, state, local.links, founds))
-        gone = tuple((self.number(Local(node, d, local.births, None, (), founds)), m) for d, m in inside)
+        after = self.number(Local(node, disk, local.starts, state, local.links, founds))
+        gone = tuple((self.number(Local(node, d, local.starts, None, (), founds)), m) for d, m in inside)
         return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
 
     def _send(
         self, local: Local, state: State, effects: Effects, numbers: dict[int, int], asked_term: int, founds: int
     ) -> tuple[int, int]:
-        mask = 0
+        bits = 0
         for to, envelope in effects.send:
             message = spoken(envelope.message, numbers)
             if message is None or (not self.bounds.hello and isinstance(message, NodeOnline | NodeOnlineResp)):
@@ -282,7 +282,7 @@ class Cast:
                 continue
             if _only_no(message) and envelope.term <= asked_term:
                 continue  # it tells the candidate nothing but to stop asking, which it may do at any time
-            mask |= self.post(Mail(to, replace(envelope, message=message)))
+            bits |= self.post(Mail(to, replace(envelope, message=message)))
         for intent in effects.witness:
             if isinstance(intent, WitnessLook):
                 continue
@@ -296,8 +296,8 @@ class Cast:
                 state.leader_state.pending_witness_key = intent.key
             elif isinstance(intent, WitnessPing):
                 intent = replace(intent, number=numbers.get(intent.number, NOW))
-            mask |= self.post(Ask(local.node, local.births, intent, founds))
-        return mask, founds
+            bits |= self.post(Ask(local.node, local.starts, intent, founds))
+        return bits, founds
 
     def _note(
         self, state: State, effects: Effects, held: RecordId, facts: list[str], seen: set[str]
@@ -330,18 +330,18 @@ def _only_no(message: object) -> bool:
     return isinstance(message, VotResp) and not message.granted and message.record is None
 
 
-def _is_deed(packet: Packet) -> bool:
+def _is_grant(sent: InFlight) -> bool:
     """Whether it tells of what is done once in a term: a vote given, a leadership handed over."""
-    message = packet.envelope.message if isinstance(packet, Mail) else None
+    message = sent.envelope.message if isinstance(sent, Mail) else None
     if isinstance(message, VotResp):
         return message.granted and not message.pre
-    event = packet.event if isinstance(packet, Reply) else None
+    event = sent.event if isinstance(sent, Reply) else None
     voted = isinstance(event, WitnessVoted) and event.reason is None and not event.pre
     return voted or isinstance(message, Handover)
 
 
-def _linked(local: Local, other: int, births: int) -> Local:
-    links = tuple(births if n == other else linked for n, linked in enumerate(local.links))
+def _linked(local: Local, other: int, starts: int) -> Local:
+    links = tuple(starts if n == other else linked for n, linked in enumerate(local.links))
     return replace(local, links=links)
 
 

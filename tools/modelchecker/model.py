@@ -1,4 +1,4 @@
-"""What a world is made of: packets, locals, bounds, and the seams where a mutant breaks a rule."""
+"""What a world is made of: messages in flight, locals, bounds, and the seams where a mutant breaks a rule."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ class Reply:
     event: Event
 
 
-Packet = Mail | Ask | Reply
+InFlight = Mail | Ask | Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """`state` is None while no process runs. `births`: processes so far; `links[m]`: which process
+    """`state` is None while no process runs. `starts`: processes so far; `links[m]`: which process
     of node m this one is connected to (0: none); `founds`: witness memories it has asked for."""
 
     node: int
     disk: Saved
-    births: int
+    starts: int
     state: State | None = None
     links: tuple[int, ...] = ()
     founds: int = 0
 
     @property
     def key(self) -> Any:
-        return (self.node, self.disk, self.births, frozen(self.state), self.links, self.founds)
+        return (self.node, self.disk, self.starts, frozen(self.state), self.links, self.founds)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one thing that happens leads to. `after`: the local; `sends`: packets as a bit mask;
+    """What one thing that happens leads to. `after`: the local; `sends`: messages in flight as a set of bits;
     `elected`: the term won, and the record that the winner held before; `facts`: in the words of
     the protocol; `seen`: names for the properties "sometimes"; `broken`: what must never be;
-    `inside`: (local, packets) where a crash between two effects leaves something else behind."""
+    `inside`: (local, messages in flight) where a crash between two effects leaves something else behind."""
 
     after: int
     sends: int
@@ -79,7 +79,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class ConnectionLimits:
+class Bounds:
     """How far the search goes; see `tools/modelcheck.py --help`."""
 
     terms: int = 2
@@ -125,7 +125,7 @@ class Seams:
 
     def prefixes(self, effects: Effects) -> Iterable[tuple[bool, bool]]:
         """(saved, sent) where a crash in the middle of the effects is neither a crash before nor one
-        after all of them. A part of the packets sent is all of them sent and some lost."""
+        after all of them. A part of the messages in flight sent is all of them sent and some lost."""
         return [(True, False)] if effects.save is not None and (effects.send or effects.witness) else []
 
     def bound(self) -> bool:
@@ -146,21 +146,21 @@ class Budget(NamedTuple):
 
 
 class World(NamedTuple):
-    """See the top of `worlds`; `committed` is the newest record known to be committed."""
+    """See the top of `universe`; `committed` is the newest record known to be committed."""
 
     at: tuple[int, ...]
     witness: int
-    packets: int
+    in_flight: int
     budget: Budget
     elected: tuple[int, ...]
     committed: RecordId
 
 
 class Move(NamedTuple):
-    """One thing that happens. `who`: the node (0: the witness, -1: everybody); `packet`: the one
-    that is heard, by its number (-1: none)."""
+    """One thing that happens. `who`: the node (0: the witness, -1: everybody); `heard`: the message
+    that arrives, by its number (-1: none)."""
 
     who: int
     words: str
     outcome: Outcome | None = None
-    packet: int = -1
+    heard: int = -1
