@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tools.commands import PAGE, page
+from tools.dev import COMMANDS
 from zelect.cli import main
 from zelect.core.eligibility import Ineligible
 from zelect.core.messages import Refusal, Type
@@ -160,6 +161,27 @@ def test_keys_of_the_configuration_exist(document: Path) -> None:
         if section and section[1] not in known:
             wrong.append(text)
     assert not wrong
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_examples_of_configurations_have_keys_that_exist(document: Path) -> None:
+    known, section, wrong = reference(), "", []
+    for line in code_lines(document):
+        if opened := re.match(r"\[+([a-z]+)\]+", line):
+            section = opened[1]
+            wrong += [] if section in known else [section]
+        elif section and (key := re.match(r"([a-z_]+) = ", line)):
+            wrong += [] if key[1] in known.get(section, ()) else [f"{section}.{key[1]}"]
+        else:
+            section = ""
+    assert not wrong
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_targets_of_make_exist(document: Path) -> None:
+    texts = (*code_lines(document), *quoted(document))
+    named = {target for text in texts for target in re.findall(r"^(?:make|python -m tools\.dev) (\w+)", text)}
+    assert named - set(COMMANDS) == set()
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
