@@ -1,10 +1,10 @@
 #!/bin/sh
-# A shell job under zelect run: it runs on the machine active, and on no other.
+# A shell job under zelect run: it runs on the machine whose node is active, and on no other.
 #
 #     zelect run -c conf/n1.toml -- examples/job.sh /srv/shared/report     # and n2, n3, on every machine
 #
-# It is ended before the lease ends: TERM first, so it may tidy up, then KILL. A file with the newest term
-# beside the data keeps out one that was frozen in the middle (docs/fencing.md).
+# It is ended before the lease ends: TERM first, so that it can clean up, then KILL. A file with the newest
+# term beside the data stops a job that was frozen in the middle (docs/fencing.md).
 set -eu
 out=$1
 trap 'echo "$ZELECT_TERM $ZELECT_NODE ends" >> "$out.log"; exit 0' TERM

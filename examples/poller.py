@@ -1,9 +1,9 @@
-"""An asyncio poller: one of three replicas takes orders off a queue, the others wait.
+"""An asyncio poller: one of three replicas takes orders off a queue, and the others wait.
 
     python examples/poller.py conf/n1.toml             # and n2, n3, on every machine
     redis-cli RPUSH '{orders}:waiting' a b c           # something to do; the braces belong to the name
 
-The coroutine is cancelled before the lease ends. What it writes goes through the fence.
+The coroutine is cancelled before the lease ends. What it writes is fenced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import redis.asyncio
 
 import zelect
 
-# Taken and noted in one step, which happens as a whole or, when somebody newer is active, not at all.
+# Takes and records an order in one step, which happens as a whole, or not at all once a newer term was seen.
 TAKE = """
 local order = redis.call('LPOP', KEYS[1])
 if order then redis.call('RPUSH', KEYS[2], order .. ' ' .. ARGV[1]) end
@@ -25,7 +25,7 @@ return order
 
 
 async def poll(leadership: zelect.Leadership, url: str) -> None:
-    """Take what lies in `waiting`, one after the other, and note in `done` who took it."""
+    """Take the orders in `waiting`, one after the other, and record in `done` who took them."""
     async with redis.asyncio.Redis.from_url(url) as client:
         queue = zelect.AsyncFencedRedis(client, "orders", leadership)
         take = queue.register_script(TAKE)

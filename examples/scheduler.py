@@ -1,11 +1,11 @@
-"""One scheduler among three replicas: APScheduler, its jobs in Redis, running where leadership is.
+"""One scheduler among three replicas: APScheduler with its jobs in Redis, running on the active node.
 
     pip install zelect 'apscheduler>=3.11,<4'
     python examples/scheduler.py conf/n1.toml          # and n2, n3, on every machine
 
-Every replica runs this program. The schedule lies in Redis, so the next active goes on with what
-the one before left; each run of a job goes through the fence, so one that was frozen in the middle
-can't write after somebody else took over.
+Every replica runs this program. The schedule is in Redis, so the next active replica goes on where the
+one before stopped; each run of a job is fenced, so one that was frozen in the middle can't write after
+another replica has taken over.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 import zelect
 
-OFFICE: dict[str, zelect.Leadership] = {}
-"""Leadership that this process holds. A job that is kept in Redis has no way to carry it along."""
+CURRENT: dict[str, zelect.Leadership] = {}
+"""This process's leadership. A job that is kept in Redis can't carry it along."""
 
 
 def tick(url: str) -> None:
-    """The job. It notes who ran it, as a real one would send an invoice."""
-    leadership = OFFICE["now"]
+    """The job. It records who ran it, where a real one would send an invoice."""
+    leadership = CURRENT["leadership"]
     leadership.check()
     with redis.Redis.from_url(url) as client:
         ledger = zelect.FencedRedis(client, "ledger", leadership)
@@ -33,8 +33,8 @@ def tick(url: str) -> None:
 
 
 def schedule(leadership: zelect.Leadership, url: str) -> None:
-    """Run the scheduler for as long as leadership lasts."""
-    OFFICE["now"] = leadership
+    """Run the scheduler as long as leadership lasts."""
+    CURRENT["leadership"] = leadership
     options = redis.Redis.from_url(url).connection_pool.connection_kwargs
     store = RedisJobStore(host=options["host"], port=options["port"], db=options["db"])
     scheduler = BackgroundScheduler(jobstores={"default": store}, timezone="UTC")
@@ -42,9 +42,9 @@ def schedule(leadership: zelect.Leadership, url: str) -> None:
     scheduler.start()
     try:
         while True:
-            leadership.sleep(1.0)  # raises LeadershipLost when leadership is over
+            leadership.sleep(1.0)  # raises LeadershipLost when leadership is lost
     finally:
-        # Waits for the job that runs: until it has ended, this node hands leadership to nobody.
+        # Waits for the job that runs: until it has ended, this node does not hand its leadership over.
         scheduler.shutdown(wait=True)
 
 
