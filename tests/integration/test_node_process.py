@@ -1,4 +1,5 @@
-"""A node as a child process: what a busy interpreter costs a thread, and not a child; deaths on either side."""
+"""A node as a child process: a busy interpreter costs a thread its leadership, and a child not; deaths on
+either side."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from zelect.system.clock import now_us
 
 BUSY = {"heartbeat_ms": 100, "lease_ms": 800, "election_timeout_ms": 1000, "stagger_ms": 100, "down_after_ms": 4000}
 HELD_MS = 2500
-"""For how long a job holds the interpreter's lock: longer than the lease, and than anybody's promise."""
+"""For how long a job holds the interpreter's lock: longer than the lease and than every promise."""
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def child_of_this_process() -> psutil.Process:
 
 
 def hold_the_interpreter() -> None:
-    """What a C library does that forgets to let go."""
+    """As a C library does that does not release the interpreter's lock."""
     ctypes.PyDLL(None).usleep(HELD_MS * 1000)
 
 
@@ -89,7 +90,7 @@ def test_nobody_succeeds_a_killed_child_before_the_job_has_ended(fleet: Fleet) -
     node.start()  # lock and port are free again
     wait_until(lambda: node.controller.id, what="its loop runs")
     child_of_this_process().terminate()
-    wait_until(lambda: node.ended, what="the node went although nobody here told it to")
+    wait_until(lambda: node.ended, what="the node left without being asked from here")
     node.stop()
 
 
@@ -153,7 +154,7 @@ with zelect.Node(sys.argv[1], process=True) as node:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_end_of_the_program_is_the_childs(fleet: Fleet, number: signal.Signals) -> None:
+def test_the_child_ends_with_the_program(fleet: Fleet, number: signal.Signals) -> None:
     cluster = fleet.cluster(timing=CALM)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, str(cluster.conf(1))]
@@ -169,7 +170,7 @@ def test_the_end_of_the_program_is_the_childs(fleet: Fleet, number: signal.Signa
             program.send_signal(number)
             program.wait(30)
             head = cluster.controller(term_above=1)
-            assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it left: nobody had to wait"
+            assert head.at_us - began_us < 1000 * int(CALM["election_timeout_ms"]), "it left: no node had to wait"
             wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
         finally:
             program.kill()

@@ -1,5 +1,5 @@
-"""The original's walk, with real nodes and a real Redis: members go one after the other down to the
-last, which is active alone; they return and follow; the last one goes, and another leads (R11).
+"""The walk of the original, with real nodes and a real Redis: members leave one after the other until the
+last is active alone; they return and follow; the last one leaves, and another becomes controller (R11).
 
 `pytest tests/integration/test_one_after_another.py --walks 10` takes each form ten times in a row.
 """
@@ -31,7 +31,7 @@ UNHURRIED = {
     "stagger_ms": 100,
     "down_after_ms": 1500,
 }
-"""Calm enough for busy processors: nobody may take a working controller for dead."""
+"""Slow enough for busy processors: no node may take a working controller for dead."""
 WAYS = {"term": signal.SIGTERM, "kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 
 
@@ -63,8 +63,8 @@ class Claim:
     term: int
 
 
-class LeadershipIterator:
-    """A thread that asks all nodes all the time who is active; `stop` judges what they said."""
+class ClaimWatch:
+    """A thread that keeps asking all nodes who is active; `stop` judges what they said."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -98,7 +98,7 @@ class LeadershipIterator:
     def look(self) -> None:
         """Wait until the nodes were asked once more."""
         before = self.looks
-        wait_until(lambda: self.looks > before + 1, what="another look at the leaderships")
+        wait_until(lambda: self.looks > before + 1, what="the nodes were asked again")
 
     def of(self, nodes: Iterable[int], since_us: int) -> list[Claim]:
         """What any of `nodes` claimed that was heard after `since_us`."""
@@ -123,12 +123,12 @@ class LeadershipIterator:
 
 
 class Walk:
-    """One walk of `cluster`: turns nodes off (`way`) and on, and looks after each step whether all
-    that can be asked agree. `heads` holds each controller seen as (term, id)."""
+    """One walk of `cluster`: turns nodes off (`way`) and on, and checks after each step that all who can be
+    asked agree. `heads` holds each controller seen as (term, id)."""
 
     def __init__(self, cluster: Cluster, registry: Registry, way: str) -> None:
         self.cluster, self.registry, self.way = cluster, registry, way
-        self.leaderships, self.terms = LeadershipIterator(cluster), TermWatch(registry)
+        self.watch, self.terms = ClaimWatch(cluster), TermWatch(registry)
         self.on: set[int] = set()
         self.heads: list[tuple[int, int]] = []
 
@@ -148,7 +148,7 @@ class Walk:
 
     def turn_on(self, *nodes: int) -> None:
         """Start `nodes` again, or thaw them; until they follow none of them may claim anything."""
-        self.leaderships.look()
+        self.watch.look()
         since_us = now_us()
         if self.way == "freeze":
             self.cluster.thaw(*nodes)
@@ -156,23 +156,23 @@ class Walk:
             self.cluster.start(*nodes)
         self.on.update(nodes)
         self.cluster.adapted(*self.on)
-        assert not self.leaderships.of(nodes, since_us), "one that returns claims nothing (R8)"
+        assert not self.watch.of(nodes, since_us), "a node that returns claims nothing (R8)"
 
     def stays(self, members: Iterable[int] = ()) -> None:
-        """The controller of before is active still, in the same term."""
+        """The same controller is still active, in the same term."""
         head = self.cluster.adapted(*self.on, members=members)
-        assert (head.term, head.id) == self.heads[-1], "nobody preempts a working controller"
+        assert (head.term, head.id) == self.heads[-1], "no node preempts a working controller"
         self._agreed(head)
 
     def changes(self, members: Iterable[int] = ()) -> int:
-        """Another one leads, in a newer term; returns its id."""
+        """Another node is active, in a newer term; returns its id."""
         head = self.cluster.adapted(*self.on, members=members)
         self._leads(head)
         return head.id
 
     def _leads(self, head: NodeReport) -> None:
         assert all(head.term > term for term, _ in self.heads), "terms grow"
-        assert not self.heads or head.id != self.heads[-1][1], "another one than before"
+        assert not self.heads or head.id != self.heads[-1][1], "not the same node again"
         self.heads.append((head.term, head.id))
         self._agreed(head)
 
@@ -180,8 +180,8 @@ class Walk:
         """The nodes, `status` and Redis say the same: exactly one controller, its id, its term."""
         cluster, registry = self.cluster, self.registry
         registry.published(head)
-        wait_until(lambda: cluster.ask(head.id)["redis"]["published_term"] == head.term, 20, what="it knows so, too")
-        # The frozen ones, which would only be waited for, are not asked; the dead ones refuse.
+        wait_until(lambda: cluster.ask(head.id)["redis"]["published_term"] == head.term, 20, what="it knows that, too")
+        # Frozen nodes are not asked: they would only be waited for. Dead ones refuse.
         asked = {node: cluster.addresses[node] for node in self.on | self._dead()}
         reports = ask_all(cluster.name, asked, 20.0, lambda some: set(some) >= self.on)
         assert set(reports) == self.on
@@ -216,13 +216,13 @@ class Walk:
         return set(self.cluster.ids) - self.cluster.running()
 
     def end(self) -> None:
-        """Nobody else was ever active: so say all who asked, Redis, and the nodes' own logs."""
-        self.leaderships.stop()
+        """No other node was ever active: all who asked, Redis, and the nodes' own logs say so."""
+        self.watch.stop()
         self.terms.stop()
         facts = [fact for node in self.cluster.ids for fact in self.cluster.events(node, "became_active")]
         entered = sorted((fact["term"], fact["node"]) for fact in facts)
         assert entered == self.heads
-        assert {(claim.term, claim.id) for claim in self.leaderships.claims} <= set(self.heads)
+        assert {(claim.term, claim.id) for claim in self.watch.claims} <= set(self.heads)
         assert self.terms.seen == self.heads
         assert [(int(one["term"]), int(one["id"])) for one in self.registry.elections()] == self.heads
 

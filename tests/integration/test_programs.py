@@ -1,4 +1,4 @@
-"""Whole programs with a node in them, killed and frozen: their jobs never overlap, in threads or coroutines."""
+"""Programs with a node in them are killed and frozen: their jobs never overlap, in threads or coroutines."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_jobs_of_killed_and_frozen_programs_never_overlap(
 
 
 def _kept(cluster: Cluster, out: Path, term: int) -> tuple[int, int, int]:
-    """A frozen program whose node is a process of its own: that renews, and nobody takes over."""
+    """A frozen program whose node is a process of its own: the node renews, and no other takes over."""
     before = cluster.controller()
     wait_until(lambda: cluster.ask(before.id)["lease_left_ms"] > 0)
     assert cluster.controller().term == term

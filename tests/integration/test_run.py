@@ -123,7 +123,7 @@ def watchdog_of(stage: Stage, node: int) -> psutil.Process:
     return psutil.Process(stage.cluster.processes[node].pid).children()[0]
 
 
-def test_a_killed_supervisor_takes_everything_along_before_the_next_command_begins(fleet: Fleet) -> None:
+def test_a_killed_node_takes_everything_along_before_the_next_command_begins(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("family",))
     first = stage.begun(1)
@@ -134,15 +134,15 @@ def test_a_killed_supervisor_takes_everything_along_before_the_next_command_begi
     stage.cluster.kill(1)
     second = stage.begun(2, term_above=first[2])
     assert gone(first[3])
-    assert gone(grandchild), "a session of its own is no way out"
-    assert second[0] - killed_us < BUSY["lease_ms"] * 1000, "its death was proven: nobody waited for promises"
+    assert gone(grandchild), "a session of its own does not save it"
+    assert second[0] - killed_us < BUSY["lease_ms"] * 1000, "its death was proven: no node waited for promises"
     wait_until(lambda: not watchdog.is_running())
     stage.cluster.term(2, 3)
     assert (stage.cluster.exit_code(2), stage.cluster.exit_code(3)) == (0, 0)
     stage.check()
 
 
-def test_a_frozen_supervisor_leaves_nothing_running_past_its_lease(fleet: Fleet) -> None:
+def test_a_frozen_node_leaves_nothing_running_past_its_lease(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("stubborn",))
     first = stage.begun(1)
@@ -153,7 +153,7 @@ def test_a_frozen_supervisor_leaves_nothing_running_past_its_lease(fleet: Fleet)
     assert gone(first[3])
     last_us = max(row[0] for row in stage.lines() if row[2] == first[2])
     assert last_us < frozen_us + BUSY["lease_ms"] * 1000
-    assert [row for row in stage.lines("SIGTERM") if row[3] == first[3]], "asked before it was killed"
+    assert [row for row in stage.lines("SIGTERM") if row[3] == first[3]], "TERM came before KILL"
     stage.cluster.thaw(1)
     stage.cluster.settled()
     stage.check()
@@ -174,7 +174,7 @@ def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(flee
 
 
 def test_a_command_that_ignores_term_is_killed_before_the_lease_ends(fleet: Fleet) -> None:
-    """The renewals stop; the supervisor itself is well."""
+    """The renewals stop; the node itself is fine."""
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, words=("stubborn",))
     stage.cluster.start(2, 3)
@@ -195,7 +195,7 @@ def _newer(cluster: Cluster, term: int) -> bool:
     return head is not None and head.term > term
 
 
-def test_stopping_waits_for_the_command_hands_over_and_tells_its_code(fleet: Fleet) -> None:
+def test_stopping_waits_for_the_command_hands_over_and_returns_its_code(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, options=("--child-exit-code", "--forward-hup"))
     first = stage.begun(1)
@@ -252,20 +252,20 @@ def test_a_command_that_fails_is_started_again_later_and_later(fleet: Fleet) -> 
     assert gaps_ms[0] >= 100
     assert gaps_ms[1] >= 200
     assert gaps_ms[2] >= 400
-    assert {row[2] for row in stage.lines()} == {1}, "one term of leadership"
+    assert {row[2] for row in stage.lines()} == {1}, "one leadership"
     stage.cluster.term(1)
-    assert stage.cluster.exit_code(1) in (3, 7, 143), "by itself, or told to while it began again"
+    assert stage.cluster.exit_code(1) in (3, 7, 143), "by itself, or while it was started again"
 
 
 @pytest.mark.parametrize(("restart", "code"), [("never", 3), ("on-failure", 0)])
-def test_a_command_that_is_done_ends_the_run_where_its_code_is_asked_for(fleet: Fleet, restart: str, code: int) -> None:
+def test_a_command_that_is_done_ends_the_run_with_child_exit_code(fleet: Fleet, restart: str, code: int) -> None:
     cluster = fleet.cluster((1,))
     options = ("run", "-c", cluster.conf(1), "--restart", restart, "--child-exit-code", "--")
     done = zelect(*options, "sh", "-c", f"exit {code}")
     assert done.returncode == code, done.stderr
 
 
-def test_without_that_it_stays_and_runs_in_the_next_leadership(fleet: Fleet) -> None:
+def test_without_it_the_node_stays_and_runs_the_command_in_the_next_leadership(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster((1, 2), timing=BUSY, quorum="static"))
     stage.start(1, options=("--restart", "never"), words=("fails",))
     stage.cluster.start(2)
@@ -310,7 +310,7 @@ def test_it_runs_without_any_standard_stream(fleet: Fleet, tmp_path: Path) -> No
     assert out.read_text() == "1"
 
 
-def test_what_cannot_be_run_is_said_at_once(fleet: Fleet, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_reported_at_once(fleet: Fleet, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,))
     done = zelect("run", "-c", cluster.conf(1), "--", "no-such-command-here")
     assert done.returncode == 2
@@ -337,7 +337,7 @@ def test_a_command_that_leaves_children_behind_leaves_none(fleet: Fleet, tmp_pat
 
 
 def test_a_watchdog_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
-    """The renewals stop, and the watchdog can't act: the supervisor ends the command itself, in time."""
+    """The renewals stop, and the watchdog can't act: the node ends the command itself, in time."""
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, words=("stubborn",))
     stage.cluster.start(2, 3)
@@ -352,11 +352,11 @@ def test_a_watchdog_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
     watchdog.resume()
     stage.cluster.thaw(2, 3)
     wait_until(lambda: len(stage.lines("begins")) > 1 or _newer(stage.cluster, first[2]), 40)
-    assert stage.cluster.processes[1].poll() is None, "a watchdog that was late is no reason to end"
+    assert stage.cluster.processes[1].poll() is None, "a watchdog that was late does not end the node"
     stage.check()
 
 
-def test_a_frozen_watchdog_with_plenty_of_mail_stops_nobody_from_killing(fleet: Fleet) -> None:
+def test_a_frozen_watchdog_with_a_full_channel_is_no_obstacle(fleet: Fleet) -> None:
     """Forwarded signals that it does not read, a child in a session of its own, and leadership lost."""
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, words=("family",))
@@ -378,7 +378,7 @@ def test_a_frozen_watchdog_with_plenty_of_mail_stops_nobody_from_killing(fleet: 
     stage.check()
 
 
-def test_a_frozen_watchdog_wakes_when_the_supervisor_is_killed(fleet: Fleet) -> None:
+def test_a_frozen_watchdog_wakes_when_the_node_is_killed(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("family",))
     first = stage.begun(1)

@@ -62,7 +62,7 @@ class Cluster:
         found: dict[str, Any] = self.listed()["processes"]["nodes"][node - 1]
         return found
 
-    def leadership(self) -> dict[str, Any]:
+    def controller(self) -> dict[str, Any]:
         """What `zelect status --json` says of the controller; empty when there is none."""
         state = json.loads(zelect("status", "--dir", self.layout.directory, "--json", code=None))
         found: dict[str, Any] | None = state["controller"]
@@ -88,11 +88,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_up_kill_start_down(cluster: Cluster) -> None:
-    first = wait_until(cluster.leadership)
+    first = wait_until(cluster.controller)
     pids = cluster.pids()
     told = cluster.do("kill", first["id"])
     assert f"node {first['id']} killed" in told
-    second = wait_until(cluster.leadership)
+    second = wait_until(cluster.controller)
     assert second["id"] != first["id"]
     assert second["term"] > first["term"]
     assert f"node {second['id']} is active" in told
@@ -108,16 +108,16 @@ def test_up_kill_start_down(cluster: Cluster) -> None:
 
 
 def test_up_again_goes_on_with_the_terms(cluster: Cluster) -> None:
-    before = wait_until(cluster.leadership)
+    before = wait_until(cluster.controller)
     cluster.do("down")
     assert "3 nodes" in zelect("cluster", "up", 5, "--dir", cluster.layout.directory, "--detach", code=2)
     cluster.up()
-    after = wait_until(cluster.leadership)
+    after = wait_until(cluster.controller)
     assert after["term"] > before["term"]
 
 
 def test_stop_is_a_graceful_leave(cluster: Cluster) -> None:
-    first = wait_until(cluster.leadership)
+    first = wait_until(cluster.controller)
     cluster.do("freeze", first["id"])  # even a frozen node is stopped in good order
     told = cluster.do("stop", first["id"])
     assert f"node {first['id']} stopped" in told
@@ -129,7 +129,7 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
         found = json.loads(zelect("history", "--json", "--dir", cluster.layout.directory, code=None) or "[]")
         return int(found[0]["at_ms"]) if found else 0
 
-    head, redis = wait_until(cluster.leadership), cluster.listed()["processes"]["redis_pid"]
+    head, redis = wait_until(cluster.controller), cluster.listed()["processes"]["redis_pid"]
     since_ms = wait_until(told_ms)
     assert f"pid {redis}" in cluster.do("status")
     os.kill(redis, signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
     assert "Redis has ended" in told
     assert f"Redis started again (pid {later}), empty" in told
     wait_until(lambda: (cluster.listed()["status"]["redis"] or {}).get("published_term") == head["term"], 30)
-    assert cluster.leadership()["term"] == head["term"], "leadership has not changed"
+    assert cluster.controller()["term"] == head["term"], "the controller has not changed"
     assert wait_until(told_ms) == since_ms, "nor has its history"
     os.kill(later, signal.SIGKILL)  # again, soon: now it waits longer
     wait_until(lambda: "started again in 1 s" in cluster.layout.supervisor_log.read_text(), 30)
@@ -146,11 +146,11 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
 
 
 def test_freeze_and_thaw(cluster: Cluster) -> None:
-    first = wait_until(cluster.leadership)
+    first = wait_until(cluster.controller)
     cluster.do("freeze", first["id"])
     assert cluster.process(first["id"])["state"] == "frozen"
     assert psutil.Process(cluster.process(first["id"])["pid"]).status() == psutil.STATUS_STOPPED
-    second = wait_until(cluster.leadership)
+    second = wait_until(cluster.controller)
     assert second["id"] != first["id"]
     cluster.do("thaw", first["id"])
     assert "is not frozen" in cluster.do("thaw", first["id"])
@@ -169,9 +169,9 @@ def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
 
 
 def test_without_a_quorum_nobody_is_active(cluster: Cluster) -> None:
-    for node in (1, 2):  # frozen at one blow: the voters had no time to follow
+    for node in (1, 2):  # both at once: the record had no time to change
         os.kill(cluster.process(node)["pid"], signal.SIGSTOP)
-    wait_until(lambda: not cluster.leadership(), what="the controller is frozen, or its lease has ended")
+    wait_until(lambda: not cluster.controller(), what="the controller is frozen, or its lease has ended")
     zelect("status", "--dir", cluster.layout.directory, code=1)
 
 
@@ -201,7 +201,7 @@ def test_logs_show_one_node_or_all(cluster: Cluster) -> None:
 def test_second_supervisor_is_refused(cluster: Cluster) -> None:
     told = cluster.up(code=2)
     assert f"pid {cluster.listed()['processes']['supervisor']}" in told
-    assert wait_until(cluster.leadership)
+    assert wait_until(cluster.controller)
 
 
 def test_everything_dies_with_a_killed_supervisor(cluster: Cluster) -> None:
