@@ -10,8 +10,8 @@ from zelect.config.loading import Config
 from zelect.node import loop
 from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
-from zelect.node.signals import WakeupPipe
 from zelect.system.log import setup
+from zelect.system.signals import WakeupPipe
 
 __all__ = ["NodeThread", "RunningNode"]
 

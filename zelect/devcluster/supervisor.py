@@ -14,15 +14,12 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 import zmq
 
@@ -35,9 +32,11 @@ from zelect.redis.errors import safe_url
 from zelect.system.child import start_logged
 from zelect.system.parent_death import prefix
 from zelect.system.secure_files import make_directory
+from zelect.system.signals import SignalPipe
 
 __all__ = ["ClusterOptions", "Supervisor", "detach", "supervise"]
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_MS = 250
 _LEAVE_WITHIN_S = 5.0
 _REDIS_READY_S = 10.0
@@ -98,7 +97,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until it is stopped; returns the exit code. Raises `ClusterError` when Redis does not start."""
-        with _signals(self._stop) as wake:
+        with SignalPipe((*_STOP_SIGNALS, signal.SIGCHLD)) as wake:
             try:
                 self._start_redis()
                 for node in self._plan.ids:
@@ -106,14 +105,17 @@ class Supervisor:
                 self._loop(wake)
                 return 0
             finally:
-                self._end()
+                self._end(wake)
 
-    def _stop(self) -> None:
-        self._stops += 1
+    def _take_signals(self, wake: SignalPipe) -> bool:
+        """Count the signals that stop the cluster; whether there was any signal, as at a child's end."""
+        numbers = wake.take()
+        self._stops += sum(number in _STOP_SIGNALS for number in numbers)
+        return bool(numbers)
 
     # -- the loop -------------------------------------------------------------------------
 
-    def _loop(self, wake: socket.socket) -> None:
+    def _loop(self, wake: SignalPipe) -> None:
         poller = zmq.Poller()
         poller.register(wake, zmq.POLLIN)
         poller.register(self._control.socket, zmq.POLLIN)
@@ -121,8 +123,7 @@ class Supervisor:
         tick = time.monotonic()
         while not self._stops:
             poller.poll(max(0, int((tick - time.monotonic()) * 1000)) + 1)
-            with suppress(BlockingIOError):
-                wake.recv(4096)
+            if self._take_signals(wake):
                 tick = 0.0  # a child may have ended: show it at once
             self._control.serve(self._command)
             self._asker.collect()
@@ -145,7 +146,7 @@ class Supervisor:
     def _command(self, command: str, node: int) -> Processes:
         """Carry out one command; raises `ClusterError` when that is not possible."""
         if command == "down":
-            self._stop()
+            self._stops += 1
         elif command == "start":
             self._start_again(node)
         elif command in ("stop", "kill", "freeze", "thaw"):
@@ -230,7 +231,7 @@ class Supervisor:
             {"pid": os.getpid(), "port": self._control.port, "token": self._token, "children": list(marks.items())}
         )
 
-    def _end(self) -> None:
+    def _end(self, wake: SignalPipe) -> None:
         """Have all nodes leave, then end Redis, then the rest. A second Ctrl-C kills the nodes."""
         running = [child for child in self._children.values() if child.process.poll() is None]
         if running:
@@ -241,6 +242,7 @@ class Supervisor:
             child.signal(signal.SIGCONT)
         stops, end = self._stops, time.monotonic() + _LEAVE_WITHIN_S
         while any(child.process.poll() is None for child in running):
+            self._take_signals(wake)
             if time.monotonic() > end or self._stops > stops:
                 for child in running:
                     child.signal(signal.SIGKILL)
@@ -254,32 +256,6 @@ class Supervisor:
         self._control.close()
         self._asker.close()
         self._context.term()
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[socket.socket]:
-    """Call `stop` for SIGINT, SIGTERM and SIGHUP; each signal wakes a poller that waits for the socket."""
-    wake, woken = socket.socketpair()
-    wake.setblocking(False)
-    woken.setblocking(False)
-
-    def on_stop(number: int, frame: FrameType | None) -> None:
-        stop()
-
-    def on_child(number: int, frame: FrameType | None) -> None:
-        """The wake-up is enough."""
-
-    stops = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_stop)
-    old = {number: signal.signal(number, handler) for number, handler in (stops | {signal.SIGCHLD: on_child}).items()}
-    old_fd = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-    try:
-        yield wake
-    finally:
-        signal.set_wakeup_fd(old_fd)
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        wake.close()
-        woken.close()
 
 
 def supervise(directory: str | Path, options: ClusterOptions, live: bool) -> int:

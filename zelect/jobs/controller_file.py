@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 
 from zelect.client.observer import Observer, Seen
-from zelect.node.signals import Signals
 from zelect.system.clock import now_us
+from zelect.system.signals import SignalPipe
 
 __all__ = ["ControllerFile"]
 
@@ -24,7 +24,7 @@ class ControllerFile:
 
     def keep(self) -> None:
         """Keep the file until TERM or INT, and remove it. Raises `OSError` when it can't be written."""
-        with Signals((signal.SIGTERM, signal.SIGINT)) as news:
+        with SignalPipe((signal.SIGTERM, signal.SIGINT)) as news:
             poll = select.poll()
             poll.register(news.fileno(), select.POLLIN)
             seen: Seen | None = None

@@ -22,8 +22,8 @@ from zelect.core.lease import NEVER_US
 from zelect.jobs.watchdog_client import WatchdogClient
 from zelect.node.leadership.handle import Controller
 from zelect.node.leadership.hooks import election_environment
-from zelect.node.signals import Signals
 from zelect.system.clock import now_us
+from zelect.system.signals import SignalPipe
 
 __all__ = ["FORWARDED", "RunPlan", "Runner"]
 
@@ -87,7 +87,7 @@ class Runner:
     def run(self) -> int:
         """Until TERM or INT, or until the command has ended for good; returns the exit code. Raises
         what `Node.start` raises, `WatchdogFailed`, and `NodeFailed`."""
-        with Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *FORWARDED)) as news:
+        with SignalPipe((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *FORWARDED)) as news:
             try:
                 self._node.start()
                 self._node.watcher.subscribe(news.ring)
@@ -97,7 +97,7 @@ class Runner:
                 self._watchdog.close()
         return self._code if self._plan.pass_code else 0
 
-    def _loop(self, news: Signals) -> None:
+    def _loop(self, news: SignalPipe) -> None:
         poll = select.poll()
         for fd in (news.fileno(), self._watchdog.fileno()):
             poll.register(fd, select.POLLIN)

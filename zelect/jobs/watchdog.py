@@ -28,25 +28,20 @@ import os
 import select
 import signal
 import sys
-import time
 from typing import Any, NoReturn
 
 from zelect.jobs.process_tree import descendants, kill_each
 from zelect.node.leadership.lease_page import LeasePage
 from zelect.system.channel import Channel
+from zelect.system.clock import now_us
 from zelect.system.parent_death import adopt_orphans, die_with_parent
+from zelect.system.signals import SignalPipe
 
 __all__ = ["Watchdog", "main"]
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NEVER_US = 1 << 62
 _AGAIN_US = 5_000
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
-
-
-def now_us() -> int:
-    """The election's clock; `zelect.system.clock` has it with more around it."""
-    return time.clock_gettime_ns(_CLOCK) // 1000
 
 
 class Watchdog:
@@ -67,11 +62,7 @@ class Watchdog:
         self.lapses_us = 0
         self.stopped_us = 0  # when it was told to end; 0: not yet
         self.kill_at_us = 0
-        self.wake, write = os.pipe()
-        for fd in (self.wake, write):
-            os.set_blocking(fd, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self.wake = SignalPipe((signal.SIGCHLD,))
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)  # only the channel ends it
         fcntl.lockf(settings["descriptors"]["lock"], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, settings["hold_byte"])
@@ -90,8 +81,7 @@ class Watchdog:
                 poll.register(self.channel, select.POLLIN | (0 if self.channel.flush() else select.POLLOUT))
             due_us = self.due_us()
             poll.poll(None if due_us == _NEVER_US else max(0.0, (due_us - now_us()) / 1000))
-            with contextlib.suppress(BlockingIOError):
-                os.read(self.wake, 4096)
+            self.wake.take()
             if not self.channel.closed:
                 self.receive()
             if self.term:

@@ -26,7 +26,6 @@ from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
 from zelect.node.leadership.lease_page import LeasePage
 from zelect.node.loop import NodeLoop
-from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.lock_holder import listener_of
 from zelect.node.storage.vote_store import VoteStoreError
@@ -34,6 +33,7 @@ from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.channel import Channel
 from zelect.system.clock import now_us
 from zelect.system.log import setup
+from zelect.system.signals import SignalPipe
 from zelect.system.sockets import CannotBind
 
 __all__ = ["run_child"]

@@ -7,12 +7,12 @@ import sys
 from zelect.config.loading import Config
 from zelect.node.leadership.hooks import Hooks
 from zelect.node.loop import NodeLoop
-from zelect.node.signals import SignalPipe
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.descriptor_limit import raise_limit
 from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.log import setup
+from zelect.system.signals import SignalPipe
 from zelect.system.sockets import CannotBind
 
 __all__ = ["run"]

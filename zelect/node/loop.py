@@ -47,7 +47,6 @@ from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.loop_delay import LoopDelay
 from zelect.node.reload import reload
 from zelect.node.replies import deny, reply
-from zelect.node.signals import SignalPipe, WakeupPipe
 from zelect.node.startup import open_state, tell_start, transport_of
 from zelect.node.storage.data_dir import holder, lock_evidence
 from zelect.node.transport.router import Received
@@ -60,6 +59,7 @@ from zelect.status.encode import report_of
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 from zelect.system.poller import Poller
+from zelect.system.signals import SignalPipe, WakeupPipe
 from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class NodeLoop:
             runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
             raise CannotBind(error.address, error.code, runs) from error
 
-    def run(self, wake: SignalPipe | WakeupPipe | None = None) -> int:
+    def run(self, wake: WakeupPipe | None = None) -> int:
         """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `WakeupPipe` where
         the process is not this node's own."""
         wake = wake or SignalPipe()
@@ -190,7 +190,7 @@ class NodeLoop:
         self.vote_store.close()
         self.data_dir.close()
 
-    def _loop(self, wake: SignalPipe | WakeupPipe) -> None:
+    def _loop(self, wake: WakeupPipe) -> None:
         loop_delay, wakeup = LoopDelay(self.settings.timing.heartbeat_us // 2), wake.fileno()
         while True:
             due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)

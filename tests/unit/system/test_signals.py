@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from zelect.node.signals import SignalPipe, Signals
+from zelect.system.signals import SignalPipe
 
 NUMBER = signal.SIGUSR1
 
@@ -19,7 +19,7 @@ def _spoke(wake: SignalPipe) -> bool:
 
 def test_a_signal_wakes_the_poller_and_its_handler_comes_back() -> None:
     before = signal.getsignal(NUMBER)
-    with Signals([NUMBER]) as wake:
+    with SignalPipe([NUMBER]) as wake:
         os.kill(os.getpid(), NUMBER)
         assert _spoke(wake)
         assert wake.take() == bytes([NUMBER])
