@@ -82,7 +82,7 @@ def test_it_starts_again_after_a_stop_and_after_a_kill(tmp_path: Path) -> None:
 def test_a_frozen_server_does_not_answer_thaws_and_can_be_stopped(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         server.freeze()
-        with pytest.raises(ServerFailed, match="no answer"):
+        with pytest.raises(ServerFailed, match="did not answer"):
             server.wait_ready(0.3)
         server.thaw()
         server.wait_ready(30)
