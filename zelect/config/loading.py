@@ -97,14 +97,14 @@ def load(path: Path) -> Config:
         hooks=HooksConfig(**tables["hooks"]),
         http=HttpConfig(**tables["http"]),
     )
-    for name, found in (
-        ("redis", config.redis.problems()),
-        ("security", config.security.problems()),
-        ("node", plaintext_problem(config.security, config.node.listen)),
-        ("http", config.http.problems()),
-        ("timing", config.timing.problems()),
+    for name, found, unless in (
+        ("redis", config.redis.problems(), "redis.url: "),
+        ("security", config.security.problems(), "security."),
+        ("node", plaintext_problem(config.security, config.node.listen), "security."),
+        ("http", config.http.problems(), "http."),
+        ("timing", config.timing.problems(), "timing."),
     ):
-        if not any(problem.startswith(f"{name}.") for problem in problems):  # else it would judge a default
+        if not any(problem.startswith(unless) for problem in problems):  # else a default would be judged
             problems += [f"{name}.{key}: {text}" for key, text in found]
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -121,19 +121,19 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         what = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end")
-        raise ConfigError(f"{path}: is no valid TOML: {what}; correct that line") from error
+        raise ConfigError(f"{path}: is not valid TOML: {what}; correct that line") from error
 
 
 def _read(path: Path) -> bytes:
-    """What a plain file has: a pipe would make a node that reads it again wait. Raises OSError, ConfigError."""
+    """The content of a plain file; at a pipe, a node that reloads would wait. Raises OSError, ConfigError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a directory says of itself that it can't be read
-            raise ConfigError(f"{path}: is no file; name an existing file")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a directory fails by itself
+            raise ConfigError(f"{path}: is not a plain file; name one")
         data = os.read(descriptor, _MOST_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{path}: is longer than {_MOST_BYTES} bytes; is it a configuration?")
+        raise ConfigError(f"{path}: is longer than {_MOST_BYTES} bytes; is it a configuration file?")
     return data

@@ -72,4 +72,4 @@ def check_members(problems: list[str], node: dict[str, Any], peers: list[dict[st
         for value in sorted(set(values) - {"", str(node["id"]) if name == "id" else ""}):
             places = [f"peers[{at}]" for at, other in enumerate(values, 1) if other == value]
             if len(places) > 1:
-                problems.append(f"peers.{name}: {value} stands in {', '.join(places)}; every member needs its own")
+                problems.append(f"peers.{name}: {value} is in {', '.join(places)}; every member needs its own")

@@ -30,8 +30,8 @@ def redis_url(value: str) -> str:
     if not value or (usable and parts.scheme in ("redis", "rediss", "unix")):
         return ""
     return (
-        'is no URL of a Redis; write "redis://host:port/0" (a database by its number), "rediss://host:port/0", '
-        f'"unix:///path" or "" for none; options after "?": {", ".join(_OPTIONS)}'
+        'is not the URL of a Redis server; write "redis://host:port/0" (a database by its number), '
+        f'"rediss://host:port/0", "unix:///path" or "" for none; options after "?": {", ".join(_OPTIONS)}'
     )
 
 

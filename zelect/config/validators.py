@@ -65,7 +65,7 @@ def address(wildcard: bool) -> Callable[[str], str]:
                 "retries a dead port can connect to itself and then block it"
             )
         if not wildcard and not host.strip("*[0:.]"):
-            return f"names every interface ({host}); write the address that other members reach it at"
+            return f"names every interface ({host}); write the address that other members connect to"
         return ""
 
     return check
@@ -103,5 +103,5 @@ def is_loopback(host: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """`text` as a TOML string: JSON's escapes are TOML's, but for DEL."""
+    """`text` as a TOML string: JSON's escapes are TOML's, except for DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -161,7 +161,7 @@ def test_other_redis_urls(file: Path, url: str) -> None:
         ("node", 'listen = "127.0.0.1:7101"', 'node.listen: is "127.0.0.1:7101"; write "tcp://host:port"'),
         ("redis", "ttl_ms = 1999", "redis.ttl_ms: is 1999; must lie between 2000 and 86400000 ms"),
         ("redis", "timeout_ms = 0", "redis.timeout_ms: is 0; must lie between 1 and 60000 ms"),
-        ("redis", 'url = "http://h:1/0"', "redis.url: is no URL of a Redis; write "),
+        ("redis", 'url = "http://h:1/0"', "redis.url: is not the URL of a Redis server; write "),
         ("timing", "heartbeat_ms = 1", "timing.heartbeat_ms: is 1, must lie between 5 and 60000"),
         ("timing", "lease_ms = 499", "timing.lease_ms: is 499, but a lease must end before the voters' promises do"),
         ("timing", "heartbeat_ms = 201", "timing.heartbeat_ms: is 201, but a lease of 400 ms must survive one lost"),
@@ -294,7 +294,7 @@ def test_a_bad_redis_url_is_not_shown(file: Path, scheme: str) -> None:
         (LEAST.replace("id = 2", "id = 1"), "node.id: 1, this node's own, has 2 [[peers]] entries; keep one"),
         (
             LEAST.replace("127.0.0.2", "127.0.0.1"),
-            "peers.address: tcp://127.0.0.1:7101 stands in peers[1], peers[2]; every",
+            "peers.address: tcp://127.0.0.1:7101 is in peers[1], peers[2]; every",
         ),
         (LEAST.split("[[peers]]")[0], "node.id: 1 has no [[peers]] entry"),
         ("peers = 1\n" + LEAST.split("[[peers]]")[0], "peers: is of type integer, must be an array of tables"),
@@ -309,12 +309,12 @@ def test_members_must_fit_together(file: Path, text: str, problem: str) -> None:
 
 def test_the_same_member_or_directory_twice(file: Path) -> None:
     third = '[[peers]]\nid = 2\naddress = "tcp://127.0.0.3:7101"\n'
-    assert refused(file, LEAST + third) == ["peers.id: 2 stands in peers[2], peers[3]; every member needs its own"]
+    assert refused(file, LEAST + third) == ["peers.id: 2 is in peers[2], peers[3]; every member needs its own"]
     third = '[[peers]]\nid = 3\naddress = "tcp://H:1"\n[[peers]]\nid = 4\naddress = "tcp://h:1"\n'
-    assert refused(file, LEAST + third)[0].startswith("peers.address: tcp://h:1 stands in peers[3], peers[4]")
+    assert refused(file, LEAST + third)[0].startswith("peers.address: tcp://h:1 is in peers[3], peers[4]")
     data_dir = file.parent / "data" / "n1"
     third = '[[peers]]\nid = 3\naddress = "tcp://127.0.0.3:7101"\ndata_dir = "./data/x/../n1"\n'
-    assert refused(file, LEAST + third)[0].startswith(f"peers.data_dir: {data_dir} stands in peers[1], peers[3]")
+    assert refused(file, LEAST + third)[0].startswith(f"peers.data_dir: {data_dir} is in peers[1], peers[3]")
 
 
 def test_a_data_directory_needs_to_be_said_once(file: Path) -> None:
@@ -341,6 +341,13 @@ def test_all_problems_come_at_once(file: Path) -> None:
     }
 
 
+def test_one_problem_hides_no_other_of_its_section(file: Path) -> None:
+    text = with_line("node", 'listen = "tcp://*:7101"\npriority = -1') + '[redis]\nttl_ms = 1\nca_file = "x"\n'
+    keys = [problem.split(": ")[0] for problem in refused(file, text)]
+    assert keys == ["node.priority", "redis.ttl_ms", "redis.ca_file", "node.listen"]
+    assert len(refused(file, LEAST + '[redis]\nurl = "rediss//h"\nca_file = "x"\n')) == 1
+
+
 def test_an_empty_file_misses_what_is_required(file: Path) -> None:
     found = refused(file, "")
     assert found == [
@@ -356,7 +363,7 @@ def test_an_empty_file_misses_what_is_required(file: Path) -> None:
 def test_toml_errors_name_the_line(file: Path, text: str, line: int) -> None:
     found = refused(file, text)
     assert len(found) == 1
-    assert "no valid TOML" in found[0]
+    assert "not valid TOML" in found[0]
     assert f"line {line}" in found[0]
 
 
@@ -366,10 +373,10 @@ def test_files_that_cannot_be_read(file: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(file.parent)
     os.mkfifo(file)
-    with pytest.raises(ConfigError, match="is no file; name an existing file"):
+    with pytest.raises(ConfigError, match="is not a plain file; name one"):
         load(file)
     file.unlink()
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a plain file"):
         load(Path("/dev/zero"))
     file.write_bytes(b"#" * (2 << 20))
     with pytest.raises(ConfigError, match="is longer than 1048576 bytes"):
@@ -378,7 +385,7 @@ def test_files_that_cannot_be_read(file: Path) -> None:
     with pytest.raises(ConfigError, match="not UTF-8 at byte 18"):
         load(file)
     for text in ("x = " + "[" * 100_000, "x = " + "1" * 10_000):
-        assert "no valid TOML" in refused(file, text)[0]
+        assert "not valid TOML" in refused(file, text)[0]
 
 
 @pytest.mark.parametrize("node", [1, 2, 3])
