@@ -123,7 +123,7 @@ def test_a_pause_stops_elections_of_choice_and_ends_by_itself(cluster: Cluster) 
         assert done.returncode == 1
         assert f"by {ASKER}: release day" in done.stderr
     assert cluster.controller().term == head.term
-    assert admin(cluster, "resume").stdout.count("planned transfers are held again") == 3
+    assert admin(cluster, "resume").stdout.count("planned transfers are possible again") == 3
     assert admin(cluster, "pause", "--for", "1s", "--reason", "a short one").returncode == 0
     wait_until(lambda: cluster.ask(head.id)["pause"] is None)
     assert admin(cluster, "transfer").returncode == 0

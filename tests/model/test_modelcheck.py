@@ -109,7 +109,6 @@ def test_every_time_in_a_state_is_known_to_the_checker() -> None:
             "until_us",
             "elected_us",
             "promises_end_us",
-            "waits_until_us",
             "previous_heard_us",
             "next_ping_us",
             "quorum_lost_us",

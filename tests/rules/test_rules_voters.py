@@ -32,7 +32,7 @@ from zelect.core.events import (
     WitnessCreated,
     WitnessVoted,
 )
-from zelect.core.invariants import RuleBroken
+from zelect.core.invariants import RuleBroken, check
 from zelect.core.messages import (
     CommonResp,
     NodeOffline,
@@ -365,10 +365,10 @@ def test_r10_who_hears_of_a_newer_record_asks_for_it() -> None:
 def test_r10_a_record_that_is_replaced_by_an_older_one_ends_the_node() -> None:
     world = _settled()
     machine = world.processes[1].machine
-    step = Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0)
+    step = Step(machine.settings, machine.state, world.now_us, 0)
     step.save(record=replace(machine.state.record, version=0))
     with pytest.raises(RuleBroken, match=r"^R10"):
-        step.finish()
+        check(step)
 
 
 # -- R11: dynamic quorum ----------------------------------------------------------------------------------

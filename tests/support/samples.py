@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from zelect.core.messages import (
     MAX_FOR_MS,
+    MAX_NUMBER,
     AdminAction,
     AdminCommand,
     CommonResp,
@@ -28,7 +29,6 @@ from zelect.core.messages import (
 )
 from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
-from zelect.core.validation import MAX_NUMBER
 
 WITNESS = Witness("1-1-1-1-1", "run1", "repl")
 RECORD = Record(3, 7, (1, 2, 3), WITNESS, 1, (11, 12, 0))

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.samples import EXAMPLES, envelope, envelopes
-from zelect.core.messages import MESSAGES, PROTOCOL_VERSION, Envelope, MalformedMessage, Message, Query
-from zelect.core.validation import MAX_NUMBER
+from zelect.core.messages import MAX_NUMBER, MESSAGES, PROTOCOL_VERSION, Envelope, MalformedMessage, Message, Query
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
 REASONS = {"oversize", "not_msgpack", "bad_envelope", "other_version", "unknown_type", "bad_field"}

@@ -22,8 +22,8 @@ from zelect.core.effects import Effects, Saved
 from zelect.core.events import DeathProven, Event, Evidence, LinkDown, LinkUp, MessageReceived, Tick
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
+from zelect.core.messages import MalformedMessage
 from zelect.core.state import LeaderState, Role, State, clone
-from zelect.core.validation import MalformedMessage
 
 BLOCK = 2000
 """Messages in a block: the unit that a seed and a number name."""
@@ -205,8 +205,8 @@ def _check_leadership(machine: Machine, leader_state: LeaderState, now_us: int) 
         )
     if leader_state.lease_lapses_us > now_us + timing.lease_us:
         raise _Wrong(f"a lease of {leader_state.lease_lapses_us - now_us} us")
-    if leader_state.waits_until_us > now_us + timing.promise_us:
-        raise _Wrong(f"waits {leader_state.waits_until_us - now_us} us for a promise to end")
+    if leader_state.promises_end_us > now_us + timing.promise_us:
+        raise _Wrong(f"waits {leader_state.promises_end_us - now_us} us for a promise to end")
     voters = len(state.peers) + 2
     if max(len(leader_state.answered_us), len(leader_state.saved_by), len(leader_state.steady_us)) > voters:
         raise _Wrong("answers pile up")

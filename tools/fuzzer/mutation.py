@@ -13,9 +13,8 @@ from typing import Any
 
 import msgpack
 
-from zelect.core.messages import MESSAGES, Reason, Refusal, Result, Type
+from zelect.core.messages import MAX_NUMBER, MESSAGES, Reason, Refusal, Result, Type
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
-from zelect.core.validation import MAX_NUMBER
 
 _SENDER, _INCARNATION, _TERM, _BODY = 3, 4, 7, 8
 _EDGES = (

@@ -140,16 +140,14 @@ def _settle_leadership(state: State, leader_state: LeaderState, shift: int) -> d
     leader_state.number = max(leader_state.sent_us)
     # What decides when a leadership without a lease is over; with one nobody asks.
     leader_state.elected_us = NOW if leader_state.lease_lapses_us else max(leader_state.elected_us + shift, NOW - 3)
-    leader_state.waits_until_us = 0 if leader_state.lease_lapses_us else _later(leader_state.waits_until_us, shift)
     leader_state.lease_lapses_us = max(leader_state.lease_lapses_us + shift, NOW) if leader_state.lease_lapses_us else 0
     leader_state.renewed_us = max(leader_state.renewed_us + shift, _OLD) if leader_state.renewed_us else 0
     leader_state.quorum_lost_us = (
         leader_state.quorum_lost_us + shift if leader_state.quorum_lost_us + shift > _OLD else 0
     )
-    leader_state.promises_end_us, leader_state.create_witness_again_us = (
-        _later(leader_state.promises_end_us, shift),
-        _later(leader_state.create_witness_again_us, shift),
-    )
+    leader_state.promises_end_us = _later(leader_state.promises_end_us, shift)
+    leader_state.waiting = leader_state.promises_end_us > 0
+    leader_state.create_witness_again_us = _later(leader_state.create_witness_again_us, shift)
     leader_state.next_ping_us = max(leader_state.next_ping_us + shift, NOW)
     leader_state.active_since_us = int(leader_state.active_since_us > 0)
     leader_state.suspended = bool(leader_state.active_since_us) and not leader_state.holds(NOW)

@@ -13,13 +13,13 @@ from typing import Any
 
 from tools.modelchecker.canonical import NOW
 from tools.modelchecker.model import Seams
-from zelect.core.actors import health, leadership, voters
+from zelect.core.actors import health, voters
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Event, MessageReceived, WitnessVoted
 from zelect.core.messages import Handover, Pong, Voting, VotResp
 from zelect.core.quorum import Record, Witness
 from zelect.core.settings import Settings
-from zelect.core.state import State
+from zelect.core.state import LeaderState, State
 from zelect.core.step import Step
 from zelect.core.voters import Change, VoterHealth
 
@@ -164,8 +164,7 @@ def _all(undo: list[Callable[[], None]]) -> None:
 
 
 def _uncommitted() -> Callable[[], None]:
-    undo = [_swap(module, "committed", lambda step, leader_state: True) for module in (leadership, voters)]
-    return lambda: _all(undo)
+    return _swap(LeaderState, "committed", lambda self, record: True)
 
 
 class _Both(Change):
@@ -179,7 +178,8 @@ class _Both(Change):
 
 def _two_at_once() -> Callable[[], None]:
     def hasty(record: Record, health: VoterHealth, dynamic: bool) -> Change | None:
-        return _Both(remove=record.members[-1]) if len(record.members) > 1 and health.gone else None
+        gone = health.gone & set(record.members)
+        return _Both(remove=min(gone)) if len(record.members) > 1 and gone else None
 
     undo = [
         _swap(voters, "next_change", hasty),

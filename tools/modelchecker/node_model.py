@@ -13,8 +13,6 @@ from typing import Any
 
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
 from tools.modelchecker.model import Ask, Bounds, InFlight, Local, Mail, Outcome, Reply, Seams
-from zelect.core.actors.leadership import lapse_due_us
-from zelect.core.actors.vote_response import campaign_due_us
 from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
 from zelect.core.events import (
     ControllerHint,
@@ -134,7 +132,7 @@ class NodeModel:
 
         def campaigns(node: int, state: State) -> bool:
             allowed = not bounds.candidates or node in bounds.candidates
-            return allowed and state.term < bounds.terms and campaign_due_us(node, state) <= NOW
+            return allowed and state.term < bounds.terms and state.campaign_due_us() <= NOW
 
         def gives_up(node: int, state: State) -> bool:
             campaign = state.campaign
@@ -161,9 +159,8 @@ class NodeModel:
         if state is None or state.leader_state is None or state.leaving:
             return False
         leader_state = state.leader_state
-        due_us = min(
-            leader_state.next_ping_us, lapse_due_us(self.settings[self.nodes[0]].timing.promise_us, leader_state)
-        )
+        promise_us = self.settings[self.nodes[0]].timing.promise_us
+        due_us = min(leader_state.next_ping_us, leader_state.over_us(promise_us))
         return min(due_us, leader_state.promises_end_us or NEVER_US) <= NOW
 
     def tick(self, at: int) -> Outcome | None:

@@ -190,7 +190,11 @@ def _change(members: Members, head: NodeReport, order: AdminCommand, as_json: bo
     if answer is None:
         raise CommandError(f"node {head.id} is active, but did not answer within {TELL_S:g} s", 5)
     if answer.result is not Result.OK:
-        raise CommandError(f"refused ({answer.result}): {answer.detail}", 1)
+        hint = {
+            Result.PAUSED: f"; 'zelect resume{members.place}' ends it",
+            Result.INELIGIBLE: f"; 'zelect transfer --dry-run{members.place}' shows all members",
+        }.get(answer.result, "")
+        raise CommandError(f"refused ({answer.result}): {answer.detail}{hint}", 1)
     after = head if order.to == head.id else _successor(members, head)
     now = after.id if after else 0
     table = _table(members, head, now) | {"term_after": after.term if after else None, "answer": answer.detail}

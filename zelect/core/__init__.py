@@ -1,1 +1,1 @@
-"""The pure core: values and arithmetic of the election. Nothing here touches the world."""
+"""The pure core: the rules of the election as values and arithmetic. Nothing here touches the world."""

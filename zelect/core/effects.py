@@ -1,12 +1,16 @@
-"""What a step asks the world to do: one value whose fields stand in the order of execution.
+"""What a step asks the node to do: one value whose fields stand in the order of execution.
 
 The order is the contract (R1): `save` is durable before anything of `send` leaves, and nothing is
-published or told to the user that was not said to the peers first. A shell that carries out the
-fields from top to bottom cannot break it; etcd's `Ready` has the same shape.
+published or told to the user that was not said to the peers first. A node that carries out the
+fields from top to bottom keeps it; etcd's `Ready` has the same shape.
+
+`FACTS` declares what a step may report to the log, the history and the metrics: each fact with its
+fields and their types.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zelect.core.election_trace import ElectionTrace
@@ -15,6 +19,7 @@ from zelect.core.quorum import Record, RecordId, Witness
 from zelect.core.status import NodeStatus
 
 __all__ = [
+    "FACTS",
     "AskController",
     "Depart",
     "Effects",
@@ -38,10 +43,10 @@ __all__ = [
 class Saved:
     """The durable state (R1): what a node may never forget while it votes.
 
-    `incarnation` is new at every start and grows; `voted_for` is the vote given in `term`
-    (0: none); `record` is the voters. `lost state`: the node knows that it lost what
-    it saved before. `life` begins with a memory and ends with it: the incarnation in which the node
-    first saved anything. Only the life that the record names votes.
+    `incarnation` is new at every start and grows. `voted_for` is the vote given in `term` (0: none).
+    `record` says who the voters are. `lost_state`: the node knows that it lost what it had saved
+    before. `epoch` is the storage epoch: the incarnation in which the node first saved anything. Data
+    that is lost takes its epoch with it, and only the epoch that the record names may vote.
     """
 
     term: int
@@ -59,10 +64,10 @@ class AskController:
 
 @dataclass(frozen=True, slots=True)
 class PublishController:
-    """Publish, or refresh, this node as controller. LeaseOver once `valid_until_us` has passed.
+    """Publish, or refresh, this node as controller; not to be carried out after `valid_until_us`.
 
     `active_since_us`: when it became active. `previous`: the controller before (0: unknown), `gap_us`:
-    time since that controller was last heard (-1: unknown). `story`: how the election went.
+    time since that controller was last heard (-1: unknown). `trace`: how the election went.
     """
 
     term: int
@@ -76,7 +81,7 @@ class PublishController:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawController:
-    """This node stopped being active of `term`; take its record away if it still stands."""
+    """This node stopped being active in `term`: remove its published record if it still stands."""
 
     term: int
     reason: str
@@ -101,13 +106,13 @@ class MarkOffline:
 
 @dataclass(frozen=True, slots=True)
 class Depart:
-    """This node leaves in good order. `last`: it knows of no other living member."""
+    """A graceful leave. `last`: this node knows of no other living member."""
 
     last: bool
 
 
 Intent = AskController | PublishController | WithdrawController | PublishNode | MarkOffline | Depart
-"""What the store is asked to do."""
+"""What the registry in Redis is asked to do (R13)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class WitnessPing:
 
 @dataclass(frozen=True, slots=True)
 class WitnessCreate:
-    """Begin a new memory under `key` for the controller of `term`: nobody's vote is in it."""
+    """Create a new witness under `key` for the controller of `term`. It has voted for nobody."""
 
     key: str
     term: int
@@ -143,7 +148,7 @@ class WitnessCreate:
 
 @dataclass(frozen=True, slots=True)
 class WitnessLook:
-    """See whether Redis could serve as witness, and whether it still is `identity`."""
+    """Find out whether Redis could serve as witness, and whether it still is `identity`."""
 
     identity: Witness | None
 
@@ -158,6 +163,73 @@ class Probe:
 
     peer: int
     incarnation: int
+
+
+_OR_NONE = type(None)
+_VOTE = {"candidate": int, "term": int, "pre": bool, "reason": str, "election_reason": str, "again": bool}
+
+FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
+    # this node
+    "node_began": {"term": int, "incarnation": int, "may_vote": bool},
+    "status_changed": {"status": str},
+    "health_changed": {"healthy": bool},
+    "priority_changed": {"priority": int},
+    "admin_command_received": {"what": str, "result": str, "detail": str, "asked": str},
+    "leave_announced": {},
+    # peers
+    "link_opened": {"peer": int},
+    "link_closed": {"peer": int},
+    "peer_online": {"peer": int, "incarnation": int},
+    "peer_left": {"peer": int, "reason": str},
+    "peer_died": {"peer": int, "evidence": str},
+    "peer_unresponsive": {"peer": int},
+    "peer_lost_state": {"sender": int, "epoch": int},
+    "address_mismatched": {"sender": int, "said": str, "configured": str},
+    # messages that changed nothing
+    "message_refused": {"sender": int, "reason": str},
+    "error_received": {"sender": int, "result": str, "detail": str, "generation": (int, _OR_NONE)},
+    "stale_pong_ignored": {"sender": int, "number": int},
+    "stale_answer_ignored": {"voter": int},
+    "foreign_answer_ignored": {"voter": int},
+    # elections
+    "campaign_began": {"term": int, "reason": str, "attempt": int},
+    "pre_vote_won": {"term": int, "took_ms": float},
+    "campaign_failed": {"term": int, "pre": bool, "answers": dict},
+    "vote_granted": _VOTE,
+    "vote_refused": _VOTE,
+    "vote_answered": {"voter": int, "term": int, "pre": bool, "granted": bool, "reason": str},
+    "witness_answered": {"term": int, "pre": bool, "reason": str, "acked": int, "waits": bool},
+    "elected": {"term": int, "votes": int, "took_ms": float},
+    "election_abandoned": {"term": int, "why": str},
+    # leadership
+    "became_active": {
+        "term": int,
+        "reason": str,
+        "previous": int,
+        "gap_ms": (float, _OR_NONE),
+        "elected_to_active_ms": float,
+        "asked": (str, _OR_NONE),
+    },
+    "leadership_suspended": {"term": int},
+    "leadership_resumed": {"term": int},
+    "stopped_being_active": {"term": int, "why": str, "over_ms": float},
+    "leadership_vacated": {"term": int},
+    "leadership_handed_over": {"controller": int, "term": int, "successor": int},
+    "controller_followed": {"controller": int, "term": int},
+    "controller_lost": {"controller": int, "term": int, "why": str, "heard_ms": float},
+    "conflicting_controller_seen": {"sender": int, "term": int},
+    "waiting_controller_seen": {"sender": int, "term": int},
+    # voters and witness
+    "voting_right_granted": {"config_term": int, "version": int},
+    "voting_right_lost": {"config_term": int, "version": int},
+    "voters_changed": {"version": int, "members": tuple, "epochs": int, "witness": bool},
+    "epochs_named": {"version": int, "members": tuple, "epochs": int, "witness": bool},
+    "voters_reset": {"generation": int, "members": tuple},
+    "witness_created": {"key": str},
+    "witness_refused": {"number": int, "reason": str, "term": int},
+    "witness_seen": {"ready": bool, "same": bool},
+}
+"""Every fact by name, with its fields; `Step.note` checks each. A field whose type admits None may be left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""How an election went, for people who ask why: every round with every answer, and when what
-happened. Kept by the candidate; nothing is decided by it.
+"""How an election went, for people who ask why: every round with every answer, and when things
+happened. The candidate keeps it; nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["MOST_ROUNDS", "ElectionTrace", "Round", "Vote"]
 
 MOST_ROUNDS = 20
-"""A candidate remembers its newest rounds only: one that nobody elects for a day has thousands."""
+"""A candidate keeps its newest rounds only: one that is not elected for a day has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of questions, from `asked_us` to `ended_us`. `outcome`: won, failed (refused, or
+    """One round of vote requests, from `began_us` to `ended_us`. `outcome`: won, failed (refused, or
     too few answers in time) or overtaken (by a controller or a higher term)."""
 
     term: int
@@ -36,10 +36,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class ElectionTrace:
-    """From the last word of the controller before to leadership. `heard_us`: when it was heard
-    last, `lost_us`: when this node noticed that it was gone (both -1: there was none known);
-    `elected_us`: when the vote was won; `active_since_us`: when leadership was entered. `asked`: who asked the
-    controller before to hand over, and why; empty where nobody did."""
+    """From the last message of the controller before until this node was active. `heard_us`: when that
+    controller was heard last, `lost_us`: when this node noticed that it was gone (both -1: none was known);
+    `elected_us`: when the vote was won; `active_since_us`: when this node became active. `asked`: who asked
+    the controller before to hand over, and why; empty where nobody did."""
 
     heard_us: int
     lost_us: int

@@ -1,7 +1,7 @@
-"""What an operator may ask for, and who may be handed leadership.
+"""Who may be handed the leadership (R8).
 
-AdminAction only chooses among the ways not active that there are anyhow. Who becomes active after
-it has to be elected like everybody else.
+A planned transfer names a successor, and that node still has to be elected like any other. So it is
+named only if it could win at once: alive, connected, heard, up to date with the voter record, healthy.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY
-from zelect.core.state import Peer, State
+from zelect.core.state import State
 from zelect.core.timing import Timing
 
 __all__ = ["Ineligible", "ineligible"]
 
 
 class Ineligible(StrEnum):
-    """Why a controller hands its leadership to somebody else than this member."""
+    """Why a controller does not hand its leadership to this member."""
 
     DEAD = "dead"
     OFFLINE = "offline"
@@ -39,21 +39,21 @@ _WORDS = {
     Ineligible.DEAD: "is dead",
     Ineligible.OFFLINE: "left",
     Ineligible.UNRESPONSIVE: "has not been heard for down_after_ms",
-    Ineligible.NOT_MEMBER: "has no vote now: it is not in the voters",
+    Ineligible.NOT_MEMBER: "has no vote now: it is not one of the voters",
     Ineligible.NOT_CONNECTED: "is not connected",
     Ineligible.NOT_HEARD: "has not been heard for an election timeout",
-    Ineligible.LOST_STATE: "forgot what it voted, and has no voting right yet",
-    Ineligible.BEHIND: "has not saved the voters as it is now",
+    Ineligible.LOST_STATE: "lost its state, and has no voting right yet",
+    Ineligible.BEHIND: "has not saved the present voter record",
     Ineligible.UNHEALTHY: "is unhealthy: its job can't be done there",
-    Ineligible.COOLING_DOWN: "stepped down and rests",
+    Ineligible.COOLING_DOWN: "stepped down and is cooling down",
 }
 
 
 def ineligible(state: State, timing: Timing, now_us: int, node: int) -> Ineligible | None:
-    """Why the controller with `state` would not hand over to `node`, another member of the members;
-    None when it would. Whoever is named could not win at once, or is not wanted."""
+    """Why the controller with `state` would not hand over to `node`, another configured member; None when
+    it would."""
     peer, leader_state = state.peers[node], state.leader_state
-    if peer.dead or peer.offline or peer.unresponsive:
+    if peer.gone:
         return Ineligible.DEAD if peer.dead else Ineligible.OFFLINE if peer.offline else Ineligible.UNRESPONSIVE
     if node not in state.members:
         return Ineligible.NOT_MEMBER
@@ -65,8 +65,4 @@ def ineligible(state: State, timing: Timing, now_us: int, node: int) -> Ineligib
         return Ineligible.LOST_STATE
     if leader_state is None or leader_state.saved_by.get(node) != state.record.id:
         return Ineligible.BEHIND
-    return _unwilling(peer)
-
-
-def _unwilling(peer: Peer) -> Ineligible | None:
     return {UNHEALTHY: Ineligible.UNHEALTHY, COOLING_DOWN: Ineligible.COOLING_DOWN}.get(peer.priority)

@@ -1,7 +1,7 @@
 """What can happen to a node: the input of `zelect.core.machine.Machine.step`.
 
-Each is a frozen dataclass. The shell makes them from sockets, monitors, Redis and signals; the
-simulator makes them from a seed.
+Each is a frozen dataclass. A node makes them from sockets, Redis and signals; the simulator makes them
+from a seed. `machine.EVENTS` says which function each goes to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Evidence(StrEnum):
-    """The first-hand kinds of proof of death (R9)."""
+    """The kinds of first-hand proof of death (R9)."""
 
     LOCK = "lock"
     REAPED = "reaped"
@@ -44,13 +44,13 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The node is bound and its loop runs."""
+    """The node is bound to its address and its loop runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A deadline may have passed. `late`: this turn of the loop came more than half a heartbeat
-    after its time (R14); the inbox has been drained first."""
+    """A deadline may have passed. `late`: this iteration of the loop came more than half a heartbeat
+    after its time (R14); everything that had arrived was read first."""
 
     late: bool = False
 
@@ -64,7 +64,7 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class ControllerHint:
-    """What Redis says at the start, or that it says nothing (controller 0, term 0). A hint."""
+    """Who is controller by Redis, asked at the start; 0 and term 0 when it names nobody. Only a hint."""
 
     controller: int
     term: int
@@ -95,19 +95,19 @@ class DeathProven:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The node was asked to go (SIGTERM, SIGINT). Nobody acts in its leadership any more."""
+    """The node was asked to leave (SIGTERM, SIGINT). Nobody acts in its leadership any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """Whether the job that this node would do active can be done here (R8)."""
+    """Whether the job that this node does while it is active can be done here (R8)."""
 
     healthy: bool
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """The job in leadership that this guarded node left has ended (R6)."""
+    """The job in the leadership that this guarded node left has ended (R6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class WitnessAnswered:
 
 @dataclass(frozen=True, slots=True)
 class WitnessCreated:
-    """A new memory was begun: this is its identity."""
+    """A new witness was created: this is its identity."""
 
     identity: Witness
 

@@ -1,14 +1,30 @@
-"""Assertions numbered like the rules of the election (docs/protocol.md, R1 to R14).
+"""The rules of the election as assertions (docs/protocol.md, R1 to R14), on in production too.
 
-They stay on in production: a node that finds one of its own rules broken must not go on, because
-whatever it says next could be a second controller. `RuleBroken` therefore is never caught; it ends
-the process. It always means a bug in zelect, never bad input: what a peer or a file gets wrong is
-refused, counted and changes nothing.
+A node that finds one of its own rules broken must not go on, because whatever it says next could
+make a second controller. `RuleBroken` is therefore never caught; it ends the process. It always means
+a bug in zelect, never bad input: what a peer, Redis or a file gets wrong is refused, counted and
+changes nothing.
+
+There are two kinds. `check` runs after every step and looks at what the step leaves behind; each
+invariant stands below as a function, named after its rule, with its source. `require` is for what only the
+moment of a decision can tell, such as that a quorum granted the vote: it stands at that decision.
+
+Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014), here
+"Raft"; Ongaro's dissertation (2014), here "thesis"; Schultz, Dardik and Tripakis, "Design and
+Analysis of a Logless Dynamic Reconfiguration Protocol" (OPODIS 2021), here "logless".
 """
 
 from __future__ import annotations
 
-__all__ = ["RuleBroken", "require"]
+from collections.abc import Callable
+
+from zelect.core.effects import PublishController
+from zelect.core.quorum import WITNESS
+from zelect.core.state import Campaign, LeaderState, Promise, Role
+from zelect.core.step import Step
+from zelect.core.timing import MAX_TERM
+
+__all__ = ["RuleBroken", "check", "require"]
 
 
 class RuleBroken(Exception):
@@ -19,3 +35,151 @@ def require(holds: bool, rule: str, text: str) -> None:
     """Raise `RuleBroken` naming `rule` (such as ``"R2"``) unless `holds`."""
     if not holds:
         raise RuleBroken(f"{rule}: {text}")
+
+
+def check(step: Step) -> None:
+    """Every invariant that `step` could have broken. After a routine heartbeat that is the lease alone."""
+    state = step.state
+    leader_state, campaign = state.leader_state, state.campaign
+    if leader_state is not None:
+        r5_a_lease_ends_in_time(step, leader_state)
+    if step.routine:
+        return
+    require((state.role is Role.ELECTED) == (leader_state is not None), "R6", "an elected node, and no other, leads")
+    if state.saved is not step.saved_before:
+        for saved in WHEN_SAVED:
+            saved(step)
+    if state.promise is not step.promise_before and step.promise_before is not None:
+        r3_a_promise_ends_early_only_by_proof(step, step.promise_before)
+    if campaign is not None:
+        for asking in WHILE_CAMPAIGNING:
+            asking(step, campaign)
+    if leader_state is not None:
+        for leading in WHILE_ELECTED:
+            leading(step, leader_state)
+    if step.intents:
+        r13_only_an_active_controller_is_published(step)
+
+
+def r1_nothing_saved_goes_back(step: Step) -> None:
+    """The durable state is a node's memory of what it must not contradict (Raft, figure 2: persistent state)."""
+    before, saved = step.saved_before, step.state.saved
+    require(saved.term >= before.term, "R1", "the term never goes back")
+    same = (saved.incarnation, saved.epoch) == (before.incarnation, before.epoch)
+    require(same, "R1", "a running process keeps its incarnation and its storage epoch")
+
+
+def r2_a_vote_is_never_changed(step: Step) -> None:
+    """At most one vote in a term (Raft, 5.2: first come, first served)."""
+    before, saved = step.saved_before, step.state.saved
+    kept = saved.term > before.term or before.voted_for in (0, saved.voted_for)
+    require(kept, "R2", f"the vote of term {saved.term} was given to {before.voted_for} and does not change")
+
+
+def r4_no_vote_in_the_grace_period(step: Step) -> None:
+    """Promises are not saved, so a restarted node must outwait the one it may have given (thesis, 4.2.3 and 6.4.1)."""
+    before, saved = step.saved_before, step.state.saved
+    voted = saved.voted_for and (saved.term, saved.voted_for) != (before.term, before.voted_for)
+    require(not voted or step.now_us >= step.state.grace_until_us, "R4", "no vote in the grace period")
+
+
+def r10_a_record_is_never_replaced_by_an_older_one(step: Step) -> None:
+    """Records are ordered by (generation, config term, version); the newer one is right (logless, section 4)."""
+    require(
+        step.state.saved.record.id >= step.saved_before.record.id, "R10", "no older voter record replaces a newer one"
+    )
+
+
+def r14_terms_stay_in_bounds(step: Step) -> None:
+    """Redis scripts hold terms as doubles, which are exact up to 2^53."""
+    require(step.state.term <= MAX_TERM, "R14", "terms stay below 2^53")
+
+
+def r3_a_promise_ends_early_only_by_proof(step: Step, promise: Promise) -> None:
+    """A promise to another node's leadership is what its lease rests on (thesis, 6.4.1). It ends before
+    its time only by a newer controller's PING or by proof that this one acts no more (R9)."""
+    state = step.state
+    now = state.promise
+    if now is not None and (now.to == promise.to or now.term > promise.term):
+        return
+    if promise.to == step.me or step.now_us >= promise.until_us:
+        return
+    peer = state.peers[promise.to]
+    gone = peer.dead or peer.offline or peer.incarnation > promise.incarnation
+    handed_over = state.handed_over.get(promise.to, 0) >= promise.term
+    require(gone or handed_over, "R3", f"the promise to node {promise.to} ended early, without proof")
+
+
+def r2_a_candidate_voted_for_itself(step: Step, campaign: Campaign) -> None:
+    """A vote request is sent in a term that the candidate entered and voted in (Raft, 5.2); a pre-vote
+    request asks about the next term and changes nothing (thesis, 9.6)."""
+    state = step.state
+    if campaign.pre:
+        require(campaign.term_sought == state.term + 1, "R3", "a pre-vote asks about the next term")
+    else:
+        voted = campaign.term_sought == state.term and state.saved.voted_for == step.me
+        require(voted, "R2", "a candidate has voted for itself in the term it seeks")
+
+
+def r8_only_a_follower_without_controller_campaigns(step: Step, campaign: Campaign) -> None:
+    """A node that follows a controller disturbs no election, nor does one that left or has no voting right."""
+    state = step.state
+    free = state.controller is None and not state.leaving and step.me in state.members
+    require(free, "R8", "who follows a controller, left, or is no voter does not campaign")
+
+
+def r12_the_witness_answers_only_when_asked(step: Step, campaign: Campaign) -> None:
+    """The witness counts where the record names one, and is asked last."""
+    if WITNESS in campaign.answers:
+        counts = campaign.witness_asked and WITNESS in step.state.voters
+        require(counts, "R12", "the witness's answer counts only where it is a voter and was asked")
+
+
+def r5_a_lease_ends_in_time(step: Step, leader_state: LeaderState) -> None:
+    """The lease counts from the send time of a PING, which is never in the future (thesis, 6.4.1)."""
+    if leader_state.lease_lapses_us > step.now_us + step.timing.lease_us:
+        raise RuleBroken("R5: a lease ends within lease_ms from now")
+
+
+def r6_a_leadership_belongs_to_the_present_term(step: Step, leader_state: LeaderState) -> None:
+    """A higher term ends a leadership (Raft, 5.1), and so does leaving; who leads follows nobody."""
+    state = step.state
+    present = leader_state.term == state.term and not state.leaving and state.controller is None
+    require(present, "R6", "a leadership belongs to the present term of a node that follows nobody and stays")
+    require(state.saved.voted_for == step.me, "R2", "a winner voted for itself")
+
+
+def r7_active_only_with_a_record_of_this_term(step: Step, leader_state: LeaderState) -> None:
+    """Elected is not active: first the record of this term and the end of earlier promises (logless, section 5;
+    for promises the same argument as for leases in thesis, 6.4.1)."""
+    if leader_state.active_since_us:
+        require(step.state.record.config_term == leader_state.term, "R7", "who is active wrote the record in its term")
+        require(step.now_us >= leader_state.promises_end_us, "R7", "who is active waited for promises to others")
+
+
+def r13_only_an_active_controller_is_published(step: Step) -> None:
+    """Redis is told what is true at this moment, and never decides it."""
+    for intent in step.intents:
+        if isinstance(intent, PublishController):
+            active = step.state.active(step.now_us) and intent.term == step.state.term
+            require(active, "R13", "only an active controller is published")
+
+
+WHEN_SAVED: tuple[Callable[[Step], None], ...] = (
+    r1_nothing_saved_goes_back,
+    r2_a_vote_is_never_changed,
+    r4_no_vote_in_the_grace_period,
+    r10_a_record_is_never_replaced_by_an_older_one,
+    r14_terms_stay_in_bounds,
+)
+
+WHILE_CAMPAIGNING: tuple[Callable[[Step, Campaign], None], ...] = (
+    r2_a_candidate_voted_for_itself,
+    r8_only_a_follower_without_controller_campaigns,
+    r12_the_witness_answers_only_when_asked,
+)
+
+WHILE_ELECTED: tuple[Callable[[Step, LeaderState], None], ...] = (
+    r6_a_leadership_belongs_to_the_present_term,
+    r7_active_only_with_a_record_of_this_term,
+)

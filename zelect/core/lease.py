@@ -1,9 +1,9 @@
-"""The lease (R5): how long a controller may act on the answers it has.
+"""The lease (R5): how long a controller may act on the answers that it has.
 
-Authority ends `lease` after the *send* time of the newest numbered PING that a quorum answered.
-The send time, because each voter's promise begins when it receives the PING, which can't be
-earlier; counting from the answer's arrival would let a slow answer stretch the lease past the
-promise (Ongaro's thesis, section 6.4.1, uses the same rule for leases of reads).
+It ends `lease_ms` after the *send* time of the newest numbered PING that a quorum answered. The send
+time, because each voter's promise begins when it receives the PING, which can't be earlier. Counted
+from the arrival of the answer, a slow answer would stretch the lease past the promise (Ongaro's
+thesis, section 6.4.1, has the same rule for leases of reads).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NEVER_US = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A leadership as far as it reaches now: whoever holds this may act in `term` while the clock is
-    before `lapses_us`, and must look at the clock each time (R5). A value, so that it can be given
-    to another thread whole."""
+    """How far a leadership reaches now: its holder may act in `term` while the clock is before
+    `lapses_us`, and must look at the clock each time (R5). A value, so that it can be passed to
+    another thread as a whole."""
 
     term: int
     active_since_us: int

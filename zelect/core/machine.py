@@ -1,16 +1,21 @@
-"""The machine: `step(event, now) -> effects`, one gate, one table of actors.
+"""The machine: `step(event, now) -> effects`, from the gate to the invariants in one straight line.
 
     ROUTER -> wire -> machine -> actor -> effects -> save, send, publish
 
-The gate judges once what is common to all messages: cluster, sender, settings, incarnation, term.
-`ACTORS` says who handles which type, and what the gate does about a term that differs. The same
-`step` runs under the node's poller loop, the simulator and the checker.
+    event         EVENTS says which function it goes to
+    message       the gate (`judge`) says whether it is let in; `_receive` carries that out
+    type          ACTORS says which actor handles it, and what a term that differs from this node's means
+    afterwards    AFTER_EVERY_EVENT says what is looked at whatever the event was, and why
+    in the end    the invariants are checked, and the effects put in order
+
+The same `step` runs under the node's loop, the simulator and the checker. No actor calls back into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from zelect.core.actors import (
@@ -46,9 +51,11 @@ from zelect.core.events import (
     WitnessSeen,
     WitnessVoted,
 )
-from zelect.core.invariants import require
+from zelect.core.invariants import check, require
 from zelect.core.lease import Lease
 from zelect.core.messages import (
+    MAX_VERSION_HEARD,
+    MAX_VERSION_JUMP,
     AdminCommand,
     CommonResp,
     Envelope,
@@ -67,9 +74,19 @@ from zelect.core.state import Peer, State
 from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.transitions import become_follower
-from zelect.core.validation import MAX_VERSION_HEARD, MAX_VERSION_JUMP
 
-__all__ = ["ACTORS", "Actor", "Machine", "first_state"]
+__all__ = [
+    "ACTORS",
+    "AFTER_EVERY_EVENT",
+    "EVENTS",
+    "Actor",
+    "Admission",
+    "After",
+    "GateRefusal",
+    "Machine",
+    "first_state",
+    "judge",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ class Actor:
 
 ACTORS: dict[Type, Actor] = {
     Type.COMMON_RESP: Actor(query.common_resp, old_term=True, adopts=False),
-    Type.PING: Actor(heartbeat.ping, old_term=True, adopts=True),  # an old PING is told the newer term
+    Type.PING: Actor(heartbeat.ping, old_term=True, adopts=True),  # the answer to an old PING has the newer term
     Type.PONG: Actor(heartbeat.pong, old_term=False, adopts=True),
     Type.VOTING: Actor(vote.voting, old_term=True, adopts=False),  # a promise may forbid it (R3)
     Type.VOT_RESP: Actor(vote_response.vot_resp, old_term=True, adopts=True),  # a refusal may be behind
@@ -97,10 +114,51 @@ ACTORS: dict[Type, Actor] = {
     Type.RESET: Actor(voters.reset, old_term=True, adopts=False),
     Type.ADMIN: Actor(admin.admin, old_term=True, adopts=False),
 }
+"""Which actor handles which message type."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What is done after every event as long as `when` holds, and `why`."""
+
+    run: Callable[[Step], None]
+    when: Callable[[Step], bool]
+    why: str
+
+
+def _chores_due(step: Step) -> bool:
+    state, now_us = step.state, step.now_us
+    due = now_us >= state.next_publish_us or now_us >= state.next_idle_us or now_us >= state.next_witness_look_us
+    return due and not state.leaving
+
+
+AFTER_EVERY_EVENT: tuple[After, ...] = (
+    After(
+        vote.answer_waiting,
+        when=lambda step: bool(step.state.waiting_requests),
+        why="a promise may have ended early: vote requests that waited for that get their vote now (R3)",
+    ),
+    After(
+        leadership.settle,
+        when=lambda step: step.state.leader_state is not None,
+        why="an answer may have renewed the lease, or was the last one missing to become active (R5, R7)",
+    ),
+    After(
+        voters.manage,
+        when=lambda step: step.state.leader_state is not None and not step.routine,
+        why="a quorum may have saved the record, so that the next change of the voters can begin (R10, R11)",
+    ),
+    After(
+        timers.chores,
+        when=_chores_due,
+        why="idle PINGs, publishing and the look at the witness wait for a step that happens anyway (R12, R13)",
+    ),
+)
+"""In this order: votes first, then what they lead to. The effects of a step are carried out after all of it."""
 
 
 def first_state(settings: Settings, incarnation: int) -> Saved:
-    """What a node without memory starts from: term 0, the members as voters, a new life."""
+    """What a node without data starts from: term 0, all configured members as voters, a new storage epoch."""
     record = Record(0, 0, settings.members)
     return Saved(term=0, voted_for=0, incarnation=incarnation, record=record, epoch=incarnation)
 
@@ -108,16 +166,16 @@ def first_state(settings: Settings, incarnation: int) -> Saved:
 class Machine:
     """One node's election, pure: the same events at the same times give the same effects.
 
-    `saved` is what the disk holds (with this start's incarnation), `ran_before` whether this node
-    has voted or promised in an earlier life (R4).
+    `saved` is what the disk holds, with the incarnation of this start; `ran_before`: this node voted or
+    promised before this start (R4).
     """
 
     def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool) -> None:
-        require(settings.node in settings.addresses, "R10", "a node stands in its own members")
+        require(settings.node in settings.addresses, "R10", "a node is one of its configured members")
+        require(set(saved.record.members) <= set(settings.members), "R10", "the voters are configured members")
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        require(set(saved.record.members) <= set(settings.members), "R10", "the voters are part of the members")
         self.state = State(saved=saved, peers=dict.fromkeys(settings.peers, Peer()), node=settings.node)
 
     def step(self, event: Event, now_us: int) -> Effects:
@@ -125,51 +183,18 @@ class Machine:
 
         Raises `RuleBroken` when a rule of the election does not hold: a bug, and the node's end.
         """
-        state = self.state
-        if isinstance(event, PriorityChanged):  # the next PONG tells the controller
-            self.settings = replace(self.settings, priority=event.priority)
-        step = Step(self.settings, state, now_us, state.saved, self._digest)
-        match event:
-            case MessageReceived(envelope):
-                self._hear(step, envelope)
-            case Tick(late):
-                timers.tick(step, late)
-            case LinkUp(peer):
-                links.link_up(step, peer)
-            case LinkDown(peer):
-                links.link_down(step, peer)
-            case DeathProven(peer, incarnation, evidence):
-                membership.died(step, peer, incarnation, evidence)
-            case ControllerHint(controller, term):
-                timers.hint(step, controller, term)
-            case Started():
-                timers.begin(step, self.ran_before)
-            case Leave():
-                membership.leave(step)
-            case HealthChanged(healthy):
-                health.health_changed(step, healthy)
-            case JobEnded():
-                health.job_ended(step)
-            case PriorityChanged(priority):
-                step.note("priority_changed", priority=priority)
-            case WitnessVoted():
-                vote_response.witness_voted(step, event)
-            case WitnessAnswered():
-                voters.witness_answered(step, event)
-            case WitnessCreated():
-                voters.witness_created(step, event)
-            case WitnessSeen():
-                voters.witness_seen(step, event)
-        vote.answer_waiting(step)
-        leadership.settle_leadership(step)
-        if not step.routine:
-            voters.manage(step)
-        timers.chores(step)
+        step = Step(self.settings, self.state, now_us, self._digest, self.ran_before)
+        EVENTS[type(event)](step, event)
+        for after in AFTER_EVERY_EVENT:
+            if after.when(step):
+                after.run(step)
+        check(step)
+        self.settings = step.settings  # the operator may have changed the priority
         return step.finish()
 
     def deadline_us(self) -> int:
         """When a `Tick` is due unless something else happens first."""
-        return timers.deadline_us(self.settings, self.state)
+        return self.state.deadline_us(self.settings.timing)
 
     def active(self, now_us: int) -> bool:
         """Whether this node may act as controller at `now_us` (R5)."""
@@ -177,96 +202,128 @@ class Machine:
 
     @property
     def lease(self) -> Lease | None:
-        """Leadership that this node holds, to be judged by its deadline; None not active."""
+        """This node's lease, to be judged by its deadline; None when it is not active."""
         leader_state = self.state.leader_state
         return None if leader_state is None else leader_state.lease
 
     @property
     def pending_handover_term(self) -> int:
-        """Term of leadership that this guarded node left, and whose job may not have ended; 0: none."""
+        """Term of the leadership that this guarded node left, and in which its job may still act; 0: none."""
         pending_handover = self.state.pending_handover
         return 0 if pending_handover is None else pending_handover.message.of_term
 
-    def _hear(self, step: Step, envelope: Envelope) -> None:
-        reason = _gate(step, envelope)
-        if reason:
-            refused = step.state.refused
-            refused[reason] = refused.get(reason, 0) + 1
-            step.note("message_refused", sender=envelope.sender, reason=reason)
-            return
-        message = envelope.message
-        actor = ACTORS[type_of(message)]
-        state = step.state
-        if actor.adopts and envelope.term > state.term:
-            become_follower(step, envelope.term, why="higher_term")
-        if envelope.term < state.term and not actor.old_term:
-            state.refused["old_term"] = state.refused.get("old_term", 0) + 1
-            return
-        actor.handle(step, envelope, message)
+
+def _receive(step: Step, event: MessageReceived) -> None:
+    """Carry out what the gate says of a message; if it is let in, its actor handles it."""
+    envelope = event.envelope
+    state, sender, message = step.state, envelope.sender, envelope.message
+    verdict = judge(step, envelope)
+    if isinstance(verdict, GateRefusal):
+        _refuse(step, envelope, verdict)
+        return
+    if verdict is Admission.RESTARTED:
+        membership.died(step, sender, state.peers[sender].incarnation, Evidence.RESTARTED)
+    if verdict is not Admission.UNTRACKED:
+        _mark_heard(step, envelope)
+    actor = ACTORS[type_of(message)]
+    if actor.adopts and envelope.term > state.term:
+        become_follower(step, envelope.term, why="higher_term")
+    if envelope.term < state.term and not actor.old_term:
+        state.refused["old_term"] = state.refused.get("old_term", 0) + 1
+        return
+    actor.handle(step, envelope, message)
 
 
-_FROM_PEOPLE = (Query, Reset, AdminCommand)
+EVENTS: dict[type[Event], Callable[[Step, Any], None]] = {
+    MessageReceived: _receive,
+    Tick: timers.tick,
+    LinkUp: links.link_up,
+    LinkDown: links.link_down,
+    DeathProven: membership.death_proven,
+    ControllerHint: timers.hint,
+    Started: timers.begin,
+    Leave: membership.leave,
+    HealthChanged: health.health_changed,
+    JobEnded: health.job_ended,
+    PriorityChanged: health.priority_changed,
+    WitnessVoted: vote_response.witness_voted,
+    WitnessAnswered: voters.witness_answered,
+    WitnessCreated: voters.witness_created,
+    WitnessSeen: voters.witness_seen,
+}
+"""Which function handles which event."""
 
 
-def _gate(step: Step, envelope: Envelope) -> str:
-    """Why a message is refused whatever its type; "" when it may pass."""
+# -- the gate
+
+
+class GateRefusal(StrEnum):
+    """Why a message is refused whatever its type; counted by this name."""
+
+    WRONG_CLUSTER = "wrong_cluster"
+    OWN_ID = "own_id"
+    UNKNOWN_SENDER = "unknown_sender"
+    SETTINGS_MISMATCH = "settings_mismatch"
+    OTHER_GENERATION = "other_generation"
+    TERM_JUMP = "term_jump"
+    IMPOSSIBLE_VOTERS = "impossible_voters"
+    OLD_INCARNATION = "old_incarnation"
+    ID_IN_USE = "id_in_use"
+
+
+class Admission(StrEnum):
+    """How a message is let in. MEMBER: from the known process of a member, or the first one of it.
+    RESTARTED: from a new process of a member; the earlier one is dead. UNTRACKED: a command of the
+    command line, or a complaint for people to read; it says nothing about a peer."""
+
+    MEMBER = "member"
+    RESTARTED = "restarted"
+    UNTRACKED = "untracked"
+
+
+_FROM_COMMAND_LINE = (Query, Reset, AdminCommand)
+
+
+def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
+    """Whether a message is let in, by what all types have in common. It only judges: nothing changes."""
     state, settings, sender = step.state, step.settings, envelope.sender
     if envelope.cluster != settings.cluster:
-        return "wrong_cluster"
-    if isinstance(envelope.message, _FROM_PEOPLE):
-        return ""  # the command line is no member; who may send admin commands is the shell's to judge
-    if sender == settings.node:
-        return "own_id"
+        return GateRefusal.WRONG_CLUSTER
+    if isinstance(envelope.message, _FROM_COMMAND_LINE):
+        return Admission.UNTRACKED  # who may send commands is decided before a message comes here
     known = state.peers.get(sender)
     if known is None:
-        return "unknown_sender"
-    about = int(type_of(envelope.message))
-    if about == Type.COMMON_RESP:
-        return ""  # a complaint is for people to read, above all one about other settings
+        return GateRefusal.OWN_ID if sender == settings.node else GateRefusal.UNKNOWN_SENDER
+    if isinstance(envelope.message, CommonResp):
+        return Admission.UNTRACKED  # even with other settings: it may complain about just that
     if envelope.settings != step.digest:
-        detail = "members, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm must be equal on all nodes"
-        step.send(sender, CommonResp(about, Result.SETTINGS_MISMATCH, detail))
-        return "settings_mismatch"
+        return GateRefusal.SETTINGS_MISMATCH
     if envelope.generation != state.record.generation:
-        if envelope.generation < state.record.generation:
-            now = state.record.generation
-            detail = f"founded again: tell this node with 'zelect members reset --join {now} {sender}'"
-            step.send(sender, CommonResp(about, Result.OTHER_GENERATION, detail))
-        return "other_generation"
+        return GateRefusal.OTHER_GENERATION
     if _jumps(state, envelope):
-        step.send(sender, CommonResp(about, Result.TERM_JUMP, f"this node's term is {state.term}"))
-        return "term_jump"
-    if _foreign(step, envelope):
-        return "impossible_voters"
+        return GateRefusal.TERM_JUMP
+    if _impossible_voters(step, envelope):
+        return GateRefusal.IMPOSSIBLE_VOTERS
+    return Admission.MEMBER if envelope.incarnation == known.incarnation else _judge_process(step, known, envelope)
+
+
+def _judge_process(step: Step, known: Peer, envelope: Envelope) -> Admission | GateRefusal:
+    """A message of another process than the one that was heard last: an earlier one, or a newer one."""
     if envelope.incarnation < known.incarnation:
-        detail = f"heard as {known.incarnation} before: set the clock right, or stop the other process of this id"
-        step.send(sender, CommonResp(about, Result.OLD_INCARNATION, detail))
-        return "old_incarnation"
-    if envelope.incarnation > known.incarnation and known.incarnation:
-        if _lives(step, known):
-            step.send(sender, CommonResp(about, Result.ID_IN_USE, f"two processes say they are node {sender}"))
-            return "id_in_use"
-        membership.died(step, sender, known.incarnation, Evidence.RESTARTED)
-    _hear_of(step, sender, envelope.incarnation, known)
-    return ""
+        return GateRefusal.OLD_INCARNATION
+    if not known.incarnation:
+        return Admission.MEMBER
+    return GateRefusal.ID_IN_USE if _lives(step, known) else Admission.RESTARTED
 
 
 def _lives(step: Step, known: Peer) -> bool:
-    """Whether the process known so far still lives, so that a newer incarnation must be another
-    process with its id: its connection stands since before it was last heard, and that was not
-    long ago. The bound in time repairs a wrong suspicion: after a freeze of this node the last words
+    """Whether the process known so far is still alive, so that a newer incarnation must be a second
+    process with its id: its connection has been up since before it was last heard, and that was not
+    long ago. The bound in time repairs a wrong suspicion: after a freeze of this node the last messages
     of the old process are read only after the new connection was noticed."""
     if known.offline or not known.linked or known.linked_us >= known.heard_us:
         return False
     return step.now_us - known.heard_us < step.timing.down_after_us
-
-
-def _hear_of(step: Step, sender: int, incarnation: int, known: Peer) -> None:
-    if incarnation == known.incarnation:
-        step.state.peers[sender] = known.heard(step.now_us)
-        return
-    step.note("peer_online", peer=sender, incarnation=incarnation)
-    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, offline=False, unresponsive=False)
 
 
 def _jumps(state: State, envelope: Envelope) -> bool:
@@ -277,20 +334,61 @@ def _jumps(state: State, envelope: Envelope) -> bool:
     return claimed > MAX_TERM_HEARD or 0 < state.term < claimed - MAX_TERM_JUMP
 
 
-def _foreign(step: Step, envelope: Envelope) -> bool:
-    """Whether the message speaks of a set of voters or a succession that can't be this cluster's:
-    nobody in it, nodes outside the members, written in a term that its sender has not reached, or of a
-    version too far ahead to be true."""
+def _impossible_voters(step: Step, envelope: Envelope) -> bool:
+    """Whether the message carries a voter record or a succession that can't be this cluster's."""
     message, members = envelope.message, step.settings.addresses.keys()
     if isinstance(message, Pong):
         return False  # it names a record, and carries none
     record = getattr(message, "record", None)
-    if record is not None and not (record.members and members >= set(record.members)):
-        return True
-    if record is not None and (record.config_term > envelope.term or record.generation != envelope.generation):
-        return True
-    if record is not None and record.version > MAX_VERSION_HEARD:
-        return True
-    if record is not None and 0 < step.state.record.version < record.version - MAX_VERSION_JUMP:
+    if record is not None and _impossible_record(step.state, envelope, record, members):
         return True
     return isinstance(message, Ping) and not members >= set(message.succession)
+
+
+def _impossible_record(state: State, envelope: Envelope, record: Record, members: Set[int]) -> bool:
+    """Whether a record has no members or unknown ones, was written in a term or generation that its sender
+    has not reached, or has a version too far ahead to be true (R14)."""
+    if not record.members or not members >= set(record.members):
+        return True
+    if record.config_term > envelope.term or record.generation != envelope.generation:
+        return True
+    return record.version > MAX_VERSION_HEARD or 0 < state.record.version < record.version - MAX_VERSION_JUMP
+
+
+def _mark_heard(step: Step, envelope: Envelope) -> None:
+    sender, incarnation = envelope.sender, envelope.incarnation
+    known = step.state.peers[sender]
+    if incarnation == known.incarnation:
+        step.state.peers[sender] = known.heard(step.now_us)
+        return
+    step.note("peer_online", peer=sender, incarnation=incarnation)
+    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, offline=False, unresponsive=False)
+
+
+def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
+    """Count and note it, and tell the sender where that helps the people who run it."""
+    state = step.state
+    complaint = _complaint(state, envelope, refusal)
+    if complaint is not None:
+        result, detail = complaint
+        step.send(envelope.sender, CommonResp(int(type_of(envelope.message)), result, detail))
+    state.refused[refusal.value] = state.refused.get(refusal.value, 0) + 1
+    step.note("message_refused", sender=envelope.sender, reason=refusal.value)
+
+
+def _complaint(state: State, envelope: Envelope, refusal: GateRefusal) -> tuple[Result, str] | None:
+    sender = envelope.sender
+    match refusal:
+        case GateRefusal.SETTINGS_MISMATCH:
+            shared = "members, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm"
+            return Result.SETTINGS_MISMATCH, f"{shared} must be equal on all nodes"
+        case GateRefusal.OTHER_GENERATION if envelope.generation < state.record.generation:
+            return Result.OTHER_GENERATION, f"the cluster was reset to generation {state.record.generation}"
+        case GateRefusal.TERM_JUMP:
+            return Result.TERM_JUMP, f"this node's term is {state.term}"
+        case GateRefusal.OLD_INCARNATION:
+            heard = state.peers[sender].incarnation
+            return Result.OLD_INCARNATION, f"heard as {heard} before: a clock runs behind, or the id is used twice"
+        case GateRefusal.ID_IN_USE:
+            return Result.ID_IN_USE, f"two processes say they are node {sender}"
+    return None

@@ -1,13 +1,13 @@
 """The messages, one frozen dataclass per type, checked when constructed.
 
-A value of one of these classes is well-formed by construction: whoever holds one need not look
-at its types or ranges again. What does not fit raises `MalformedMessage`, which always means that
-the peer misbehaved, never a bug here.
+A value of one of these classes is well-formed by construction: nobody who holds one has to check
+its types or ranges again. What does not fit raises `MalformedMessage`, which always means that the
+sender misbehaved, never a bug here.
 
 The codes 0x00 to 0x07 are fixed by the protocol's first version (docs/protocol.md, table of
-messages). `Envelope` holds what all messages share; `incarnation` and `settings` stand in it, and
-not in single messages, so that answers of a process that has died since, and nodes that were
-configured otherwise, are refused once, at the gate.
+messages). `Envelope` holds what all messages share. `incarnation` and `settings` are in it, and not
+in single messages, so that answers of a process that has died since, and nodes that are configured
+differently, are refused once, at the gate.
 """
 
 from __future__ import annotations
@@ -15,25 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from zelect.core.admin_messages import MAX_FOR_MS, AdminAction, AdminCommand, Query, Report, Reset
-from zelect.core.quorum import Record
-from zelect.core.timing import MAX_TERM
-from zelect.core.validation import (
-    MAX_NUMBER,
-    MalformedMessage,
-    check_bool,
-    check_int,
-    check_member,
-    check_node,
-    check_nodes,
-    check_record,
-    check_record_id,
-    check_text,
-)
+from zelect.core.quorum import Record, Witness
+from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 __all__ = [
     "COOLING_DOWN",
     "MAX_FOR_MS",
+    "MAX_NUMBER",
+    "MAX_VERSION_HEARD",
+    "MAX_VERSION_JUMP",
     "MESSAGES",
     "PROTOCOL_VERSION",
     "TEMPORARY",
@@ -64,9 +54,9 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 COOLING_DOWN = -1
-"""The priority that a member tells while it was asked to stay not active: it goes last (R8)."""
+"""The priority that a member reports after it was asked to step down for a while: it goes last (R8)."""
 UNHEALTHY = -2
-"""The priority that a member tells while its job can't be done there: it goes after the last."""
+"""The priority that a member reports while its job can't be done there: it goes after everybody else."""
 
 
 class Type(IntEnum):
@@ -103,7 +93,7 @@ class Refusal(StrEnum):
 
 
 TEMPORARY = frozenset({Refusal.PROMISED, Refusal.GRACE_PERIOD})
-"""Refusals that time alone takes back."""
+"""Refusals that end by themselves with time: the same voter may grant later."""
 
 
 class Reason(StrEnum):
@@ -133,6 +123,101 @@ class Result(StrEnum):
     INELIGIBLE = "ineligible"
 
 
+class AdminAction(StrEnum):
+    """What an operator may ask of a node."""
+
+    TRANSFER = "transfer"
+    STEPDOWN = "stepdown"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+# -- checks of fields: exact types, ranges, sizes. `type(x) is int` and not `isinstance`: True is an int, and a
+# decoder that was fed True must not make a node id of it.
+
+MAX_NUMBER = 2**53 - 1
+MAX_VERSION_JUMP = 2**24
+"""A record of a version further ahead than this is a lie or a fault: nobody missed so many changes."""
+MAX_VERSION_HEARD = MAX_NUMBER - MAX_VERSION_JUMP
+"""A record of a higher version is refused whoever sends it: there would be no room left for changes."""
+MAX_TEXT = 512
+
+
+class MalformedMessage(ValueError):
+    """The peer sent something that is not a message of this protocol; `reason` is for counting."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:  # bool is an int; it is refused
+        raise MalformedMessage("bad_field", f"{name} must be an integer from {least} to {most}")
+
+
+def _check_ints(name: str, values: tuple[object, ...], least: int, most: int) -> None:
+    # All at once first: a record of a thousand members comes with every PING.
+    kinds = set(map(type, values))
+    if kinds == {int} and least <= min(values) and max(values) <= most:  # type: ignore[type-var, operator]
+        return
+    for value in values:
+        _check_int(name, value, least, most)
+
+
+def _check_node(name: str, value: object, least: int = 1) -> None:
+    _check_int(name, value, least, MAX_NODE_ID)
+
+
+def _check_bool(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise MalformedMessage("bad_field", f"{name} must be true or false")
+
+
+def _check_text(name: str, value: object, most: int = MAX_TEXT) -> None:
+    if not isinstance(value, str) or len(value) > most:
+        raise MalformedMessage("bad_field", f"{name} must be a text of at most {most} characters")
+
+
+def _check_nodes(name: str, value: object) -> None:
+    if type(value) is not tuple:
+        raise MalformedMessage("bad_field", f"{name} must be a list of node ids")
+    _check_ints(name, value, 1, MAX_NODE_ID)
+
+
+def _check_enum(name: str, value: object, kind: type[StrEnum]) -> None:
+    if type(value) is not kind:
+        raise MalformedMessage("bad_field", f"{name} must be one of {', '.join(kind)}")
+
+
+def _check_record(name: str, value: object, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if type(value) is not Record:
+        raise MalformedMessage("bad_field", f"{name} must be a voter record")
+    _check_int(f"{name}.config_term", value.config_term, 0, MAX_TERM)
+    _check_int(f"{name}.version", value.version, 0, MAX_NUMBER)
+    _check_int(f"{name}.generation", value.generation, 0, MAX_NUMBER)
+    _check_nodes(f"{name}.members", value.members)
+    _check_ints(f"{name}.epochs", value.epochs, 0, MAX_NUMBER)
+    if value.witness is not None:
+        if type(value.witness) is not Witness:
+            raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")
+        for part in ("key", "run_id", "replid"):
+            _check_text(f"{name}.witness.{part}", getattr(value.witness, part), 128)
+
+
+def _check_record_id(name: str, value: object) -> None:
+    if type(value) is not tuple or len(value) != 3:
+        raise MalformedMessage("bad_field", f"{name} must be (generation, config_term, version)")
+    _check_int(f"{name}.generation", value[0], 0, MAX_NUMBER)
+    _check_int(f"{name}.config_term", value[1], 0, MAX_TERM)
+    _check_int(f"{name}.version", value[2], 0, MAX_NUMBER)
+
+
+# -- messages among nodes
+
+
 @dataclass(frozen=True, slots=True)
 class CommonResp:
     """0x00. A plain answer to a message of type code `about`: success or a typed error."""
@@ -142,15 +227,15 @@ class CommonResp:
     detail: str
 
     def __post_init__(self) -> None:
-        check_int("about", self.about, 0, 255)
-        check_member("result", self.result, Result)
-        check_text("detail", self.detail)
+        _check_int("about", self.about, 0, 255)
+        _check_enum("result", self.result, Result)
+        _check_text("detail", self.detail)
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """0x01. Heartbeat. Numbered from 1 by a controller, which sends its voters and the order
-    of succession along; number 0, with neither, among idle peers."""
+    """0x01. Heartbeat. A controller numbers it from 1 and adds the voter record and the order of
+    succession; among idle peers it has number 0 and neither."""
 
     number: int
     active: bool
@@ -158,10 +243,10 @@ class Ping:
     succession: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_int("number", self.number, 0, MAX_NUMBER)
-        check_bool("active", self.active)
-        check_record("record", self.record, optional=True)
-        check_nodes("succession", self.succession)
+        _check_int("number", self.number, 0, MAX_NUMBER)
+        _check_bool("active", self.active)
+        _check_record("record", self.record, optional=True)
+        _check_nodes("succession", self.succession)
         if (self.number > 0) != (self.record is not None):
             raise MalformedMessage("bad_field", "a numbered PING, and no other, carries a record")
 
@@ -169,7 +254,7 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """0x02. Answer to PING `number` of term `of_term`, which may be older than the sender's; names
-    the voter record that the sender has saved, its priority in the succession, and its life."""
+    the voter record that the sender has saved, its priority in the succession, and its storage epoch."""
 
     number: int
     of_term: int
@@ -178,19 +263,19 @@ class Pong:
     epoch: int
 
     def __post_init__(self) -> None:
-        check_int("number", self.number, 0, MAX_NUMBER)
-        check_int("of_term", self.of_term, 0, MAX_TERM)
-        check_record_id("record_id", self.record_id)
-        check_int("priority", self.priority, UNHEALTHY, 1000)
-        check_int("epoch", self.epoch, 0, MAX_NUMBER)
+        _check_int("number", self.number, 0, MAX_NUMBER)
+        _check_int("of_term", self.of_term, 0, MAX_TERM)
+        _check_record_id("record_id", self.record_id)
+        _check_int("priority", self.priority, UNHEALTHY, 1000)
+        _check_int("epoch", self.epoch, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class Voting:
     """0x03. Request of a vote for `term_sought`, or (`pre`) the question whether one would be
-    given. `round` ties the answers to the question; `controller` and `controller_term` are the
-    last controller that the candidate knew (0: none). The voter judges by the newer of the two
-    voter records (R10)."""
+    given. `round` ties the answers to the request; `controller` and `controller_term` are the
+    last controller that the candidate knew (0: none). The voter refuses when its own voter record
+    is newer (R10)."""
 
     pre: bool
     round: int
@@ -201,23 +286,23 @@ class Voting:
     controller_term: int
 
     def __post_init__(self) -> None:
-        check_bool("pre", self.pre)
-        check_int("round", self.round, 0, MAX_NUMBER)
-        check_int("term_sought", self.term_sought, 1, MAX_TERM)
-        check_record("record", self.record)
-        check_member("reason", self.reason, Reason)
-        check_node("controller", self.controller, 0)
-        check_int("controller_term", self.controller_term, 0, MAX_TERM)
+        _check_bool("pre", self.pre)
+        _check_int("round", self.round, 0, MAX_NUMBER)
+        _check_int("term_sought", self.term_sought, 1, MAX_TERM)
+        _check_record("record", self.record)
+        _check_enum("reason", self.reason, Reason)
+        _check_node("controller", self.controller, 0)
+        _check_int("controller_term", self.controller_term, 0, MAX_TERM)
 
 
 @dataclass(frozen=True, slots=True)
 class VotResp:
     """0x04. The answer to a VOTING, always explicit. `reason` is None exactly when granted.
 
-    `wait_us`: how long the voter's promise to an earlier controller (or its silence) still runs.
-    With a grant it tells the winner how long to keep not active (R7b); with a refusal it tells
-    the candidate when asking again makes sense. `life` is the voter's. `record`: the voter's
-    voter record, when the candidate's is older (R10).
+    `wait_us`: how long the voter's promise to an earlier controller, or its grace period, still runs.
+    With a grant it tells the winner how long to wait before it becomes active (R7b); with a refusal it
+    tells the candidate when to ask again. `epoch` is the voter's storage epoch. `record`: the voter
+    record of the voter, when the candidate's is older (R10).
     """
 
     pre: bool
@@ -229,77 +314,151 @@ class VotResp:
     record: Record | None
 
     def __post_init__(self) -> None:
-        check_bool("pre", self.pre)
-        check_int("round", self.round, 0, MAX_NUMBER)
-        check_bool("granted", self.granted)
+        _check_bool("pre", self.pre)
+        _check_int("round", self.round, 0, MAX_NUMBER)
+        _check_bool("granted", self.granted)
         if self.reason is not None:
-            check_member("reason", self.reason, Refusal)
+            _check_enum("reason", self.reason, Refusal)
         if self.granted == (self.reason is not None):
             raise MalformedMessage("bad_field", "a refusal, and no grant, carries a reason")
-        check_int("wait_us", self.wait_us, 0, MAX_NUMBER)
-        check_int("epoch", self.epoch, 0, MAX_NUMBER)
-        check_record("record", self.record, optional=True)
+        _check_int("wait_us", self.wait_us, 0, MAX_NUMBER)
+        _check_int("epoch", self.epoch, 0, MAX_NUMBER)
+        _check_record("record", self.record, optional=True)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOffline:
-    """0x05. Node `node` (in its `incarnation`) is offline: a graceful leave when the sender says it of
-    itself, otherwise news from the controller, which proves nothing (R9)."""
+    """0x05. Node `node` (in its `incarnation`) is offline: a graceful leave when it is the sender itself,
+    otherwise news from the controller, which proves nothing (R9)."""
 
     node: int
     incarnation: int
     reason: str
 
     def __post_init__(self) -> None:
-        check_node("node", self.node)
-        check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
-        check_text("reason", self.reason, 64)
+        _check_node("node", self.node)
+        _check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
+        _check_text("reason", self.reason, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOnline:
-    """0x06. I am here, reachable at `address`, and remember since `life`."""
+    """0x06. The sender is online: reachable at `address`, with the data of storage epoch `epoch`."""
 
     address: str
     priority: int
     epoch: int
 
     def __post_init__(self) -> None:
-        check_text("address", self.address, 256)
-        check_int("priority", self.priority, UNHEALTHY, 1000)
-        check_int("epoch", self.epoch, 0, MAX_NUMBER)
+        _check_text("address", self.address, 256)
+        _check_int("priority", self.priority, UNHEALTHY, 1000)
+        _check_int("epoch", self.epoch, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOnlineResp:
-    """0x07. Who is controller as far as the sender knows (0: nobody), of which term, and the
-    voters. A hint: only the controller's own PING makes anybody follow it."""
+    """0x07. Who is controller as far as the sender knows (0: nobody), of which term, and the voter
+    record. A hint: a node follows a controller only after that controller's own PING."""
 
     controller: int
     controller_term: int
     record: Record
 
     def __post_init__(self) -> None:
-        check_node("controller", self.controller, 0)
-        check_int("controller_term", self.controller_term, 0, MAX_TERM)
-        check_record("record", self.record)
+        _check_node("controller", self.controller, 0)
+        _check_int("controller_term", self.controller_term, 0, MAX_TERM)
+        _check_record("record", self.record)
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """0x0A. The sender, elected in `term`, has stopped being active of its own will and will not act in
-    that term again: promises to it end. `successor` (0: none) campaigns first. `asked`: who asked for
-    it and why, empty where nobody did."""
+    """0x0A. The sender, elected in `of_term`, has given up that leadership and will not act in it again:
+    promises to it end. `successor` (0: none) campaigns first. `asked`: who asked for the transfer and
+    why; empty where nobody did."""
 
     of_term: int
     successor: int
     asked: str = ""
 
     def __post_init__(self) -> None:
-        check_int("of_term", self.of_term, 1, MAX_TERM)
-        check_node("successor", self.successor, 0)
-        check_text("asked", self.asked, 256)
+        _check_int("of_term", self.of_term, 1, MAX_TERM)
+        _check_node("successor", self.successor, 0)
+        _check_text("asked", self.asked, 256)
 
+
+# -- messages between the command line and a node; its sender is no member and has no id (0)
+
+MAX_FOR_MS = 7 * 24 * 3600 * 1000
+"""The longest pause or cooling-down, 7 days: one that is forgotten ends by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """0x08. A question from the command line."""
+
+    what: str
+
+    def __post_init__(self) -> None:
+        _check_text("what", self.what, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """0x09. The answer to a QUERY: a JSON text."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _check_text("text", self.text, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """0x0B. An operator forces new voters on a cluster that lost its quorum (R11), or tells a node of the
+    old generation to join the new one: from `generation` on, `members` are the voters."""
+
+    generation: int
+    members: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_int("generation", self.generation, 1, MAX_NUMBER)
+        _check_nodes("members", self.members)
+        if not self.members or list(self.members) != sorted(set(self.members)):
+            raise MalformedMessage("bad_field", "members must be distinct and in ascending order")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCommand:
+    """0x0C. An operator's command: transfer leadership to node `to` (0: the first in line), step down and
+    not become active for `for_ms`, pause planned transfers for `for_ms`, or resume them. `asker` is who
+    asks, `reason` why; both are for people."""
+
+    what: AdminAction
+    to: int
+    for_ms: int
+    reason: str
+    asker: str
+
+    def __post_init__(self) -> None:
+        _check_enum("what", self.what, AdminAction)
+        _check_node("to", self.to, 0)
+        _check_int("for_ms", self.for_ms, 0, MAX_FOR_MS)
+        _check_text("reason", self.reason, 128)
+        _check_text("asker", self.asker, 64)
+        if not (self.reason.isprintable() and self.asker.isprintable()):
+            raise MalformedMessage("bad_field", "reason and asker must be printable, in one line")
+        if self.to and self.what is not AdminAction.TRANSFER:
+            raise MalformedMessage("bad_field", "a transfer, and nothing else, names a node")
+        if (self.for_ms > 0) != (self.what in (AdminAction.STEPDOWN, AdminAction.PAUSE)):
+            raise MalformedMessage("bad_field", "stepping down and a pause, and nothing else, last for some time")
+
+    @property
+    def asked(self) -> str:
+        """Who asks and why, in one line."""
+        return f"{self.asker}: {self.reason}" if self.reason else self.asker
+
+
+# -- all of them
 
 Message = (
     CommonResp
@@ -344,9 +503,9 @@ def type_of(message: Message) -> Type:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every message carries: the cluster's name, who sent it (id and incarnation; 0 and 0
-    from the command line), the digest of the settings that all members must share, the sender's
-    generation and its term."""
+    """What every message carries: the cluster's name, its sender (id and incarnation; 0 and 0 from the
+    command line), the digest of the settings that all members must share, the sender's generation and
+    its term."""
 
     cluster: str
     sender: int
@@ -357,9 +516,9 @@ class Envelope:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        check_text("cluster", self.cluster, 64)
-        check_node("sender", self.sender, 0)
-        check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
-        check_int("settings", self.settings, 0, 2**32 - 1)
-        check_int("generation", self.generation, 0, MAX_NUMBER)
-        check_int("term", self.term, 0, MAX_TERM)
+        _check_text("cluster", self.cluster, 64)
+        _check_node("sender", self.sender, 0)
+        _check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
+        _check_int("settings", self.settings, 0, 2**32 - 1)
+        _check_int("generation", self.generation, 0, MAX_NUMBER)
+        _check_int("term", self.term, 0, MAX_TERM)

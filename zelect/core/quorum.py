@@ -1,16 +1,15 @@
-"""The voters and its quorum (R2, R10).
+"""The voters and their quorum (R2, R10).
 
-A *record* says who may vote: (config_term, version, members, witness). Records are ordered by
-(generation, config_term, version); whoever holds the newer one is right. A quorum is more than
-half of the voters: the members, and the witness in Redis where the record names one (R12). Votes
-are counted by voter, never by message, so a duplicated answer counts once: with three nodes a
-count of messages goes unnoticed, with five it elects two controllers.
+A *record* says whose votes count: (config_term, version, members, witness). Records are ordered by
+(generation, config_term, version); the newer one is right. A quorum is more than half of the
+voters: the record's members, and the witness in Redis where the record names one (R12). Votes are
+counted by voter, never by message, so that a duplicated answer counts once. With three nodes a
+count of messages goes unnoticed; with five it elects two controllers.
 
 Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
-2102.11960): only a controller active writes one, one voter different from the record before,
-and only when a quorum has saved that record before in the controller's term. Two records that
-follow each other then share a voter in any two of their quorums, and older ones are dead because
-a quorum would refuse them.
+2102.11960): only an active controller changes one, by one voter at a time, and only when a quorum has
+saved the record before in the controller's term. Any two quorums of records that follow each other then
+share a voter, and an older record elects nobody, because a quorum would refuse it.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ WITNESS = 0
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Which memory in Redis is meant (R12): a key of its own, the server's run and its history of
-    replication. A server that restarted, failed over, was flushed or restored differs in one."""
+    """The identity of a witness (R12): a key of its own, the server's run and its replication
+    history. A server that restarted, failed over, was flushed or restored differs in one of them."""
 
     key: str
     run_id: str
@@ -42,11 +41,12 @@ class Witness:
 class Record:
     """The voters: whose votes count.
 
-    `config_term` is the term of the controller that wrote it (0: founded, by configuration or by
-    an operator), `version` grows with each change, `members` are node ids in ascending order.
-    `lives` says for each member which life of it votes: a node that lost its memory begins a new
-    life, and what its earlier one voted is then void only if that one was taken out first (R1).
-    Life 0: not known yet. `generation` is 0 until an operator founds a lost voters again.
+    `config_term` is the term of the controller that wrote it (0: it comes from the configuration or
+    from an operator), `version` grows with each change. `members` are the ids of the voting nodes, in
+    ascending order; which members are configured is another matter (`Settings.members`).
+    `epochs` says for each of them which storage epoch votes, 0 where none is known yet. A node that
+    lost its state has a new epoch, and may vote only after the old one was removed (R1).
+    `generation` is 0 until an operator forces new voters (reset).
     """
 
     config_term: int
@@ -64,7 +64,7 @@ class Record:
         if not self.epochs:
             object.__setattr__(self, "epochs", (0,) * len(self.members))
         if len(self.epochs) != len(self.members):
-            raise ValueError("each member has one life")
+            raise ValueError("each member has one epoch")
         object.__setattr__(self, "voters", self.members if self.witness is None else (WITNESS, *self.members))
 
     @property
@@ -73,27 +73,27 @@ class Record:
         return (self.generation, self.config_term, self.version)
 
     def epoch_of(self, node: int) -> int:
-        """Which life of `node` votes; 0: not known, -1: none, it is no member."""
+        """Which storage epoch of `node` votes; 0: not known yet, -1: none, it is no voter."""
         return self.epochs[self.members.index(node)] if node in self.members else -1
 
     def named(self) -> dict[int, int]:
-        """The life that votes by member, ascending; for whoever asks about many of them."""
+        """The epoch that votes, by member, ascending; for questions about many of them."""
         return dict(zip(self.members, self.epochs, strict=True))
 
     def counts(self, node: int, epoch: int) -> bool:
-        """Whether `life` of `node` has a voting right. In a founding record each member has, because
-        nobody's life is known yet; from then on only the one that the record names."""
+        """Whether `epoch` of `node` has a voting right. In the first record every epoch has, because none is
+        known yet; from then on only the one that the record names."""
         known = self.epoch_of(node)
         return known == epoch or (known == 0 and self.config_term == 0)
 
     def rewritten(self, term: int, epochs: Mapping[int, int]) -> Record:
-        """The same voters, claimed by the controller of `term` (R7a, R10), with the `lives` of
-        members that were not known before."""
+        """The same voters, rewritten by the winner of `term` (R7a, R10), with `epochs` for those members
+        whose epoch was not known before."""
         known = (epoch or epochs.get(node, 0) for node, epoch in self.named().items())
         return replace(self, config_term=term, version=self.version + 1, epochs=tuple(known))
 
     def with_epochs(self, epochs: Mapping[int, int]) -> Record:
-        """The next version, with the `lives` of members that were not known before."""
+        """The next version, with `epochs` for those members whose epoch was not known before."""
         return self.rewritten(self.config_term, epochs)
 
     def with_member(self, node: int, epoch: int) -> Record:
@@ -115,9 +115,9 @@ class Record:
         return replace(self, version=self.version + 1, witness=witness)
 
     def differs_by_one_from(self, other: Record) -> bool:
-        """Whether at most one voter was added or removed. Another witness in the place of one is
-        two changes, and so is another life of a member: the unrecognized knows nothing of the votes of
-        the one before (R1, R12). To learn a life that was not known is none."""
+        """Whether at most one voter was added or removed. To replace a witness by another is two changes,
+        and so is to replace a member's epoch: the new one knows nothing of the votes of the old one
+        (R1, R12). To name an epoch that was not known is no change of the voters."""
         if self.witness is not None and other.witness is not None and self.witness != other.witness:
             return False
         before, after = other.named(), self.named()
@@ -135,12 +135,12 @@ class Outcome(Enum):
 
 
 def quorum_size(voters: Collection[int]) -> int:
-    """More than half: the smallest number that any two groups of must share a voter."""
+    """More than half: the smallest size at which any two groups share a voter."""
     return len(voters) // 2 + 1
 
 
 def has_quorum(voters: Collection[int], group: Iterable[int]) -> bool:
-    """Whether `group` (other ids in it count nothing) holds a quorum of `voters`."""
+    """Whether `group` holds a quorum of `voters`; ids of others in it don't count."""
     return len(set(group).intersection(voters)) >= quorum_size(voters)
 
 

@@ -14,10 +14,10 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """One node's view of the cluster. `addresses` maps every member's id, its own included, to
-    the address that others reach it at. `priority`: higher leads first (R8). `quorum` is
-    "static" (the members votes) or "dynamic". `guarded`: a job acts in this node's leadership, and the
-    shell says `JobEnded` when it has ended."""
+    """One node's configuration of the cluster. `addresses` maps the id of every configured member, its own
+    included, to the address at which others reach it. `priority`: a higher one leads first (R8).
+    `quorum` is "static" (all configured members are voters) or "dynamic" (R11). `guarded`: a job acts in
+    this node's leadership, and the node reports `JobEnded` when it has ended."""
 
     cluster: str
     node: int
@@ -29,22 +29,22 @@ class Settings:
 
     @property
     def dynamic(self) -> bool:
-        """Whether the voters follows the living (R11)."""
+        """Whether the voters follow the living members (R11)."""
         return self.quorum == "dynamic"
 
     @cached_property
     def members(self) -> tuple[int, ...]:
-        """All members in the configuration, ascending."""
+        """The configured members, ascending. Which of them are voters now, the voter record says (`Record.members`)."""
         return tuple(sorted(self.addresses))
 
     @cached_property
     def peers(self) -> tuple[int, ...]:
-        """All members but this node, ascending."""
+        """The configured members except this node, ascending."""
         return tuple(sorted(set(self.addresses) - {self.node}))
 
     def digest(self) -> int:
         """A 32-bit digest of what must be equal on all members for the election to be safe: the
-        members with its addresses, the kind of quorum, and the durations that the lease and the
+        members with their addresses, the kind of quorum, and the durations that the lease and the
         promises rest on. Priorities and the rest may differ."""
         timing = self.timing
         shared = [

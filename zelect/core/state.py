@@ -1,21 +1,22 @@
-"""Everything a node knows, and the few functions that may change its role or term.
+"""Everything a node knows, and what can be read off it at a moment: is it active, when is it due?
 
 States and roles
 ----------------
-*Status* is the life of the node as people see it: STARTING (asks Redis for a controller),
+*Status* is the life of a node as people see it: STARTING (asks Redis for a controller),
 IDENTIFYING (Redis named one; asks the peers), VOTING (no controller), RUNNING (one is known).
-*Stand* is its part in the election:
+*Role* is its part in the election, as in Raft (paper, figure 4) with a pre-vote (thesis, 9.6):
 
     FOLLOWER --campaign_at--> PRE_CANDIDATE --quorum would vote--> CANDIDATE --quorum--> ELECTED
         ^                          |                                  |                    |
         +--------------------------+---- refused, timed out ----------+---- lease lapsed --+
         +----------------------------- higher term, PING of the term's controller ---------+
 
-ELECTED is not yet active (R7): `LeaderState.active_since_us` says since when leadership is held, and
-`active` asks the clock each time (R5).
+ELECTED is not yet active (R7): `LeaderState.active_since_us` is when the node became active, and
+`active` asks the clock each time (R5): active is a deadline that has not passed, never a flag.
 
-Values inside the dictionaries are immutable, so that `State.clone` is cheap; the exhaustive
-checker and the simulator rely on it.
+Only `core/transitions.py` changes role, term, controller and leader state. Values inside the
+dictionaries are immutable, so that `clone` is cheap; the exhaustive checker and the simulator rely
+on it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from zelect.core.effects import Saved
 from zelect.core.election_trace import Round
 from zelect.core.lease import NEVER_US, Lease, renewed_us
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Reason, Refusal
-from zelect.core.quorum import WITNESS, Record, RecordId, Witness, quorum_size
+from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum, quorum_size
+from zelect.core.timing import MAX_TERM, Timing
 
 __all__ = [
     "Campaign",
@@ -49,7 +51,7 @@ T = TypeVar("T")
 
 
 class Status(StrEnum):
-    """The life of a node as people see it."""
+    """The life of a node as people see it; see above."""
 
     STARTING = "starting"
     IDENTIFYING = "identifying"
@@ -68,7 +70,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KnownController:
-    """The controller this node follows."""
+    """A controller that this node follows, or followed."""
 
     id: int
     incarnation: int
@@ -77,8 +79,8 @@ class KnownController:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Grant nobody but `to` a vote before `until_us` (R3). Bound to that process's incarnation
-    and term, so that an old proof or an old handover cannot end a newer promise."""
+    """No vote for anybody but `to` before `until_us` (R3). Bound to that process's incarnation
+    and term, so that an old proof of death or an old handover cannot end a newer promise."""
 
     to: int
     incarnation: int
@@ -88,7 +90,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class PendingHandover:
-    """What a guarded node will say of leadership that it left once the job in it has ended: by the
+    """The handover that a guarded node sends once the job in its former leadership has ended: by the
     end of the lease, `until_us`, at the latest (R6)."""
 
     message: Handover
@@ -106,8 +108,8 @@ class Pause:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `life`: the one it says it lives (R1). `offline`: it left.
-    `silent`: the controller has not heard it for `down_after`; hearing it again ends that."""
+    proven dead (R9). `epoch`: the storage epoch that it reports (R1). `offline`: it left.
+    `unresponsive`: the controller has not heard it for `down_after`; hearing it again ends that."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -121,13 +123,13 @@ class Peer:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing may be expected of this peer now."""
+        """Whether no answer can be expected of this peer now."""
         return self.dead or self.offline or self.unresponsive
 
     def heard(self, now_us: int) -> Peer:
-        """This peer, heard at `now_us` in the incarnation that is known. A proof of its death that
-        was wrong is taken back once the same process speaks over a new connection. Written out: it
-        happens with every message, and `replace` takes three times as long."""
+        """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is
+        taken back once the same process speaks over a new connection. Written out because it happens
+        with every message, and `replace` takes three times as long."""
         return Peer(
             incarnation=self.incarnation,
             heard_us=now_us,
@@ -147,15 +149,17 @@ class VoteAnswer:
 
     granted: bool
     reason: Refusal | None
-    until_us: int  # when the voter's promise or silence ends, on this node's clock
+    until_us: int  # when the voter's promise or grace period ends, on this node's clock
     epoch: int = 0
 
 
 @dataclass(slots=True)
 class Campaign:
-    """One round of asking for votes, of a campaign that `began_us`. Answers are kept by voter (R2).
-    `asked_us`: when this round was asked. `witness_asked`: the nodes
-    alone fell short, and the witness has been asked (R12)."""
+    """One round of vote requests (`pre`: of pre-vote requests) in a campaign that began at `began_us`.
+
+    `round_began_us`: when these requests were sent. `give_up_us`: when the round is over without
+    enough answers. `answers` are kept by voter, so that none counts twice (R2). `witness_asked`: the
+    nodes alone could not decide it, and the witness has been asked (R12)."""
 
     pre: bool
     round: int
@@ -170,22 +174,27 @@ class Campaign:
 
 @dataclass(slots=True)
 class LeaderState:
-    """What a winner keeps: its rounds of PINGs, who answered them, and who saved its record.
+    """What a winner keeps of its leadership: its PINGs, who answered them, and who saved its record.
 
-    `answered_us` maps a voter to the send time of the newest PING it answered; `lapses_us` is when
-    the lease ends; PINGs sent before `floor_us` keep nobody active (R6). Leadership is not
-    entered before `barrier_us` (R7b), which is 0 once it has passed; `waits_until_us` keeps it.
-    `active_since_us` is 0 until leadership is entered. `steady_us` maps a node to the beginning of its
-    unbroken run of answers, `taken_out` holds nodes that were taken out only because they forgot.
-    `founding` names the witness memory that was asked for, `founded` the one that stands ready to
-    become a voter. `lost_us`, `rounds` and `asked` are for people, see
-    core/story.py.
+    `number` is that of the newest PING, `sent_us` maps the numbers of PINGs to their send times,
+    `answered_us` a voter to the send time of the newest PING that it answered. `renewed_us` is the
+    send time that the lease rests on, `lease_lapses_us` its deadline (0: no lease yet). PINGs sent
+    before `quorum_lost_us`, when too few connections were left, don't keep the node active (R6).
+    Promises to earlier controllers end at `promises_end_us`; until then the winner does not become
+    active (R7b), and `waiting` is true. `active_since_us` is 0 until it is active; `suspended`: the
+    lease runs, but the connections to a quorum were lost.
+    `saved_by` maps a voter to the newest record that it has saved. `steady_us` maps a node to the
+    beginning of its unbroken run of answers; `removed_for_lost_state` holds nodes that stopped being
+    voters only because they lost their state. `pending_witness_key` names the new witness that was
+    asked for (again from `create_witness_again_us` on), `created_witness` is the one that is ready to
+    become a voter. `previous` is the controller before; it, `lost_us` (when its loss was noticed),
+    `rounds` and `asked` are for people (core/election_trace.py).
     """
 
     term: int
     elected_us: int
     promises_end_us: int
-    waits_until_us: int
+    waiting: bool
     reason: Reason
     previous: KnownController | None
     previous_heard_us: int
@@ -209,32 +218,46 @@ class LeaderState:
     saved_by: dict[int, RecordId] = field(default_factory=dict)
 
     def holds(self, now_us: int) -> bool:
-        """Whether leadership is held at `now_us`: entered, lease running, no majority lost since
-        the PING that renewed it (R5, R6)."""
+        """Whether this node is active at `now_us`: it became so, the lease runs, and the connections to
+        a quorum were not lost since the PING that renewed it (R5, R6)."""
         return self.active_since_us > 0 and now_us < self.lease_lapses_us and self.renewed_us >= self.quorum_lost_us
 
     @property
     def lease(self) -> Lease | None:
-        """Leadership as far as it reaches by what is known now; None when it is not held at all."""
+        """The lease by what is known now; None when this node is not active, whatever the time."""
         if not self.holds(0):
             return None
         return Lease(self.term, self.active_since_us, self.lease_lapses_us)
+
+    def over_us(self, promise_us: int) -> int:
+        """When this leadership is over unless another PING is answered by a quorum: at the lease's end, or
+        one election timeout (`promise_us`) after an election that never earned a lease, not counting the
+        time that it had to wait for promises (R6, R7b)."""
+        return self.lease_lapses_us or max(self.elected_us, self.promises_end_us) + promise_us
+
+    def committed(self, record: Record) -> bool:
+        """Whether a quorum of the voters of `record` has saved it, in this term (R7a, R10)."""
+        return has_quorum(record.voters, [voter for voter, saved in self.saved_by.items() if saved == record.id])
 
 
 @dataclass(slots=True)
 class State:
     """One node. `saved` is what is durable, or will be before anything else happens (R1).
 
-    `leader` is whom this node follows now; `leader_before` the last one it knew, for the history
-    and for telling voters. `campaign_at_us` is its turn to campaign. `waiting` holds requests that
-    only a promise stood against, with the time they are void; they are answered again when the
-    promise ends early. `witness_ready` and `witness_same` are what the last look at Redis said.
-    `handed` maps a node to the newest term that it has handed over. `pending_handover` is what this node will say
-    of leadership that it left once the job in it has ended (R6). `healthy`: that job could be done
-    here (R8). `refused` counts what the gate turned away, by reason. `lost_us`: when the controller
-    before was noticed to be gone; `rounds`: those asked since; `asked`: who asked the one before to hand
-    over, and why (core/story.py). `cooling_until_us`: this node was asked to stay not active until
-    then (R8). `pause`: no planned transfers meanwhile.
+    `node` is its id, `peers` what it knows of every other member. `grace_until_us`: it neither votes nor
+    campaigns before (R4). `controller` is the node that it follows now; `last_controller` the last one
+    it knew, for the history and for vote requests. `succession` is the order that the controller
+    announced, `campaign_at_us` this node's turn in it, `attempts` how often it has failed since (R8).
+    `campaign` is its open round of vote requests, `leader_state` its leadership once it is elected.
+    `waiting_requests` holds vote requests that were refused only because of a promise, each with the time when
+    it is void; they are answered again when the promise ends early.
+    `handed_over` maps a node to the newest term that it has handed over. `pending_handover`: this node
+    left a leadership in which a job may still act (R6). `healthy`: that job could be done here (R8).
+    `witness_ready` and `witness_same` are what the last look at Redis found.
+    `refused` counts messages that the gate refused, by reason. `lost_us`: when the last controller
+    was noticed to be gone; `rounds`: those that this node held since; `asked`: who asked that
+    controller to hand over, and why (core/election_trace.py). `cooling_until_us`: this node was asked
+    not to become active before (R8). `pause`: no planned transfers meanwhile.
     """
 
     saved: Saved
@@ -279,13 +302,13 @@ class State:
 
     @property
     def lost_state(self) -> bool:
-        """Whether this node may have voted in a life that it doesn't remember, and so doesn't vote:
-        the record names another life of it (R1)."""
+        """Whether this node may have voted before it lost its state, and so has no voting right: the
+        record names another storage epoch of it (R1)."""
         return not self.may_vote(self.record)
 
     def may_vote(self, record: Record) -> bool:
-        """Whether this node, in its present life, votes under `record`. Where no life of it is
-        named yet, one that knows that it forgot doesn't; nor does one that is no member."""
+        """Whether this node has a voting right under `record`: the record names its present epoch, or none
+        yet, unless the node knows that it lost its state. One that the record doesn't name has none."""
         node, epoch = self.node, self.saved.epoch
         return record.counts(node, epoch) and not (self.saved.lost_state and record.epoch_of(node) != epoch)
 
@@ -295,12 +318,12 @@ class State:
 
     @property
     def voters(self) -> tuple[int, ...]:
-        """The members, and the witness where it is a voter."""
+        """Whose votes count now: the voting nodes, and the witness where the record names one."""
         return self.saved.record.voters
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The voters now."""
+        """The nodes among the voters now; the configured members are `Settings.members`."""
         return self.saved.record.members
 
     def active(self, now_us: int) -> bool:
@@ -308,49 +331,83 @@ class State:
         return self.leader_state is not None and self.leader_state.holds(now_us)
 
     def promised(self, now_us: int, candidate: int) -> int:
-        """How many microseconds a promise to somebody else than `candidate` still runs (0: none)."""
+        """For how many microseconds a promise to a node other than `candidate` still runs (0: none)."""
         if self.promise is None or self.promise.to == candidate:
             return 0
         return max(0, self.promise.until_us - now_us)
 
     def priority(self, configured: int, now_us: int) -> int:
-        """This node's priority in the succession as it is now; `configured` where nothing stands against it."""
+        """This node's priority in the succession now: `configured`, unless it is unhealthy or cooling down."""
         if not self.healthy:
             return UNHEALTHY
         return COOLING_DOWN if now_us < self.cooling_until_us else configured
 
     def paused(self, now_us: int) -> bool:
-        """Whether planned transfers are to wait; it ends by itself."""
+        """Whether planned transfers are paused; a pause ends by itself."""
         return self.pause is not None and now_us < self.pause.until_us
 
-    def links_quorum(self, node: int) -> bool:
-        """Whether connections to a quorum, `node` (this node) included, are up. Asked after every
+    def links_quorum(self) -> bool:
+        """Whether connections to a quorum, this node included, are up. Asked after every
         step, so it stops counting as soon as there are enough."""
         voters, peers = self.voters, self.peers
         missing = quorum_size(voters)
         for voter in voters:
-            if voter == node or (peers[voter].linked if voter != WITNESS else self._witness_stands()):
+            if voter == self.node or (peers[voter].linked if voter != WITNESS else self._witness_up()):
                 missing -= 1
                 if missing == 0:
                     return True
         return False
 
-    def connected(self, node: int) -> set[int]:
-        """The voters that an answer may come from: `node` (this node), nodes with a connection, and
-        the witness while it is what the record says."""
-        up = {node, *(p for p, peer in self.peers.items() if peer.linked)}
-        if self._witness_stands():
+    def connected(self) -> set[int]:
+        """The voters that an answer may come from: this node, nodes with a connection, and
+        the witness while it is the one that the record names."""
+        up = {self.node, *(p for p, peer in self.peers.items() if peer.linked)}
+        if self._witness_up():
             up.add(WITNESS)
         return up
 
-    def _witness_stands(self) -> bool:
+    def _witness_up(self) -> bool:
         return self.record.witness is not None and self.witness_ready and self.witness_same
+
+    def campaign_due_us(self) -> int:
+        """When this node may campaign: its turn has come, its grace period and promises are over,
+        and connections to a quorum are up; NEVER_US while anything else forbids it (R3, R4, R8)."""
+        if (
+            self.role is not Role.FOLLOWER
+            or self.leaving
+            or self.lost_state
+            or self.node not in self.record.members
+            or self.campaign_at_us == NEVER_US
+            or self.term >= MAX_TERM
+            or not self.links_quorum()
+        ):
+            return NEVER_US
+        promise_us = 0 if self.promise is None or self.promise.to == self.node else self.promise.until_us
+        return max(self.campaign_at_us, self.grace_until_us, promise_us)
+
+    def deadline_us(self, timing: Timing) -> int:
+        """The earliest moment at which a `Tick` would do something. Chores wait up to a heartbeat for a
+        step that happens anyway, so that an idle node wakes no more often than its heartbeats."""
+        if self.leaving:
+            return NEVER_US
+        chores_us = min(self.next_idle_us, self.next_witness_look_us, self.next_publish_us)
+        due_us = min(chores_us + timing.heartbeat_us, self.campaign_due_us())
+        if self.status is Status.STARTING or self.status is Status.IDENTIFYING:
+            due_us = min(due_us, self.identify_until_us)
+        if self.campaign is not None:
+            due_us = min(due_us, self.campaign.give_up_us)
+        leader_state = self.leader_state
+        if leader_state is not None:
+            due_us = min(due_us, leader_state.next_ping_us, leader_state.over_us(timing.promise_us))
+            if leader_state.waiting and not leader_state.active_since_us:
+                due_us = min(due_us, leader_state.promises_end_us)
+        return due_us
 
     def renew_lease(self, lease_us: int) -> None:
         """Extend the lease by the PINGs answered so far (R5).
 
-        Never shorten it: what a quorum of the record before promised still binds. A quorum of the
-        next record shares a voter with it, and the one after that is written only when a quorum
+        The lease is never shortened: what a quorum of the record before promised still binds. A quorum
+        of the next record shares a voter with it, and the one after that is written only when a quorum
         has answered a later PING (R10).
         """
         leader_state = self.leader_state

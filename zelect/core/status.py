@@ -1,4 +1,4 @@
-"""What a node says of itself when asked: a picture of the machine at one moment."""
+"""What a node reports of itself when asked: the machine at one moment."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """The answer to a QUERY, before the shell adds what only it knows.
+    """The answer to a QUERY, before the node adds what only it knows.
 
-    `active` holds at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how
-    long it still runs, `active_for_us` since when leadership is held, both 0 not active.
+    `active` is true at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how long
+    that lease still runs, `active_for_us` how long the node has been active, both 0 when it is not.
+    `controller` is the node that this one follows, or is (0: none); it is hearsay, for people only.
     `witness` is member, ready, unrecognized, unreachable or unused; `survives` how many more members
-    may fail one after the other, as far as this node knows (-1: no quorum now).
-    `story`, `previous` (the controller before, 0: unknown) and `reason`: how this node came into
-    leadership, active only; `rounds`: those that it asked since the
-    last controller was lost; their times are on the clock of `now_us`.
-    `voting right`: members whose votes could be counted now, as far as this node knows. `pause_left_us` and
-    `pause_asked`: for how long no planned transfers are held yet, and who asked for it and why;
-    `cooling_left_us`: how long this node stays not active yet; 0 where that is not so.
-    `controller` is whom this node follows (0: nobody); it is hearsay and serves humans only.
+    may fail one after the other, as far as this node knows (-1: there is no quorum now).
+    `trace`, `previous` (the controller before, 0: unknown) and `reason` say how this node became active,
+    and only while it is. `rounds` are those that it held since the last controller was lost; their
+    times are on the clock of `now_us`.
+    `may_vote`: nodes whose votes could be counted now, as far as this node knows. `pause_left_us` and
+    `pause_asked`: how long planned transfers are still paused, and who asked for it and why;
+    `cooling_left_us`: how long this node still stays out of leadership; 0 where that is not so.
     """
 
     id: int

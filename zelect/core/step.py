@@ -1,21 +1,21 @@
-"""One step in the making: what an actor reads, and where it puts what shall happen.
+"""One step in the making: what an actor reads, and where it puts what is to be done.
 
-A `Turn` collects; `finish` puts the collection into the order of `Effects`, stamps every message
-with the cluster, the sender and the term *as they are after the step*, and checks the rules that
-hold for every step whatever the event was.
+A `Step` collects; `finish` puts the collection into the order of `Effects` and stamps every message
+with the cluster, the sender and the term *as they are after the step*.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import TypedDict, Unpack
 
-from zelect.core.effects import Effects, Fact, Intent, Probe, Saved, WitnessIntent
-from zelect.core.invariants import require
+from zelect.core.effects import FACTS, Effects, Fact, Intent, Probe, Saved, WitnessIntent
 from zelect.core.messages import CommonResp, Envelope, Message
+from zelect.core.quorum import Record
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
-from zelect.core.timing import MAX_TERM, Proof, Timing
+from zelect.core.timing import Proof
 
 __all__ = ["NOTHING", "Step"]
 
@@ -23,31 +23,77 @@ NOTHING = Effects()
 """What a step that asks for nothing asks for."""
 
 
-@dataclass(slots=True)
+class _SavedChanges(TypedDict, total=False):
+    """The fields of `Saved` that a step may change."""
+
+    term: int
+    voted_for: int
+    record: Record
+    lost_state: bool
+
+
+class _PeerChanges(TypedDict, total=False):
+    """The fields of `Peer` that a step may change."""
+
+    incarnation: int
+    heard_us: int
+    priority: int
+    linked: bool
+    linked_us: int
+    dead: bool
+    epoch: int
+    offline: bool
+    unresponsive: bool
+
+
 class Step:
-    """Everything one step may look at and add to."""
+    """Everything that one step may read and add to.
 
-    settings: Settings
-    state: State
-    now_us: int
-    before: Saved
-    digest: int
-    me: int = field(init=False)
-    timing: Timing = field(init=False)
-    outbox: list[tuple[int, Message]] = field(default_factory=list)
-    witness: list[WitnessIntent] = field(default_factory=list)
-    intents: list[Intent] = field(default_factory=list)
-    probes: list[Probe] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    answer: NodeStatus | CommonResp | None = None
-    leave: bool = False
-    routine: bool = False
-    """An answer that said nothing new came: what depends on more than the lease need not be judged
-    again before the next tick."""
+    `ran_before`: this node voted or promised before its present start (R4). `saved_before` and
+    `promise_before` are what the step found. `routine`: a heartbeat was answered as always, so that
+    nothing but the lease has to be judged before the next tick.
 
-    def __post_init__(self) -> None:
-        self.me = self.settings.node
-        self.timing = self.settings.timing
+    Written out rather than a dataclass: one is made for every message.
+    """
+
+    __slots__ = (
+        "answer",
+        "digest",
+        "facts",
+        "intents",
+        "leave",
+        "me",
+        "now_us",
+        "outbox",
+        "probes",
+        "promise_before",
+        "ran_before",
+        "routine",
+        "saved_before",
+        "settings",
+        "state",
+        "timing",
+        "witness",
+    )
+
+    def __init__(self, settings: Settings, state: State, now_us: int, digest: int, ran_before: bool = False) -> None:
+        self.settings = settings
+        self.state = state
+        self.now_us = now_us
+        self.digest = digest
+        self.ran_before = ran_before
+        self.me = settings.node
+        self.timing = settings.timing
+        self.saved_before = state.saved
+        self.promise_before = state.promise
+        self.outbox: list[tuple[int, Message]] = []
+        self.witness: list[WitnessIntent] = []
+        self.intents: list[Intent] = []
+        self.probes: list[Probe] = []
+        self.facts: list[Fact] = []
+        self.answer: NodeStatus | CommonResp | None = None
+        self.leave = False
+        self.routine = False
 
     @property
     def priority(self) -> int:
@@ -59,16 +105,16 @@ class Step:
         self.outbox.append((to, message))
 
     def broadcast(self, message: Message) -> None:
-        """Send `message` to every other member of the members."""
+        """Send `message` to every other member."""
         self.outbox.extend((peer, message) for peer in self.settings.peers)
 
     def publish(self, intent: Intent) -> None:
-        """Ask the store for something."""
+        """Ask for something to be written to Redis, or read from it (R13)."""
         self.intents.append(intent)
 
     def probe(self, peer: int) -> None:
-        """Find out whether the process last heard as `peer` is dead (R9), if that is to be believed.
-        Asked about itself or unrecognized, a node has nothing to find out."""
+        """Find out whether the process last heard as `peer` is dead (R9), unless no evidence would be
+        believed. There is nothing to find out about this node itself or an unknown one."""
         known = self.state.peers.get(peer)
         if known is not None and known.incarnation and not known.dead and self.timing.proof is not Proof.NONE:
             self.probes.append(Probe(peer, known.incarnation))
@@ -78,27 +124,45 @@ class Step:
         self.witness.append(intent)
 
     def note(self, name: str, **details: object) -> None:
-        """Record that something happened."""
+        """Record that something happened. What `FACTS` does not declare is a bug: `TypeError`."""
+        declared = FACTS[name]
+        if not declared.keys() >= details.keys():
+            raise TypeError(f"{name} has no field {', '.join(sorted(details.keys() - declared.keys()))}")
+        for field, kind in declared.items():
+            if not isinstance(details.get(field), kind):
+                raise TypeError(f"{name}: {field} must be {kind}, not {details.get(field)!r}")
         self.facts.append(Fact(name, tuple(details.items())))
 
-    def save(self, **changes: object) -> None:
+    def save(self, **changes: Unpack[_SavedChanges]) -> None:
         """Change the durable state; it is saved before anything is sent (R1)."""
-        self.state.saved = replace(self.state.saved, **changes)  # type: ignore[arg-type]
+        self.state.saved = replace(self.state.saved, **changes)
 
-    def know(self, peer: int, **changes: object) -> None:
+    def know(self, peer: int, **changes: Unpack[_PeerChanges]) -> None:
         """Change what is known of a peer."""
-        self.state.peers[peer] = replace(self.state.peers[peer], **changes)  # type: ignore[arg-type]
+        self.state.peers[peer] = replace(self.state.peers[peer], **changes)
 
     def peer(self, peer: int) -> Peer:
+        """What is known of a peer."""
         return self.state.peers[peer]
 
     def finish(self) -> Effects:
         """The effects of this step, in the order in which they must be carried out."""
         saved = self.state.saved
         asked = self.outbox or self.witness or self.intents or self.probes or self.facts or self.answer or self.leave
-        if saved is self.before and not asked:
+        if saved is self.saved_before and not asked:
             return NOTHING  # as after most answers to a heartbeat
-        self._check_saved(saved)
+        return Effects(
+            save=saved if saved != self.saved_before else None,
+            send=self._stamped(saved) if self.outbox else (),
+            witness=tuple(self.witness),
+            publish=tuple(self.intents),
+            probe=tuple(self.probes),
+            answer=self.answer,
+            facts=tuple(self.facts),
+            leave=self.leave,
+        )
+
+    def _stamped(self, saved: Saved) -> tuple[tuple[int, Envelope], ...]:
         envelopes: dict[int, Envelope] = {}  # one envelope for all recipients of a broadcast
         send = []
         for to, message in self.outbox:
@@ -114,25 +178,4 @@ class Step:
                     message=message,
                 )
             send.append((to, envelope))
-        return Effects(
-            save=saved if saved != self.before else None,
-            send=tuple(send),
-            witness=tuple(self.witness),
-            publish=tuple(self.intents),
-            probe=tuple(self.probes),
-            answer=self.answer,
-            facts=tuple(self.facts),
-            leave=self.leave,
-        )
-
-    def _check_saved(self, saved: Saved) -> None:
-        before = self.before
-        if saved is before:
-            return
-        require(before.term <= saved.term <= MAX_TERM, "R1", "the term only grows, and stays below 2^53")
-        require(
-            saved.term > before.term or before.voted_for in (0, saved.voted_for),
-            "R2",
-            f"the vote of term {saved.term} was given to {before.voted_for} and does not change",
-        )
-        require(saved.record.id >= before.record.id, "R10", "an voter record is never replaced by an older one")
+        return tuple(send)

@@ -1,9 +1,10 @@
 """Who campaigns first (R8).
 
-All survivors learn of a death within the same millisecond, so order, not luck, avoids split
-votes: the controller's PING names the successors, and successor r waits r times `stagger`. The
-randomness that Raft needs at every election (section 5.2 of the paper) is needed here only after
-failures, and is a hash of what the node knows, so that a run can be replayed.
+All survivors learn of a death within the same millisecond, so split votes are avoided by order, not by
+luck: the controller's PING names the successors, and successor r waits r times `stagger`. The
+randomness that Raft needs in every election (paper, section 5.2) is needed here only after failed
+campaigns, and is a hash of what the node knows, so that a run can be replayed. Safety rests on nothing
+in this file.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def succession_of(step: Step) -> tuple[int, ...]:
 
 
 def rank(step: Step) -> int:
-    """This node's place in line: how many living members go before it."""
+    """This node's place in line: how many living members are before it."""
     state = step.state
     order = state.succession or ranked(step, state.members)
     if step.me not in order:
@@ -48,15 +49,15 @@ def rank(step: Step) -> int:
 
 
 def wait_us(step: Step) -> int:
-    """How long this node lets those go first that stand before it in line. One that was asked to stay
-    not active gives them an election timeout: it leads where nobody else can, and only there."""
+    """How long this node waits for those before it in line. One that is cooling down gives them one election
+    timeout more: it leads only where nobody else can."""
     place = rank(step)
     cooling_us = step.timing.promise_us if place and step.priority == COOLING_DOWN else 0
     return place * step.timing.stagger_us + cooling_us
 
 
 def jitter_us(step: Step) -> int:
-    """A little randomness after failures: grows with the attempts up to 16 staggers."""
+    """A little randomness after failed campaigns: it grows with the attempts, up to 16 staggers."""
     state = step.state
     if state.attempts == 0:
         return 0

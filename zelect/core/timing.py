@@ -3,12 +3,13 @@
 The whole safety argument of the lease is one inequality. A controller is active until
 `lease_ms` after it *sent* a PING that a quorum answered; each of those voters keeps its promise
 for `election_timeout_ms` after it *received* that PING, which is later. With clocks that run at
-most `drift_ppm` fast or slow, leadership ends before the first promise does as long as
+most `drift_ppm` fast or slow, the controller stops being active before the first promise ends as long as
 
     lease * (1 + drift)  <  election_timeout * (1 - drift)
 
-and the difference is what a paused controller has left between its last look at the clock and
-the effect of what it then does.
+and the difference is the time that a controller has between its last look at the clock and the effect
+of what it then does, even if it is paused in between. (Ongaro's thesis, section 6.4.1; its lease is a
+read lease, the argument is the same.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_TERM = 2**53 - 1
 MAX_TERM_JUMP = 2**20
 """A term further ahead than this is a lie or a fault, and is refused (R14)."""
 MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
-"""A term above this is believed of nobody: there would be no room left for elections."""
+"""A higher term is refused whoever sends it: there would be no room left for elections."""
 MAX_NODE_ID = 65_535
 
 
@@ -38,13 +39,13 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True)
 class Timing:
-    """Durations of the election in milliseconds; the core reads them in microseconds, dozens of times
-    a heartbeat, so each is worked out once.
+    """Durations of the election in milliseconds. The core reads them in microseconds, dozens of times
+    a heartbeat, so each is computed once.
 
     `heartbeat_ms`: a controller sends a PING this often. `election_timeout_ms`: how long an
     answered PING binds the voter. `lease_ms`: how long a PING that a quorum answered keeps the
     controller active. `stagger_ms`: successor r waits r times this. `down_after_ms`: a member
-    silent for so long counts as gone. `drift_ppm`: how far a clock's rate may be off, in
+    not heard for so long counts as gone. `drift_ppm`: how far a clock's rate may be off, in
     millionths. `proof`: which evidence of death is accepted.
     """
 
@@ -79,8 +80,8 @@ class Timing:
 
     @cached_property
     def vote_wait_us(self) -> int:
-        """How long one round of questions waits for its answers: a heartbeat, which must
-        already exceed the network's round trip."""
+        """How long one round of vote requests waits for its answers: a heartbeat, which must be longer
+        than the network's round-trip anyway."""
         return self.heartbeat_us
 
     @cached_property
@@ -90,9 +91,9 @@ class Timing:
 
     @cached_property
     def refresh_us(self) -> int:
-        """Interval of the refresh in Redis, of the controller's record and of each node's entry: half
-        the shortest time to live there, and short enough for a record to be right again within two
-        seconds of Redis' return."""
+        """Interval at which the controller's record and each node's entry are refreshed in Redis: half the
+        shortest time to live there, and short enough for the record to be right within two seconds
+        after Redis is back."""
         return 1_000_000
 
     def problems(self) -> list[tuple[str, str]]:

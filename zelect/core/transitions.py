@@ -1,7 +1,9 @@
-"""The only writers of stand, term, leader and leadership.
+"""The only writers of role, term, controller and leader state, and of when a node became active.
 
-Whoever wants to know how a node can come to lead reads this file: there is one way in
-(`become_elected`, from a won vote) and every other function leads out.
+Whoever wants to know how a node can come to lead reads this file. There is one way in: a won pre-vote
+(`become_candidate`), a won vote (`become_elected`), then a committed record and no earlier promise left
+(`become_active`, R7). Every other function leads out. `tests/test_layers.py` fails when another file
+of the core assigns one of these.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from zelect.core.step import Step
 from zelect.core.succession import jitter_us, succession_of, wait_us
 
 __all__ = [
+    "accept_reset",
     "adopt_record",
+    "become_active",
     "become_candidate",
     "become_elected",
     "become_follower",
@@ -25,6 +29,7 @@ __all__ = [
     "end_round",
     "follow",
     "hand_over",
+    "leave_election",
     "lose_controller",
     "publish_self",
     "schedule_campaign",
@@ -37,7 +42,7 @@ PUBLISH_SOON_US = 50_000
 
 
 def publish_self(step: Step) -> None:
-    """Publish this node's own entry as it is now; one that left has none any more."""
+    """Publish this node's own entry as it is now; a node that left has none."""
     if step.state.leaving:
         return
     role = "controller" if step.state.active(step.now_us) else "follower"
@@ -45,8 +50,8 @@ def publish_self(step: Step) -> None:
 
 
 def set_status(step: Step, status: Status) -> None:
-    """Change the status that people see; Redis hears of it a little later, when the election is
-    over: its writes would compete for the processor with the votes."""
+    """Change the status that people see. It is published a little later, when the election is over: writing
+    to Redis would compete with the votes for the processor."""
     if step.state.status is not status:
         step.state.status = status
         step.note("status_changed", status=status.value)
@@ -60,13 +65,13 @@ def schedule_campaign(step: Step, reason: Reason) -> None:
 
 
 def adopt_record(step: Step, record: Record) -> None:
-    """Take a newer voter record. A campaign that asked about the old one is given up."""
+    """Save `record` if it is newer than this node's (R10). A campaign that asked about the old one ends."""
     state = step.state
     if record.id <= state.record.id:
         return
     if record.witness != state.record.witness:
         state.witness_same = False
-        state.next_witness_look_us = step.now_us  # who could be asked must be known before it matters
+        state.next_witness_look_us = step.now_us  # whether the witness answers must be known before its vote is needed
     could_vote = not state.lost_state
     step.save(record=record)
     if could_vote is state.lost_state and step.me in record.members:
@@ -80,9 +85,9 @@ def adopt_record(step: Step, record: Record) -> None:
 
 
 def become_follower(step: Step, term: int | None = None, why: str = "") -> None:
-    """Give up any campaign or leadership; with `term`, adopt that higher term.
+    """End any campaign or leadership; with `term`, adopt that higher term (R6).
 
-    An elected node that gives way to a higher term says so with a HANDOVER that names itself: the
+    An elected node that steps down for a higher term sends a HANDOVER that names itself as successor: the
     others' promises to it end at once, and it may campaign again first.
     """
     state = step.state
@@ -108,7 +113,7 @@ def become_follower(step: Step, term: int | None = None, why: str = "") -> None:
 
 
 def become_pre_candidate(step: Step, reason: Reason) -> None:
-    """Ask whether a vote at term + 1 would be won; changes nothing durable (R3)."""
+    """Ask whether a vote in the next term would be won; this changes nothing durable (R3)."""
     state = step.state
     state.role = Role.PRE_CANDIDATE
     _open_round(step, True, state.term + 1, reason, step.now_us)
@@ -119,7 +124,8 @@ def become_candidate(step: Step, asked: Campaign) -> None:
     state = step.state
     require(asked.pre and asked.term_sought == state.term + 1, "R3", "a vote follows the pre-vote of its own term")
     require(state.promised(step.now_us, step.me) == 0, "R3", "no vote for oneself while a promise to another runs")
-    require(step.now_us >= state.grace_until_us and not state.lost_state, "R4", "no vote in silence or without memory")
+    require(step.now_us >= state.grace_until_us, "R4", "no vote for oneself in the grace period")
+    require(not state.lost_state, "R1", "no vote after the state was lost")
     step.save(term=asked.term_sought, voted_for=step.me)
     state.role = Role.CANDIDATE
     end_round(step, "won")
@@ -142,7 +148,7 @@ def _open_round(step: Step, pre: bool, term_sought: int, reason: Reason, began_u
 
 
 def end_round(step: Step, outcome: str) -> None:
-    """Close the round of questions, if there is one; how it ended is kept for people who ask why."""
+    """Close the open round of vote requests, if there is one. How it ended is kept for people who ask why."""
     state = step.state
     campaign = state.campaign
     if campaign is None:
@@ -157,8 +163,8 @@ def end_round(step: Step, outcome: str) -> None:
 
 
 def become_elected(step: Step, won: Campaign) -> None:
-    """The vote `won` was won. Elected is not active (R7): first the voter record is
-    rewritten with the new term, and promises that the voters reported must run out."""
+    """The vote `won` was won. Elected is not active (R7): first a quorum must save the record, rewritten
+    with the new term, and the promises that the voters reported must run out."""
     state = step.state
     granted = {voter: answer.granted for voter, answer in won.answers.items()}
     require(not won.pre and won.term_sought == state.term, "R2", "a win belongs to the current term")
@@ -166,8 +172,8 @@ def become_elected(step: Step, won: Campaign) -> None:
     require(state.saved.voted_for == step.me and not state.leaving, "R2", "a winner voted for itself and stays")
     previous, heard_us = state.last_controller, state.last_controller_heard_us
     promises_end_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
-    # Name every life that was heard, not the voters' alone: a member without a name has no voting right,
-    # and may be needed should this node die before it is active.
+    # Name every epoch that was heard, not the voters' alone: a member whose epoch is not named has no voting
+    # right, and may be needed if this node dies before it is active.
     epochs = {peer: known.epoch for peer, known in state.peers.items()}
     epochs |= {voter: answer.epoch for voter, answer in won.answers.items() if answer.epoch}
     step.save(record=state.record.rewritten(state.term, epochs), lost_state=False)
@@ -179,7 +185,7 @@ def become_elected(step: Step, won: Campaign) -> None:
         term=state.term,
         elected_us=step.now_us,
         promises_end_us=promises_end_us,
-        waits_until_us=promises_end_us,
+        waiting=promises_end_us > 0,
         reason=won.reason,
         previous=previous,
         previous_heard_us=heard_us,
@@ -192,29 +198,42 @@ def become_elected(step: Step, won: Campaign) -> None:
     step.note("elected", term=state.term, votes=votes, took_ms=(step.now_us - won.began_us) / 1000)
 
 
-def follow(step: Step, leader: KnownController, succession: tuple[int, ...]) -> None:
+def become_active(step: Step, leader_state: LeaderState) -> None:
+    """From elected to active: this node may act as controller from now on (R7)."""
+    state, now_us = step.state, step.now_us
+    require(state.record.config_term == leader_state.term == state.term, "R7", "the record was rewritten in this term")
+    require(now_us >= leader_state.promises_end_us, "R7", "promises to earlier controllers have run out")
+    require(leader_state.committed(state.record), "R7", "a quorum has saved the record")
+    require(not state.leaving and state.may_vote(state.record), "R7", "nobody leads without a voting right")
+    leader_state.active_since_us = now_us
+    require(leader_state.holds(now_us), "R5", "a node is active only while its lease runs")
+    state.attempts = 0
+
+
+def follow(step: Step, controller: KnownController, succession: tuple[int, ...]) -> None:
     """Accept the controller of the current term: promise it one election timeout (R3)."""
     state, now_us = step.state, step.now_us
-    require(leader.term == state.term and leader.id != step.me, "R3", "only the current term's controller is followed")
+    present = controller.term == state.term and controller.id != step.me
+    require(present, "R3", "only the controller of the present term is followed")
     if state.role is not Role.FOLLOWER:
         become_follower(step)
-    if state.controller != leader:
-        step.note("controller_followed", controller=leader.id, term=leader.term)
+    if state.controller != controller:
+        step.note("controller_followed", controller=controller.id, term=controller.term)
         state.rounds, state.lost_us, state.asked = (), -1, ""
-    state.controller = state.last_controller = leader
+    state.controller = state.last_controller = controller
     state.controller_heard_us = state.last_controller_heard_us = now_us
     state.succession = succession
     state.attempts = 0
     state.identify_until_us = NEVER_US
     until_us = now_us + step.timing.promise_us
-    state.promise = Promise(leader.id, leader.incarnation, leader.term, until_us)
+    state.promise = Promise(controller.id, controller.incarnation, controller.term, until_us)
     state.reason = Reason.TIMEOUT
     state.campaign_at_us = until_us + wait_us(step)
     set_status(step, Status.RUNNING)
 
 
 def lose_controller(step: Step, reason: Reason) -> None:
-    """The controller is gone: say so and get in line for the succession (R8)."""
+    """The controller is gone: campaign when this node's turn in the succession comes (R8)."""
     state = step.state
     if state.controller is not None:
         heard_ms = (step.now_us - state.controller_heard_us) / 1000
@@ -224,15 +243,15 @@ def lose_controller(step: Step, reason: Reason) -> None:
         state.lost_us = step.now_us
     for peer, known in state.peers.items():
         if not known.linked and not known.gone:
-            step.probe(peer)  # it may have died with the controller, and stand before this node in line
+            step.probe(peer)  # it may have died with the controller, and be before this node in line
     if state.status is Status.RUNNING:
         set_status(step, Status.VOTING)
     schedule_campaign(step, reason)
 
 
 def hand_over(step: Step, message: Handover) -> None:
-    """End the promises to this node's leadership, which it has left; while a job still acts in that
-    leadership they go on, this node's own too, and the job is expected to end before they do (R6)."""
+    """End the promises to this node's former leadership. While a job still acts in it they go on, this
+    node's own too, and the job is expected to end before they do (R6)."""
     state = step.state
     if state.pending_handover is not None and state.pending_handover.message.of_term == message.of_term:
         state.pending_handover = PendingHandover(message, state.pending_handover.until_us)
@@ -241,7 +260,7 @@ def hand_over(step: Step, message: Handover) -> None:
 
 
 def step_down(step: Step, why: str) -> None:
-    """End the leadership; the node does nothing in its name from here on (R6)."""
+    """End the leadership; from here on the node does nothing in its name (R6)."""
     state = step.state
     leader_state = state.leader_state
     require(leader_state is not None, "R6", "only an elected node stops being active")
@@ -251,11 +270,11 @@ def step_down(step: Step, why: str) -> None:
     if step.settings.guarded and leader_state.active_since_us:
         state.pending_handover = PendingHandover(Handover(leader_state.term, 0), leader_state.lease_lapses_us)
     elif state.promise is not None and state.promise.to == step.me:
-        state.promise = None  # a promise to oneself ends with leadership it protected
+        state.promise = None  # the node's promise to itself ends with its leadership
     state.last_controller = KnownController(step.me, state.saved.incarnation, leader_state.term)
     state.last_controller_heard_us = state.lost_us = step.now_us
     if leader_state.active_since_us:
-        over_ms = max(0, step.now_us - leader_state.lease_lapses_us) / 1000  # since when it was over by the lease
+        over_ms = max(0, step.now_us - leader_state.lease_lapses_us) / 1000  # how long ago the lease ended it
         step.note("stopped_being_active", term=leader_state.term, why=why, over_ms=over_ms)
         step.publish(WithdrawController(leader_state.term, why))
     else:
@@ -266,3 +285,18 @@ def step_down(step: Step, why: str) -> None:
     state.campaign_at_us = step.now_us + step.timing.promise_us + jitter_us(step)
     if state.status is Status.RUNNING:
         set_status(step, Status.VOTING)
+
+
+def leave_election(step: Step) -> None:
+    """Take no more part in elections: this node leaves, its leadership is over already."""
+    state = step.state
+    state.leaving = True
+    state.campaign = None
+    state.role = Role.FOLLOWER
+
+
+def accept_reset(step: Step, record: Record) -> None:
+    """Save the voters that an operator forces: the only record written without a quorum (R11)."""
+    become_follower(step)
+    step.state.controller = None
+    step.save(record=record, lost_state=False)

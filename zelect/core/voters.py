@@ -1,15 +1,15 @@
-"""Which voters the controller should strive for (R11).
+"""Which voters the controller works towards (R11).
 
-The voters follows the living, one voter at a time, so that members may be lost one after the
-other down to the last. Where the number of members is even the witness is a voter too, so that
+The voters follow the living members, one voter at a time, so that members may be lost one after the
+other down to the last. Where the number of voting nodes is even the witness is a voter too, so that
 the number of voters stays odd:
 
     {1,2,3}   3 goes    {1,2,3,W}  {1,2,W}      two nodes and the witness: the floor;
     {1,2,W}   3 comes   {1,2,3,W}  {1,2,3}      either of the two with the witness carries on
 
-The witness goes in before a member goes out, and out after a member came in: no step on the way
-needs more voters than live. A member that lost its memory (R1) goes out and comes in again: what
-it voted before is void, because a quorum has the record without it.
+The witness is added before a member is removed, and removed after a member was added: no step on the
+way needs more voters than are alive. A member that lost its state (R1) is removed and added again:
+what it voted before is void then, because a quorum has the record without it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 __all__ = ["Change", "VoterHealth", "failures_survived", "next_change", "outlook"]
 
 FLOOR = 2
-"""Members are not taken out below this number."""
+"""The voting nodes are not reduced below this number, except to replace an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoterHealth:
-    """What the controller knows of the others. `gone`: proven dead, left, or silent for
-    `down_after`. `joinable`: not members, heard steadily, and up to date with the record.
-    `stateless`: members that live, but not the life that the record names. `unknown`: members
-    that live, and whose life the record doesn't name yet. `witness_ready`: a witness could be put
-    in; `witness_lost`: the one in the record is unrecognized now."""
+    """What the controller knows of the others. `gone`: proven dead, left, or not heard for
+    `down_after`. `joinable`: no voters, but heard steadily and up to date with the record.
+    `lost_state`: voters that are alive with another epoch than the record names. `unknown`: voters
+    that are alive, and whose epoch the record doesn't name yet. `witness_ready`: a witness could be
+    added; `witness_lost`: the one in the record is unrecognized now."""
 
     gone: frozenset[int] = frozenset()
     joinable: frozenset[int] = frozenset()
@@ -43,7 +43,7 @@ class VoterHealth:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step: exactly one of the fields says something."""
+    """One change of the record: exactly one of the fields is set. `learn`: epochs to name."""
 
     add: int = 0
     remove: int = 0
@@ -52,8 +52,8 @@ class Change:
     remove_witness: bool = False
 
     def applied(self, record: Record, epochs: Mapping[int, int], witness: Witness | None = None) -> Record:
-        """The record after this change; `lives` are those of the nodes, `witness` is the identity
-        of the one to be put in."""
+        """The record after this change. `epochs` are those of the nodes, `witness` is the identity of the one to
+        be added."""
         if self.add:
             return record.with_member(self.add, epochs.get(self.add, 0))
         if self.remove:
@@ -64,13 +64,12 @@ class Change:
 
 
 def next_change(record: Record, health: VoterHealth, dynamic: bool) -> Change | None:
-    """The next step towards the voters that the living deserve; None when it stands.
+    """The next change towards the voters that the living members call for; None when nothing is to change.
 
-    With `dynamic` false the members votes, and only a member that lost its memory goes out and in.
+    With `dynamic` false all configured members stay voters; only an epoch that was lost is replaced.
     """
     members = set(record.members)
-    has_witness = record.witness is not None
-    if has_witness and (health.witness_lost or not dynamic):
+    if record.witness is not None and (health.witness_lost or not dynamic):
         return Change(remove_witness=True)
     if health.unknown & members:
         return Change(learn=health.unknown & members)
@@ -80,29 +79,37 @@ def next_change(record: Record, health: VoterHealth, dynamic: bool) -> Change | 
         return Change(add=min(health.joinable - members))
     if not dynamic:
         return None
-    gone = health.gone & members
+    if health.gone & members and len(members) > FLOOR:
+        return _without_the_gone(record, health)
+    return _kept_odd(record, health)
+
+
+def _without_the_gone(record: Record, health: VoterHealth) -> Change | None:
+    """Remove a member that is gone; from an odd number of members only after the witness was added."""
+    gone = health.gone & set(record.members)
+    has_witness = record.witness is not None
     usable = has_witness or health.witness_ready
-    if gone and len(members) > FLOOR:
-        # Without a witness an even voters survives no more than the odd one above it.
-        if len(members) % 2 == 0 or (len(gone) > 1 and not usable):
-            return Change(remove=min(gone))
-        if has_witness:
-            return Change(remove=min(gone))
-        return Change(add_witness=True) if usable else None
-    if len(members) % 2 == 0 and not has_witness:
-        return Change(add_witness=True) if health.witness_ready else None
-    if len(members) % 2 == 1 and has_witness:
-        return Change(remove_witness=True)
-    return None
+    # Without a witness an even number of voters survives no more failures than the odd one below it.
+    if len(record.members) % 2 == 0 or has_witness or (len(gone) > 1 and not usable):
+        return Change(remove=min(gone))
+    return Change(add_witness=True) if usable else None
+
+
+def _kept_odd(record: Record, health: VoterHealth) -> Change | None:
+    """Add the witness to an even number of voting nodes, remove it from an odd one."""
+    even, has_witness = len(record.members) % 2 == 0, record.witness is not None
+    if even and not has_witness and health.witness_ready:
+        return Change(add_witness=True)
+    return Change(remove_witness=True) if has_witness and not even else None
 
 
 def failures_survived(
     record: Record, alive: Collection[int], witness_up: bool, dynamic: bool, witness_lost: bool = False
 ) -> int:
     """How many more members may fail, one after the other with time to adapt in between, until
-    nobody can be elected; -1 when that is so already. The lowest ids fail first, which changes
-    nothing: members count alike. `witness_lost`: the witness in the record is unrecognized now, and
-    has no voting right until a quorum put in another."""
+    nobody can be elected; -1 when that is so already. The lowest ids fail first, which makes no difference:
+    all members count the same. `witness_lost`: the witness in the record is unrecognized now, and
+    has no voting right until a quorum has replaced it."""
     living = set(alive) & set(record.members)
     lost = record.witness if witness_lost else None
     survived = -1
@@ -123,7 +130,7 @@ def outlook(
     dynamic: bool,
     witness_lost: bool = False,
 ) -> tuple[int, int]:
-    """How many more failures are survived, as `failures_survived` counts them, once `down` have failed:
+    """How many more failures are survived, as `failures_survived` counts them, after `down` have failed:
     all at once, and one after the other in their order, with time to adapt before each."""
     lost = record.witness if witness_lost else None
     at_once = failures_survived(record, set(alive) - set(down), witness_up, dynamic, witness_lost)
@@ -140,8 +147,8 @@ def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic:
     """The record once the controller has made every change that a quorum of the living allows."""
     while True:
         gone = frozenset(set(record.members) - set(living))
-        forgot = lost is not None and record.witness == lost
-        change = next_change(record, VoterHealth(gone=gone, witness_ready=witness_up, witness_lost=forgot), dynamic)
+        is_lost = lost is not None and record.witness == lost
+        change = next_change(record, VoterHealth(gone=gone, witness_ready=witness_up, witness_lost=is_lost), dynamic)
         if change is None or not has_quorum(record.voters, _may_vote(record, living, witness_up, lost)):
             return record
         after = change.applied(record, {}, Witness("assumed", "", ""))
@@ -151,6 +158,6 @@ def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic:
 
 
 def _may_vote(record: Record, living: Collection[int], witness_up: bool, lost: Witness | None) -> set[int]:
-    """The voters of `record` that can answer; ids of others among the living count nothing."""
+    """The voters of `record` that can answer; ids of others among the living don't count."""
     heard = record.witness is not None and witness_up and record.witness != lost
     return {*living, WITNESS} if heard else set(living)

@@ -18,8 +18,8 @@ _LOUD = frozenset({"conflicting_controller_seen", "error_received", "address_mis
 class DeferredLog:
     """Keeps facts in their order: in the middle of an election a line costs more than a vote."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, node: int) -> None:
+        self._log, self._node = log, node
         self._untold: list[tuple[int, Fact]] = []
 
     def keep(self, facts: Sequence[Fact], at_us: int) -> None:
@@ -50,6 +50,8 @@ class DeferredLog:
         if fact.name in ("message_refused", "witness_refused"):
             self._log.limited(f"{fact.name} {fields['reason']}", "warning", fact.name, **fields)
         elif fact.name in _LOUD:
+            if "generation" in fields:  # a peer of the new generation refuses this node
+                fields["hint"] = f"run 'zelect members reset --join {fields['generation']} {self._node}'"
             self._log.limited(fact.name, "error", fact.name, **fields)
         else:
             self._log.event_at(at_ms, "debug" if fact.name in _QUIET else "info", fact.name, fields)

@@ -116,7 +116,7 @@ class NodeLoop:
         self.counters: Counter[str] = Counter()
         self.reload_problem = ""
         self.reloads = 0  # how many requests of the handle were carried out
-        self.deferred_log = DeferredLog(log)
+        self.deferred_log = DeferredLog(log, settings.node)
         self.recorder = HistoryRecorder.wanted(settings.node, saved)
         self.handle = handle or NodeHandle()
         self.done_us = NEVER_US

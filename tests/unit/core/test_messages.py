@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from tests.support.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
 from zelect.core.messages import (
     COOLING_DOWN,
+    MAX_NUMBER,
     Envelope,
     Handover,
     MalformedMessage,
@@ -27,7 +28,6 @@ from zelect.core.messages import (
 )
 from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
-from zelect.core.validation import MAX_NUMBER
 
 ODD: dict[str, tuple[Any, ...]] = {
     "int": (True, False, -1, 2**53, 2**100, 1.0, float("nan"), "1", b"1", None, (1,), [1]),
@@ -111,7 +111,7 @@ def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) 
 
 def test_a_record_holds_one_epoch_a_member() -> None:
     assert Record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
-    with pytest.raises(ValueError, match="one life"):
+    with pytest.raises(ValueError, match="one epoch"):
         Record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
 
 

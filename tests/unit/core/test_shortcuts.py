@@ -75,4 +75,4 @@ def _office() -> tuple[Step, LeaderState]:
     leader_state = machine.state.leader_state
     assert leader_state is not None
     assert leader_state.active_since_us
-    return Step(machine.settings, machine.state, world.now_us, machine.state.saved, 0), leader_state
+    return Step(machine.settings, machine.state, world.now_us, 0), leader_state

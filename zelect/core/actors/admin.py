@@ -1,8 +1,8 @@
 """ADMIN: what an operator asks for (R6, R8).
 
-The term, the votes and the lease are none of its business. A transfer is a leadership left and handed
-over like that of a node that goes, and with a guarded leadership only once its job has ended; the
-successor has to win its vote. Who may send admin commands is judged before a message comes here.
+No command touches the term, a vote or the lease. In a transfer the controller gives up its leadership and
+hands it over as it does when it leaves, with a guarded job only once that has ended; the successor then
+has to win its vote like everybody else. Who may send admin commands is decided before a message comes here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Answer = tuple[Result, str]
 
 
 def admin(step: Step, envelope: Envelope, message: AdminCommand) -> None:
-    """Do what is asked, or say why not."""
+    """Carry out the command, or answer why not."""
     result, detail = _ACTS[message.what](step, message)
     step.note(
         "admin_command_received", what=message.what.value, result=result.value, detail=detail, asked=message.asked
@@ -44,14 +44,14 @@ def _stepdown(step: Step, message: AdminCommand) -> _Answer:
 
 
 def _hand(step: Step, message: AdminCommand, why: str) -> _Answer:
-    """Leave leadership in favour of the node that `message` names, or of the first that is fit to lead."""
+    """Give up the leadership in favour of the node that `message` names, or of the first eligible one."""
     state = step.state
     leader_state = state.leader_state
     if leader_state is None or not leader_state.holds(step.now_us):
         return Result.NOT_CONTROLLER, _leads(step)
     if state.pause is not None and state.paused(step.now_us):
         left_s = -((step.now_us - state.pause.until_us) // 1_000_000)
-        return Result.PAUSED, f"paused for {left_s} s more by {state.pause.asked}; 'zelect resume' ends it"
+        return Result.PAUSED, f"paused for {left_s} s more by {state.pause.asked}"
     successor, problem = _successor(step, message.to)
     if problem:
         return Result.INELIGIBLE, problem
@@ -71,16 +71,16 @@ def _leads(step: Step) -> str:
 
 
 def _successor(step: Step, wanted: int) -> tuple[int, str]:
-    """Who shall lead next; or 0, and why nobody can."""
+    """Who is to lead next; or 0, and why nobody can."""
     state = step.state
     if wanted:
         if wanted not in state.peers:
             return 0, f"node {wanted} is not in the configuration"
         why = ineligible(state, step.timing, step.now_us, wanted)
         return (wanted, "") if why is None else (0, f"node {wanted} {why.words}")
-    fit = tuple(node for node in state.peers if ineligible(state, step.timing, step.now_us, node) is None)
-    order = ranked(step, fit)
-    return (order[0], "") if order else (0, "no other member is fit to lead now: 'zelect transfer --dry-run' says why")
+    eligible = tuple(node for node in state.peers if ineligible(state, step.timing, step.now_us, node) is None)
+    order = ranked(step, eligible)
+    return (order[0], "") if order else (0, "no other member is eligible now")
 
 
 def _pause(step: Step, message: AdminCommand) -> _Answer:
@@ -91,7 +91,7 @@ def _pause(step: Step, message: AdminCommand) -> _Answer:
 def _resume(step: Step, message: AdminCommand) -> _Answer:
     was = step.state.paused(step.now_us)
     step.state.pause = None
-    return Result.OK, "planned transfers are held again" if was else "was not paused"
+    return Result.OK, "planned transfers are possible again" if was else "was not paused"
 
 
 _ACTS: dict[AdminAction, Callable[[Step, AdminCommand], _Answer]] = {

@@ -1,17 +1,24 @@
-"""Connections that come and go (R6, R9)."""
+"""Connections that come and go (R6, R9).
+
+A closed connection proves nothing, but it is the first sign of a death or of a cut: it starts the probe that
+may find proof (R9). An elected node that has lost its connections to a majority keeps its lease and still
+stops being active until a PING sent from then on is answered by a quorum: a network that refuses
+connections may have "proved" it dead to the others, and ended their promises early (R6).
+"""
 
 from __future__ import annotations
 
 from zelect.core.actors.leadership import ping_one
+from zelect.core.events import LinkDown, LinkUp
 from zelect.core.messages import NodeOnline
 from zelect.core.step import Step
 
 __all__ = ["introduce", "link_down", "link_up"]
 
 
-def link_up(step: Step, peer: int) -> None:
-    """Introduce oneself; an elected node greets with its PING."""
-    state = step.state
+def link_up(step: Step, event: LinkUp) -> None:
+    """Introduce this node to the peer; an elected node also sends its PING."""
+    state, peer = step.state, event.peer
     if state.leaving:
         return
     step.know(peer, linked=True, linked_us=step.now_us)
@@ -21,18 +28,13 @@ def link_up(step: Step, peer: int) -> None:
 
 
 def introduce(step: Step, peer: int) -> None:
-    """Say who this node is; the answer says who leads, and brings the peer's voter record."""
+    """Send NODE_ONLINE; the answer says who leads, and brings the peer's voter record."""
     step.send(peer, NodeOnline(step.settings.addresses[step.me], step.priority, step.state.saved.epoch))
 
 
-def link_down(step: Step, peer: int) -> None:
-    """The first sign of a death, or of a cut: probe the peer when it matters who is alive.
-
-    An elected node that has lost its connections to a majority keeps its lease but not its
-    leadership, until a PING sent from now on is answered by a quorum: the others may have been told
-    by a refusing network that it is dead (R6).
-    """
-    state = step.state
+def link_down(step: Step, event: LinkDown) -> None:
+    """Probe the peer when it matters whether it is alive."""
+    state, peer = step.state, event.peer
     step.know(peer, linked=False)
     step.note("link_closed", peer=peer)
     matters = (
@@ -43,6 +45,6 @@ def link_down(step: Step, peer: int) -> None:
     )
     if matters:
         step.probe(peer)
-    if state.leader_state is not None and not state.links_quorum(step.me):
+    if state.leader_state is not None and not state.links_quorum():
         state.leader_state.quorum_lost_us = step.now_us + 1
         state.leader_state.next_ping_us = min(state.leader_state.next_ping_us, step.now_us + 1)

@@ -1,11 +1,18 @@
-"""NODE_ONLINE, NODE_ONLINE_RESP, NODE_OFFLINE, HANDOVER, and proofs of death (R9)."""
+"""NODE_ONLINE, NODE_ONLINE_RESP, NODE_OFFLINE, HANDOVER, and proofs of death (R3, R9).
+
+A promise to a controller ends early in three ways: it left (NODE_OFFLINE of itself), it handed over
+(HANDOVER), or its process is proven dead. Proof is first-hand: the lock on its data is free, its parent
+saw it end, or its connection closed *and* a new one was refused. While a connection stands, a refusal
+proves nothing. What another node says of a third one proves nothing either; it only starts a probe.
+"""
 
 from __future__ import annotations
 
-from zelect.core.actors.health import job_ended
+from zelect.core.actors.health import vacate
 from zelect.core.actors.leadership import ping_one
 from zelect.core.effects import Depart, MarkOffline
-from zelect.core.events import Evidence
+from zelect.core.events import DeathProven, Evidence, Leave
+from zelect.core.invariants import require
 from zelect.core.messages import (
     CommonResp,
     Envelope,
@@ -21,20 +28,20 @@ from zelect.core.state import Role, Status
 from zelect.core.step import Step
 from zelect.core.succession import succession_of
 from zelect.core.timing import Proof
-from zelect.core.transitions import adopt_record, hand_over, lose_controller, step_down
+from zelect.core.transitions import adopt_record, hand_over, leave_election, lose_controller, step_down
 
-# A process that came back under a new incarnation cannot live on under its old one.
+# A process that came back under a new incarnation cannot still be alive under its old one.
 _BELIEVED = {
     Proof.REFUSED: frozenset(Evidence),
     Proof.PROCESS: frozenset({Evidence.LOCK, Evidence.REAPED, Evidence.RESTARTED}),
     Proof.NONE: frozenset({Evidence.RESTARTED}),
 }
 
-__all__ = ["died", "handover", "leave", "node_offline", "node_online", "node_online_resp"]
+__all__ = ["death_proven", "died", "handover", "leave", "node_offline", "node_online", "node_online_resp"]
 
 
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
-    """A peer is here: tell it who is controller; the controller also greets it with a PING."""
+    """A peer is online: answer who is controller; the controller also sends it a PING."""
     state, sender = step.state, envelope.sender
     expected = step.settings.addresses[sender]
     if message.address != expected:
@@ -65,11 +72,11 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
         wait_us = step.now_us + step.timing.promise_us
         if state.status is Status.VOTING:
             state.campaign_at_us = max(state.campaign_at_us, wait_us)
-            state.attempts += 1  # once: rumours must not put it off for ever
+            state.attempts += 1  # once only: hints must not put it off forever
 
 
 def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
-    """A leave ends the promise to the one that leaves; news of a third node starts a probe."""
+    """A leave ends the promise to the node that leaves; news of a third node starts a probe."""
     state, node = step.state, message.node
     if node == step.me or node not in state.peers:
         return
@@ -82,11 +89,11 @@ def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
         return
     step.note("peer_left", peer=node, reason=message.reason)
     step.know(node, offline=True)
-    _gone(step, node, message.incarnation, Reason.LEAVE)
+    _end_promise(step, node, message.incarnation, Reason.LEAVE)
 
 
 def handover(step: Step, envelope: Envelope, message: Handover) -> None:
-    """The sender left its leadership of `of_term` and will not act in that term again."""
+    """The sender gave up its leadership of `of_term` and will not act in that term again."""
     state, sender = step.state, envelope.sender
     promise = state.promise
     state.handed_over[sender] = max(state.handed_over.get(sender, 0), message.of_term)
@@ -99,6 +106,11 @@ def handover(step: Step, envelope: Envelope, message: Handover) -> None:
     lose_controller(step, Reason.HANDOVER)
 
 
+def death_proven(step: Step, event: DeathProven) -> None:
+    """A probe found that a process is dead."""
+    died(step, event.peer, event.incarnation, event.evidence)
+
+
 def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
     """Process `incarnation` of `peer` is proven dead, first-hand (R9)."""
     state = step.state
@@ -107,16 +119,17 @@ def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
         return
     if evidence is Evidence.REFUSED and known.linked:
         return  # closed *and* refused: while the connection stands, a refusal proves nothing
+    require(not known.dead and known.incarnation > 0, "R9", "proof is about a process that was heard and not dead yet")
     step.know(peer, dead=True)
     step.note("peer_died", peer=peer, evidence=evidence.value)
     if state.leader_state is not None:
         step.broadcast(NodeOffline(peer, incarnation, evidence.value))
         step.publish(MarkOffline(peer, state.term))
-    _gone(step, peer, incarnation, Reason.DEATH)
+    _end_promise(step, peer, incarnation, Reason.DEATH)
 
 
-def _gone(step: Step, peer: int, incarnation: int, reason: Reason) -> None:
-    """End the promise to a process that is gone, and get in line for its succession."""
+def _end_promise(step: Step, peer: int, incarnation: int, reason: Reason) -> None:
+    """End the promise to a process that is gone, and campaign when this node's turn comes."""
     state = step.state
     promise, leader = state.promise, state.controller
     promised = promise is not None and promise.to == peer and promise.incarnation == incarnation
@@ -127,8 +140,8 @@ def _gone(step: Step, peer: int, incarnation: int, reason: Reason) -> None:
         lose_controller(step, reason)
 
 
-def leave(step: Step) -> None:
-    """Leave in good order: hand leadership over, leave, clear one's traces in Redis."""
+def leave(step: Step, event: Leave) -> None:
+    """Leave gracefully: hand leadership over, tell the peers, remove this node's entry from Redis."""
     state = step.state
     if state.leaving:
         return
@@ -137,10 +150,8 @@ def leave(step: Step) -> None:
         successor, term = (order[0] if order else 0), state.term
         step_down(step, "leaving")
         hand_over(step, Handover(term, successor))
-    job_ended(step)
-    state.leaving = True
-    state.campaign = None
-    state.role = Role.FOLLOWER
+    vacate(step)
+    leave_election(step)
     step.broadcast(NodeOffline(step.me, state.saved.incarnation, "leave"))
     step.publish(Depart(last=not any(peer.linked for peer in state.peers.values())))
     step.note("leave_announced")

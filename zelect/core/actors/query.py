@@ -1,13 +1,17 @@
-"""COMMON_RESP, QUERY, and the answer to a type nobody handles."""
+"""COMMON_RESP, QUERY, and the answer to a type that no actor handles.
+
+None of them changes anything: a complaint is for people to read, a query is answered with what is so at
+this moment.
+"""
 
 from __future__ import annotations
 
-from zelect.core.actors.leadership import lapse_due_us, trace_of
+from zelect.core.actors.leadership import trace_of
 from zelect.core.actors.voters import witness_state
 from zelect.core.eligibility import ineligible
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
-from zelect.core.state import State
+from zelect.core.state import LeaderState, Peer, State
 from zelect.core.status import NodeStatus, PeerStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
@@ -16,13 +20,15 @@ __all__ = ["common_resp", "query", "status_of", "unhandled"]
 
 
 def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
-    """A peer complains: people must hear of it; the election doesn't change."""
-    if message.result is not Result.OK:
-        step.note("error_received", sender=envelope.sender, result=message.result.value, detail=message.detail)
+    """A peer complains: it goes to the log; the election doesn't change."""
+    if message.result is Result.OK:
+        return
+    other = {"generation": envelope.generation} if message.result is Result.OTHER_GENERATION else {}
+    step.note("error_received", sender=envelope.sender, result=message.result.value, detail=message.detail, **other)
 
 
 def unhandled(step: Step, envelope: Envelope, message: Message) -> None:
-    """A type that no actor handles is answered, so that the sender need not wait."""
+    """A type that no actor handles is answered too, so that the sender doesn't wait."""
     code = next(int(code) for code, kind in MESSAGES.items() if kind is type(message))
     step.send(envelope.sender, CommonResp(code, Result.UNHANDLED, "no actor for this type"))
 
@@ -33,58 +39,67 @@ def query(step: Step, envelope: Envelope, message: Query) -> None:
 
 
 def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
-    """A picture of `state` at `now_us`."""
-    node, promise_us = settings.node, settings.timing.promise_us
+    """The node with `state` as it is at `now_us`."""
     record = state.record
-    here = {peer for peer, known in state.peers.items() if known.linked and not known.gone}
-    alive = {peer for peer in here if record.counts(peer, state.peers[peer].epoch)}
-    alive |= {node} if state.may_vote(record) else set()
+    may_vote = _may_vote(state)
     witness = witness_state(state, settings.dynamic)
-    leader_state, leader = state.leader_state, state.controller
     active = state.active(now_us)
+    leader_state = state.leader_state if active else None  # what only an active node reports
+    controller = state.controller
     pause = state.pause if state.paused(now_us) else None
-    controller = node if active else leader.id if leader is not None else 0
     return NodeStatus(
-        id=node,
+        id=settings.node,
         incarnation=state.saved.incarnation,
         term=state.term,
         role="controller" if active else "follower",
         status=state.status.value,
         active=active,
-        lease_left_us=lapse_due_us(promise_us, leader_state) - now_us if leader_state is not None and active else 0,
-        active_for_us=now_us - leader_state.active_since_us if leader_state is not None and active else 0,
-        controller=controller,
-        controller_heard_ago_us=now_us - state.controller_heard_us if leader is not None else -1,
-        record=state.saved.record,
-        quorate=state.links_quorum(node),
+        lease_left_us=0 if leader_state is None else leader_state.lease_lapses_us - now_us,
+        active_for_us=0 if leader_state is None else now_us - leader_state.active_since_us,
+        controller=settings.node if active else controller.id if controller is not None else 0,
+        controller_heard_ago_us=-1 if controller is None else now_us - state.controller_heard_us,
+        record=record,
+        quorate=state.links_quorum(),
         lost_state=state.lost_state,
         witness=witness,
-        survives=failures_survived(record, alive, state.witness_ready, settings.dynamic, witness == "unrecognized"),
+        survives=failures_survived(record, may_vote, state.witness_ready, settings.dynamic, witness == "unrecognized"),
         succession=state.succession,
-        peers=tuple(
-            PeerStatus(
-                id=peer,
-                incarnation=known.incarnation,
-                linked=known.linked,
-                dead=known.dead,
-                offline=known.offline,
-                heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else -1,
-                priority=known.priority,
-                ineligible=(ineligible(state, settings.timing, now_us, peer) or "") if active else "",
-            )
-            for peer, known in sorted(state.peers.items())
-        ),
+        peers=tuple(_peer_status(settings, state, now_us, peer, active) for peer in sorted(state.peers)),
         refused_by_gate=dict(state.refused),
         now_us=now_us,
-        trace=trace_of(leader_state) if leader_state is not None and active else None,
-        previous=leader_state.previous.id
-        if leader_state is not None and leader_state.previous is not None and active
-        else 0,
-        reason=leader_state.reason.value if leader_state is not None and active else "",
+        trace=None if leader_state is None else trace_of(leader_state),
+        previous=_previous(leader_state),
+        reason="" if leader_state is None else leader_state.reason.value,
         rounds=state.rounds,
-        may_vote=tuple(sorted(alive)),
+        may_vote=tuple(sorted(may_vote)),
         priority=state.priority(settings.priority, now_us),
-        pause_left_us=pause.until_us - now_us if pause is not None else 0,
-        pause_asked=pause.asked if pause is not None else "",
+        pause_left_us=0 if pause is None else pause.until_us - now_us,
+        pause_asked="" if pause is None else pause.asked,
         cooling_left_us=max(0, state.cooling_until_us - now_us),
+    )
+
+
+def _may_vote(state: State) -> set[int]:
+    """The nodes whose votes could be counted now, as far as this node knows."""
+    record = state.record
+    here = {peer for peer, known in state.peers.items() if known.linked and not known.gone}
+    voting = {peer for peer in here if record.counts(peer, state.peers[peer].epoch)}
+    return voting | {state.node} if state.may_vote(record) else voting
+
+
+def _previous(leader_state: LeaderState | None) -> int:
+    return 0 if leader_state is None or leader_state.previous is None else leader_state.previous.id
+
+
+def _peer_status(settings: Settings, state: State, now_us: int, peer: int, active: bool) -> PeerStatus:
+    known: Peer = state.peers[peer]
+    return PeerStatus(
+        id=peer,
+        incarnation=known.incarnation,
+        linked=known.linked,
+        dead=known.dead,
+        offline=known.offline,
+        heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else -1,
+        priority=known.priority,
+        ineligible=(ineligible(state, settings.timing, now_us, peer) or "") if active else "",
     )

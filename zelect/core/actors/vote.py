@@ -1,19 +1,19 @@
-"""VOTING: somebody asks for a vote, or whether one would be given (R2, R3, R4, R10).
+"""VOTING: a vote request, or the question whether a vote would be given (R2, R3, R4, R10).
 
-The questions in the order in which they are asked; the first that applies refuses, with its name:
+The reasons to refuse, in the order in which they are checked; the first that applies is the answer:
 
-    old_term           the term sought is not ahead of (pre) or is behind (real) this node's
-    stale_voters   the candidate's voter record is older; the newer one is sent (R10)
-    not_member         the candidate or this node has no vote, by the newer of the two records
-    lost state            the record names another life of this node, which may have voted already (R1)
-    leaving            this node left
-    silent             it restarted, and may have promised what it forgot (R4)
+    old_term           the term sought is not ahead of (pre-vote) or is behind (vote) this node's
+    stale_voters       the candidate's voter record is older; the newer one is sent back (R10)
+    not_member         the candidate or this node is no voter in the candidate's record
+    lost_state         the record names another storage epoch of this node, which may have voted (R1)
+    leaving            this node leaves
+    grace_period       it restarted, and may have made a promise before (R4)
     promised           it answered a controller's PING less than one election timeout ago (R3)
-    voted              the vote of that term went to somebody else (R2)
+    voted              its vote in that term went to another candidate (R2)
 
-A pre-vote changes nothing. A real request at a higher term is not allowed to raise this node's
-term while it keeps a promise or silence: it would cut the voter off from its controller, which is
-what the promise exists to prevent (Ongaro's thesis, section 4.2.3).
+A pre-vote request changes nothing (Ongaro's thesis, section 9.6). A vote request at a higher term does not
+raise this node's term while it keeps a promise or its grace period lasts: that would cut the voter off
+from its controller, which the promise exists to prevent (thesis, section 4.2.3).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def voting(step: Step, envelope: Envelope, message: Voting) -> None:
 
 
 def answer_waiting(step: Step) -> None:
-    """Answer again the requests that only a promise stood against, once it ended early.
+    """Answer those requests again that were refused only because of a promise, once it ended early.
 
-    A candidate often hears of a death some hundred microseconds before its voters do; without
+    A candidate often learns of a death some hundred microseconds before its voters do; without
     this it would have to ask twice.
     """
     state = step.state
-    if not state.waiting_requests or (state.promise is not None and state.promise.until_us > step.now_us):
+    if state.promise is not None and state.promise.until_us > step.now_us:
         return
     waiting, state.waiting_requests = state.waiting_requests, {}
     for until_us, envelope in waiting.values():
@@ -51,15 +51,12 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
     reason, wait_us = _judge(step, candidate, message)
     if not message.pre and reason not in TEMPORARY and message.term_sought > state.term:
         become_follower(step, message.term_sought, why="higher_term")
-    granted = reason is None
-    if granted and not message.pre:
+    if reason is None and not message.pre:
         _give_vote(step, candidate, message)
     if reason is Refusal.PROMISED:
-        state.waiting_requests[candidate] = (step.now_us + step.timing.vote_wait_us, envelope)
-        if message.reason is Reason.DEATH and state.promise is not None and message.controller == state.promise.to:
-            step.probe(message.controller)  # hearsay proves nothing, but is worth a look (R9)
+        _wait_for_the_promise(step, envelope, message)
     step.note(
-        "vote_granted" if granted else "vote_refused",
+        "vote_granted" if reason is None else "vote_refused",
         candidate=candidate,
         term=message.term_sought,
         pre=message.pre,
@@ -68,14 +65,23 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
         again=again,
     )
     record = state.saved.record if reason is Refusal.STALE_VOTERS else None
-    step.send(candidate, VotResp(message.pre, message.round, granted, reason, wait_us, state.saved.epoch, record))
+    answer = VotResp(message.pre, message.round, reason is None, reason, wait_us, state.saved.epoch, record)
+    step.send(candidate, answer)
+
+
+def _wait_for_the_promise(step: Step, envelope: Envelope, message: Voting) -> None:
+    """Keep the request for one round, in case the promise ends early."""
+    state = step.state
+    state.waiting_requests[envelope.sender] = (step.now_us + step.timing.vote_wait_us, envelope)
+    if message.reason is Reason.DEATH and state.promise is not None and message.controller == state.promise.to:
+        step.probe(message.controller)  # hearsay proves nothing, but it is a reason to look (R9)
 
 
 def _give_vote(step: Step, candidate: int, message: Voting) -> None:
     state = step.state
     require(state.term == message.term_sought, "R2", "a vote is given in the current term")
     require(state.promised(step.now_us, candidate) == 0, "R3", "no vote while a promise to another runs")
-    require(step.now_us >= state.grace_until_us, "R4", "no vote in the silence after a restart")
+    require(step.now_us >= state.grace_until_us, "R4", "no vote in the grace period after a restart")
     adopt_record(step, message.record)
     step.save(voted_for=candidate)
     if state.campaign is not None:
@@ -85,24 +91,30 @@ def _give_vote(step: Step, candidate: int, message: Voting) -> None:
 
 
 def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None, int]:
-    """Why to refuse (None: grant), and how long what stands against it still runs."""
+    """The reason to refuse (None: grant), and how long what stands against it still lasts."""
     state, now_us = step.state, step.now_us
-    sought = message.term_sought
-    promised_us = state.promised(now_us, candidate)
-    if sought < state.term or (message.pre and sought == state.term):
+    if message.term_sought < state.term or (message.pre and message.term_sought == state.term):
         return Refusal.OLD_TERM, 0
-    if message.record.id < state.record.id:
-        return Refusal.STALE_VOTERS, 0
-    if candidate not in message.record.members or step.me not in message.record.members:
-        return Refusal.NOT_MEMBER, 0
-    if not state.may_vote(message.record):
-        return Refusal.LOST_STATE, 0
+    reason = _judge_records(step, candidate, message)
+    if reason is not None:
+        return reason, 0
     if state.leaving:
         return Refusal.LEAVING, 0
     if now_us < state.grace_until_us:
         return Refusal.GRACE_PERIOD, state.grace_until_us - now_us
+    promised_us = state.promised(now_us, candidate)
     if promised_us:
         return Refusal.PROMISED, promised_us
-    if sought == state.term and state.saved.voted_for not in (0, candidate):
+    if message.term_sought == state.term and state.saved.voted_for not in (0, candidate):
         return Refusal.VOTED, 0
     return None, 0
+
+
+def _judge_records(step: Step, candidate: int, message: Voting) -> Refusal | None:
+    """Whether both are voters by the candidate's record, and that record is not older (R1, R10)."""
+    record = message.record
+    if record.id < step.state.record.id:
+        return Refusal.STALE_VOTERS
+    if candidate not in record.members or step.me not in record.members:
+        return Refusal.NOT_MEMBER
+    return None if step.state.may_vote(record) else Refusal.LOST_STATE

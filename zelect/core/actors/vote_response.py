@@ -1,22 +1,24 @@
-"""VOT_RESP, and the course of a campaign: pre-vote, vote, won, lost, pending (R2, R3, R8, R12).
+"""VOT_RESP, and the course of a campaign: pre-vote, vote; won, lost or pending (R2, R3, R7b, R8, R12).
 
-The witness is a voter that is asked last: when the nodes that an answer may still come from fall
-short of a quorum, at once; otherwise when the round's time is over. Elections that nodes can
-decide never wait for Redis.
+A candidate first wins a pre-vote, which changes nothing anywhere, then a vote (Raft, section 5.2; thesis,
+9.6). Answers are counted by voter, never by message. After each answer the round is won, lost or
+pending. A refusal that ends by itself (`TEMPORARY`) does not count as lost within the round.
+
+The witness is a voter that is asked last: at once when the nodes that may still answer fall short
+of a quorum, otherwise when the round's time is over. Elections that nodes can decide never wait
+for Redis.
 """
 
 from __future__ import annotations
 
-from zelect.core.actors.leadership import begin_leadership
+from zelect.core.actors.leadership import ping_round
 from zelect.core.effects import WitnessVote
 from zelect.core.events import WitnessVoted
-from zelect.core.lease import NEVER_US
 from zelect.core.messages import TEMPORARY, Envelope, Reason, Voting, VotResp
 from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size, tally
-from zelect.core.state import Campaign, Role, State, VoteAnswer
+from zelect.core.state import Campaign, State, VoteAnswer
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us, rank
-from zelect.core.timing import MAX_TERM
 from zelect.core.transitions import (
     adopt_record,
     become_candidate,
@@ -27,28 +29,11 @@ from zelect.core.transitions import (
     lose_controller,
 )
 
-__all__ = ["campaign_due_us", "round_over", "start_campaign", "vot_resp", "witness_voted"]
-
-
-def campaign_due_us(node: int, state: State) -> int:
-    """When `node` may campaign: its turn has come, its silence and promises are over, and
-    connections to a quorum are up; NEVER_US while something else stands against it."""
-    if (
-        state.role is not Role.FOLLOWER
-        or state.leaving
-        or state.lost_state
-        or node not in state.record.members
-        or state.campaign_at_us == NEVER_US
-        or state.term >= MAX_TERM
-        or not state.links_quorum(node)
-    ):
-        return NEVER_US
-    promise_us = 0 if state.promise is None or state.promise.to == node else state.promise.until_us
-    return max(state.campaign_at_us, state.grace_until_us, promise_us)
+__all__ = ["round_over", "start_campaign", "vot_resp", "witness_voted"]
 
 
 def start_campaign(step: Step) -> None:
-    """Ask the voters whether it would vote for this node."""
+    """Ask the voters whether they would vote for this node."""
     state = step.state
     if state.controller is not None:
         lose_controller(step, Reason.TIMEOUT)
@@ -67,13 +52,14 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
     if campaign is None or (campaign.pre, campaign.round) != (message.pre, message.round):
         step.note("stale_answer_ignored", voter=voter)
         return
-    if voter not in state.voters or (message.granted and not message.pre and envelope.term != campaign.term_sought):
+    of_another_term = message.granted and not message.pre and envelope.term != campaign.term_sought
+    if voter not in state.voters or of_another_term:
         step.note("foreign_answer_ignored", voter=voter)
         return
     known = campaign.answers.get(voter)
     if known is not None and known.granted:
         return  # a vote is given once; a duplicate or a late refusal changes nothing
-    # No promise and no silence is longer than one election timeout, whatever the voter says.
+    # No promise and no grace period is longer than one election timeout, whatever the voter says.
     until_us = step.now_us + min(message.wait_us, step.timing.promise_us) if message.wait_us else 0
     campaign.answers[voter] = VoteAnswer(message.granted, message.reason, until_us, message.epoch)
     step.note(
@@ -89,7 +75,7 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
 
 def witness_voted(step: Step, event: WitnessVoted) -> None:
     """Count the witness's answer. It has no clock: when the controller that it acknowledged last
-    may still hold a lease, this node waits that out itself before it becomes active (R7b)."""
+    may still hold a lease, this node waits for its end before it becomes active (R7b)."""
     state = step.state
     if event.term > state.term and event.reason is not None:
         become_follower(step, event.term, why="higher_term")
@@ -113,8 +99,8 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
 
 
 def _harmless(step: Step, event: WitnessVoted) -> bool:
-    """Whether the controller that the witness acknowledged is known, first-hand, to hold no leadership
-    any more: this node itself, proven dead, left, replaced, or handed over."""
+    """Whether the controller that the witness acknowledged is known, first-hand, not to be active any
+    more: it is this node itself, is proven dead, left, was replaced by a newer process, or handed over."""
     if event.acked == step.me or event.acked_term <= step.state.handed_over.get(event.acked, 0):
         return True
     peer = step.state.peers.get(event.acked)
@@ -125,10 +111,10 @@ def _harmless(step: Step, event: WitnessVoted) -> bool:
 
 
 def round_over(step: Step) -> None:
-    """The round's time is over: ask the witness if nodes alone did not do, else fall back (R8)."""
+    """The round's time is over: ask the witness if nodes alone did not decide it, else try again later (R8)."""
     campaign = step.state.campaign
     assert campaign is not None
-    if WITNESS in step.state.voters and not campaign.witness_asked:
+    if _witness_left(step, campaign):
         _ask_witness(step, campaign)
     else:
         _give_up(step, campaign)
@@ -149,7 +135,7 @@ def _give_up(step: Step, campaign: Campaign) -> None:
 
 
 def _enough_at_us(state: State, campaign: Campaign) -> int:
-    """When enough refused voters will be free of their promises to make a quorum; 0: unknown."""
+    """When enough of the voters that refused will be free of their promises to make a quorum; 0: unknown."""
     granted = sum(answer.granted for answer in campaign.answers.values())
     missing = quorum_size(state.voters) - granted
     frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in TEMPORARY)
@@ -157,7 +143,7 @@ def _enough_at_us(state: State, campaign: Campaign) -> int:
 
 
 def _ask(step: Step) -> None:
-    """Send the round's question to the voters, then judge: one vote may be a quorum."""
+    """Send the round's vote request to the voters, then judge: this node's vote alone may be a quorum."""
     state = step.state
     campaign = state.campaign
     assert campaign is not None
@@ -185,29 +171,33 @@ def _ask_witness(step: Step, campaign: Campaign) -> None:
     step.ask_witness(WitnessVote(record.witness, campaign.pre, campaign.round, campaign.term_sought, record.id))
 
 
-def _nodes_may_do(step: Step, campaign: Campaign) -> bool:
+def _witness_left(step: Step, campaign: Campaign) -> bool:
+    """Whether there is a witness that this round has not asked yet."""
+    return WITNESS in step.state.voters and not campaign.witness_asked
+
+
+def _nodes_may_decide(step: Step, campaign: Campaign) -> bool:
     """Whether the nodes that have granted or may still answer are a quorum without the witness."""
     state = step.state
     refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in TEMPORARY}
     granted = {v for v, a in campaign.answers.items() if a.granted}
-    possible = (state.connected(step.me) | granted) - refused - {WITNESS}
+    possible = (state.connected() | granted) - refused - {WITNESS}
     return has_quorum(state.voters, possible)
 
 
 def _judge(step: Step, campaign: Campaign) -> None:
-    # A voter bound only for now may still grant within the round, when it learns of the death.
+    # A voter bound by a promise may still grant within the round, when it learns of the death.
     decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in TEMPORARY}
     outcome = tally(step.state.voters, decided)
-    undecided = outcome is Outcome.PENDING and WITNESS in step.state.voters and not campaign.witness_asked
-    if undecided and not _nodes_may_do(step, campaign):
-        _ask_witness(step, campaign)
+    if outcome is Outcome.PENDING:
+        if _witness_left(step, campaign) and not _nodes_may_decide(step, campaign):
+            _ask_witness(step, campaign)
     elif outcome is Outcome.LOST:
         _give_up(step, campaign)
-    elif outcome is Outcome.WON and campaign.pre:
-        became_us = (step.now_us - campaign.began_us) / 1000
-        step.note("pre_vote_won", term=campaign.term_sought, took_ms=became_us)
+    elif campaign.pre:
+        step.note("pre_vote_won", term=campaign.term_sought, took_ms=(step.now_us - campaign.began_us) / 1000)
         become_candidate(step, campaign)
         _ask(step)
-    elif outcome is Outcome.WON:
+    else:
         become_elected(step, campaign)
-        begin_leadership(step)
+        ping_round(step)

@@ -1,12 +1,15 @@
-"""The voters follows the living (R10, R11), and the witness in Redis (R12).
+"""The voters follow the living members (R10, R11), and the witness in Redis (R12).
 
-The controller active strives for the voters that `core.voters.next_change` names, one
-voter at a time: the next change waits until a quorum has saved the record and has the term.
+The active controller changes the voter record towards what `core.voters.next_change` names, one
+voter at a time. Each change waits until a quorum of the voters of the present record has saved it, in
+the controller's own term: then any two quorums of records that follow each other share a voter, and no
+older record can elect anybody any more (logless reconfiguration, OPODIS 2021). A storage epoch, or
+the identity of a witness, is replaced in two changes: the old one out, then the new one in.
 """
 
 from __future__ import annotations
 
-from zelect.core.actors.leadership import committed, ping_round
+from zelect.core.actors.leadership import ping_round
 from zelect.core.effects import WitnessCreate, WitnessLook
 from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen
 from zelect.core.invariants import require
@@ -14,8 +17,8 @@ from zelect.core.messages import CommonResp, Envelope, Reset, Result, Type
 from zelect.core.quorum import WITNESS, Record
 from zelect.core.state import LeaderState, State
 from zelect.core.step import Step
-from zelect.core.transitions import become_follower
-from zelect.core.voters import VoterHealth, next_change
+from zelect.core.transitions import accept_reset, become_follower
+from zelect.core.voters import Change, VoterHealth, next_change
 
 __all__ = [
     "health_of",
@@ -31,41 +34,33 @@ __all__ = [
 
 
 MAX_GENERATION = 2**40
-"""Foundations are seconds since 1970 at the command line; further ahead leaves no room for another."""
+"""The command line takes seconds since 1970 as generation; a much higher one leaves no room for another reset."""
 
 
 def manage(step: Step) -> None:
-    """Take the next step towards the voters that the living deserve."""
+    """Take the next step towards the voters that the living members call for."""
     state = step.state
     leader_state = state.leader_state
-    if leader_state is not None and not leader_state.active_since_us:
-        _learn_early(step)
-    if leader_state is None or not leader_state.holds(step.now_us):
+    assert leader_state is not None
+    if not leader_state.active_since_us:
+        _name_epochs_early(step)
+    if not leader_state.holds(step.now_us):
         return
-    if nothing_to_change(step) or not committed(step, leader_state):
+    if nothing_to_change(step) or not leader_state.committed(state.record):
         return
-    change = next_change(state.record, health_of(step, leader_state), step.settings.dynamic)
+    health = health_of(step, leader_state)
+    change = next_change(state.record, health, step.settings.dynamic)
     if change is None:
         return
     if change.add_witness and leader_state.created_witness is None:
         _create_witness(step, leader_state)
         return
-    epochs = {node: peer.epoch for node, peer in state.peers.items()}
-    after = change.applied(state.record, epochs, leader_state.created_witness)
-    if change.remove and state.peers[change.remove].epoch and not state.peers[change.remove].gone:
-        leader_state.removed_for_lost_state.add(
-            change.remove
-        )  # it lives and only forgot: it need not prove itself again
-    _change(step, leader_state, after)
-    if change.add_witness:
-        # Its memory was begun by this controller in this term, and holds the record before.
-        leader_state.created_witness, leader_state.pending_witness_key = None, ""
-        state.witness_same = True
+    _change(step, leader_state, change, health)
 
 
 def nothing_to_change(step: Step) -> bool:
-    """Whether there is plainly nothing to change: the whole members votes, lives, and is odd. Says
-    of nearly every round, without building anything, what `next_change` would say of it."""
+    """Whether all configured members are voters and alive, and their number is odd. For nearly every round
+    this says, without building anything, that `next_change` would change nothing."""
     state = step.state
     record = state.record
     if record.witness is not None or record.members != step.settings.members or len(record.members) % 2 == 0:
@@ -78,10 +73,10 @@ def nothing_to_change(step: Step) -> bool:
     return True
 
 
-def _learn_early(step: Step) -> None:
-    """Before leadership: name the lives of members that answered after the vote was won. It changes
-    no voter, so it need not wait for a quorum; and without it a quorum may be missing, because a
-    member whose life is not named doesn't count."""
+def _name_epochs_early(step: Step) -> None:
+    """Before this node is active: name the epochs of members that answered after the vote was won. That
+    changes no voter, so it need not wait for a quorum; and without it a quorum may be missing, because
+    a member whose epoch is not named doesn't count."""
     state = step.state
     unnamed = [node for node, epoch in state.record.named().items() if not epoch and node != step.me]
     unknown = {node: epoch for node in unnamed if (epoch := state.peers[node].epoch)}
@@ -90,15 +85,19 @@ def _learn_early(step: Step) -> None:
         ping_round(step)
 
 
-def _change(step: Step, leader_state: LeaderState, after: Record) -> None:
+def _change(step: Step, leader_state: LeaderState, change: Change, health: VoterHealth) -> None:
+    """Make one change of the record, and send it to everybody."""
     state = step.state
     before = state.record
+    epochs = {node: peer.epoch for node, peer in state.peers.items()}
+    after = change.applied(before, epochs, leader_state.created_witness)
+    if change.remove:
+        require(change.remove in health.gone | health.lost_state, "R11", "only who is gone or lost its state goes out")
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
-    require(
-        committed(step, leader_state) and before.config_term == state.term,
-        "R10",
-        "a quorum has the record and the term",
-    )
+    committed = leader_state.committed(before) and before.config_term == state.term
+    require(committed, "R10", "a quorum has the record and the term")
+    if change.remove in health.lost_state:
+        leader_state.removed_for_lost_state.add(change.remove)  # it is alive: it need not prove itself steady again
     step.save(record=after)
     step.note(
         "voters_changed" if after.voters != before.voters else "epochs_named",
@@ -108,34 +107,44 @@ def _change(step: Step, leader_state: LeaderState, after: Record) -> None:
         witness=after.witness is not None,
     )
     ping_round(step)
+    if change.add_witness:
+        # It was created by this controller in this term, and holds the record before.
+        leader_state.created_witness, leader_state.pending_witness_key = None, ""
+        state.witness_same = True
 
 
 def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
-    state, now_us = step.state, step.now_us
-    record = state.record
-    fresh_us = now_us - 3 * step.timing.heartbeat_us
-    named, joinable = record.named(), set()
-    for node, peer in state.peers.items():
-        if node in named or peer.gone:
-            continue
-        answers = leader_state.answered_us.get(node, 0) >= fresh_us and leader_state.saved_by.get(node) == record.id
-        steady = now_us - leader_state.steady_us.get(node, now_us) >= step.timing.promise_us
-        if answers and (steady or node in leader_state.removed_for_lost_state):
-            joinable.add(node)
-    here = {node for node, peer in state.peers.items() if peer.epoch and not peer.gone and peer.linked}
+    """What this controller knows of the others, as far as it matters for the voters."""
+    state = step.state
+    named = state.record.named()
+    gone = frozenset(node for node, peer in state.peers.items() if peer.gone)
+    present = {
+        node: peer.epoch for node, peer in state.peers.items() if peer.epoch and peer.linked and node not in gone
+    }
     return VoterHealth(
-        gone=frozenset(node for node, peer in state.peers.items() if peer.gone),
-        joinable=frozenset(joinable),
-        lost_state=frozenset(n for n in here if named.get(n, 0) not in (0, state.peers[n].epoch)),
-        unknown=frozenset(n for n in here if named.get(n) == 0),
+        gone=gone,
+        joinable=frozenset(node for node in state.peers.keys() - named if _may_join(step, leader_state, node)),
+        lost_state=frozenset(node for node, epoch in present.items() if named.get(node, 0) not in (0, epoch)),
+        unknown=frozenset(node for node in present if named.get(node) == 0),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
     )
 
 
+def _may_join(step: Step, leader_state: LeaderState, node: int) -> bool:
+    """Whether a node that is no voter answers, has saved the record, and has been steady for one election
+    timeout, or was a voter until it lost its state."""
+    now_us = step.now_us
+    if step.peer(node).gone or leader_state.saved_by.get(node) != step.state.record.id:
+        return False
+    if leader_state.answered_us.get(node, 0) < now_us - 3 * step.timing.heartbeat_us:
+        return False
+    steady = now_us - leader_state.steady_us.get(node, now_us) >= step.timing.promise_us
+    return steady or node in leader_state.removed_for_lost_state
+
+
 def _create_witness(step: Step, leader_state: LeaderState) -> None:
-    """Ask for a new memory under a key that was never used: term and version are this
-    controller's alone."""
+    """Ask for a new witness under a key that was never used: nobody else has this term and version."""
     if step.now_us < leader_state.create_witness_again_us:
         return
     record = step.state.record
@@ -147,7 +156,7 @@ def _create_witness(step: Step, leader_state: LeaderState) -> None:
 
 
 def witness_created(step: Step, event: WitnessCreated) -> None:
-    """The new memory stands ready; `manage` puts it into the record."""
+    """The new witness is ready; `manage` adds it to the record."""
     leader_state = step.state.leader_state
     if leader_state is not None and event.identity.key == leader_state.pending_witness_key:
         leader_state.created_witness = event.identity
@@ -193,7 +202,7 @@ def look(step: Step) -> None:
 
 
 def witness_state(state: State, dynamic: bool) -> str:
-    """member, ready, unrecognized, unreachable or unused, for people."""
+    """In a word for people: member, ready, unrecognized, unreachable or unused."""
     if not dynamic:
         return "unused"
     if not state.witness_ready:
@@ -204,12 +213,12 @@ def witness_state(state: State, dynamic: bool) -> str:
 
 
 def reset(step: Step, envelope: Envelope, message: Reset) -> None:
-    """An operator founds the voters again, or tells this node of the old generation to join:
-    the only way in which a record is written without a quorum (R11)."""
+    """An operator forces new voters on a cluster that lost its quorum, or tells this node of the old
+    generation to join: the only way in which a record is written without a quorum (R11)."""
     state = step.state
     record = state.record
     if message.generation > MAX_GENERATION or not set(message.members) <= step.settings.addresses.keys():
-        detail = f"members must be in the members, a generation at most {MAX_GENERATION}"
+        detail = f"members must be in the configuration, and a generation at most {MAX_GENERATION}"
         step.answer = CommonResp(int(Type.RESET), Result.FORBIDDEN, detail)
         return
     if message.generation < record.generation or (
@@ -218,9 +227,6 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
         step.answer = CommonResp(int(Type.RESET), Result.FORBIDDEN, f"this node is in generation {record.generation}")
         return
     if message.generation > record.generation:
-        become_follower(step)
-        state.controller = None
-        after = Record(0, record.version + 1, message.members, None, message.generation)
-        step.save(record=after, lost_state=False)
+        accept_reset(step, Record(0, record.version + 1, message.members, None, message.generation))
         step.note("voters_reset", generation=message.generation, members=message.members)
     step.answer = CommonResp(int(Type.RESET), Result.OK, f"generation {message.generation}")
