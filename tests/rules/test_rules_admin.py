@@ -469,7 +469,7 @@ def test_no_order_says_what_it_could_not_mean(fields: tuple[Any, ...]) -> None:
         AdminCommand(*fields)
 
 
-def test_a_member_that_steers_is_told_nothing_of_the_term() -> None:
+def test_a_member_that_sends_an_admin_command_does_not_raise_the_term() -> None:
     """An order is judged by where it came from, not by its term: a stray one raises nobody's."""
     world = settled()
     before = world.state(1).term

@@ -36,13 +36,13 @@ from zelect.core.status import NodeStatus
 from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 
 UNRECOGNIZED = 77
-ELECTORATE = Record(1, 1, (1, 2, 3))
+VOTERS = Record(1, 1, (1, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("sender", "message"),
     [
-        pytest.param(1, Ping(5, True, ELECTORATE, (UNRECOGNIZED,)), id="succession names an unknown client"),
+        pytest.param(1, Ping(5, True, VOTERS, (UNRECOGNIZED,)), id="succession names an unknown client"),
         pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, (1, 2, UNRECOGNIZED))), id="record names an unknown client"),
         pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, ())), id="record without members"),
         pytest.param(3, NodeOnlineResp(1, 1, Record(10**6, 9, (1, 2, 3))), id="record of a term to come"),

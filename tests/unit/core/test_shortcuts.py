@@ -48,7 +48,7 @@ def test_a_peer_that_was_heard(peer: Peer, now_us: int) -> None:
 def test_at_rest_means_that_no_change_is_due(
     peers: list[Peer], processes: list[int], members: tuple[int, ...], witness: bool, ready: bool, dynamic: bool
 ) -> None:
-    step, leader_state = _office()
+    step, leader_state = _active()
     state = step.state
     step.settings = replace(step.settings, quorum="dynamic" if dynamic else "static")
     state.peers = {2: peers[0], 3: peers[1]}
@@ -60,14 +60,14 @@ def test_at_rest_means_that_no_change_is_due(
 
 
 def test_a_cluster_in_plain_order_is_at_rest() -> None:
-    step, _ = _office()
+    step, _ = _active()
     step.state.peers = dict.fromkeys((2, 3), IN_PLAIN_ORDER)
     assert not nothing_to_change(step), "their lives are to be named"
     step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(7, 1, 1)))
     assert nothing_to_change(step)
 
 
-def _office() -> tuple[Step, LeaderState]:
+def _active() -> tuple[Step, LeaderState]:
     """A step of node 1 active."""
     world = elected_of(3)
     world.feed(1, pong(world, 2))

@@ -47,7 +47,7 @@ def hint(step: Step, event: ControllerHint) -> None:
     """What Redis said: wait for the PING of the controller that it named (IDENTIFYING), or vote when it named none.
 
     A node that never had a term takes the one in Redis as its own, so that fencing tokens keep growing
-    when a cluster is founded a second time under its name (S3); to raise one's term is always safe.
+    when a cluster is set up a second time under its old name (S3); to raise one's term is always safe.
     """
     state, controller = step.state, event.controller
     if state.status is not Status.STARTING:
