@@ -157,6 +157,7 @@ def test_a_priority_changed_while_running_counts(cluster: Cluster) -> None:
     assert cluster.settled(term_above=head.term).id == last
 
 
+@pytest.mark.long
 def test_only_who_may_admin_steers(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM, secure=True)
     cluster.start()

@@ -154,6 +154,7 @@ def _peer(cluster: Cluster, node: int, peer: int) -> dict[str, Any]:
 # -- departures ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_departures_in_good_order_one_after_the_other(fleet: Fleet, server: RedisServer) -> None:
     cluster = fleet.cluster(redis_url=server.url, timing=CALM)
     registry = Registry(server.url, cluster.name)

@@ -74,7 +74,10 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"]
+    "failpoint",
+    long_but(
+        ["before_save:vote_granted", "after_save:vote_granted", "after_send:vote_granted"], "after_save:vote_granted"
+    ),
 )
 def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)

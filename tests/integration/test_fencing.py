@@ -28,6 +28,7 @@ import redis.lock
 
 import zelect
 from tests.support.clusters import ROOT
+from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
@@ -98,7 +99,7 @@ def append_by_a_script(fenced: FencedRedis, value: str) -> None:
     fenced.eval("return redis.call('RPUSH', KEYS[1], ARGV[1])", 1, "log", value)
 
 
-@pytest.mark.parametrize("how", [append, append_in_a_pipeline, append_by_a_script])
+@pytest.mark.parametrize("how", long_but([append, append_in_a_pipeline, append_by_a_script], append_in_a_pipeline))
 def test_a_thousand_racing_writers_never_let_an_older_term_through(
     client: redis.Redis, how: Callable[[FencedRedis, str], None]
 ) -> None:

@@ -321,6 +321,7 @@ def test_without_the_extra_the_fix_is_named(tmp_path: Path, package: str) -> Non
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]

@@ -36,6 +36,7 @@ def nobody_becomes_active(cluster: Cluster, seconds: float) -> None:
 # -- a majority lost ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_one_of_three_elects_nobody(fleet: Fleet, server: RedisServer) -> None:
     """Two are killed at once; the one that is left was a follower."""
     cluster = fleet.cluster(redis_url=server.url)

@@ -71,6 +71,7 @@ def test_an_observer_is_an_asynchronous_context_too_and_says_when_it_is_closed(f
     assert list(observer.changes()) == []
 
 
+@pytest.mark.long
 def test_changes_are_told_once_to_threads_and_coroutines(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM)
     told: list[tuple[int, int]] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
+from tests.support.marks import long_but
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
 
@@ -83,7 +84,9 @@ def worker(out: Path, term_above: int = 0) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    ("program", "words"), [(THREAD, ()), (THREAD, ("process",)), (COROUTINE, ())], ids=["thread", "child", "coroutine"]
+    ("program", "words"),
+    long_but([(THREAD, ()), (THREAD, ("process",)), (COROUTINE, ())], (THREAD, ())),
+    ids=["thread", "child", "coroutine"],
 )
 def test_jobs_of_killed_and_frozen_programs_never_overlap(
     fleet: Fleet, tmp_path: Path, program: str, words: tuple[str, ...]

@@ -230,6 +230,7 @@ def test_no_redis_configured(fleet: Fleet) -> None:
     assert cluster.exit_code(second.id) == 0
 
 
+@pytest.mark.long
 def test_two_clusters_share_a_redis_without_meeting(fleet: Fleet, server: RedisServer) -> None:
     one = fleet.cluster(redis_url=server.url, timing=CALM)
     other = fleet.cluster(redis_url=server.url, timing=CALM)

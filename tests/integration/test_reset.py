@@ -142,6 +142,7 @@ def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: Redi
     refused(cluster, 1, generation)
 
 
+@pytest.mark.long
 def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
     lost(cluster, 3)
     for typed in ("", "\n", "yes\n", f"{cluster.name}x\n"):
@@ -156,6 +157,7 @@ def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
     assert not cluster.events(3, "voters_reset")
 
 
+@pytest.mark.long
 def test_nothing_is_created_while_somebody_is_active(cluster: Cluster) -> None:
     cluster.start()
     head = cluster.settled()
@@ -166,6 +168,7 @@ def test_nothing_is_created_while_somebody_is_active(cluster: Cluster) -> None:
     assert {voters(cluster, node)["generation"] for node in cluster.ids} == {0}
 
 
+@pytest.mark.long
 def test_a_generation_that_nobody_is_in_or_that_is_its_own_is_not_joined(cluster: Cluster) -> None:
     lost(cluster, 3)
     done = reset(cluster, "--join", 7, "--yes-i-know", 3)

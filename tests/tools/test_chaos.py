@@ -153,6 +153,7 @@ def test_a_build_whose_leases_outlive_the_promises_is_convicted(tmp_path: Path) 
     assert re.search(r"^ +0\.000 ms  n\d +\d+  lease ", said, re.MULTILINE), "the slice of history that shows it"
 
 
+@pytest.mark.long
 def test_what_cannot_be_done_is_skipped_and_said_so(tmp_path: Path) -> None:
     said = chaos("--seed", "3", "--rounds", "1", "--faults", "signal_storm,ring", "--dir", tmp_path)
     assert "skipped ring: needs four nodes" in said
