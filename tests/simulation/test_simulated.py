@@ -35,8 +35,8 @@ def _of(seed: int) -> Outcome:
     return run(scene_of(seed))
 
 
-def test_forty_histories_break_no_property() -> None:
-    for seed in range(901, 941):
+def test_twenty_histories_break_no_property() -> None:
+    for seed in range(901, 921):
         outcome = _of(seed)
         assert not outcome.rule, f"python -m tools.sim --seed {seed}\n{outcome.text}\n{outcome.timeline}"
 
@@ -54,7 +54,7 @@ def test_a_million_events_break_no_property_and_see_what_they_should() -> None:
     assert [name for name in SOMETIMES if not seen[name]] == [], "a run that never sees them shows nothing"
 
 
-@pytest.mark.parametrize("nodes", long_but([2, 4, 6, 9], 2, 4))
+@pytest.mark.parametrize("nodes", long_but([2, 4, 6, 9], 2))
 def test_other_sizes(nodes: int) -> None:
     for seed in range(40):
         outcome = run(scene_of(seed, nodes))

@@ -101,11 +101,13 @@ def test_a_mutant_that_changes_nothing_lives(runner: MutantRunner) -> None:
     assert (verdict.suite, verdict.test, verdict.caught) == ("", "", False)
 
 
+@pytest.mark.long
 def test_a_mutant_that_cannot_be_imported_proves_nothing(runner: MutantRunner) -> None:
     with pytest.raises(CannotRun, match="pytest ended with"):
         runner.run(in_lease("NEVER_US = 2**62", "NEVER_US = nobody"), ONE)
 
 
+@pytest.mark.long
 def test_suites_that_fail_without_a_mutant_prove_nothing(tmp_path: Path) -> None:
     tree = copy_tree(ROOT, tmp_path / "tree")
     test = tree / "tests" / "unit" / "core" / "test_lease.py"
