@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, zelect
+from tests.support.marks import long_but
 from tests.support.ports import free_port
 
 
@@ -154,7 +155,7 @@ BALLOTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BALLOTS)
+@pytest.mark.parametrize("kind", long_but(BALLOTS, "empty", "bit in the checksum", "last bit"))
 def test_a_bad_vote_store_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
     change, word = BALLOTS[kind]
     data_dir = tmp_path / "data"

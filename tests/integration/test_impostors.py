@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
+from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
@@ -37,7 +38,7 @@ def second_process(cluster: Cluster, node: int) -> int:
     return node + 20
 
 
-@pytest.mark.parametrize("twin", [1, 2], ids=["controller's", "follower's"])
+@pytest.mark.parametrize("twin", long_but([1, 2], 1), ids=["controller's", "follower's"])
 def test_a_second_process_with_one_id_is_refused(fleet: Fleet, twin: int) -> None:
     cluster = fleet.cluster(timing=CALM)
     cluster.start()

@@ -122,6 +122,7 @@ with zelect.Node(sys.argv[1], process=True, exits=True) as node:
 """
 
 
+@pytest.mark.long
 def test_a_program_that_holds_its_interpreter_past_the_lease_is_killed_by_its_child(fleet: Fleet) -> None:
     """The renewals stop, and nothing in the program itself could end the job."""
     cluster = fleet.cluster(timing=CALM)

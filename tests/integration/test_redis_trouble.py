@@ -185,6 +185,7 @@ def test_a_restored_old_dump_is_overwritten(fleet: Fleet, server: RedisServer) -
     assert left > 0, "it expires again"
 
 
+@pytest.mark.long
 def test_wrong_password(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir()
     with running_server(tmp_path / "locked", "--requirepass", "rightOne") as server:

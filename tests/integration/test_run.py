@@ -159,6 +159,7 @@ def test_a_frozen_node_leaves_nothing_running_past_its_lease(fleet: Fleet) -> No
     stage.check()
 
 
+@pytest.mark.long
 def test_a_long_line_of_children_in_sessions_of_their_own_is_killed_at_once(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("stubborn", "chain"))
@@ -265,6 +266,7 @@ def test_a_command_that_is_done_ends_the_run_with_child_exit_code(fleet: Fleet, 
     assert done.returncode == code, done.stderr
 
 
+@pytest.mark.long
 def test_without_it_the_node_stays_and_runs_the_command_in_the_next_leadership(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster((1, 2), timing=BUSY, quorum="static"))
     stage.start(1, options=("--restart", "never"), words=("fails",))
@@ -336,6 +338,7 @@ def test_a_command_that_leaves_children_behind_leaves_none(fleet: Fleet, tmp_pat
     assert gone(int(pid.read_text()))
 
 
+@pytest.mark.long
 def test_a_watchdog_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
     """The renewals stop, and the watchdog can't act: the node ends the command itself, in time."""
     stage = Stage(fleet.cluster(timing=BUSY))
@@ -356,6 +359,7 @@ def test_a_watchdog_that_is_frozen_is_not_waited_for(fleet: Fleet) -> None:
     stage.check()
 
 
+@pytest.mark.long
 def test_a_frozen_watchdog_with_a_full_channel_is_no_obstacle(fleet: Fleet) -> None:
     """Forwarded signals that it does not read, a child in a session of its own, and leadership lost."""
     stage = Stage(fleet.cluster(timing=BUSY))
@@ -378,6 +382,7 @@ def test_a_frozen_watchdog_with_a_full_channel_is_no_obstacle(fleet: Fleet) -> N
     stage.check()
 
 
+@pytest.mark.long
 def test_a_frozen_watchdog_wakes_when_the_node_is_killed(fleet: Fleet) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=("family",))
@@ -407,6 +412,7 @@ def test_a_killed_watchdog_leaves_no_child_behind(fleet: Fleet, child: str) -> N
     assert gone(grandchild)
 
 
+@pytest.mark.long
 def test_grace_and_a_second_term_hold_though_the_watchdog_is_frozen(fleet: Fleet) -> None:
     stage = Stage(
         fleet.cluster(timing={**BUSY, "lease_ms": 8000, "election_timeout_ms": 9000, "down_after_ms": 20_000})

@@ -204,6 +204,7 @@ def campaigns(cluster: Cluster) -> int:
     return sum(len(cluster.events(node, "campaign_began", "peer_died")) for node in cluster.ids)
 
 
+@pytest.mark.long
 def test_all_keys_change_and_the_controller_stays(fleet: Fleet) -> None:
     """Node after node, the controller too, by the commands of the documents."""
     cluster = fleet.cluster(secure=True, timing=CALM)
@@ -230,6 +231,7 @@ def test_all_keys_change_and_the_controller_stays(fleet: Fleet) -> None:
     assert cluster.settled(*others, term_above=head.term).id != head.id
 
 
+@pytest.mark.long
 def test_a_changed_priority_is_honoured(fleet: Fleet) -> None:
     """Of two followers the one with the lower id is next, until the other gets a higher priority."""
     cluster = fleet.cluster(timing=CALM)
@@ -283,6 +285,7 @@ def test_what_takes_a_restart_is_refused_and_nothing_changes(
     assert cluster.settled().pid == cluster.processes[1].pid
 
 
+@pytest.mark.long
 def test_keys_that_cannot_be_used_are_refused_and_the_old_ones_hold(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM, secure=True)
     cluster.start()

@@ -107,6 +107,7 @@ def test_up_kill_start_down(cluster: Cluster) -> None:
     assert "is not running" in cluster.do("status", code=5)
 
 
+@pytest.mark.long
 def test_up_again_goes_on_with_the_terms(cluster: Cluster) -> None:
     before = wait_until(cluster.controller)
     cluster.do("down")
@@ -124,6 +125,7 @@ def test_stop_is_a_graceful_leave(cluster: Cluster) -> None:
     assert cluster.process(first["id"])["exit_code"] == 0
 
 
+@pytest.mark.long
 def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
     def told_ms() -> int:
         found = json.loads(zelect("history", "--json", "--dir", cluster.layout.directory, code=None) or "[]")
@@ -145,6 +147,7 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
     wait_until(lambda: cluster.listed()["processes"]["redis_pid"], 30)
 
 
+@pytest.mark.long
 def test_freeze_and_thaw(cluster: Cluster) -> None:
     first = wait_until(cluster.controller)
     cluster.do("freeze", first["id"])
@@ -158,6 +161,7 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
     assert nodes
 
 
+@pytest.mark.long
 def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
     shrunk = ("members", "--dir", str(cluster.layout.directory), "--json")
     cluster.do("kill", 1)
@@ -168,6 +172,7 @@ def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
     assert (alone["members"], alone["witness"], alone["survives"]) == ([2, 3], "member", 0)
 
 
+@pytest.mark.long
 def test_without_a_quorum_nobody_is_active(cluster: Cluster) -> None:
     for node in (1, 2):  # both at once: the record had no time to change
         os.kill(cluster.process(node)["pid"], signal.SIGSTOP)
@@ -175,6 +180,7 @@ def test_without_a_quorum_nobody_is_active(cluster: Cluster) -> None:
     zelect("status", "--dir", cluster.layout.directory, code=1)
 
 
+@pytest.mark.long
 def test_a_node_that_ends_by_itself_is_shown_and_not_started_again(cluster: Cluster) -> None:
     pid = cluster.process(3)["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -198,6 +204,7 @@ def test_logs_show_one_node_or_all(cluster: Cluster) -> None:
 # -- one supervisor, and what dies with it -------------------------------------------------
 
 
+@pytest.mark.long
 def test_second_supervisor_is_refused(cluster: Cluster) -> None:
     told = cluster.up(code=2)
     assert f"pid {cluster.listed()['processes']['supervisor']}" in told

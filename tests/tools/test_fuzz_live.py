@@ -55,6 +55,7 @@ def test_hostile_connections_change_nothing(living: Cluster, role: str) -> None:
     assert (after.id, after.term, after.pid) == (head.id, head.term, head.pid)
 
 
+@pytest.mark.long
 def test_hostile_connections_to_a_node_with_keys_change_nothing(fleet: Fleet) -> None:
     """Recorded handshakes among them, in pieces and whole: nobody gets in, and failures are counted."""
     cluster = fleet.cluster(timing=CALM, secure=True)
