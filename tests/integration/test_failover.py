@@ -20,9 +20,9 @@ from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
-from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis import registry_scripts
+from zelect.status.report import NodeReport
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ class Served:
         return {family.name: family for family in text_string_to_metric_families(body.decode())}
 
     def value(self, node: int, name: str, **labels: str) -> float:
-        """Of the sample `name`; 0 where there is none with such labels."""
+        """Of the sample `name`; 0 where there is none with such labels, and those of the node."""
+        labels |= {"cluster": self.cluster.name, "node": str(node)}
         samples = [sample for family in self.families(node).values() for sample in family.samples]
         return next((s.value for s in samples if s.name == name and s.labels == labels), 0.0)
 
@@ -93,9 +94,9 @@ class Stand:
     """The pages of a node whose leadership the test gives and takes. Its loop has just turned."""
 
     def __init__(self, directory: Path) -> None:
-        self.window = StatusPublisher(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
+        self.publisher = StatusPublisher(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
         self.handle = NodeHandle()
-        self.pages = HttpApp(self.window, self.handle, 1, QUIET)
+        self.app = HttpApp(self.publisher, self.handle, "demo", 1, QUIET)
 
     def lead(self, lease_ms: int, term: int = 4) -> None:
         now = now_us()
@@ -103,7 +104,7 @@ class Stand:
 
     def get(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         said: list[Any] = []
-        body = b"".join(self.pages({"REQUEST_METHOD": method, "PATH_INFO": path}, lambda *head: said.append(head)))
+        body = b"".join(self.app({"REQUEST_METHOD": method, "PATH_INFO": path}, lambda *head: said.append(head)))
         ((status, headers),) = said
         return int(status.split()[0]), dict(headers), body
 
@@ -112,7 +113,7 @@ class Stand:
 def stand(tmp_path: Path) -> Iterator[Stand]:
     stand = Stand(tmp_path)
     yield stand
-    stand.window.close()
+    stand.publisher.close()
 
 
 def test_green_as_long_as_the_lease_lasts_and_no_longer(stand: Stand) -> None:
@@ -148,7 +149,7 @@ def test_leadership_withdrawn_or_a_node_that_ended(stand: Stand) -> None:
 
 def test_a_loop_that_hangs_is_not_live_and_follows_nobody(stand: Stand) -> None:
     stand.handle.update(None, Controller(2, 5, 1, "death"))
-    stand.window.turned_us = now_us() - 60_000_000
+    stand.publisher.turned_us = now_us() - 60_000_000
     assert [stand.get(path)[0] for path in ("/follower", "/ready", "/live")] == [503] * 3
     stand.lead(lease_ms=60_000)
     assert [stand.get(path)[0] for path in ("/controller", "/ready", "/live")] == [200, 200, 503]
@@ -174,15 +175,15 @@ def test_unknown_pages_and_methods(stand: Stand) -> None:
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_before_the_first_picture_there_is_no_status(stand: Stand) -> None:
+def test_before_the_first_snapshot_there_is_no_status(stand: Stand) -> None:
     assert [stand.get(path)[0] for path in ("/v1/status", "/metrics")] == [503, 503]
 
 
-def test_a_spread_counts_each_duration_once() -> None:
-    spread = Histogram((10, 20), (0, 0, 0), 0)
+def test_a_histogram_counts_each_duration_once() -> None:
+    histogram = Histogram((10, 20), (0, 0, 0), 0)
     for us in (1, 10, 11, 20, 21, 1000):
-        spread = spread.with_one(us)
-    assert spread == Histogram((10, 20), (2, 2, 2), 1063)
+        histogram = histogram.with_one(us)
+    assert histogram == Histogram((10, 20), (2, 2, 2), 1063)
 
 
 # -- nodes --------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_a_controller_and_its_followers_before_and_after_a_kill(fleet: Fleet) ->
     assert served.get(heir.id, "/controller")[1]["X-Zelect-Term"] == str(heir.term)
 
     def counted() -> bool:
-        return served.value(heir.id, "zelect_elections_total", reason="death") == 1
+        return served.value(heir.id, "zelect_elections_won_total", reason="death") == 1
 
     wait_until(counted, what="the election is in the metrics")
     gap = served.value(heir.id, "zelect_election_gap_seconds_count")
@@ -219,13 +220,13 @@ def test_status_and_metrics(fleet: Fleet) -> None:
     served = Served(fleet)
     head = served.cluster.settled()
     node = head.id
-    wait_until(lambda: served.value(node, "zelect_heartbeat_rtt_seconds_count") > 2, what="answers are counted")
+    wait_until(lambda: served.value(node, "zelect_heartbeat_round_trip_seconds_count") > 2, what="answers are counted")
     wait_until(lambda: served.value(node, "zelect_active"))
     assert 0 < served.value(node, "zelect_lease_remaining_seconds") <= 2.5
     assert served.value(node, "zelect_term") == head.term
     assert {n: served.value(n, "zelect_controller_id") for n in served.cluster.ids} == dict.fromkeys((1, 2, 3), node)
-    assert served.value(node, "zelect_store_up") == 0
-    assert sum(served.value(n, "zelect_elections_total", reason="start") for n in served.cluster.ids) == 1
+    assert served.value(node, "zelect_redis_up") == 0
+    assert sum(served.value(n, "zelect_elections_won_total", reason="start") for n in served.cluster.ids) == 1
 
     status, headers, body = served.get(node, "/v1/status")
     assert (status, headers["Content-Type"]) == (200, "application/json")
@@ -241,6 +242,8 @@ def test_status_and_metrics(fleet: Fleet) -> None:
     wait_until(lambda: served.value(node, "zelect_frames_dropped_total", reason="not_msgpack") == 1)
     garbage.close(linger=0)
 
+    samples = [sample for family in served.families(node).values() for sample in family.samples]
+    assert all({"cluster", "node"} <= sample.labels.keys() for sample in samples)
     exported = set(re.findall(r"^# TYPE (\S+) ", served.get(node, "/metrics")[2].decode(), re.MULTILINE))
     assert exported == documented()
     asked = set(re.findall(r"\b(?:zelect|process)_\w+", (DOCS / "grafana.json").read_text()))

@@ -22,10 +22,10 @@ from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
-from zelect.client.query import NodeReport
 from zelect.core.quorum import Record, Witness
 from zelect.core.voters import failures_survived
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.status.report import NodeReport
 
 ELECTION_TIMEOUT_S = 0.5
 """The default, which the clusters without timings of their own use."""

@@ -20,8 +20,10 @@ from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
-from zelect.client.query import Asker, NodeReport, ask_all, summary
+from zelect.client.query import Asker, ask_all
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.status.cluster import ClusterStatus
+from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
 
 UNHURRIED = {
@@ -188,7 +190,7 @@ class Walk:
         assert [report.id for report in reports.values() if report.active] == [head.id]
         assert {report.role for node, report in reports.items() if node != head.id} <= {"follower"}
         assert {report.term for report in reports.values()} == {head.term}
-        status = summary(cluster.name, asked, reports)
+        status = ClusterStatus(cluster.name, asked, reports).as_json()
         controller, record = status["controller"], registry.record()
         assert (controller["id"], controller["term"], controller["address"]) == (
             int(record["id"]),

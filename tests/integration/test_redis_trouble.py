@@ -18,8 +18,8 @@ from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch
-from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.status.report import NodeReport
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
-from zelect.client.query import NodeReport
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.status.report import NodeReport
 
 UNHURRIED = {
     "heartbeat_ms": 150,
@@ -107,7 +107,7 @@ def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Clust
     generation = new_witness(reset(cluster, 3, typed=f"{cluster.name}\n"))
     new = cluster.controller(term_above=head.term)
     assert new.id == 3
-    assert (new.generation, new.members) == (generation, (3,))
+    assert (new.voters.generation, new.voters.members) == (generation, (3,))
 
     cluster.start(1)
     refused(cluster, 1, generation)
@@ -126,7 +126,7 @@ def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Clust
     before = cluster.settled()
     cluster.kill(before.id)
     after = cluster.settled(*set(cluster.ids) - {before.id}, term_above=before.term)
-    assert after.generation == generation, "they vote in it"
+    assert after.voters.generation == generation, "they vote in it"
 
 
 @pytest.mark.parametrize("quorum", long_but(["dynamic", "static"], "dynamic"))
@@ -138,7 +138,7 @@ def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: Redi
     term = cluster.settled(4, 5, term_above=head.term).term
     cluster.kill(4, 5)
     cluster.start(1, 4, 5)
-    assert cluster.settled(4, 5, term_above=term).generation == generation
+    assert cluster.settled(4, 5, term_above=term).voters.generation == generation
     refused(cluster, 1, generation)
 
 

@@ -222,7 +222,7 @@ def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str,
     to = 3 if head.id != 3 else 2
 
     def fit() -> bool:
-        peers = {peer.id: peer.ineligible for peer in stage.cluster.controller().others}
+        peers = {peer.id: peer.ineligible for peer in stage.cluster.controller().peers}
         return not peers[to]
 
     wait_until(fit)

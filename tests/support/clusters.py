@@ -25,7 +25,7 @@ import zmq
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
-from zelect.client.query import NodeReport, ask_all, controller_of
+from zelect.client.query import ask_all
 from zelect.config.loading import Config, load
 from zelect.config.rendering import render
 from zelect.core.effects import Saved
@@ -33,6 +33,8 @@ from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, Keyring, Permission, keyring_to_ask, read_key
+from zelect.status.cluster import controller_of
+from zelect.status.report import NodeReport
 from zelect.wire import decode, encode
 
 __all__ = ["CALM", "OPERATOR", "READER", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]

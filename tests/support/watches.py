@@ -11,8 +11,8 @@ import redis
 
 from tests.support.clusters import Cluster
 from tests.support.waiting import wait_until
-from zelect.client.query import NodeReport
 from zelect.node.storage.vote_store import VoteStoreError
+from zelect.status.report import NodeReport
 
 __all__ = ["Registry", "TermWatch", "VoteWatch"]
 

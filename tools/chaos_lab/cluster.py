@@ -24,13 +24,15 @@ from tools.chaos_lab.pidfds import ProcessHandles
 from tools.chaos_lab.redis_servers import Registry, Watcher, started_server
 from tools.chaos_lab.worker_setup import CHAOS, NAME, WorkerSetup, write_setups
 from tools.common.raw_redis import Wire
-from zelect.client.query import Asker, NodeReport, controller_of
+from zelect.client.query import Asker
 from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.devcluster.control import Processes, bring_down, request
 from zelect.devcluster.layout import HOST, ClusterError, Layout, port_is_free
 from zelect.devcluster.supervisor import ClusterOptions, detach
 from zelect.node.history_recorder import HISTORY
+from zelect.status.cluster import controller_of
+from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
 
 _UP_WITHIN_S = 30.0
@@ -319,13 +321,13 @@ class ChaosCluster:
         head = controller_of(reports)
         if head is None or len(reports) < len(self.ids):
             return None
-        record = (head.generation, head.term, head.version, tuple(self.ids))
+        record = (head.voters.generation, head.term, head.voters.version, tuple(self.ids))
         for report in reports.values():
             if report.id != head.id and (report.active or report.role != "follower" or report.status != "running"):
                 return None
-            if (report.term, report.links) != (head.term, report.peers):
+            if (report.term, report.links) != (head.term, len(report.peers)):
                 return None
-            if (report.generation, report.config_term, report.version, report.members) != record:
+            if (*report.voters.age, report.voters.members) != record:
                 return None
         return head
 

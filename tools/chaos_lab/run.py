@@ -171,7 +171,7 @@ def _settle(cluster: ChaosCluster, since_us: int, done: Done) -> None:
     head = cluster.settled(asked_us)
     if head is None:
         done.settled = False
-        said = {node: f"{r.role} {r.status} {r.term} {r.members}" for node, r in cluster.look(since_us).items()}
+        said = {node: f"{r.role} {r.status} {r.term} {r.voters.members}" for node, r in cluster.look(since_us).items()}
         cluster.log.write("not_settled", round=cluster.log.round, said=said)
         return
     took_ms = (now_us() - since_us) / 1000

@@ -4,7 +4,7 @@ Importing it imports click and nothing else of weight, so that `zelect --help` a
 command imports what it needs when it runs.
 
 Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable state unusable;
-4 cannot bind; 5 nobody answered.
+4 cannot bind; 5 no node answered.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from zelect.cli.check import check
 from zelect.cli.cluster import cluster
 from zelect.cli.doctor import doctor
 from zelect.cli.file import file
+from zelect.cli.history import history
 from zelect.cli.keygen import keygen
 from zelect.cli.members import members
 from zelect.cli.node import node
+from zelect.cli.pause import pause, resume
 from zelect.cli.reload import reload
 from zelect.cli.run import run
 from zelect.cli.status import status
-from zelect.cli.transfer import pause, resume, stepdown, transfer
+from zelect.cli.transfer import stepdown, transfer
 from zelect.cli.who import wait, watch, who
-from zelect.cli.why import history, why
+from zelect.cli.why import why
 from zelect.version import __version__
 
 __all__ = ["main"]
 
 
 class _Main(click.Group):
-    """Ends with a word where its output can't be written, as on a full disk."""
+    """Ends with a message when its output can't be written, as on a full disk."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
@@ -48,9 +50,9 @@ class _Main(click.Group):
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is not written yet never will be
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is not written yet is lost
             with contextlib.suppress(OSError):
-                click.echo(f"Error: what was to be printed could not be written: {error.strerror}", err=True)
+                click.echo(f"Error: the output could not be written: {error.strerror}", err=True)
             sys.exit(2)
 
 
@@ -59,26 +61,12 @@ class _Main(click.Group):
 def main() -> None:
     """Elects one controller among a fixed set of processes.
 
-    New here? `zelect cluster up 3` runs a local cluster to play with.
+    New here? `zelect cluster up 3` runs a local cluster to try things out.
     """
 
 
-main.add_command(node)
-main.add_command(file)
-main.add_command(run)
-main.add_command(status)
-main.add_command(cluster)
-main.add_command(members)
-main.add_command(keygen)
-main.add_command(reload)
-main.add_command(who)
-main.add_command(wait)
-main.add_command(watch)
-main.add_command(history)
-main.add_command(why)
-main.add_command(transfer)
-main.add_command(stepdown)
-main.add_command(pause)
-main.add_command(check)
-main.add_command(doctor)
-main.add_command(resume)
+for _command in (
+    *(node, run, file, cluster, members, status, who, wait, watch, history, why, check, doctor),
+    *(transfer, stepdown, pause, resume, reload, keygen),
+):
+    main.add_command(_command)

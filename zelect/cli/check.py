@@ -1,4 +1,4 @@
-"""`zelect check`: would the cluster survive the loss of some nodes, and who would lead then."""
+"""`zelect check`: would the cluster survive the loss of some nodes, and which node would be active then."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.admin import hear, listed, order_options
-from zelect.cli.targets import Members
+from zelect.cli.support.options import Target, cluster_options, json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from zelect.status.forecast import Forecast
 
-    from zelect.client.query import NodeReport
-
-__all__ = ["check", "foretell"]
+__all__ = ["check"]
 
 
 class _Ids(click.ParamType[tuple[int, ...]]):
@@ -36,94 +33,54 @@ class _Ids(click.ParamType[tuple[int, ...]]):
 
 
 @click.command()
-@click.option("--down", type=_Ids(), default=(), metavar="N,N...", help="The nodes to lose, in that order.")
-@order_options
+@click.option("--down", type=_Ids(), default=(), metavar="N,N...", help="The nodes to lose, in this order.")
+@cluster_options
+@json_option
 @click.pass_context
 def check(context: click.Context, /, down: tuple[int, ...], as_json: bool, **where: Any) -> None:
-    """Would it survive the loss of nodes, and who would lead?
+    """Would the cluster survive the loss of nodes?
 
-    Asks the nodes how they are, and changes nothing. Without --down: how things stand.
+    Says which node would be active then. Asks the nodes for their status and changes nothing. Without
+    --down: how many failures it survives now.
 
-    Exit code 0: it survives the loss of all of them at once; 1: it does not; 5: nobody answered.
+    Exit code 0: it survives the loss of all of them at once; 1: it does not; 5: no node answered.
     """
-    members = Members.of(**where)
-    unknown = sorted(set(down) - set(members.addresses))
-    if unknown:
-        known = listed(members.addresses)
-        raise click.UsageError(f"node {unknown[0]} is not in the configuration; the members are {known}")
-    told = {"cluster": members.cluster, **foretell(hear(members), down)}
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(_lines(told)))
-    context.exit(0 if told["survives"] else 1)
+    from zelect.status.codec import plain
+    from zelect.status.forecast import forecast
+
+    target = Target.of(**where)
+    target.known(down)
+    found = forecast(target.answered(), down)
+    click.echo(json.dumps(plain(found), indent=2) if as_json else "\n".join(_lines(found)))
+    context.exit(0 if found.survives else 1)
 
 
-def foretell(reports: Mapping[int, NodeReport], down: Collection[int]) -> dict[str, Any]:
-    """What `reports`, of which there is at least one, say of a cluster that loses `down`: at once, and
-    one after the other in their order. `more`: how many further failures it would survive, -1 none
-    and not even this."""
-    from zelect.client.query import controller_of
-    from zelect.core.quorum import Record, Witness
-    from zelect.core.voters import outlook
+def _lines(found: Forecast) -> list[str]:
+    from zelect.status.cluster_text import ids_text
 
-    head = controller_of(reports)
-    # The controller knows best; without one, who has the newest voters.
-    teller = head or max(reports.values(), key=lambda one: (one.generation, one.config_term, one.version))
-    witness = Witness("present", "", "") if teller.witness_votes else None
-    record = Record(teller.config_term, teller.version, teller.members, witness, teller.generation)
-    at_once, in_turn = outlook(
-        record,
-        teller.may_vote,
-        tuple(down),
-        teller.witness in ("member", "ready", "unrecognized"),
-        teller.witness != "unused",
-        teller.witness == "unrecognized",
-    )
-    left = sorted(set(teller.may_vote) & set(teller.members) - set(down))
-    return {
-        "down": list(down),
-        "controller": head.id if head else None,
-        "members": list(teller.members),
-        "witness": teller.witness,
-        "left": left,
-        "survives": at_once >= 0,
-        "more": at_once,
-        "would_lead": _leads(teller, head, left) if at_once >= 0 else None,
-        "one_after_the_other": {"survives": in_turn >= 0, "more": in_turn},
-    }
-
-
-def _leads(teller: NodeReport, head: NodeReport | None, left: Collection[int]) -> int:
-    """Who would be active with only `left` alive: the controller, else the first in line (R8)."""
-    if head is not None and head.id in left:
-        return head.id
-    priorities = {teller.id: teller.priority} | {peer.id: peer.priority for peer in teller.others}
-    return min(left, key=lambda node: (-priorities[node], node))
-
-
-def _lines(told: Mapping[str, Any]) -> list[str]:
-    down, head, lead = told["down"], told["controller"], told["would_lead"]
-    leadership = f"node {head} is active" if head else "nobody is active now"
-    votes = f"members {listed(told['members'])}; witness {told['witness']}"
-    lines = [f"{told['cluster']}: {leadership}; {votes}"]
+    down = found.down
+    active = f"node {found.controller} is active" if found.controller else "no node is active now"
+    lines = [f"{found.cluster}: {active}; members {ids_text(found.members)}; witness {found.witness}"]
     if not down:
-        lines.append(f"  now       {_more(told['more'])}")
-        return lines
-    names = f"node {listed(down)}" if len(down) == 1 else f"nodes {listed(down)}"
+        return [*lines, f"  now       {_more(found.more)}"]
+    names = f"node {down[0]}" if len(down) == 1 else f"nodes {ids_text(down)}"
     lines.append(f"If {names} went down{' at once' if len(down) > 1 else ''}:")
-    if not told["survives"]:
-        lines.append("  nobody could be elected: too few votes are left" if told["left"] else "  nobody would be left")
+    if not found.survives:
+        left = "no node could be elected: too few votes are left" if found.left else "no member would be left"
+        lines.append(f"  {left}")
     else:
-        lines.append(f"  leads     node {lead} {'stays active' if lead == head else 'would be elected'}")
-        lines.append(f"  then      {_more(told['more'])}")
+        lead = found.would_lead
+        lines.append(f"  active    node {lead} {'stays active' if lead == found.controller else 'would be elected'}")
+        lines.append(f"  then      {_more(found.more)}")
     if len(down) > 1:
-        order = ", then ".join(map(str, down))
-        lines.append(f"One after the other ({order}), with some seconds between:")
-        lines.append(f"  then      {_more(told['one_after_the_other']['more'])}")
+        lines.append(f"One after the other ({', then '.join(map(str, down))}), some seconds apart:")
+        lines.append(f"  then      {_more(found.one_after_the_other.more)}")
     return lines
 
 
 def _more(more: int) -> str:
     if more < 0:
-        return "no quorum: nobody can be elected"
+        return "no quorum: no node can be elected"
     if more == 0:
         return "survives, but no further failure"
     return f"survives {more} more failure" + ("s, one after the other" if more > 1 else "")

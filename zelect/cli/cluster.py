@@ -1,4 +1,4 @@
-"""`zelect cluster`: a local cluster to try things on."""
+"""`zelect cluster`: a local cluster for trying things out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zelect.cli.status import DIRECTORY, exit_code_of, place_of
+from zelect.cli.support.options import DIRECTORY, json_option, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from zelect.client.query import NodeReport
     from zelect.devcluster.control import Processes
     from zelect.devcluster.layout import Layout
     from zelect.devcluster.supervisor import ClusterOptions
+    from zelect.status.cluster import ClusterStatus
+    from zelect.status.report import NodeReport
 
 __all__ = ["cluster"]
 
@@ -27,24 +28,23 @@ _SETTLED_WITHIN_S = 3.0
 _directory = click.option(
     "--dir", "directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Directory of the cluster."
 )
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _node = click.argument("node", type=click.IntRange(min=1))
 
 
 @click.group()
 def cluster() -> None:
-    """Run a local cluster and play with it: kill, freeze, watch."""
+    """Run a local cluster and try things out."""
 
 
 @cluster.command()
 @click.argument("nodes", type=click.IntRange(1, 99), metavar="N")
 @_directory
-@click.option("--detach", is_flag=True, help="Run in the background; return once a controller is active.")
+@click.option("--detach", is_flag=True, help="Run in the background; return when a controller is active.")
 @click.option(
     "--base-port",
     type=click.IntRange(1024, 32_767),
     metavar="P",
-    help="Port of node 1; the others follow.  [default: as before, or 7101]",
+    help="Port of node 1; the others get the next ones.  [default: as before, or 7101]",
 )
 @click.option(
     "--redis",
@@ -52,7 +52,7 @@ def cluster() -> None:
     metavar="URL",
     envvar="ZELECT_REDIS_URL",
     show_envvar=True,
-    help='Use this Redis ("": run a bundled one); a URL with a password only by the variable.  '
+    help='Use this Redis ("": run a bundled one). Give a URL with a password by the variable only.  '
     "[default: as before, or run a bundled one]",
 )
 @click.option("--name", metavar="NAME", help="The cluster's name.  [default: as before, or demo]")
@@ -68,124 +68,124 @@ def up(
     name: str | None,
     secure: bool | None,
 ) -> None:
-    """Start Redis and N nodes, and watch them; Ctrl-C stops all.
+    """Start Redis and N nodes, and show them; Ctrl-C stops all.
 
-    What the nodes saved is kept in DIR: the next start goes on with the terms.
+    What the nodes save stays in DIR, so the terms go on at the next start.
     """
-    from zelect.cli.errors import CommandError, explained
+    from zelect.cli.support.errors import CommandError, explained
     from zelect.devcluster.supervisor import ClusterOptions, supervise
     from zelect.redis.errors import safe_url
 
     by_hand = context.get_parameter_source("redis_url") is click.core.ParameterSource.COMMANDLINE
     if by_hand and redis_url is not None and safe_url(redis_url) != redis_url:
         raise CommandError(
-            "--redis: everybody on this host can read a password on a command line, and may have now: change it, then "
-            "set ZELECT_REDIS_URL to the URL and leave --redis out",
+            "--redis: everybody on this host can read a password on a command line. Change that password, then set "
+            "ZELECT_REDIS_URL to the URL and leave --redis out",
             2,
         )
-    wish = ClusterOptions(nodes, base_port, redis_url, name, secure=secure)
+    options = ClusterOptions(nodes, base_port, redis_url, name, secure=secure)
     with explained():
-        context.exit(_up_detached(directory, wish) if detach else supervise(directory, wish, live=True))
+        context.exit(_up_detached(directory, options) if detach else supervise(directory, options, live=True))
 
 
-def _up_detached(directory: str, wish: ClusterOptions) -> int:
-    """Start the supervisor and wait until somebody is active; returns the exit code."""
+def _up_detached(directory: str, options: ClusterOptions) -> int:
+    """Start the supervisor and wait until a node is active; returns the exit code."""
     import time
 
-    from zelect.cli.table import who_leads
-    from zelect.client.query import controller_of
     from zelect.devcluster.control import request
     from zelect.devcluster.layout import Layout
     from zelect.devcluster.supervisor import detach
+    from zelect.status.cluster import controller_of
+    from zelect.status.cluster_text import controller_text
 
     layout = Layout(directory)
-    process, said = detach(layout, wish)
+    process, printed = detach(layout, options)
     place = place_of(None, directory)
     started = False
     begin = time.monotonic()
     while time.monotonic() < begin + _UP_WITHIN_S:
-        said = _relay(layout, said)
+        printed = _relay(layout, printed)
         if process.poll() is not None:
             return process.returncode or 1
-        # What a killed predecessor left says how to reach that one.
+        # The control file of a killed predecessor may still be there.
         if layout.supervisor_pid() == process.pid and (layout.read_control() or {}).get("pid") == process.pid:
             if not started:
                 started = True
                 click.echo(f"supervisor started (pid {process.pid}), directory {layout.directory}")
-            reports = _ask(layout, lambda reports: controller_of(reports) is not None)
-            if controller_of(reports) is not None:
-                _relay(layout, said)
-                click.echo(f"up: {who_leads(reports)}. Try 'zelect status{place}', 'zelect cluster kill 1{place}'.")
+            state = _ask(layout, lambda reports: controller_of(reports) is not None)
+            if state.controller is not None:
+                _relay(layout, printed)
+                click.echo(f"up: {controller_text(state)}. Try 'zelect status{place}', 'zelect cluster kill 1{place}'.")
                 return 0
             nodes = request(layout, "status").nodes
             if not any(process.state == "up" for process in nodes):
                 break
         time.sleep(0.05)
-    _relay(layout, said)
+    _relay(layout, printed)
     click.echo(
-        f"nobody is active after {time.monotonic() - begin:.0f} s. Look at {layout.logs}; "
+        f"no node is active after {time.monotonic() - begin:.0f} s. See {layout.logs}; "
         f"'zelect status{place}' asks the nodes, 'zelect cluster down{place}' stops everything.",
         err=True,
     )
     return 1
 
 
-def _relay(layout: Layout, said: int) -> int:
-    """Print what the supervisor's log says from byte `said` on; returns where to go on."""
+def _relay(layout: Layout, printed: int) -> int:
+    """Print the supervisor's log from byte `printed` on; returns where to go on."""
     with open(layout.supervisor_log, "rb") as log:
-        log.seek(said)
+        log.seek(printed)
         text = log.read()
     if text:
         click.echo(text.decode(errors="replace"), nl=False, err=True)
-    return said + len(text)
+    return printed + len(text)
 
 
-def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> dict[int, NodeReport]:
+def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> ClusterStatus:
     from zelect.client.query import ask_all
+    from zelect.status.cluster import ClusterStatus
 
     plan = layout.read_plan()
-    return ask_all(plan.name, plan.addresses, 1.0, enough, layout.keyring())
+    reports = ask_all(plan.name, plan.addresses, 1.0, enough, layout.keyring())
+    return ClusterStatus(plan.name, plan.addresses, reports)
 
 
 @cluster.command()
 @_directory
-@_as_json
+@json_option
 @click.pass_context
 def status(context: click.Context, directory: str, as_json: bool) -> None:
-    """Show processes and nodes. Exit codes as of `zelect status`."""
-    from zelect.cli.errors import explained
-    from zelect.cli.table import draw
-    from zelect.client.query import summary
+    """Show processes and nodes. Exit codes as for `zelect status`."""
+    from zelect.cli.support.errors import explained
     from zelect.devcluster.control import request
     from zelect.devcluster.layout import Layout
+    from zelect.status.cluster_text import cluster_text
 
     layout = Layout(directory)
     with explained():
         processes = request(layout, "status")
         plan = layout.read_plan()
         unresponsive = {process.id for process in processes.nodes if process.state != "up"}
-        reports = _ask(layout, lambda reports: len(reports) + len(unresponsive) >= plan.nodes)
-    state = summary(plan.name, plan.addresses, reports)
+        state = _ask(layout, lambda reports: len(reports) + len(unresponsive) >= plan.nodes)
     if as_json:
-        listed = {"directory": str(layout.directory), "processes": processes.as_json(), "status": state}
+        listed = {"directory": str(layout.directory), "processes": processes.as_json(), "status": state.as_json()}
         click.echo(json.dumps(listed, indent=2))
     else:
         short = {process.id: process.short for process in processes.nodes if process.state != "up"}
-        ours = f"pid {processes.redis_pid}" if processes.redis_pid else "has ended, is started again"
-        redis = "not run from here" if plan.redis_url else ours
-        click.echo(draw(state, reports, short) + "\n")
+        ours = f"pid {processes.redis_pid}" if processes.redis_pid else "has ended and is being restarted"
+        redis = "not started by the supervisor" if plan.redis_url else ours
+        click.echo(cluster_text(state, short) + "\n")
         for process in processes.nodes:
             if process.note:
                 click.echo(process.note)
         click.echo(f"supervisor pid {processes.supervisor}; Redis {processes.redis_url}, {redis}")
-    context.exit(exit_code_of(reports))
+    context.exit(state.exit_code)
 
 
 @cluster.command()
 @_directory
 def down(directory: str) -> None:
-    """Stop all nodes in good order, then Redis, then the supervisor."""
-    from zelect.cli.errors import explained
+    """Stop all nodes gracefully, then Redis, then the supervisor."""
+    from zelect.cli.support.errors import explained
     from zelect.devcluster.control import bring_down
     from zelect.devcluster.layout import Layout
 
@@ -195,8 +195,8 @@ def down(directory: str) -> None:
 
 
 def _change(command: str, directory: str, node: int) -> None:
-    """Do `command` to `node`, wait for its effect, and say what happened and who is active."""
-    from zelect.cli.errors import CommandError, explained
+    """Do `command` to `node`, wait for its effect, and print what happened and which node is active."""
+    from zelect.cli.support.errors import CommandError, explained
     from zelect.devcluster.control import request
     from zelect.devcluster.layout import Layout
 
@@ -204,20 +204,20 @@ def _change(command: str, directory: str, node: int) -> None:
     with explained():
         already = {"thaw": "up", "freeze": "frozen"}.get(command)
         if already and request(layout, "status").node(node).state == already:
-            how = "not frozen" if command == "thaw" else "frozen already"
+            how = "not frozen" if command == "thaw" else "already frozen"
             click.echo(f"node {node} is {how}; nothing was changed")
             return
         processes = request(layout, command, node)
         if command in ("stop", "kill"):
             processes = _await_end(layout, node)
-        leadership = _settled(layout, processes, node if command == "start" else None)
+        active = _settled(layout, processes, node if command == "start" else None)
         process = request(layout, "status").node(node)
     if command in ("stop", "kill") and process.state != "ended":
         raise CommandError(f"node {node} (pid {process.pid}) still runs {_ENDED_WITHIN_S:.0f} s after {command}", 1)
     if command == "start" and process.state == "ended":
         raise CommandError(f"node {node} {process.description}; see {layout.log_of(node)}", 1)
     done = {"start": "started", "stop": "stopped", "kill": "killed", "freeze": "frozen", "thaw": "thawed"}[command]
-    click.echo(f"node {node} {done} (pid {process.pid}); {leadership}")
+    click.echo(f"node {node} {done} (pid {process.pid}); {active}")
 
 
 def _await_end(layout: Layout, node: int) -> Processes:
@@ -234,35 +234,35 @@ def _await_end(layout: Layout, node: int) -> Processes:
 
 
 def _settled(layout: Layout, processes: Processes, started: int | None) -> str:
-    """Who is active once that is settled: somebody where a quorum lives, else nobody. Gives up
-    after some seconds and says how it is then. `started`: a node that should answer first."""
+    """Says which node is active once that is settled: one where a quorum lives, else none. Gives up after some
+    seconds and says how it is then. `started`: a node that should answer first."""
     import time
 
-    from zelect.cli.table import who_leads
-    from zelect.client.query import controller_of
+    from zelect.status.cluster import controller_of
+    from zelect.status.cluster_text import controller_text
 
     running = {process.id for process in processes.nodes if process.state == "up"}
 
     def settled(reports: Mapping[int, NodeReport]) -> bool:
-        head = controller_of(reports)
+        active = controller_of(reports)
         if started is not None and started not in reports:
             return False
-        if head is not None:
-            return head.survives >= 0  # else its lease is about to end
-        return running <= set(reports) and all(report.survives < 0 for report in reports.values())
+        if active is not None:
+            return active.voters.survives >= 0  # else its lease is about to end
+        return running <= set(reports) and all(report.voters.survives < 0 for report in reports.values())
 
     end = time.monotonic() + _SETTLED_WITHIN_S
     while True:
-        reports = _ask(layout, lambda reports: settled(reports) or running <= set(reports))
-        if settled(reports) or time.monotonic() > end:
+        state = _ask(layout, lambda reports: settled(reports) or running <= set(reports))
+        if settled(state.reports) or time.monotonic() > end:
             break
         time.sleep(0.02)
-    words = who_leads(reports)
-    if running and controller_of(reports) is None and all(report.survives < 0 for report in reports.values()):
+    text = controller_text(state)
+    if running and state.controller is None and all(one.voters.survives < 0 for one in state.reports.values()):
         place = place_of(None, str(layout.directory))
-        few = "no quorum of the voters lives" if started is None else "no election yet, or no quorum"
-        words += f" ({len(running)} of {len(processes.nodes)} run: {few}, see 'zelect members{place}')"
-    return words
+        few = "no quorum of the voters is left" if started is None else "no election yet, or no quorum"
+        text += f" ({len(running)} of {len(processes.nodes)} run: {few}, see 'zelect members{place}')"
+    return text
 
 
 @cluster.command()
@@ -277,7 +277,7 @@ def start(node: int, directory: str) -> None:
 @_node
 @_directory
 def stop(node: int, directory: str) -> None:
-    """Stop node N in good order: it leaves (SIGTERM)."""
+    """Stop node N gracefully: it leaves (SIGTERM)."""
     _change("stop", directory, node)
 
 
@@ -293,7 +293,7 @@ def kill(node: int, directory: str) -> None:
 @_node
 @_directory
 def freeze(node: int, directory: str) -> None:
-    """Freeze node N (SIGSTOP): it lives, but does nothing."""
+    """Freeze node N (SIGSTOP): it lives but does nothing."""
     _change("freeze", directory, node)
 
 
@@ -308,13 +308,13 @@ def thaw(node: int, directory: str) -> None:
 @cluster.command()
 @click.argument("node", type=click.IntRange(min=1), required=False)
 @_directory
-@click.option("-f", "--follow", is_flag=True, help="Show the last lines and go on until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Print the last lines, then new ones until Ctrl-C.")
 def logs(node: int | None, directory: str, follow: bool) -> None:
     """Print the log of node N, or of all nodes."""
     from contextlib import suppress
 
-    from zelect.cli.errors import explained
-    from zelect.cli.tail import tail
+    from zelect.cli.support.errors import explained
+    from zelect.cli.support.tail import tail
     from zelect.devcluster.layout import ClusterError, Layout
 
     layout = Layout(directory)

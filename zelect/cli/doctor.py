@@ -1,4 +1,4 @@
-"""`zelect doctor`: does this place suit the configured timings, and which ones would."""
+"""`zelect doctor`: do this host, its network and Redis suit the configured timings, and which would they suit."""
 
 from __future__ import annotations
 
@@ -7,81 +7,64 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.admin import order_options
-from zelect.cli.targets import Members
+from zelect.cli.support.options import Target, cluster_options, json_option
 
 if TYPE_CHECKING:
-    from zelect.cli.doctor_advice import Advised, Finding
     from zelect.config.loading import Config
+    from zelect.doctor.advice import Advised, Finding
 
 __all__ = ["doctor"]
 
 
 @click.command()
-@order_options
+@cluster_options
+@json_option
 @click.pass_context
-def doctor(
-    context: click.Context, /, path: str | None, directory: str | None, key_file: str | None, as_json: bool
-) -> None:
+def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
     """Do disk, clock, network and Redis suit the timings?
 
-    Names the least timings for what it measures. Takes some three seconds, changes nothing, and works
-    without a running node too. Run it on each host, as the user that runs the node.
+    Also names the shortest timings that suit what was measured. Takes about three seconds and changes nothing;
+    no node needs to run. Run it on each host, as the user that runs the node.
 
-    Exit code 0: nothing is bad; 1: something is.
+    Exit code 0: nothing is bad; 1: something is bad.
     """
-    members = Members.of(path, directory, key_file)
-    config = members.config
-    findings, timings = _examine(config, members.keyring)
-    bad = [finding for finding in findings if finding.verdict == "bad"]
-    if as_json:
-        from dataclasses import asdict
+    from zelect.doctor.advice import examine
+    from zelect.status.codec import plain
 
-        told = {
+    target = Target.of(**where)
+    config = target.config
+    findings, timings = examine(config, target.keyring)
+    bad = any(finding.verdict == "bad" for finding in findings)
+    if as_json:
+        table = {
             "cluster": config.cluster.name,
             "node": config.node.id,
-            "well": not bad,
-            "findings": [asdict(finding) for finding in findings],
-            "timings": [asdict(one) | {"kept": one.kept} for one in timings],
+            "ok": not bad,
+            "findings": [plain(finding) | {"advice": finding.advice} for finding in findings],
+            "timings": [plain(one) | {"enough": one.enough} for one in timings],
         }
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(table, indent=2))
     else:
         click.echo(_text(config, findings, timings))
     context.exit(1 if bad else 0)
 
 
-def _examine(config: Config, keyring: Any) -> tuple[list[Finding], list[Advised]]:
-    from zelect.cli.doctor_advice import advised, judge
-    from zelect.cli.doctor_measurements import clock_of, lag_of, redis_of, round_trips_of, sync_of
-
-    settings = config.settings()
-    timing = settings.timing
-    round_trips, late, _ = round_trips_of(config.cluster.name, settings.addresses, keyring)
-    lag, sync, clock = lag_of(), sync_of(config.node.data_dir), clock_of()
-    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config))
-    worst_ms = max((spread.p99_ms for spread in round_trips.values() if spread is not None), default=0.0)
-    remote = len({address.rsplit(":", 1)[0] for address in settings.addresses.values()}) > 1
-    return findings, advised(timing, worst_ms, lag.p99_ms, sync.p99_ms if sync is not None else 0.0, remote)
-
-
 def _text(config: Config, findings: list[Finding], timings: list[Advised]) -> str:
     import textwrap
 
-    from zelect.cli.table import WIDTH, columns
+    from zelect.doctor.advice import FINDING_COLUMNS, TIMING_COLUMNS
+    from zelect.status.table import WIDTH, table
 
-    rows = [(one.verdict if one.verdict != "ok" else "", one.what, one.figure) for one in findings]
-    lines = [f"{config.cluster.name}, node {config.node.id}", ""]
-    lines += columns(("", "what", "figure"), rows, set())
+    lines = [f"{config.cluster.name}, node {config.node.id}", "", *table(FINDING_COLUMNS, findings)]
     about: dict[tuple[str, str], list[str]] = {}
     for one in findings:
         about.setdefault((one.verdict, one.advice), []).append(one.what)
     notes = [f"{verdict}: {'; '.join(whats)}: {advice}" for (verdict, advice), whats in about.items() if advice]
     lines += ["", *(line for note in notes for line in textwrap.wrap(note, WIDTH))] if notes else []
-    short = [one for one in timings if not one.kept]
-    chosen = [(one.key, str(one.configured), str(one.least), one.because) for one in timings]
-    lines += ["", *columns(("timing", "configured", "least", "because"), chosen, {"configured", "least"}), ""]
+    lines += ["", *table(TIMING_COLUMNS, timings), ""]
+    short = [f"{one.key} to {one.least}" for one in timings if not one.enough]
     if short:
-        lines.append("raise " + ", ".join(f"{one.key} to {one.least}" for one in short) + ", on all nodes")
+        lines.append(f"raise {', '.join(short)}, on all nodes")
     else:
-        lines.append("the configured timings are enough; shorter ones find a silent controller sooner")
+        lines.append("the configured timings are enough; shorter ones detect an unresponsive controller sooner")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`zelect file`: a file that names the controller while there is one."""
+"""`zelect file`: a file that names the active node while there is one."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ _EVERY_S = 0.2
     default=_EVERY_S,
     show_default=True,
     metavar="S",
-    help="How often to look.",
+    help="How often to check.",
 )
 def file(target: str, path: str, every_s: float) -> None:
-    """Keep a file that names the controller.
+    """Keep a file that names the active node.
 
-    PATH holds "ID TERM" while node ID is active, and is not there otherwise. Replaced as a whole,
-    never half written; touched at each look, so that a PATH that is older than a few looks was left
-    by a `zelect file` that was killed. Asks the nodes themselves. Ends, and takes PATH away, at TERM
-    or INT.
+    PATH contains "ID TERM" while node ID is active, and does not exist otherwise. It is always replaced as a
+    whole, and touched at each check: a PATH that is older than a few checks was left behind by a `zelect file`
+    that was killed. Asks the nodes themselves. On TERM or INT it removes PATH and ends.
     """
     from pathlib import Path
 
-    from zelect.cli.errors import CommandError
+    from zelect.cli.support.errors import CommandError
     from zelect.client.observer import Observer
     from zelect.config.loading import ConfigError, load
     from zelect.jobs.controller_file import ControllerFile
@@ -44,6 +43,4 @@ def file(target: str, path: str, every_s: float) -> None:
     except ConfigError as error:
         raise CommandError(str(error), 2) from error
     except OSError as error:
-        raise CommandError(
-            f"{target}: {error.strerror}; name a file in a directory that you may write to", 2
-        ) from error
+        raise CommandError(f"{target}: {error.strerror}; name a file in a directory that is writable", 2) from error

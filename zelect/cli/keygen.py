@@ -1,4 +1,4 @@
-"""`zelect keygen`: keys of nodes and operators, and their change without a pause."""
+"""`zelect keygen`: keys of nodes and operators, and how they are changed without downtime."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["keygen"]
 
 @click.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(1, 65_535), metavar="[NODE]...")
-@click.option("--dir", "directory", default="keys", show_default=True, metavar="DIR", help="Where the keys lie.")
+@click.option("--dir", "directory", default="keys", show_default=True, metavar="DIR", help="Where the keys are.")
 @click.option("--operator", "operators", multiple=True, metavar="NAME", help="For an operator. May be repeated.")
-@click.option("--read-only", is_flag=True, help="The operators may ask, but not admin.")
-@click.option("--next", "step", flag_value="next", help="Make a second key, to be accepted beside the first.")
-@click.option("--promote", "step", flag_value="promote", help="Put the second key in the place of the first.")
-@click.option("--retire", "step", flag_value="retire", help="Accept the first key no more.")
-@click.option("--force", is_flag=True, help="Make new keys where there are some already.")
+@click.option("--read-only", is_flag=True, help="The operators get the permission to read, not admin.")
+@click.option("--next", "step", flag_value="next", help="Make a second key, accepted besides the first.")
+@click.option("--promote", "step", flag_value="promote", help="Replace the first key by the second.")
+@click.option("--retire", "step", flag_value="retire", help="Stop accepting the first key.")
+@click.option("--force", is_flag=True, help="Replace existing keys.")
 def keygen(
     nodes: tuple[int, ...],
     directory: str,
@@ -28,26 +28,26 @@ def keygen(
 ) -> None:
     """Make keys for nodes and operators, or change them.
 
-    A key pair for each NODE, entered into the directory of public keys. DIR/public.toml goes to every host.
-    A secret file, DIR/n1.key and so on, goes to its own host only;
-    its owner alone may read it.
+    Makes a key pair for each NODE. The public keys are in DIR/public.toml, which goes to every host. Each secret
+    key is in its own file, DIR/n1.key and so on, which goes to its own host only and is readable by its owner
+    only.
 
-    A change of keys without a pause: --next, copy public.toml to every host, `zelect reload`
-    everywhere; --promote, copy the secret file, reload that node, one after the other; --retire, copy
-    public.toml again, reload everywhere.
+    To change keys without downtime: run --next, copy public.toml to every host, and `zelect reload` everywhere;
+    then, node by node, run --promote, copy its secret file and reload it; then run --retire, copy public.toml
+    again and reload everywhere.
     """
     from pathlib import Path
 
-    from zelect.cli.errors import explained
+    from zelect.cli.support.errors import explained
     from zelect.security import key_files
     from zelect.security.keys import Permission
 
     if not nodes and not operators:
         raise click.UsageError("name nodes by their ids, as in 'zelect keygen 1 2 3', or --operator NAME")
     if read_only and not operators:
-        raise click.UsageError("--read-only is for operators: --operator NAME; nodes need all their permissions")
+        raise click.UsageError("--read-only is for operators: give --operator NAME; nodes need all permissions")
     if step is not None and force:
-        raise click.UsageError("--force makes keys again, and changes nothing step by step; leave it out")
+        raise click.UsageError("--force replaces keys at once; leave it out with --next, --promote and --retire")
     wrong = [name for name in operators if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]
     if wrong:
         raise click.UsageError(f"--operator {wrong[0]!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")

@@ -14,14 +14,15 @@ __all__ = ["node"]
 def node(context: click.Context, path: str, child: str | None) -> None:
     """Run one node in the foreground.
 
-    SIGTERM or SIGINT: it leaves, hands its leadership over, and ends with 0.
+    On SIGTERM or SIGINT it hands over if it is active, leaves, and exits with 0. On SIGHUP it reads its files
+    again, as with 'zelect reload'.
     """
     from pathlib import Path
 
-    from zelect.cli.errors import CommandError
-    from zelect.cli.standard_streams import fill_standard
+    from zelect.cli.support.errors import CommandError
     from zelect.config.loading import ConfigError, load
     from zelect.node.foreground import run
+    from zelect.system.standard_streams import fill_standard
 
     fill_standard()
     try:

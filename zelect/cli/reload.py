@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zelect.cli.status import DIRECTORY, key_option
+from zelect.cli.support.options import DIRECTORY, directory_option, key_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from zelect.client.query import NodeReport
     from zelect.config.loading import Config
     from zelect.security.keys import Keyring
+    from zelect.status.report import NodeReport
 
 __all__ = ["reload"]
 
@@ -24,18 +24,17 @@ _WITHIN_S = 5.0
 @click.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(min=1), metavar="[NODE]...")
 @click.option("-c", "--config", "path", metavar="FILE", help="Configuration of a node on this host.")
-@click.option("--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]")
+@directory_option
 @key_option
 def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
     """Have running nodes read keys, priority and log level again.
 
-    Nodes on this host, by SIGHUP. With -c FILE the node of that file; else those of the local cluster in
-    DIR, or only NODE... Other changes, and files that can't be used, are refused: then the node goes on
-    as it was.
+    Works on nodes of this host, by SIGHUP. With -c FILE: the node of that file; else those of the local cluster
+    in DIR, or only NODE... Other changes, and files with errors, are refused: then the node goes on as before.
     """
     from pathlib import Path
 
-    from zelect.cli.errors import CommandError, explained
+    from zelect.cli.support.errors import CommandError, explained
     from zelect.config.loading import load
 
     if path is not None and (directory is not None or nodes):
@@ -45,7 +44,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
         configs = [load(file) for file in files]
         failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
     if failed:
-        raise CommandError(f"node {', '.join(map(str, failed))}: not known to have reloaded", 1)
+        raise CommandError(f"node {', '.join(map(str, failed))}: no sign that it reloaded", 1)
 
 
 def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
@@ -60,7 +59,7 @@ def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
 
 
 def _reload(config: Config, key_file: str) -> bool:
-    """Reload the node of `config`, wait for the outcome, and tell it; whether it is a good one."""
+    """Have the node of `config` reload, wait for the outcome and print it; returns whether it reloaded."""
     import os
     import signal
     import time
@@ -71,11 +70,11 @@ def _reload(config: Config, key_file: str) -> bool:
     node = config.node.id
     pid = holder(config.node.data_dir, config.cluster.name, node)
     if not pid:
-        click.echo(f"node {node}: does not run on this host; it reads the files when it starts")
+        click.echo(f"node {node}: does not run on this host; it will read the files when it starts")
         return True
     keyring = keyring_to_ask(config, key_file)
     if not _catches(pid, signal.SIGHUP):
-        click.echo(f"node {node}: {_deaf(pid)}", err=True)
+        click.echo(f"node {node}: {_no_handler(pid)}", err=True)
         return False
     before = _ask(config, keyring)
     os.kill(pid, signal.SIGHUP)
@@ -94,7 +93,8 @@ def _reload(config: Config, key_file: str) -> bool:
             return True
         time.sleep(0.05)
     click.echo(
-        f"node {node}: told (pid {pid}), but gives no answer; a frozen one reads its files when it wakes, see its log",
+        f"node {node}: got SIGHUP (pid {pid}) but gives no answer; see its log. "
+        "If it is frozen, it reads its files when it is thawed",
         err=True,
     )
     return False
@@ -113,11 +113,11 @@ def _catches(pid: int, number: int) -> bool:
     return bool(caught >> (number - 1) & 1)
 
 
-def _deaf(pid: int) -> str:
+def _no_handler(pid: int) -> str:
     return (
-        f"SIGHUP would end its process {pid}, which has no handler for it, so it was not sent. If it is only just "
-        "starting, try again; if it is a program that embeds the node, have it call reload() of its zelect.Node, "
-        "as by signal.signal(signal.SIGHUP, lambda *_: node.reload())"
+        f"SIGHUP would end its process {pid}, which has no handler for it, so it was not sent. If it is just starting, "
+        "try again; if it is a program that embeds the node, have it call reload() of its zelect.Node, for example "
+        "by signal.signal(signal.SIGHUP, lambda *_: node.reload())"
     )
 
 

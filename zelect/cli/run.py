@@ -1,4 +1,4 @@
-"""`zelect run`: a command that runs where leadership is."""
+"""`zelect run`: a command that runs on the active node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["run"]
     type=click.Choice(["on-failure", "always", "never"]),
     default="on-failure",
     show_default=True,
-    help="Whether CMD is started again when it ends by itself active.",
+    help="Whether CMD is started again when it ends by itself while the node is active.",
 )
 @click.option(
     "--grace",
@@ -23,10 +23,10 @@ __all__ = ["run"]
     default=10.0,
     show_default=True,
     metavar="S",
-    help="How long CMD may take to end after TERM, while the lease lasts.",
+    help="How long CMD may take to end after TERM, as long as the lease runs.",
 )
-@click.option("--forward-hup", is_flag=True, help="HUP goes on to CMD as well; it ends one that doesn't handle it.")
-@click.option("--child-exit-code", "pass_code", is_flag=True, help="End with the exit code of CMD once it has ended.")
+@click.option("--forward-hup", is_flag=True, help="Pass HUP on to CMD as well; it ends a CMD that does not handle it.")
+@click.option("--child-exit-code", "pass_code", is_flag=True, help="When CMD ends by itself, exit with its exit code.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGUMENT]...")
 @click.pass_context
 def run(
@@ -40,29 +40,29 @@ def run(
 ) -> None:
     """Run a node, and CMD while the node is active.
 
-    CMD, and all that it started, is dead before the lease ends: TERM, then KILL. It is started again
-    in the next leadership. TERM or INT: CMD ends, the node leaves and hands over. HUP: the node reads
-    its files again, as by 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH go on to CMD.
+    CMD and all processes that it started are dead before the lease ends: TERM, then KILL. It is started again
+    when the node becomes active again. On TERM or INT, CMD ends and the node leaves and hands over. On HUP, the
+    node reads its files again, as with 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH are passed on to CMD.
 
-    CMD finds ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
+    CMD gets ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
     ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.
     """
     import shutil
     from pathlib import Path
 
     from zelect.api.node import NodeFailed
-    from zelect.cli.errors import CommandError
-    from zelect.cli.standard_streams import fill_standard
+    from zelect.cli.support.errors import CommandError
     from zelect.config.loading import ConfigError, load
     from zelect.jobs.runner import Runner, RunPlan
     from zelect.jobs.watchdog_client import WatchdogFailed
     from zelect.node.storage.data_dir import DataDirError
     from zelect.node.storage.vote_store import VoteStoreError
     from zelect.system.sockets import CannotBind
+    from zelect.system.standard_streams import fill_standard
 
     fill_standard()
     if shutil.which(command[0]) is None:
-        raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; name one after --")
+        raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; give the command after --")
     try:
         config = load(Path(path))
         plan = RunPlan(command, restart, int(grace_s * 1000), pass_code, forward_hup)

@@ -1,9 +1,8 @@
-"""Who is controller, for a program that runs no node.
+"""Which node is active, for a program that runs no node.
 
-Redis is asked first: one read. What it says is at most as old as the record may stand there,
-`redis.ttl_ms` after the last refresh. Where Redis is away, or names nobody, the nodes are asked, and
-only what one active says of itself counts: that holds until its lease ends. An `Observer` keeps no
-answer beyond that.
+Redis is asked first: one read. Its answer is at most as old as the record may be there: `redis.ttl_ms`. Where
+Redis is away or names no controller, the nodes are asked; only what an active node says of itself counts, and
+only until its lease ends. An `Observer` keeps no answer longer than that.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from zelect.client.query import ask_all, controller_of
+from zelect.client.query import ask_all
 from zelect.config.loading import Config, load
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
 from zelect.redis.registry_scripts import Keys
 from zelect.security.keys import keyring_to_ask
+from zelect.status.cluster import controller_of
 from zelect.system.clock import now_us
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ __all__ = ["Changes", "Observer", "Seen"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A controller. `source`: "redis" or "nodes". `until_us`: how long the answer may be believed, on
-    the election's clock (CLOCK_BOOTTIME); `fresh` asks that clock."""
+    """A controller. `source`: "redis" or "nodes". `until_us`: how long the answer holds, on
+    the election's clock (CLOCK_BOOTTIME); `fresh` reads that clock."""
 
     id: int
     term: int
@@ -47,9 +47,9 @@ class Seen:
 
 
 class Observer:
-    """Looks at the cluster of `config`, the configuration of any node (a path, or what `load` made of it).
+    """Observes the cluster of `config`, the configuration of any node (a path, or what `load` made of it).
 
-    `believe_redis` False asks the nodes alone: slower (a round trip to each), and never older than a
+    `believe_redis` False asks the nodes only: slower (a round trip to each), and never older than a
     lease. May be used from several threads. Raises `ConfigError`.
     """
 
@@ -64,7 +64,7 @@ class Observer:
         self._closed = threading.Event()
 
     def controller(self, within_s: float = 1.0) -> Seen | None:
-        """Who is active; None when nobody is found within `within_s` seconds for the nodes and
+        """The active node; None when none is found within `within_s` seconds for the nodes and
         `redis.timeout_ms` for Redis. Raises RuntimeError after `close`."""
         if self._closed.is_set():
             raise RuntimeError("this Observer is closed")
@@ -72,16 +72,16 @@ class Observer:
         return seen or self._from_nodes(within_s)
 
     async def controller_async(self, within_s: float = 1.0) -> Seen | None:
-        """The same for a coroutine: it asks in another thread."""
+        """The same for coroutines: asks in another thread."""
         return await asyncio.to_thread(self.controller, within_s)
 
     def changes(self, every_s: float = 0.2) -> Changes:
-        """Each change of controller, for `for` and `async for`: a `Seen`, or None for nobody; the first
-        is who is found now. Looks every `every_s` seconds."""
+        """Each change of controller, for `for` and `async for`: a `Seen`, or None for none; the first is
+        what is found now. Checks every `every_s` seconds."""
         return Changes(self, every_s, self._closed)
 
     def close(self) -> None:
-        """End all iterations, and drop the connection."""
+        """End all iterations and drop the connection."""
         self._closed.set()
         if self._client is not None:
             self._client.close()
@@ -118,19 +118,21 @@ class Observer:
             node, term = int(record[b"id"]), int(record[b"term"])
             address = record[b"address"].decode()
         except (RedisError, CredentialsError, OSError, KeyError, ValueError, AttributeError):
-            return None  # away, or what stands there is no record: the nodes know better
+            return None  # away, or no record there: the nodes know better
         if not (0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= self.config.redis.ttl_ms):
             return None
         return Seen(node, term, address, "redis", asked_us + left_ms * 1000)
 
     def _from_nodes(self, within_s: float) -> Seen | None:
         name = self.config.cluster.name
-        found = ask_all(name, self._addresses, within_s, lambda said: controller_of(said) is not None, self._keyring)
-        head = controller_of(found)
-        if head is None:
+        found = ask_all(
+            name, self._addresses, within_s, lambda reports: controller_of(reports) is not None, self._keyring
+        )
+        active = controller_of(found)
+        if active is None:
             return None
-        # Counted from when the answer came, less the way it had; a lease is never believed longer.
-        return Seen(head.id, head.term, head.address, "nodes", head.at_us + int(head.lease_left_ms * 1000))
+        # From when the answer came: later than the node's own deadline by the way of the answer.
+        return Seen(active.id, active.term, active.address, "nodes", active.at_us + active.lease_left_us)
 
 
 class Changes:
@@ -146,7 +148,7 @@ class Changes:
                 seen = self._observer.controller()
             except RuntimeError:  # closed meanwhile
                 return
-            if self._news(seen):
+            if self._is_new(seen):
                 yield seen
             self._closed.wait(self._every_s)
 
@@ -156,11 +158,11 @@ class Changes:
                 seen = await self._observer.controller_async()
             except RuntimeError:  # closed meanwhile
                 return
-            if self._news(seen):
+            if self._is_new(seen):
                 yield seen
             await asyncio.sleep(self._every_s)
 
-    def _news(self, seen: Seen | None) -> bool:
+    def _is_new(self, seen: Seen | None) -> bool:
         now = (seen.id, seen.term) if seen is not None else (0, 0)
         before, self._last = self._last, now
         return now != before

@@ -1,31 +1,29 @@
-"""Asks nodes how they are, from outside the cluster (design: `zelect status`).
+"""Asks nodes for their status, from outside the cluster.
 
-The asker is no member: it speaks as sender 0, and its questions change nothing. It has one DEALER
-a node and never blocks, so a frozen or dead node costs the others nothing. Leadership is only what a
-node says of itself with a running lease; what it says of others is hearsay and decides nothing.
+The client is no member: it is sender 0, and its queries change nothing. It has one DEALER a node and never
+blocks, so a frozen or dead node does not delay the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import zmq
 
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
 from zelect.security.keys import ClientKeys, Keyring
-from zelect.status.decode import NodeReport, RedisReport, controller_of, parse
+from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
-__all__ = ["Asker", "NodeReport", "RedisReport", "ask_all", "controller_of", "summary", "tell_all"]
+__all__ = ["Asker", "ask_all", "tell_all"]
 
 _REOPEN_AFTER_US = 5_000_000
 _AGAIN_US = 20_000
-"""Who has answered is left alone for so long: while another is waited for, it would be asked a thousand times a
-second, and bounds the messages of unknown clients."""
-_LOCKED = "takes no such key, or speaks plain text: is --key right, and the directory of keys the newest?"
+"""A node that has answered is not asked again for so long: while others are waited for, it would be asked a
+thousand times a second, and it limits the messages of unknown clients."""
+_NO_HANDSHAKE = "does not accept this key, or uses plain text: check --key, and that public.toml is the newest"
 _EVENTS = (
     zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -36,8 +34,8 @@ _EVENTS = (
 
 
 class _PeerLink:
-    """One node's DEALER, with a monitor that tells when a connection attempt failed. `keys`: None
-    for plain text."""
+    """One node's DEALER, with a monitor that reports failed connection attempts. `keys`: None for plain
+    text."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: ClientKeys | None) -> None:
         self._context = context
@@ -48,7 +46,7 @@ class _PeerLink:
         self.open()
 
     def open(self) -> None:
-        """Connect again. A DEALER that met a protocol error stays deaf for ever; a new one does not."""
+        """Connect again. A DEALER that met a protocol error never receives again; a new one does."""
         self.asked_us = 0
         self.unanswered = False
         self.refused = False
@@ -56,7 +54,7 @@ class _PeerLink:
         self.socket = self._context.socket(zmq.DEALER)
         for option, value in (
             (zmq.LINGER, 0),
-            (zmq.IMMEDIATE, 1),  # no questions pile up for a node that is away
+            (zmq.IMMEDIATE, 1),  # no queries pile up for a node that is away
             (zmq.SNDHWM, 4),
             (zmq.RCVHWM, 64),
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
@@ -75,7 +73,7 @@ class _PeerLink:
         self.socket.close(linger=0)
 
     def watch(self) -> None:
-        """Read the monitor: was the last word of the connection that it failed?"""
+        """Read the monitor: did the connection fail last?"""
         while self.monitor.poll(0):
             event = int.from_bytes(self.monitor.recv_multipart()[0][:2], "little")
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -83,14 +81,14 @@ class _PeerLink:
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self.refused = True
             else:
-                self._locked_out()
+                self._handshake_failed()
 
-    def _locked_out(self) -> None:
-        """The handshake failed: the node may have its other key, or it will have none of this."""
+    def _handshake_failed(self) -> None:
+        """The node may use its other key now, or accepts none of ours."""
         keys = len(self._keys.servers) if self._keys else 1
         self.wants_other_key = self._key_turn + 1 < keys
         if not self.wants_other_key:
-            self.refused, self.problem = True, _LOCKED
+            self.refused, self.problem = True, _NO_HANDSHAKE
 
     def try_other_key(self) -> None:
         """Connect with the node's next key."""
@@ -102,9 +100,9 @@ class _PeerLink:
 class Asker:
     """Asks the nodes at `addresses` (id to address) again and again, without ever blocking.
 
-    Call `ask` when news is wanted and `collect` when a socket of `register` is readable;
-    `reports` holds the latest answer of each node, `denials` why one gave none. `keyring`: the key
-    to ask with, None for plain text. Belongs to one thread.
+    Call `ask` to ask for new reports and `collect` when a socket of `register` is readable; `reports` has the
+    latest answer of each node, `denials` why a node gave none. `keyring`: the key to ask with, None for plain
+    text. Belongs to one thread.
     """
 
     def __init__(
@@ -114,9 +112,9 @@ class Asker:
         context: zmq.Context[zmq.Socket[bytes]],
         keyring: Keyring | None = None,
     ) -> None:
-        self._question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
+        self._query = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
         self._cluster = cluster
-        self._links = {node: _PeerLink(context, address, _lock(keyring, node)) for node, address in addresses.items()}
+        self._links = {node: _PeerLink(context, address, _keys(keyring, node)) for node, address in addresses.items()}
         self._poller: zmq.Poller | None = None
         self.reports: dict[int, NodeReport] = {}
         self.denials: dict[int, str] = {}
@@ -128,8 +126,8 @@ class Asker:
             poller.register(link.socket, zmq.POLLIN)
 
     def ask(self, at_once: bool = False) -> None:
-        """Ask each node that owed_term no answer, and was not asked just now (`at_once`: even so). One that owed_term
-        it for seconds gets a new connection."""
+        """Ask each node that owes no answer and was not asked just now (`at_once`: even then). A node that has
+        owed one for seconds gets a new connection."""
         now = now_us()
         for link in self._links.values():
             if link.unanswered and now - link.asked_us > _REOPEN_AFTER_US:
@@ -139,7 +137,7 @@ class Asker:
 
     def _send(self, link: _PeerLink, now: int) -> None:
         try:
-            link.socket.send(self._question, zmq.NOBLOCK)
+            link.socket.send(self._query, zmq.NOBLOCK)
         except zmq.Again:  # not connected
             return
         link.asked_us, link.unanswered = now, True
@@ -163,17 +161,17 @@ class Asker:
                 self._reopen(link)
             if link.problem:
                 self.denials[node] = link.problem
-            if link.refused:  # the question went down with the old connection
+            if link.refused:  # the query was lost with the old connection
                 link.unanswered = False
             while link.socket.poll(0):
                 frames = link.socket.recv_multipart()
-                report = self._judge(node, frames)
+                report = self._report_in(node, frames)
                 if report is not None:
                     link.unanswered = False
                     self.reports[node] = report
 
-    def _judge(self, node: int, frames: list[bytes]) -> NodeReport | None:
-        """The report in `frames`, or None for whatever is not this node's answer."""
+    def _report_in(self, node: int, frames: list[bytes]) -> NodeReport | None:
+        """The report in `frames`, or None for anything but this node's answer."""
         if len(frames) != 1:
             return None
         try:
@@ -189,7 +187,7 @@ class Asker:
 
     def fresh(self, within_ms: float) -> dict[int, NodeReport]:
         """The reports heard in the last `within_ms`."""
-        return {node: report for node, report in self.reports.items() if report.age_ms <= within_ms}
+        return {node: report for node, report in self.reports.items() if report.age_us <= within_ms * 1000}
 
     @property
     def pending(self) -> set[int]:
@@ -216,7 +214,7 @@ def ask_all(
     """Ask every node once and return the answers of those that gave one within `within_s` seconds.
 
     Returns sooner when all others refuse, or when `enough(reports)`. `keyring`: the key to ask with,
-    None for plain text. `denials` is told why a node that could be reached gave no answer.
+    None for plain text. `denials` gets the reason why a node that could be reached gave no answer.
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     asker = Asker(cluster, addresses, context, keyring)
@@ -229,7 +227,7 @@ def ask_all(
             poller.poll(5)
             asker.collect()
         if denials is not None:
-            denials |= {node: why for node, why in asker.denials.items() if node not in asker.reports}
+            denials |= {node: reason for node, reason in asker.denials.items() if node not in asker.reports}
         return asker.reports
     finally:
         asker.close()
@@ -239,11 +237,11 @@ def ask_all(
 def tell_all(
     cluster: str, addresses: Mapping[int, str], message: Message, within_s: float, keyring: Keyring | None = None
 ) -> dict[int, CommonResp]:
-    """Tell every node at `addresses` something once, and return the answers of those that gave one
-    within `within_s` seconds. `keyring`: the key to speak with, None for plain text."""
+    """Send `message` once to every node at `addresses`, and return the answers of those that gave one within
+    `within_s` seconds. `keyring`: the key to use, None for plain text."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = {node: _PeerLink(context, address, _lock(keyring, node)) for node, address in addresses.items()}
-    question = encode(Envelope(cluster, 0, 0, 0, 0, message))
+    links = {node: _PeerLink(context, address, _keys(keyring, node)) for node, address in addresses.items()}
+    query = encode(Envelope(cluster, 0, 0, 0, 0, message))
     answers: dict[int, CommonResp] = {}
     end_us = now_us() + int(within_s * 1e6)
     try:
@@ -254,7 +252,7 @@ def tell_all(
                     link.try_other_key()
                 if not link.unanswered:
                     with suppress(zmq.Again):  # not connected yet
-                        link.socket.send(question, zmq.NOBLOCK)
+                        link.socket.send(query, zmq.NOBLOCK)
                         link.unanswered = True
                 if link.socket.poll(5 if len(links) == 1 else 1):
                     answer = _common(cluster, node, link.socket.recv_multipart())
@@ -266,7 +264,7 @@ def tell_all(
         context.destroy(linger=0)
 
 
-def _lock(keyring: Keyring | None, node: int) -> ClientKeys | None:
+def _keys(keyring: Keyring | None, node: int) -> ClientKeys | None:
     return None if keyring is None else keyring.to(node)
 
 
@@ -278,45 +276,3 @@ def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
     if envelope is None or (envelope.cluster, envelope.sender) != (cluster, node):
         return None
     return envelope.message if isinstance(envelope.message, CommonResp) else None
-
-
-def summary(cluster: str, addresses: Mapping[int, str], reports: Mapping[int, NodeReport]) -> dict[str, Any]:
-    """What `zelect status --json` prints. What nobody told is None."""
-    head = controller_of(reports)
-    newest = max(reports.values(), key=lambda r: (r.generation, r.config_term, r.version), default=None)
-    teller = head or next(iter(reports.values()), None)
-    return {
-        "cluster": cluster,
-        "term": head.term if head else max((report.term for report in reports.values()), default=None),
-        "quorate": head is not None,
-        "controller": head and {"id": head.id, "term": head.term, "address": head.address, "since_ms": head.since_ms},
-        "voters": newest
-        and {
-            "config_term": newest.config_term,
-            "version": newest.version,
-            "members": list(newest.members),
-            "witness": newest.witness,
-        },
-        "redis": teller
-        and {
-            "url": teller.redis.url,
-            "state": teller.redis.state,
-            "published_term": teller.redis.published_term,
-            "problem": teller.redis.problem,
-        },
-        "pause": head and head.pause and {"left_ms": head.pause.left_ms, "asked": head.pause.asked},
-        "nodes": [_row(node, addresses[node], reports.get(node)) for node in sorted(addresses)],
-    }
-
-
-def _row(node: int, address: str, report: NodeReport | None) -> dict[str, Any]:
-    return {
-        "id": node,
-        "pid": report.pid if report else None,
-        "role": report.role if report else None,
-        "status": report.status if report else None,
-        "term": report.term if report else None,
-        "address": address,
-        "reachable": report is not None,
-        "counters": dict(report.counters) if report else None,
-    }

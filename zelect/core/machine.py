@@ -71,6 +71,7 @@ from zelect.core.messages import (
 from zelect.core.quorum import Record
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
+from zelect.core.status import NodeStatus
 from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.transitions import become_follower
@@ -191,6 +192,10 @@ class Machine:
         check(step)
         self.settings = step.settings  # the operator may have changed the priority
         return step.finish()
+
+    def status(self, now_us: int) -> NodeStatus:
+        """What this node would answer to a QUERY now."""
+        return query.status_of(self.settings, self.state, now_us)
 
     def deadline_us(self) -> int:
         """When a `Tick` is due unless something else happens first."""

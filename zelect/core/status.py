@@ -1,4 +1,8 @@
-"""What a node reports of itself when asked: the machine at one moment."""
+"""What a node says of itself when asked, as far as the machine knows it.
+
+Each fact is declared here once: a node's report (`zelect.status.report`) has the same fields, and its JSON
+the same names (`zelect.status.codec`).
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,64 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zelect.core.election_trace import ElectionTrace, Round
-from zelect.core.quorum import Record
 
-__all__ = ["NodeStatus", "PeerStatus"]
+__all__ = ["NodeFacts", "NodeStatus", "PauseStatus", "PeerStatus", "VotersStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class VotersStatus:
+    """The voter record that this node has saved, and what follows from it.
+
+    `witness` is member, ready, unrecognized, unreachable or unused; `witness_votes`: whether the record
+    names one; `may_vote`: members whose votes could be counted now, as far as this node knows; `survives`:
+    how many more members may fail one after the other (-1: no quorum now).
+    """
+
+    generation: int
+    config_term: int
+    version: int
+    members: tuple[int, ...]
+    witness: str
+    witness_votes: bool
+    may_vote: tuple[int, ...]
+    survives: int
+
+    @property
+    def age(self) -> tuple[int, int, int]:
+        """Of two records the newer has the higher one."""
+        return self.generation, self.config_term, self.version
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """A peer as this node sees it. `heard_ago_us` is -1 when it was never heard. `ineligible`: why this
+    """A peer as this node sees it. `heard_ago_us` is None when it was never heard. `ineligible`: why this
     node, active, would not hand over to it; empty when it would."""
 
     id: int
-    incarnation: int
     linked: bool
     dead: bool
     offline: bool
-    heard_ago_us: int
-    priority: int
+    heard_ago_us: int | None
+    priority: int = 0
     ineligible: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """The answer to a QUERY, before the node adds what only it knows.
+class PauseStatus:
+    """No planned transfers for `left_us` more. `asked`: who asked for it, and why."""
 
-    `active` is true at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how long
-    that lease still runs, `active_for_us` how long the node has been active, both 0 when it is not.
-    `controller` is the node that this one follows, or is (0: none); it is hearsay, for people only.
-    `witness` is member, ready, unrecognized, unreachable or unused; `survives` how many more members
-    may fail one after the other, as far as this node knows (-1: there is no quorum now).
-    `trace`, `previous` (the controller before, 0: unknown) and `reason` say how this node became active,
-    and only while it is. `rounds` are those that it held since the last controller was lost; their
-    times are on the clock of `now_us`.
-    `may_vote`: nodes whose votes could be counted now, as far as this node knows. `pause_left_us` and
-    `pause_asked`: how long planned transfers are still paused, and who asked for it and why;
-    `cooling_left_us`: how long this node still stays out of leadership; 0 where that is not so.
+    left_us: int
+    asked: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node and whoever asks it know alike.
+
+    `active` holds at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how long the
+    lease still runs, 0 when not active. `controller` is the node that this one follows, itself when active,
+    None when it knows of none: hearsay, for people only. `cooling_left_us`: for how long this node does not
+    campaign because it was asked to step down.
     """
 
     id: int
@@ -50,24 +77,31 @@ class NodeStatus:
     status: str
     active: bool
     lease_left_us: int
-    active_for_us: int
-    controller: int
-    controller_heard_ago_us: int
-    record: Record
+    controller: int | None
+    controller_heard_ago_us: int | None
     quorate: bool
     lost_state: bool
-    witness: str
-    survives: int
+    voters: VotersStatus
     succession: tuple[int, ...]
     peers: tuple[PeerStatus, ...]
+    priority: int
+    pause: PauseStatus | None
+    cooling_left_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus(NodeFacts):
+    """The answer to a QUERY, before the process adds what only it knows.
+
+    `active_for_us`: since when this node is active, 0 when it is not. `trace`, `previous` (the controller
+    before, 0: unknown) and `reason`: how it became active, while it is; `rounds`: those that it asked since
+    the last controller was lost. Their times are on the clock of `now_us`.
+    """
+
+    active_for_us: int
     refused_by_gate: Mapping[str, int]
     now_us: int
     trace: ElectionTrace | None
     previous: int
     reason: str
     rounds: tuple[Round, ...]
-    may_vote: tuple[int, ...] = ()
-    priority: int = 0
-    pause_left_us: int = 0
-    pause_asked: str = ""
-    cooling_left_us: int = 0

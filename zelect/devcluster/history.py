@@ -1,13 +1,13 @@
-"""The last elections of a local cluster, for the view."""
+"""The last elections of a local cluster, for the live view."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from zelect.client.query import NodeReport
 from zelect.devcluster.layout import ClusterPlan
-from zelect.status.history import Election, NotAnElection, parse_election
+from zelect.status.election import Election, NotAnElection, parse_election
+from zelect.status.report import NodeReport
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -19,8 +19,8 @@ _READ = 5
 
 
 class History:
-    """The elections: from Redis, which has them all with reasons and gaps; without it, what was
-    seen from here. Redis is asked after a change only, and may cost 0.1 s, seldom, when it hangs."""
+    """The elections: from Redis, which has them all with reasons and gaps; without Redis, what was seen from
+    here. Redis is asked only after a change; when it hangs that takes 0.1 s, once in two seconds."""
 
     def __init__(self) -> None:
         self._elections: dict[int, Election] = {}
@@ -29,16 +29,16 @@ class History:
         self._client: Redis | None = None
         self._last_id = 0
 
-    def look(self, plan: ClusterPlan, head: NodeReport | None) -> None:
-        """Take notice of `head`, who is active in the cluster of `plan`."""
-        if head is None or head.term in self._elections:
+    def update(self, plan: ClusterPlan, active: NodeReport | None) -> None:
+        """Node `active` of the cluster of `plan` is active: learn of its election."""
+        if active is None or active.term in self._elections:
             return
         now = time.monotonic()
-        due = self._due.setdefault(head.term, now + _ENTRY_WITHIN_S)
+        due = self._due.setdefault(active.term, now + _ENTRY_WITHIN_S)
         if now >= self._not_before:
             self._read(plan)
-        if head.term not in self._elections and now > due:
-            self._add(Election(head.term, head.id, self._last_id, "seen", None))
+        if active.term not in self._elections and now > due:
+            self._add(Election(active.term, active.id, self._last_id, "seen", None, active.since_ms or 0, None))
 
     def _read(self, plan: ClusterPlan) -> None:
         import redis

@@ -1,25 +1,29 @@
 """What a person sees of a running local cluster.
 
-`PlainView` prints a line for each change; `LiveView` (rich, on a terminal) draws everything four
-times a second. Both are told the same: a `ClusterSnapshot`, made by the supervisor, that rests on what the
-nodes said of themselves within the last second.
+`PlainView` prints a line for each change; `LiveView` (rich, on a terminal) draws everything four times a
+second. Both get the same: a `ClusterSnapshot`, made by the supervisor from what the nodes said of themselves
+within the last second.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO, TypeVar
 
-from zelect.client.query import NodeReport, controller_of
 from zelect.core.timing import Timing
 from zelect.devcluster.control import Processes, ProcessState
 from zelect.devcluster.history import History
 from zelect.devcluster.layout import ClusterPlan
-from zelect.status.history import Election
+from zelect.status.cluster import ClusterStatus
+from zelect.status.cluster_text import NODE_COLUMNS, NodeRow
+from zelect.status.election import Election
+from zelect.status.election_text import ELECTION_COLUMNS
+from zelect.status.report import NodeReport
+from zelect.status.table import Column, duration
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -28,10 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterSnapshot", "ClusterView", "LiveView", "PlainView", "open_view"]
 
-_CLAIM_SLACK_MS = 300
+Row = TypeVar("Row")
+
+_CLAIM_SLACK_US = 300_000
 _SHOWN_ELECTIONS = 5
 _BAR = 6
-_LOOKS = 4
+_CHECKS = 4
 _HINTS = "Or freeze 2, thaw 2, stop 3, start 3, logs -f, status"
 
 
@@ -45,30 +51,35 @@ class ClusterSnapshot:
     reports: Mapping[int, NodeReport]
 
     @property
+    def status(self) -> ClusterStatus:
+        """All fresh reports."""
+        return ClusterStatus(self.plan.name, self.plan.addresses, self.reports)
+
+    @property
     def controller(self) -> NodeReport | None:
-        """Who is active. A claim counts for as long as its lease could run, plus the time
-        until the next answer may be here: a frozen controller's claim ends by itself."""
-        valid = {n: r for n, r in self.reports.items() if r.age_ms <= r.lease_left_ms + _CLAIM_SLACK_MS}
-        return controller_of(valid)
+        """The active node. A report counts for as long as its lease could run, plus the time until the next
+        answer may be here: so a frozen controller stops being shown as active."""
+        valid = {n: r for n, r in self.reports.items() if r.age_us <= r.lease_left_us + _CLAIM_SLACK_US}
+        return ClusterStatus(self.plan.name, self.plan.addresses, valid).controller
 
     @property
     def redis(self) -> str:
         """Redis in one word, as the controller sees it, else as any node does."""
-        teller = self.controller or next(iter(self.reports.values()), None)
-        return teller.redis.state if teller else "unknown"
+        redis = self.status.redis
+        return redis.state if redis else "unknown"
 
 
 class ClusterView(Protocol):
     """Shows a cluster."""
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """One line about what the supervisor does."""
 
-    def show(self, picture: ClusterSnapshot) -> None:
-        """The state of things, some four times a second."""
+    def show(self, snapshot: ClusterSnapshot) -> None:
+        """Show the state, about four times a second."""
 
     def close(self) -> None:
-        """No more is to come."""
+        """The cluster is down."""
 
 
 def open_view(live: bool) -> ClusterView:
@@ -88,66 +99,56 @@ class PlainView:
         self._stream = stream
         self._history = History()
         self._processes: dict[int, tuple[int, str]] = {}
-        self._office: tuple[int, int] | None = None
+        self._active: tuple[int, int] | None = None
         self._redis = "unknown"
-        self._redis_looks = 0
+        self._redis_checks = 0
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         print(time.strftime("%H:%M:%S"), text, file=self._stream, flush=True)
 
-    def show(self, picture: ClusterSnapshot) -> None:
-        for process in picture.processes.nodes:
+    def show(self, snapshot: ClusterSnapshot) -> None:
+        for process in snapshot.processes.nodes:
             self._show_process(process)
-        self._history.look(picture.plan, picture.controller)
-        self._show_leadership(picture)
-        self._show_redis(picture)
+        self._history.update(snapshot.plan, snapshot.controller)
+        self._show_leadership(snapshot)
+        self._show_redis(snapshot)
 
-    def _show_redis(self, picture: ClusterSnapshot) -> None:
-        # Looked at more than once: a node that starts calls Redis down until it has reached it.
-        self._redis_looks = self._redis_looks + 1 if picture.redis not in (self._redis, "unknown") else 0
-        if self._redis_looks > (0 if picture.redis == "up" else _LOOKS):
-            self._redis = picture.redis
-            self.say(f"Redis {picture.processes.redis_url} is {self._redis}")
+    def _show_redis(self, snapshot: ClusterSnapshot) -> None:
+        # Checked more than once: a starting node reports Redis as down until it has reached it.
+        self._redis_checks = self._redis_checks + 1 if snapshot.redis not in (self._redis, "unknown") else 0
+        if self._redis_checks > (0 if snapshot.redis == "up" else _CHECKS):
+            self._redis = snapshot.redis
+            self.print(f"Redis {snapshot.processes.redis_url} is {self._redis}")
 
     def _show_process(self, process: ProcessState) -> None:
         known = (process.pid, process.description)
         if self._processes.get(process.id) != known:
             self._processes[process.id] = known
-            hint = "; not started again" if process.state == "ended" and not process.asked else ""
-            self.say(f"node {process.id} (pid {process.pid}) {known[1]}{hint}")
+            hint = "; not restarted" if process.state == "ended" and not process.asked else ""
+            self.print(f"node {process.id} (pid {process.pid}) {known[1]}{hint}")
 
-    def _show_leadership(self, picture: ClusterSnapshot) -> None:
-        head = picture.controller
-        leadership = (head.id, head.term) if head else None
-        if leadership == self._office:
+    def _show_leadership(self, snapshot: ClusterSnapshot) -> None:
+        controller = snapshot.controller
+        active = (controller.id, controller.term) if controller else None
+        if active == self._active:
             return
-        if head is None:
-            self.say("nobody is active")
+        if controller is None:
+            self.print("no node is active")
         else:
-            election = self._history.of_term(head.term)
+            election = self._history.of_term(controller.term)
             if election is None:
-                return  # its entry in Redis, with the reason and the gap, is due at the next look
-            self.say(f"controller is node {head.id}, term {head.term}{_told(election)}")
-        self._office = leadership
+                return  # its entry in Redis, with the reason and the gap, will be there at the next check
+            self.print(f"node {controller.id} is active, term {controller.term}{_how(election)}")
+        self._active = active
 
     def close(self) -> None:
-        self.say("all ended")
+        self.print("all processes have ended")
 
 
-def _told(election: Election) -> str:
-    gap = f", {_gap(election)} after the last one was heard" if election.gap_ms is not None else ""
+def _how(election: Election) -> str:
+    gap_us = election.gap_us
+    gap = f", {gap_us / 1000:.1f} ms after the controller before was last heard" if gap_us is not None else ""
     return f" ({election.reason}{gap})"
-
-
-def _gap(election: Election) -> str:
-    return "-" if election.gap_ms is None else f"{election.gap_ms:.1f} ms"
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 class LiveView:
@@ -159,29 +160,29 @@ class LiveView:
 
         self._console = Console(highlight=False)
         self._history = History()
-        # Drawn from the supervisor's own loop: one thread, and no picture older than its data.
+        # Drawn by the supervisor's own loop: one thread, and nothing shown is older than its data.
         self._live: Live | None = Live(console=self._console, auto_refresh=False)
         self._live.start()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self._console.print(text, style="dim")
 
-    def show(self, picture: ClusterSnapshot) -> None:
+    def show(self, snapshot: ClusterSnapshot) -> None:
         from rich.console import Group
         from rich.text import Text
 
-        self._history.look(picture.plan, picture.controller)
-        place = "" if picture.directory == Path(".zelect").absolute() else f" --dir {picture.directory}"
-        over = all(process.state == "ended" for process in picture.processes.nodes)
-        more = f"Try in another terminal:  zelect cluster kill 1{place}\n{_HINTS}. Ctrl-C stops everything."
-        hint = "The cluster is down." if over else more
+        self._history.update(snapshot.plan, snapshot.controller)
+        place = "" if snapshot.directory == Path(".zelect").absolute() else f" --dir {snapshot.directory}"
+        down = all(process.state == "ended" for process in snapshot.processes.nodes)
+        more = f"Try in another terminal:  zelect cluster kill 1{place}\n{_HINTS}. Ctrl-C stops all."
+        hint = "The cluster is down." if down else more
         parts = Group(
-            _header(picture),
-            _voters(picture),
+            _header(snapshot),
+            _voters(snapshot),
             "",
-            _nodes(picture),
+            _nodes(snapshot),
             "",
-            Text(_notes(picture), style="red", end=""),
+            Text(_notes(snapshot), style="red", end=""),
             _elections(self._history.last(_SHOWN_ELECTIONS)),
             "",
             Text(hint, style="dim"),
@@ -195,102 +196,88 @@ class LiveView:
             self._live = None
 
 
-def _header(picture: ClusterSnapshot) -> Text:
+def _header(snapshot: ClusterSnapshot) -> Text:
     from rich.text import Text
 
-    head = picture.controller
-    text = Text.assemble(("zelect ", "bold"), (picture.plan.name, "bold cyan"), "   ")
-    if head is None:
-        text.append("nobody is active", style="bold red")
+    active = snapshot.controller
+    text = Text.assemble(("zelect ", "bold"), (snapshot.plan.name, "bold cyan"), "   ")
+    if active is None:
+        text.append("no node is active", style="bold red")
     else:
-        text.append(f"controller {head.id}", style="bold green")
-        since = _ago(time.time() - head.since_ms / 1000) if head.since_ms else "?"
-        text.append(f"   term {head.term}   for {since}")
+        text.append(f"controller {active.id}", style="bold green")
+        since = duration(time.time() - active.since_ms / 1000) if active.since_ms else "?"
+        text.append(f"   term {active.term}   for {since}")
     text.append("   Redis ")
-    text.append(picture.redis, style={"up": "green", "down": "bold red"}.get(picture.redis, "dim"))
+    text.append(snapshot.redis, style={"up": "green", "down": "bold red"}.get(snapshot.redis, "dim"))
     return text
 
 
-def _voters(picture: ClusterSnapshot) -> Text:
+def _voters(snapshot: ClusterSnapshot) -> Text:
     from rich.text import Text
 
-    teller = picture.controller or max(
-        picture.reports.values(), key=lambda r: (r.generation, r.config_term, r.version), default=None
-    )
-    if teller is None:
+    best = snapshot.controller or snapshot.status.newest
+    if best is None:
         return Text("")
-    names = [str(member) for member in teller.members] + (["the witness"] if teller.witness == "member" else [])
-    text = Text("votes: " + ", ".join(names) + "   ", style="dim")
-    if teller.survives < 0:
+    voters = best.voters
+    names = [str(member) for member in voters.members] + (["the witness"] if voters.witness == "member" else [])
+    text = Text("voters: " + ", ".join(names) + "   ", style="dim")
+    if voters.survives < 0:
         return text.append("no quorum", style="bold red")
-    word = "failure" if teller.survives == 1 else "failures"
-    return text.append(f"survives {teller.survives} more {word}", style="" if teller.survives else "yellow")
+    word = "failure" if voters.survives == 1 else "failures"
+    return text.append(f"survives {voters.survives} more {word}", style="" if voters.survives else "yellow")
 
 
-# Narrow enough that 80 columns hold any row, and of fixed width so that nothing jumps about.
-_COLUMNS = (
-    ("id", 2, "right"),
-    ("address", 15, "left"),
-    ("pid", 7, "right"),
-    ("role", 10, "left"),
-    ("status", 11, "left"),
-    ("term", 4, "right"),
-    ("lease", _BAR, "left"),
-    ("heard", 6, "right"),
-    ("links", 5, "right"),
-    ("MB", 3, "right"),
-)
+def _heard(row: NodeRow) -> str:
+    heard_us = row.report.controller_heard_ago_us if row.report and not row.active else None
+    return "" if heard_us is None else f"{heard_us / 1000:.0f} ms"
 
 
-def _nodes(picture: ClusterSnapshot) -> Table:
-    table = _table(_COLUMNS)
-    head = picture.controller
-    for process in picture.processes.nodes:
-        address = picture.plan.addresses[process.id].removeprefix("tcp://")
-        report = picture.reports.get(process.id)
-        first = (str(process.id), address, str(process.pid))
-        if process.state != "up" or report is None:
-            short = process.short if process.state != "up" else ("", "no answer")
-            table.add_row(*first, *short, style="red" if process.state == "ended" else "yellow")
-            continue
-        leads = head is not None and head.id == report.id
-        heard = "" if leads or report.controller_heard_ms is None else f"{report.controller_heard_ms:.0f} ms"
-        lease = _bar(report.lease_left_ms) if leads else ""
-        rest = (lease, heard, f"{report.links}/{report.peers}", str(report.rss_kb // 1024))
-        table.add_row(*first, report.role, report.status, str(report.term), *rest, style="bold green" if leads else "")
-    return table
-
-
-def _notes(picture: ClusterSnapshot) -> str:
-    return "".join(process.note + "\n" for process in picture.processes.nodes if process.note)
-
-
-def _table(columns: tuple[tuple[str, int, str], ...]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name, width, side in columns:
-        table.add_column(name, min_width=width, justify="right" if side == "right" else "left", no_wrap=True)
-    return table
-
-
-def _bar(left_ms: float) -> str:
-    filled = max(0, min(_BAR, round(left_ms / Timing().lease_ms * _BAR)))
+def _bar(row: NodeRow) -> str:
+    """What is left of the lease."""
+    if row.report is None or not row.active:
+        return ""
+    filled = max(0, min(_BAR, round(row.report.lease_left_us / Timing().lease_us * _BAR)))
     return "█" * filled + "░" * (_BAR - filled)
 
 
-_ELECTION_COLUMNS = (
-    ("term", 8, "right"),
-    ("elected", 8, "right"),
-    ("before", 8, "right"),
-    ("reason", 9, "left"),
-    ("gap since last heard", 20, "right"),
-)
+# Narrow enough that 80 columns hold any row, and of fixed width so that nothing moves.
+_NODE_WIDTHS = {"id": 2, "address": 15, "pid": 7, "role": 10, "status": 11, "term": 4}
+_NODE_WIDTHS |= {"lease": _BAR, "heard": 6, "links": 5, "MB": 3}
+_LIVE = {"lease": Column("lease", _bar), "heard": Column("heard", _heard, right=True)}
+_NODE_COLUMNS = [(NODE_COLUMNS | _LIVE)[header] for header in _NODE_WIDTHS]
+_ELECTION_WIDTHS = (8, 8, 8, 9, 8)
 
 
-def _elections(elections: list[Election]) -> Table:
-    table = _table(_ELECTION_COLUMNS)
-    for election in elections:
-        before = str(election.previous) if election.previous else "-"
-        table.add_row(str(election.term), str(election.id), before, election.reason, _gap(election))
+def _nodes(snapshot: ClusterSnapshot) -> Table:
+    rows, styles = [], []
+    active = snapshot.controller
+    for process in snapshot.processes.nodes:
+        up = process.state == "up"
+        report = snapshot.reports.get(process.id) if up else None
+        role, status = (report.role, report.status) if report else ("", "no answer") if up else process.short
+        is_active = report is not None and active is not None and active.id == process.id
+        address = snapshot.plan.addresses[process.id]
+        rows.append(NodeRow(process.id, address, process.pid, report, is_active, role, status))
+        trouble = "" if report else "red" if process.state == "ended" else "yellow"
+        styles.append("bold green" if is_active else trouble)
+    return _table(_NODE_COLUMNS, _NODE_WIDTHS.values(), rows, styles)
+
+
+def _notes(snapshot: ClusterSnapshot) -> str:
+    return "".join(process.note + "\n" for process in snapshot.processes.nodes if process.note)
+
+
+def _elections(elections: Sequence[Election]) -> Table:
+    return _table(ELECTION_COLUMNS, _ELECTION_WIDTHS, elections, [""] * len(elections))
+
+
+def _table(columns: Sequence[Column[Row]], widths: Iterable[int], rows: Sequence[Row], styles: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for column, width in zip(columns, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.header, min_width=width, justify=justify, no_wrap=True)
+    for row, style in zip(rows, styles, strict=True):
+        table.add_row(*(str(column.value(row)) for column in columns), style=style)
     return table

@@ -185,7 +185,7 @@ class Supervisor:
             return
         try:
             self._redis = RedisServer(self._layout.redis, self._plan.redis_port, prefix())
-            self._view.say(f"starting Redis on port {self._plan.redis_port}")
+            self._view.print(f"starting Redis on port {self._plan.redis_port}")
             self._redis.start()
             self._redis.wait_ready(_REDIS_READY_S)
         except NoServer as error:
@@ -204,16 +204,16 @@ class Supervisor:
             self._redis_wait_s = _REDIS_FIRST_WAIT_S if long_run else min(_REDIS_LONGEST_WAIT_S, 2 * self._redis_wait_s)
             self._redis_wait_s = max(_REDIS_FIRST_WAIT_S, self._redis_wait_s)
             self._redis_retry_s = now_s + self._redis_wait_s
-            self._view.say(f"Redis has ended, see {redis.log}; started again in {self._redis_wait_s:g} s")
+            self._view.print(f"Redis has ended, see {redis.log}; started again in {self._redis_wait_s:g} s")
         if now_s < self._redis_retry_s:
             return
         self._redis_retry_s, self._redis_began_s = 0.0, now_s
         try:
             redis.start()
         except ServerFailed as error:
-            self._view.say(f"Redis: {error}")
+            self._view.print(f"Redis: {error}")
             return
-        self._view.say(f"Redis started again (pid {redis.pid}), empty")
+        self._view.print(f"Redis started again (pid {redis.pid}), empty")
         self._write_control()
 
     def _start(self, node: int) -> None:
@@ -235,7 +235,7 @@ class Supervisor:
         """Have all nodes leave, then end Redis, then the rest. A second Ctrl-C kills the nodes."""
         running = [child for child in self._children.values() if child.process.poll() is None]
         if running:
-            self._view.say(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
+            self._view.print(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
         for child in running:
             child.asked = True
             child.signal(signal.SIGTERM)
@@ -270,7 +270,7 @@ def supervise(directory: str | Path, options: ClusterOptions, live: bool) -> int
         layout.prepare(plan, options.timing, options.quorum)
         view = open_view(live)
         if plan.secure and options.secure is None:
-            view.say("links are encrypted, as before; --plain turns that off")
+            view.print("links are encrypted, as before; --plain turns that off")
         return Supervisor(layout, plan, view, options.program).run()
     finally:
         os.close(lock)

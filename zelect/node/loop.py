@@ -55,7 +55,7 @@ from zelect.redis.registry import RegistryHint
 from zelect.redis.status import RedisStatus, redis_clients
 from zelect.security.authorization import caller_of, denied, signed
 from zelect.security.keys import read_keyring
-from zelect.status.encode import report_of
+from zelect.status.report import NodeReport, encode, report_of
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 from zelect.system.poller import Poller
@@ -165,7 +165,7 @@ class NodeLoop:
                 gc.collect()
                 gc.freeze()  # what lives now lives for ever: later collections need not look at it
             if self.window is not None:
-                self.window.open(self)
+                self.window.open(self.settings.cluster, self.settings.node, self.handle, self.log)
             self.step(Started())
             self._loop(wake)
         finally:
@@ -195,7 +195,8 @@ class NodeLoop:
         while True:
             due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
             if self.window is not None:
-                self.window.look(self)
+                if self.window.is_due():
+                    self.window.publish(self._report(self.machine.status(now_us())))
                 due_us = min(due_us, self.window.due_us)
             due_us = loop_delay.due_us(due_us, now_us())
             ready = self._wait(due_us)
@@ -317,12 +318,12 @@ class NodeLoop:
             deny(self, received, envelope, no)
             return
         if self.window is not None:
-            self.window.hear(self.machine.state.leader_state, envelope)
+            self.window.measure_round_trip(self.machine.state.leader_state, envelope)
         if envelope.cluster == self.settings.cluster:
             self.transport.know(received)
         effects = self.step(MessageReceived(signed(received, envelope, self.directory)))
         if isinstance(effects.answer, NodeStatus):
-            reply(self, received.route, Report(report_of(self, effects.answer)))
+            reply(self, received.route, Report(encode(self._report(effects.answer))))
         elif effects.answer is not None:
             reply(self, received.route, effects.answer)
 
@@ -332,6 +333,27 @@ class NodeLoop:
                 self.step(ControllerHint(event.controller, event.term))
             else:
                 self.redis_status.hear_registry(event)
+
+    def _report(self, status: NodeStatus) -> NodeReport:
+        """What this node says of itself: what the machine knows, and what only the process does."""
+        parts: dict[str, Mapping[str, int]] = {
+            "refused_": status.refused_by_gate,
+            "link_": self.transport.counters,
+            "registry_": self.registry.counters,
+            "witness_": self.witness.counters,
+        }
+        counters = dict(self.counters)
+        counters |= {prefix + name: count for prefix, part in parts.items() for name, count in part.items()}
+        counters["log_dropped"] = self.log.dropped
+        return report_of(
+            status,
+            cluster=self.settings.cluster,
+            address=self.settings.addresses[self.settings.node],
+            redis=self.redis_status.report(),
+            counters=counters,
+            reload_problem=self.reload_problem,
+            began_us=self.began_us,
+        )
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -381,7 +403,7 @@ class NodeLoop:
             self._probe(probe)
         self.deferred_log.keep(effects.facts, at_us)
         if self.window is not None:
-            self.window.note(effects.facts)
+            self.window.count(effects.facts)
 
     def _send(self, effects: Effects) -> None:
         encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once

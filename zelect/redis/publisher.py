@@ -23,7 +23,7 @@ from zelect.redis.outbox import Job
 from zelect.redis.registry_scripts import Keys, RegistryReply, parse_node, parse_reply
 from zelect.redis.scripts import Script
 from zelect.redis.worker import RedisSettings
-from zelect.status.trace import plain_trace
+from zelect.status.election import stream_fields
 from zelect.system.clock import now_us
 
 __all__ = ["LeaseOver", "Publisher"]
@@ -92,14 +92,12 @@ class Publisher:
         """The message about a leadership and the entry of its election; the same as long as it lasts."""
         if self._leadership != (leadership.term, leadership.active_since_us):
             gap_us, reason, trace = leadership.gap_us, leadership.reason.value, leadership.trace
-            votes = trace.rounds[-1].votes if trace.rounds else ()
             self._leadership = (leadership.term, leadership.active_since_us)
             self._leadership_words = (
                 json.dumps({"id": self._settings.node, "term": leadership.term, "reason": reason}),
                 *(leadership.previous, reason),
                 f"{gap_us // 1000}.{gap_us % 1000:03d}" if gap_us >= 0 else "",
-                json.dumps([asdict(vote) for vote in votes]),
-                json.dumps(plain_trace(trace)),
+                *stream_fields(trace),
             )
         return self._leadership_words
 

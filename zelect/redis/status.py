@@ -4,7 +4,6 @@ and as the witness does where only that sees what is wrong."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import zmq
 
@@ -15,6 +14,7 @@ from zelect.redis.errors import safe_url
 from zelect.redis.registry import RegistryClient, RegistryStatus
 from zelect.redis.witness import WitnessClient
 from zelect.redis.worker import RedisSettings
+from zelect.status.report import RedisReport
 from zelect.system.log import Log
 
 __all__ = ["RedisStatus", "redis_clients"]
@@ -72,11 +72,11 @@ class RedisStatus:
             level, name = ("warning", "witness_failed") if problem else ("info", "witness_recovered")
             self._log.limited(name, level, name, problem=problem)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> RedisReport:
         """For `zelect status`."""
-        return {
-            "url": safe_url(self._url),
-            "state": "up" if self.registry.up else "down",
-            "published_term": self.registry.published_term or None,
-            "problem": "; ".join(dict.fromkeys(filter(None, (self.registry.problem, self._witness_problem)))),
-        }
+        return RedisReport(
+            url=safe_url(self._url),
+            state="up" if self.registry.up else "down",
+            published_term=self.registry.published_term or None,
+            problem="; ".join(dict.fromkeys(filter(None, (self.registry.problem, self._witness_problem)))),
+        )

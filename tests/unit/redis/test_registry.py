@@ -195,12 +195,11 @@ def test_leadership_is_published_in_full(registry: Registry) -> None:
         "heard_ms": 50.0,
         "lost_ms": 3.0,
         "elected_ms": 0.5,
-        "asked": None,
         "rounds": [
             {
                 "term": 4,
                 "pre": False,
-                "asked_ms": 2.0,
+                "began_ms": 2.0,
                 "took_ms": 1.5,
                 "outcome": "won",
                 "votes": [

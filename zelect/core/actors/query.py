@@ -12,7 +12,7 @@ from zelect.core.eligibility import ineligible
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
 from zelect.core.state import LeaderState, Peer, State
-from zelect.core.status import NodeStatus, PeerStatus
+from zelect.core.status import NodeStatus, PauseStatus, PeerStatus, VotersStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
 
@@ -40,9 +40,6 @@ def query(step: Step, envelope: Envelope, message: Query) -> None:
 
 def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
     """The node with `state` as it is at `now_us`."""
-    record = state.record
-    may_vote = _may_vote(state)
-    witness = witness_state(state, settings.dynamic)
     active = state.active(now_us)
     leader_state = state.leader_state if active else None  # what only an active node reports
     controller = state.controller
@@ -56,13 +53,11 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         active=active,
         lease_left_us=0 if leader_state is None else leader_state.lease_lapses_us - now_us,
         active_for_us=0 if leader_state is None else now_us - leader_state.active_since_us,
-        controller=settings.node if active else controller.id if controller is not None else 0,
-        controller_heard_ago_us=-1 if controller is None else now_us - state.controller_heard_us,
-        record=record,
+        controller=settings.node if active else controller.id if controller is not None else None,
+        controller_heard_ago_us=None if controller is None else now_us - state.controller_heard_us,
         quorate=state.links_quorum(),
         lost_state=state.lost_state,
-        witness=witness,
-        survives=failures_survived(record, may_vote, state.witness_ready, settings.dynamic, witness == "unrecognized"),
+        voters=_voters_status(settings, state),
         succession=state.succession,
         peers=tuple(_peer_status(settings, state, now_us, peer, active) for peer in sorted(state.peers)),
         refused_by_gate=dict(state.refused),
@@ -71,11 +66,24 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         previous=_previous(leader_state),
         reason="" if leader_state is None else leader_state.reason.value,
         rounds=state.rounds,
-        may_vote=tuple(sorted(may_vote)),
         priority=state.priority(settings.priority, now_us),
-        pause_left_us=0 if pause is None else pause.until_us - now_us,
-        pause_asked="" if pause is None else pause.asked,
+        pause=None if pause is None else PauseStatus(pause.until_us - now_us, pause.asked),
         cooling_left_us=max(0, state.cooling_until_us - now_us),
+    )
+
+
+def _voters_status(settings: Settings, state: State) -> VotersStatus:
+    record, may_vote = state.record, _may_vote(state)
+    witness = witness_state(state, settings.dynamic)
+    return VotersStatus(
+        generation=record.generation,
+        config_term=record.config_term,
+        version=record.version,
+        members=record.members,
+        witness=witness,
+        witness_votes=record.witness is not None,
+        may_vote=tuple(sorted(may_vote)),
+        survives=failures_survived(record, may_vote, state.witness_ready, settings.dynamic, witness == "unrecognized"),
     )
 
 
@@ -95,11 +103,10 @@ def _peer_status(settings: Settings, state: State, now_us: int, peer: int, activ
     known: Peer = state.peers[peer]
     return PeerStatus(
         id=peer,
-        incarnation=known.incarnation,
         linked=known.linked,
         dead=known.dead,
         offline=known.offline,
-        heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else -1,
+        heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else None,
         priority=known.priority,
         ineligible=(ineligible(state, settings.timing, now_us, peer) or "") if active else "",
     )

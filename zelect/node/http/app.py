@@ -1,8 +1,8 @@
-"""A node's answers over HTTP, from threads of their own. Imported only where `[http]` asks for it:
+"""A node's answers over HTTP, from threads of their own. Imported only where `[http]` is configured:
 it needs the extra.
 
-Nothing here waits for the loop. Whether this node is active is judged by the clock when the
-answer is made (R5), so that it is never yes after the lease, whatever hangs or was frozen.
+Nothing here waits for the loop. Whether this node is active is judged by the clock when the answer is made
+(R5), so the answer is never yes after the lease, whatever hangs or was frozen.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from zelect.node.http.metrics import CONTENT_TYPE, Metrics
 from zelect.node.http.server import CLOSED, Server
 from zelect.node.http.snapshot import StatusPublisher
 from zelect.node.leadership.handle import NodeHandle
+from zelect.status.codec import plain
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -46,10 +47,10 @@ class Response:
 class HttpApp:
     """The WSGI application. Any thread may call it. `closed`: see `Server`."""
 
-    def __init__(self, window: StatusPublisher, handle: NodeHandle, node: int, log: Log) -> None:
-        self._window, self._handle, self._node, self._log = window, handle, node, log
+    def __init__(self, publisher: StatusPublisher, handle: NodeHandle, cluster: str, node: int, log: Log) -> None:
+        self._publisher, self._handle, self._node, self._log = publisher, handle, node, log
         self.closed = dict.fromkeys(CLOSED, 0)
-        self._metrics = Metrics(window, self._held, handle, node, self.closed)
+        self._metrics = Metrics(publisher, self._held, handle, cluster, node, self.closed)
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/controller": self._controller,
             "/follower": self._follower,
@@ -63,7 +64,7 @@ class HttpApp:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         try:
             answer = self._answer(method, path)
-        except Exception as error:  # one bad answer must not be the end of the others
+        except Exception as error:  # one bad answer must not end the others
             self._log.limited("http_failed", "error", "http_failed", path=path, reason=repr(error))
             answer = Response(500, b"zelect failed to answer; its log says why\n")
         reason = _REASONS.get(answer.status, "Service Unavailable")
@@ -79,7 +80,7 @@ class HttpApp:
     def _answer(self, method: str, path: str) -> Response:
         page = self._pages.get(path)
         if page is None:
-            return Response(404, f"no such page; there are {' '.join(self._pages)}\n".encode())
+            return Response(404, f"no such page; the pages are {' '.join(self._pages)}\n".encode())
         if method not in ("GET", "HEAD"):
             return Response(405, b"use GET or HEAD\n", headers=(("Allow", "GET, HEAD"),))
         return page()
@@ -87,15 +88,17 @@ class HttpApp:
     # -- probes -----------------------------------------------------------------------------------------
 
     def _held(self) -> tuple[Lease | None, int]:
-        """Leadership that this node holds, and for how many milliseconds still, at least."""
+        """The lease of this node while it is active, and for how many milliseconds more it runs, at least."""
         lease = self._handle.active_lease()
         left_ms = (lease.lapses_us - now_us()) // 1000 if lease is not None else 0
         return (lease, left_ms) if left_ms > 0 else (None, 0)
 
     def _follows(self) -> int:
-        """Whom this node follows (0: nobody), as long as its loop is there to know."""
-        head = self._handle.controller.id
-        return head if head != self._node and self._window.turned_lately and not self._handle.ended else 0
+        """The node that this one follows (0: none), as long as its loop runs and can know."""
+        controller = self._handle.controller.id
+        return (
+            controller if controller != self._node and self._publisher.turned_lately and not self._handle.ended else 0
+        )
 
     def _controller(self) -> Response:
         lease, left_ms = self._held()
@@ -112,8 +115,8 @@ class HttpApp:
     def _probe(self, yes: bool, lease: Lease | None, left_ms: int) -> Response:
         if lease is not None:
             text = f"node {self._node} is active, term {lease.term}\n"
-        elif head := self._follows():
-            text = f"node {self._node} follows node {head}\n"
+        elif controller := self._follows():
+            text = f"node {self._node} follows node {controller}\n"
         else:
             text = f"node {self._node} knows of no controller\n"
         term = self._handle.controller.term if lease is None else lease.term
@@ -121,20 +124,20 @@ class HttpApp:
         return Response(200 if yes else 503, text.encode(), headers=headers)
 
     def _live(self) -> Response:
-        if self._window.turned_lately and not self._handle.ended:
-            return Response(200, b"the node's loop turns\n")
+        if self._publisher.turned_lately and not self._handle.ended:
+            return Response(200, b"the node's loop runs\n")
         return Response(503, b"the node's loop hangs, or has ended\n")
 
     # -- pages ------------------------------------------------------------------------------------------
 
     def _status(self) -> Response:
-        picture = self._window.picture
-        if picture is None:
+        snapshot = self._publisher.snapshot
+        if snapshot is None:
             return Response(503, b"the node is starting\n")
         lease, left_ms = self._held()
-        report = json.loads(picture.report)
+        report = plain(snapshot.report)
         report["active"], report["lease_left_ms"] = lease is not None, left_ms
-        report["age_ms"] = (now_us() - picture.taken_us) // 1000
+        report["age_ms"] = (now_us() - snapshot.taken_us) // 1000
         return Response(200, json.dumps(report).encode() + b"\n", "application/json")
 
     def _exposition(self) -> Response:
@@ -148,13 +151,19 @@ class HttpServer:
     """The server: answers on `listener`, which listens already, until it is closed."""
 
     def __init__(
-        self, listener: socket.socket, window: StatusPublisher, handle: NodeHandle, node: int, log: Log
+        self,
+        listener: socket.socket,
+        publisher: StatusPublisher,
+        handle: NodeHandle,
+        cluster: str,
+        node: int,
+        log: Log,
     ) -> None:
-        # What it has to say of itself is for a program that set up logging, and else for nobody.
+        # waitress' own log is for programs that set up logging; without that it would print on standard error.
         logging.getLogger("waitress").addHandler(logging.NullHandler())
         self._sockets: dict[int, Any] = {}
-        pages = HttpApp(window, handle, node, log)
-        self._server = Server(pages, self._sockets, listener, pages.closed)
+        app = HttpApp(publisher, handle, cluster, node, log)
+        self._server = Server(app, self._sockets, listener, app.closed)
         self._thread = threading.Thread(target=self._server.run, name="zelect-http", daemon=True)
         self._thread.start()
 

@@ -1,9 +1,9 @@
-"""What a node shows over HTTP, for whoever has configured it.
+"""What a node shows over HTTP, where `[http]` is configured.
 
-The loop paints a picture of itself twice a second, and soon after a change: an immutable value,
-replaced whole, that other threads read when they like. So however often somebody asks, the loop
-does the same little work. Whether this node is active is no part of a picture: that is asked of
-`Leadership`, by the clock, at the moment of answering (R5).
+The loop publishes a snapshot of its status twice a second, and soon after a change: an immutable value,
+replaced as a whole, that other threads read when they like. So however often clients ask, the loop does the
+same little work. Whether this node is active is not taken from a snapshot: `NodeHandle` says so, by the
+clock, at the moment of answering (R5).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 
 from zelect.config.http import split
 from zelect.config.loading import Config, ConfigError
-from zelect.core.actors.query import status_of
 from zelect.core.effects import Fact
 from zelect.core.messages import Envelope, Pong
 from zelect.core.state import LeaderState
-from zelect.status.encode import report_of
+from zelect.node.leadership.handle import NodeHandle
+from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
+from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
     from zelect.node.http.app import HttpServer
-    from zelect.node.loop import NodeLoop
 
 __all__ = ["Histogram", "StatusPublisher", "StatusSnapshot"]
 
@@ -57,13 +57,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """The node at `taken_us`. `report`: JSON, see `zelect.status.encode`. `elections`: how often this
-    node became active, by what it was elected for; `refusals`: how often it refused a vote, by why;
-    `gaps`: from the last word of the controller before to this node's leadership; `trips`: from a PING
-    to its answer."""
+    """The node at `taken_us`. `elections`: how often this node became active, by reason; `refusals`: how
+    often it refused a vote, by reason; `gaps`: from when the controller before was heard last until this node
+    became active; `round_trips`: from a PING to its answer."""
 
     taken_us: int
-    report: str
+    report: NodeReport
     elections: Mapping[str, int]
     refusals: Mapping[str, int]
     gaps: Histogram
@@ -71,9 +70,9 @@ class StatusSnapshot:
 
 
 class StatusPublisher:
-    """The loop's side; anybody may read `picture` (None before the first one), `turned_us` (when the
-    loop was last seen at work) and `turned_lately`. Listens at once, so that a port that is taken
-    keeps the node from starting. Raises `CannotBind`, and `ConfigError` without the extra."""
+    """The loop's side. Any thread may read `snapshot` (None before the first one), `turned_us` (when the
+    loop last ran) and `turned_lately`. Listens at once, so that a port that is taken keeps the node from
+    starting. Raises `CannotBind`, and `ConfigError` without the extra."""
 
     def __init__(self, config: Config) -> None:
         try:
@@ -83,10 +82,10 @@ class StatusPublisher:
                 f"{config.path}: http.listen: {error.name} is not installed; pip install 'zelect[http]', "
                 'or set it to ""'
             ) from error
-        self._make_web: type[HttpServer] = HttpServer
-        self._web: HttpServer | None = None
+        self._make_server: type[HttpServer] = HttpServer
+        self._server: HttpServer | None = None
         self._listener = _listen(config.http.listen)
-        self.picture: StatusSnapshot | None = None
+        self.snapshot: StatusSnapshot | None = None
         self.turned_us = now_us()
         self.due_us = 0
         self._elections: Counter[str] = Counter()
@@ -96,27 +95,29 @@ class StatusPublisher:
 
     @property
     def turned_lately(self) -> bool:
-        """Whether the loop works: it turns twice a second at least."""
+        """Whether the loop runs: it turns twice a second at least."""
         return now_us() - self.turned_us < _LATELY_US
 
     # -- for the loop ---------------------------------------------------------------------------------
 
-    def open(self, node: NodeLoop) -> None:
+    def open(self, cluster: str, node: int, handle: NodeHandle, log: Log) -> None:
         """Begin to answer."""
-        node.handle.subscribe(self._soon)
-        self._web = self._make_web(self._listener, self, node.handle, node.settings.node, node.log)
+        handle.subscribe(self._soon)
+        self._server = self._make_server(self._listener, self, handle, cluster, node, log)
 
-    def look(self, node: NodeLoop) -> None:
-        """The loop has turned: paint a new picture if one is due."""
-        self.turned_us = now = now_us()
-        if now < self.due_us:
-            return
+    def is_due(self) -> bool:
+        """The loop has turned: whether a new snapshot is due."""
+        self.turned_us = now_us()
+        return self.turned_us >= self.due_us
+
+    def publish(self, report: NodeReport) -> None:
+        """Replace the snapshot."""
+        now = now_us()
         self.due_us = now + _EVERY_US
-        report = report_of(node, status_of(node.settings, node.machine.state, now))
         elections, refusals = dict(self._elections), dict(self._refusals)
-        self.picture = StatusSnapshot(now, report, elections, refusals, self._gaps, self._round_trips)
+        self.snapshot = StatusSnapshot(now, report, elections, refusals, self._gaps, self._round_trips)
 
-    def note(self, facts: Iterable[Fact]) -> None:
+    def count(self, facts: Iterable[Fact]) -> None:
         """Count what happened."""
         for fact in facts:
             if fact.name == "vote_refused":
@@ -127,8 +128,8 @@ class StatusPublisher:
                 if isinstance(gap_ms := fields["gap_ms"], float):
                     self._gaps = self._gaps.with_one(int(gap_ms * 1000))
 
-    def hear(self, leader_state: LeaderState | None, envelope: Envelope) -> None:
-        """A message came, and `leadership` does not know of it yet."""
+    def measure_round_trip(self, leader_state: LeaderState | None, envelope: Envelope) -> None:
+        """A message has come. When it answers a PING of `leader_state`, count how long that took."""
         message = envelope.message
         if isinstance(message, Pong) and leader_state is not None and message.of_term == leader_state.term:
             sent_us = leader_state.sent_us.get(message.number)
@@ -136,9 +137,9 @@ class StatusPublisher:
                 self._round_trips = self._round_trips.with_one(now_us() - sent_us)
 
     def close(self) -> None:
-        """Answer no more."""
-        if self._web is not None:
-            self._web.close()
+        """Stop answering."""
+        if self._server is not None:
+            self._server.close()
         self._listener.close()
 
     def _soon(self) -> None:
@@ -161,5 +162,5 @@ def _explain(error: OSError, port: int) -> str:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return "not permitted. Ports below 1024 belong to root; choose one from 1024 up for http.listen"
-    why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-    return f"{why}. http.listen must be an address of this host"
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return f"{reason}. http.listen must be an address of this host"

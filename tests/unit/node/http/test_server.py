@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from tests.integration.test_http import HOST, QUIET, Served, Stand
 from tests.support.clusters import Fleet, fleet_of
+from tests.support.reports import report
 from tests.support.waiting import wait_until
 from zelect.node.http.app import HttpServer
 from zelect.node.http.snapshot import Histogram, StatusSnapshot
@@ -30,14 +30,15 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 def port(tmp_path: Path) -> Iterator[int]:
     """Where the pages of a `Stand` are served; its loop stays live, and its status is much to read."""
     stand = Stand(tmp_path)
-    spread = Histogram((), (0,), 0)
-    stand.window.picture = StatusSnapshot(now_us(), json.dumps({"much": "a" * 10_000_000}), {}, {}, spread, spread)
-    stand.window.turned_us += 1_000_000_000_000
+    histogram = Histogram((), (0,), 0)
+    large = report(1, reload_problem="a" * 10_000_000)
+    stand.publisher.snapshot = StatusSnapshot(now_us(), large, {}, {}, histogram, histogram)
+    stand.publisher.turned_us += 1_000_000_000_000
     listener = socket.create_server((HOST, 0))
-    web = HttpServer(listener, stand.window, stand.handle, 1, QUIET)
+    web = HttpServer(listener, stand.publisher, stand.handle, "demo", 1, QUIET)
     yield listener.getsockname()[1]
     web.close()
-    stand.window.close()
+    stand.publisher.close()
 
 
 def lost(client: socket.socket, more: bytes) -> bool:
@@ -95,7 +96,7 @@ def test_hundreds_of_slow_clients_that_come_again_do_not_shut_out_probes(fleet: 
     served = Served(fleet)
     node, over = served.cluster.settled().id, threading.Event()
 
-    def dawdle() -> None:
+    def send_slowly() -> None:
         clients = [socket.socket() for _ in range(300)]
         while not over.wait(0.02):
             for place, client in enumerate(clients):
@@ -104,12 +105,12 @@ def test_hundreds_of_slow_clients_that_come_again_do_not_shut_out_probes(fleet: 
                     clients[place] = socket.create_connection((HOST, served.ports[node]), 30)
                     clients[place].sendall(b"GET /live HTTP/1.1\r\nX: ")
 
-    crowd = threading.Thread(target=dawdle, daemon=True)
-    crowd.start()
-    wait_until(lambda: served.value(node, "zelect_http_closed_total", reason="full") > 100)
+    flood = threading.Thread(target=send_slowly, daemon=True)
+    flood.start()
+    wait_until(lambda: served.value(node, "zelect_http_connections_closed_total", reason="full") > 100)
     for _ in range(5):
         began_us = now_us()
         assert served.codes(node) == (200, 503, 200, 200)
         assert now_us() - began_us < 4 * 3_000_000
     over.set()
-    crowd.join()
+    flood.join()

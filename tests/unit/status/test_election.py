@@ -1,4 +1,4 @@
-"""The history of elections: what is read from Redis, and how it is told."""
+"""The history of elections: how it is read from Redis, and how it is shown."""
 
 from __future__ import annotations
 
@@ -9,47 +9,54 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelect.cli.election_text import REASONS, REFUSALS, explain_election, explain_rounds, history_table
 from zelect.core.election_trace import ElectionTrace, Round, Vote
 from zelect.core.messages import Reason, Refusal
-from zelect.status.history import NotAnElection, parse_election, parse_rounds, read_elections
-from zelect.status.trace import plain_rounds, plain_trace
+from zelect.status.codec import plain
+from zelect.status.election import (
+    NotAnElection,
+    parse_election,
+    read_elections,
+    round_reports,
+    stream_fields,
+    trace_report,
+)
+from zelect.status.election_text import REASONS, REFUSALS, explain_election, explain_rounds, history_table
 
 ROUNDS = (
     Round(7, True, 900_000, 1_000_000, "failed", (Vote(1, True, ""), Vote(3, False, "promised"))),
     Round(7, True, 1_100_000, 1_100_400, "won", (Vote(1, True, ""), Vote(3, True, ""))),
     Round(7, False, 1_100_400, 1_101_000, "won", (Vote(0, True, ""), Vote(1, True, ""), Vote(3, False, "voted"))),
 )
-STORY = ElectionTrace(heard_us=850_000, lost_us=890_000, elected_us=1_101_000, active_since_us=1_102_000, rounds=ROUNDS)
+TRACE = ElectionTrace(heard_us=850_000, lost_us=890_000, elected_us=1_101_000, active_since_us=1_102_000, rounds=ROUNDS)
 
 
 def entry(**changes: str) -> dict[str, str]:
-    votes = plain_rounds(ROUNDS, 0)[-1]["votes"]
+    votes, trace = stream_fields(TRACE)
     fields = {"id": "1", "term": "7", "previous": "2", "reason": "death", "gap_ms": "252.000"}
-    return {**fields, "votes": json.dumps(votes), "trace": json.dumps(plain_trace(STORY)), **changes}
+    return {**fields, "votes": votes, "trace": trace, **changes}
 
 
 def test_what_a_node_writes_is_what_is_read() -> None:
     one = parse_election("1770000000123-0", entry())
-    assert (one.term, one.id, one.previous, one.reason, one.gap_ms) == (7, 1, 2, "death", 252.0)
+    assert (one.term, one.id, one.previous, one.reason, one.gap_us) == (7, 1, 2, "death", 252_000)
     assert one.at_ms == 1_770_000_000_123
-    assert one.votes == {0: "", 1: "", 3: "voted"}
-    told = one.trace
-    assert told is not None
-    assert (told.heard_ms, told.lost_ms, told.elected_ms) == (252.0, 212.0, 1.0)
-    assert [(r.pre, r.outcome, r.asked_ms, r.took_ms) for r in told.rounds] == [
-        (True, "failed", 202.0, 100.0),
-        (True, "won", 2.0, 0.4),
-        (False, "won", 1.6, 0.6),
+    assert one.votes == ROUNDS[-1].votes
+    assert one.trace == trace_report(TRACE)
+    assert (one.trace.heard_us, one.trace.lost_us, one.trace.elected_us) == (252_000, 212_000, 1_000)
+    assert [(r.pre, r.outcome, r.began_us, r.took_us) for r in one.trace.rounds] == [
+        (True, "failed", 202_000, 100_000),
+        (True, "won", 2_000, 400),
+        (False, "won", 1_600, 600),
     ]
 
 
-def test_an_entry_of_an_older_release_has_no_trace() -> None:
-    older = entry()
-    del older["trace"]
-    one = parse_election("5-0", older)
-    assert one.trace is None
-    assert "an older release" in "\n".join(explain_election(one))
+def test_times_are_milliseconds_in_json() -> None:
+    table = plain(trace_report(TRACE))
+    assert (table["heard_ms"], table["lost_ms"], table["elected_ms"]) == (252.0, 212.0, 1.0)
+    assert table["rounds"][1] | {"votes": []} == {
+        **{"term": 7, "pre": True, "began_ms": 2.0, "took_ms": 0.4, "outcome": "won", "votes": []}
+    }
+    assert json.loads(entry()["votes"])[-1] == {"voter": 3, "granted": False, "reason": "voted"}
 
 
 @pytest.mark.parametrize(
@@ -57,9 +64,11 @@ def test_an_entry_of_an_older_release_has_no_trace() -> None:
     [
         {"term": "x"},
         {"gap_ms": "soon"},
-        {"votes": "no json"},
-        {"votes": "7"},
-        {"votes": '[{"voter": 1}]'},
+        {"trace": ""},
+        {"trace": "no json"},
+        {"trace": "7"},
+        {"trace": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1e400, "rounds": []}'},
+        {"trace": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1, "rounds": [{"votes": [{"voter": 1}]}]}'},
         {"trace": "[]"},
         {"trace": '{"heard_ms": null}'},
         {"trace": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1, "rounds": [{}]}'},
@@ -80,7 +89,7 @@ def test_no_entry_breaks_the_reader(fields: dict[str, str]) -> None:
     raise AssertionError("made of noise, and taken for an election")
 
 
-class HttpApp:
+class Stream:
     """What `XREVRANGE` answers for the entries of `rows`, newest first."""
 
     def __init__(self, rows: list[tuple[int, dict[str, str]]]) -> None:
@@ -95,12 +104,12 @@ class HttpApp:
 
 def test_the_newest_come_first_page_by_page_and_garbage_is_counted() -> None:
     rows: list[Any] = [(at, entry(term=str(at)) if at % 50 else {"hello": "world"}) for at in range(250, 0, -1)]
-    found, garbage = read_elections(HttpApp(rows), "demo", 1000)
+    found, garbage = read_elections(Stream(rows), "demo", 1000)
     assert [one.term for one in found] == [at for at in range(250, 0, -1) if at % 50]
     assert garbage == 5
-    some, _ = read_elections(HttpApp(rows), "demo", 3)
+    some, _ = read_elections(Stream(rows), "demo", 3)
     assert [one.term for one in some] == [249, 248, 247]
-    (old,), _ = read_elections(HttpApp(rows), "demo", 1, lambda one: one.term == 1)
+    (old,), _ = read_elections(Stream(rows), "demo", 1, lambda one: one.term == 1)
     assert old.term == 1
 
 
@@ -113,7 +122,7 @@ def test_an_election_is_explained_in_80_columns() -> None:
     assert "round 1   pre-vote for term 7: failed after 100.0 ms" in text
     assert "node 3: no: promised" in text
     assert "witness: yes" in text
-    steps = [line.split()[0] for line in lines if line.endswith(("before", "noticed", "asked", "won", "active"))]
+    steps = [line.split()[0] for line in lines if line.endswith(("heard", "noticed", "sent", "won", "active"))]
     assert steps == ["252.0", "212.0", "202.0", "1.0", "0.0"]
 
 
@@ -126,12 +135,12 @@ def test_a_table_of_elections_is_at_most_80_columns_wide() -> None:
     assert lines[2].split()[2:5] == ["-", "death", "-"]
 
 
-def test_every_reason_has_words() -> None:
+def test_every_reason_has_a_text() -> None:
     assert set(REFUSALS) == {reason.value for reason in Refusal}
     assert set(REASONS) == {reason.value for reason in Reason}
 
 
 def test_rounds_that_fail_are_told_with_every_answer() -> None:
-    lines = explain_rounds(parse_rounds(plain_rounds(ROUNDS[:1], 2_000_000)))
+    lines = explain_rounds(round_reports(ROUNDS[:1], 2_000_000))
     assert lines[0] == "  round 1   pre-vote for term 7: failed after 100.0 ms"
     assert [line.split()[:2] for line in lines[1:]] == [["node", "1:"], ["node", "3:"]]

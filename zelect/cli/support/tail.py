@@ -1,4 +1,4 @@
-"""Prints log files, and goes on as they grow."""
+"""Prints log files, and what is added to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVERY_S = 0.2
 
 def tail(files: Mapping[str, Path], follow: bool) -> None:
     """Print `files` (label to path), each line with its label where there are several. `follow`:
-    begin with the last lines, and go on for ever."""
+    begin with the last lines, and never return."""
     known: dict[str, int] = {}
     while True:
         for label, path in files.items():

@@ -9,8 +9,8 @@ __all__ = ["fill_standard"]
 
 
 def fill_standard() -> None:
-    """Put /dev/null where standard input, output or error is closed: the next socket would get that number,
-    and what is meant for people would go into it."""
+    """Open /dev/null where standard input, output or error is closed. Otherwise the next socket would get that
+    number, and output for people would go into it."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -10,9 +10,9 @@ import pytest
 
 from tests.integration.test_cli import run, write_conf
 from tests.support.ports import free_ports
-from zelect.cli.doctor_advice import Finding, advised, judge
-from zelect.cli.doctor_measurements import Clock, Percentiles, RedisFigures, percentiles_of, sync_of
 from zelect.core.timing import Timing
+from zelect.doctor.advice import Finding, advised, judge
+from zelect.doctor.measurements import Clock, Percentiles, RedisFigures, percentiles_of, sync_of
 
 TIMING = Timing()
 GOOD = Percentiles(0.2, 0.4, 0.5)
@@ -60,8 +60,8 @@ def test_where_all_is_well_nothing_is_advised() -> None:
         ("clock rate, corrected by", {"clock": replace(CLOCK, rate_ppm=-500.0)}, "warn"),
         ("clock rate, corrected by", {"clock": replace(CLOCK, rate_ppm=1000.0)}, "bad"),
         ("Redis", {"redis": RedisFigures("refused", GOOD, 200)}, "bad"),
-        ("Redis round trip", {"redis": replace(REDIS, trip=slow(50))}, "warn"),
-        ("Redis round trip", {"redis": replace(REDIS, trip=slow(200))}, "bad"),
+        ("Redis round trip", {"redis": replace(REDIS, round_trip=slow(50))}, "warn"),
+        ("Redis round trip", {"redis": replace(REDIS, round_trip=slow(200))}, "bad"),
         ("Redis eviction", {"redis": replace(REDIS, eviction="allkeys-lru")}, "warn"),
         ("Redis persistence", {"redis": replace(REDIS, persistence="none")}, "warn"),
         ("Redis role", {"redis": replace(REDIS, role="slave")}, "bad"),
@@ -85,21 +85,21 @@ def test_what_is_advised_is_a_sound_configuration(trip: float, lag: float, sync:
 
 
 def test_what_is_configured_may_be_enough() -> None:
-    assert all(one.kept for one in advised(TIMING, 0.3, 0.2, 0.5, True))
-    short = [one.key for one in advised(TIMING, 60, 0.2, 0.5, True) if not one.kept]
+    assert all(one.enough for one in advised(TIMING, 0.3, 0.2, 0.5, True))
+    short = [one.key for one in advised(TIMING, 60, 0.2, 0.5, True) if not one.enough]
     assert short == ["heartbeat_ms", "lease_ms", "election_timeout_ms", "stagger_ms"]
 
 
-def test_a_spread_names_the_worst() -> None:
+def test_percentiles_name_the_worst() -> None:
     assert percentiles_of([1000.0 * n for n in range(100)]) == Percentiles(50, 99, 99)
     assert percentiles_of([7000.0]) == Percentiles(7, 7, 7)
 
 
 def test_a_save_is_measured_where_it_will_be_made(tmp_path: Path) -> None:
     place = tmp_path
-    spread = sync_of(place / "not" / "yet")
-    assert spread is not None
-    assert spread.p50_ms > 0
+    percentiles = sync_of(place / "not" / "yet")
+    assert percentiles is not None
+    assert percentiles.p50_ms > 0
     assert list(place.iterdir()) == [], "and leaves nothing behind"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zelect.client.query import NodeReport
     from zelect.config.loading import Config
     from zelect.security.keys import Keyring
+    from zelect.status.report import NodeReport
 
 __all__ = [
     "Clock",
@@ -58,7 +58,7 @@ class RedisFigures:
     """`problem`: why there are no figures; empty when there are."""
 
     problem: str
-    trip: Percentiles
+    round_trip: Percentiles
     timeout_ms: int
     eviction: str = ""
     persistence: str = ""
@@ -66,7 +66,7 @@ class RedisFigures:
 
 
 def percentiles_of(times_us: list[float]) -> Percentiles:
-    """The spread of at least one time."""
+    """Of at least one time."""
     ordered = sorted(times_us)
 
     def at(share: float) -> float:
@@ -77,9 +77,9 @@ def percentiles_of(times_us: list[float]) -> Percentiles:
 
 def round_trips_of(
     cluster: str, addresses: Mapping[int, str], keyring: Keyring | None
-) -> tuple[dict[int, Percentiles | None], dict[int, int], dict[int, NodeReport]]:
-    """Round trips of questions to each node, None where one gave no answer; how often the loops of
-    those that did were late meanwhile; their reports."""
+) -> tuple[dict[int, Percentiles | None], dict[int, int]]:
+    """Round trips of queries to each node, None where one gave no answer; how often the loops of those that
+    did answer were late during the measurement."""
     import zmq
 
     from zelect.client.query import Asker
@@ -111,7 +111,7 @@ def round_trips_of(
                     open_.discard(node)
         late = {node: _late(asker.reports[node]) - _late(first[node]) for node in first}
         round_trips = {node: percentiles_of(times[node]) if node in times else None for node in addresses}
-        return round_trips, late, dict(asker.reports)
+        return round_trips, late
     finally:
         asker.close()
         context.destroy(linger=0)
@@ -132,7 +132,7 @@ def lag_of() -> Percentiles:
 
 
 def sync_of(data_dir: Path) -> Percentiles | None:
-    """What a save in `data_dir`, or where it will be made, costs; None where nothing can be written."""
+    """How long a save in `data_dir` takes, or where it will be made; None where nothing can be written."""
     place = data_dir
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -149,7 +149,7 @@ def sync_of(data_dir: Path) -> Percentiles | None:
 
 
 def clock_of() -> Clock:
-    """The clock that the election goes by."""
+    """The clock that elections use."""
     source = "unknown"
     with contextlib.suppress(OSError):
         source = _SOURCE.read_text().strip()
@@ -164,19 +164,19 @@ def clock_of() -> Clock:
 
 
 def _both() -> tuple[int, int]:
-    """The election's clock and the bare one at one moment: of many looks the least interrupted."""
-    looks = []
+    """The election's clock and the raw one at one moment: of many reads the least interrupted."""
+    reads = []
     for _ in range(50):
         before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         raw = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        looks.append((after - before, (before + after) // 2, raw))
-    _, boot, raw = min(looks)
+        reads.append((after - before, (before + after) // 2, raw))
+    _, boot, raw = min(reads)
     return boot, raw
 
 
 def redis_of(config: Config) -> RedisFigures | None:
-    """How Redis does; None where none is configured."""
+    """How fast Redis answers, and how it is set up; None where none is configured."""
     if not config.redis.url:
         return None
     import redis
@@ -194,17 +194,17 @@ def redis_of(config: Config) -> RedisFigures | None:
             began = time.monotonic_ns()
             client.ping()
             times.append((time.monotonic_ns() - began) / 1000)
-        told = client.info()
+        info = client.info()
         saves = {}
-        with contextlib.suppress(redis.ResponseError):  # forbidden where somebody else runs it
+        with contextlib.suppress(redis.ResponseError):  # forbidden at hosting services
             saves = client.config_get("save")
         client.connection_pool.disconnect()
     except (CredentialsError, redis.RedisError, OSError, ValueError) as error:
         place = safe_url(config.redis.url)
         return RedisFigures(f"{place}: {str(error) or type(error).__name__}", Percentiles(0, 0, 0), timeout_ms)
-    kinds = ["aof"] if told.get("aof_enabled") else []
+    kinds = ["aof"] if info.get("aof_enabled") else []
     kinds += ["rdb"] if saves.get("save") else []
-    eviction = str(told.get("maxmemory_policy", "unknown"))
+    eviction = str(info.get("maxmemory_policy", "unknown"))
     return RedisFigures(
-        "", percentiles_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(told.get("role"))
+        "", percentiles_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(info.get("role"))
     )

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import click
 
-__all__ = ["CommandError", "explained", "say"]
+__all__ = ["CommandError", "explained", "print_error"]
 
 
 class CommandError(click.ClickException):
@@ -20,10 +20,10 @@ class CommandError(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # declared for the class; click reads the instance's
 
     def show(self, file: IO[Any] | None = None) -> None:
-        say(f"Error: {self.format_message()}")
+        print_error(f"Error: {self.format_message()}")
 
 
-def say(text: str) -> None:
+def print_error(text: str) -> None:
     """Print `text` on standard error; on a terminal without breaking words at its edge."""
     import shutil
     import textwrap
@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the errors that are meant for a person into a Failure."""
+    """Turn the errors that are meant for a person into a CommandError."""
     from zelect.config.loading import ConfigError
     from zelect.devcluster.layout import ClusterError
 
@@ -51,4 +51,6 @@ def explained() -> Iterator[None]:
     except ConfigError as error:
         raise CommandError(str(error), 2) from error
     except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}; choose another --dir or fix its rights", 2) from error
+        raise CommandError(
+            f"{error.filename}: {error.strerror}; choose another --dir or fix its permissions", 2
+        ) from error

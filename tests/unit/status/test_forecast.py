@@ -1,0 +1,106 @@
+"""What the nodes' reports say of a cluster that loses some of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.reports import report
+from zelect.core.quorum import Record, Witness
+from zelect.core.status import PeerStatus
+from zelect.core.voters import failures_survived, outlook
+from zelect.status.cluster import ClusterStatus
+from zelect.status.forecast import Forecast, Outlook
+from zelect.status.forecast import forecast as forecast_of
+from zelect.status.report import NodeReport
+
+
+def cluster(
+    nodes: int = 5,
+    controller: int = 1,
+    witness: str = "ready",
+    may_vote: tuple[int, ...] = (),
+    priorities: dict[int, int] | None = None,
+) -> dict[int, NodeReport]:
+    """Reports of a cluster of `nodes` in which `controller` is active (0: nobody is)."""
+    ids = tuple(range(1, nodes + 1))
+
+    def one(node: int) -> NodeReport:
+        return report(
+            node,
+            4,
+            node == controller,
+            members=ids,
+            may_vote=may_vote or ids,
+            witness=witness,
+            witness_votes=witness in ("member", "unrecognized"),
+            priority=(priorities or {}).get(node, 0),
+            peers=tuple(PeerStatus(n, True, False, False, 0, (priorities or {}).get(n, 0)) for n in ids if n != node),
+        )
+
+    return {node: one(node) for node in ids}
+
+
+def forecast(reports: dict[int, NodeReport], down: tuple[int, ...]) -> Forecast:
+    return forecast_of(ClusterStatus("demo", {}, reports), down)
+
+
+@pytest.mark.parametrize(
+    ("down", "survives", "more", "leads", "in_turn"),
+    [
+        ((), True, 3, 1, 3),
+        ((2, 4), True, 1, 1, 1),
+        ((1, 2), True, 1, 3, 1),
+        ((1, 2, 3), False, -1, None, 0),  # one after the other the voters follow
+        ((2, 3, 4, 5), False, -1, None, -1),
+        ((1, 2, 3, 4, 5), False, -1, None, -1),
+    ],
+)
+def test_five_nodes_without_redis(
+    down: tuple[int, ...], survives: bool, more: int, leads: int | None, in_turn: int
+) -> None:
+    found = forecast(cluster(witness="unreachable"), down)
+    got = (found.survives, found.more, found.would_lead, found.one_after_the_other.more)
+    assert got == (survives, more if survives else -1, leads, in_turn), found
+
+
+def test_with_the_witness_the_last_node_carries_on() -> None:
+    found = forecast(cluster(3), (2, 3))
+    assert not found.survives, "two of three at once are a loss of quorum"
+    assert found.one_after_the_other == Outlook(True, 0)
+
+
+def test_a_witness_that_votes_already_counts() -> None:
+    found = forecast(cluster(2, witness="member"), (1,))
+    assert (found.survives, found.would_lead, found.more) == (True, 2, 0)
+    assert not forecast(cluster(2, witness="unrecognized"), (1,)).survives, "Redis forgot it"
+
+
+def test_static_voters_never_adapt() -> None:
+    found = forecast(cluster(5, witness="unused"), (1, 2))
+    assert (found.more, found.one_after_the_other.more) == (0, 0)
+
+
+def test_the_first_in_line_would_lead() -> None:
+    assert forecast(cluster(priorities={4: 10}), (1,)).would_lead == 4
+    assert forecast(cluster(priorities={4: 10}), (2,)).would_lead == 1, "nobody preempts"
+    assert forecast(cluster(priorities={2: -2, 3: -1}), (1,)).would_lead == 4, "who is unhealthy or rests goes last"
+
+
+def test_who_is_away_already_is_counted() -> None:
+    found = forecast(cluster(3, may_vote=(1, 2), witness="unused"), (2,))
+    assert not found.survives
+    assert found.left == (1,)
+
+
+def test_without_a_controller_the_newest_voters_count() -> None:
+    reports = cluster(3, controller=0, witness="unused")
+    reports[2] = report(2, version=10, members=(1, 2), may_vote=(2,), witness="unused")
+    found = forecast(reports, ())
+    assert (found.controller, found.members, found.survives) == (None, (1, 2), False)
+
+
+def test_an_outlook_on_nothing_is_what_survives_now() -> None:
+    for witness in (None, Witness("w", "", "")):
+        record = Record(3, 7, (1, 2, 3, 4), witness)
+        now = failures_survived(record, (1, 2, 3, 4), True, True)
+        assert outlook(record, (1, 2, 3, 4), (), True, True) == (now, now)

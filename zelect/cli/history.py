@@ -1,0 +1,39 @@
+"""`zelect history`: the last elections."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from zelect.cli.support.options import Target, cluster_options
+
+__all__ = ["history"]
+
+
+@click.command()
+@cluster_options
+@click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an election.")
+@click.pass_context
+def history(context: click.Context, /, most: int, as_json: bool, **where: Any) -> None:
+    """List the last elections, newest first, from Redis.
+
+    With Redis away: the one that the active node remembers.
+
+    Exit code 0: there are elections; 1: there are none; 5: neither Redis nor a node answered.
+    """
+    from zelect.cli.support.elections import elections_of
+    from zelect.status.codec import plain
+    from zelect.status.election_text import history_table
+
+    target = Target.of(**where)
+    elections = elections_of(target, most)
+    if as_json:
+        click.echo(json.dumps([plain(one) for one in elections], indent=2))
+    elif elections:
+        click.echo("\n".join(history_table(elections)))
+    else:
+        click.echo(f"no election of {target.cluster} is known", err=True)
+    context.exit(0 if elections else 1)

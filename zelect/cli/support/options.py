@@ -1,0 +1,199 @@
+"""The options that name a cluster, and the cluster that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from zelect.client.query import Asker
+    from zelect.config.loading import Config
+    from zelect.core.messages import CommonResp, Message
+    from zelect.security.keys import Keyring
+    from zelect.status.cluster import ClusterStatus
+    from zelect.status.report import NodeReport
+
+__all__ = [
+    "DIRECTORY",
+    "Duration",
+    "Target",
+    "cluster_options",
+    "directory_option",
+    "json_option",
+    "key_option",
+    "place_of",
+    "timeout_option",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DIRECTORY = ".zelect"
+_ANSWER_WITHIN_S = 3.0
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+directory_option = click.option(
+    "--dir", "directory", metavar="DIR", help=f"Directory of a local cluster.  [default: {DIRECTORY}]"
+)
+key_option = click.option(
+    "--key",
+    "key_file",
+    envvar="ZELECT_KEY",
+    metavar="FILE",
+    help="Secret key to use where links are encrypted.  [env: ZELECT_KEY; default: as configured]",
+)
+
+
+def cluster_options(command: Command) -> Command:
+    """-c, --dir and --key; the command gets them as `path`, `directory`, `key_file`, for `Target.of`."""
+    command = directory_option(key_option(command))
+    return click.option(
+        "-c", "--config", "path", metavar="FILE", help="Configuration of any node: it names all members."
+    )(command)
+
+
+def timeout_option(default_s: float, help: str, most_s: float = 86_400) -> Callable[[Command], Command]:
+    """--timeout S; the command gets it as `timeout_s`."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0.05, most_s),
+        default=default_s,
+        show_default=True,
+        metavar="S",
+        help=help,
+    )
+
+
+class Duration(click.ParamType[int]):
+    """A time such as 90s, 30m or 2h, in milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        import re
+
+        from zelect.core.messages import MAX_FOR_MS
+
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)", value)
+        if found is None:
+            self.fail(f"{value!r} is not a duration; write it like 90s, 30m or 2h")
+        span_ms = int(found[1]) * _UNITS_MS[found[2]]
+        if not 1 <= span_ms <= MAX_FOR_MS:
+            self.fail(f"{value!r} must be more than 0 and at most {MAX_FOR_MS // _UNITS_MS['d']}d")
+        return span_ms
+
+
+@dataclass(slots=True)
+class Target:
+    """The cluster that the options name. `place`: how they name it, to be put behind a command that is
+    recommended; `denials`: why nodes that could be reached gave no answer."""
+
+    cluster: str
+    addresses: Mapping[int, str]
+    keyring: Keyring | None
+    config: Config
+    place: str = ""
+    denials: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: str | None, directory: str | None, key_file: str | None) -> Target:
+        """Raises CommandError and UsageError."""
+        from pathlib import Path
+
+        from zelect.cli.support.errors import explained
+        from zelect.config.loading import load
+        from zelect.security.keys import keyring_to_ask
+
+        if path is not None and directory is not None:
+            raise click.UsageError("give -c or --dir, not both")
+        with explained():
+            config = load(Path(path) if path is not None else _any_conf(Path(directory or DIRECTORY)))
+            keyring = keyring_to_ask(config, key_file or "")
+        return cls(config.cluster.name, config.settings().addresses, keyring, config, place_of(path, directory))
+
+    def known(self, nodes: Iterable[int]) -> None:
+        """Raises UsageError unless all `nodes` are in the configuration."""
+        from zelect.status.cluster_text import ids_text
+
+        if unknown := sorted(set(nodes) - set(self.addresses)):
+            members = ids_text(self.addresses)
+            raise click.UsageError(f"node {unknown[0]} is not in the configuration; the members are {members}")
+
+    def ask(
+        self, within_s: float = 1.0, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False
+    ) -> ClusterStatus:
+        """What the nodes say of themselves; see `zelect.client.query.ask_all`."""
+        from zelect.client.query import ask_all
+        from zelect.status.cluster import ClusterStatus
+
+        self.denials.clear()
+        reports = ask_all(self.cluster, self.addresses, within_s, enough, self.keyring, self.denials)
+        return ClusterStatus(self.cluster, self.addresses, reports)
+
+    def answered(self, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False) -> ClusterStatus:
+        """The same, but raises CommandError when no node answers."""
+        from zelect.cli.support.errors import CommandError
+
+        state = self.ask(enough=enough)
+        if not state.reports:
+            raise CommandError(self.no_answer(), 5)
+        return state
+
+    def tell(self, nodes: Iterable[int], message: Message) -> dict[int, CommonResp]:
+        """Send `nodes` an admin command; their answers, as far as they came within some seconds."""
+        from zelect.client.query import tell_all
+
+        addresses = {node: self.addresses[node] for node in nodes}
+        return tell_all(self.cluster, addresses, message, _ANSWER_WITHIN_S, self.keyring)
+
+    def asker(self, context: Any) -> Asker:
+        """For asking again and again."""
+        from zelect.client.query import Asker
+
+        return Asker(self.cluster, self.addresses, context, self.keyring)
+
+    def denial_lines(self) -> list[str]:
+        """A line for each reason why nodes that could be reached gave no answer."""
+        by_reason: dict[str, list[int]] = {}
+        for node, reason in sorted(self.denials.items()):
+            by_reason.setdefault(reason, []).append(node)
+        return [
+            f"node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}: {reason}"
+            for reason, nodes in by_reason.items()
+        ]
+
+    def no_answer(self) -> str:
+        """What to do when no node answered."""
+        if self.denials:
+            return "\n".join(self.denial_lines())
+        places = ", ".join(address.removeprefix("tcp://") for address in self.addresses.values())
+        return f"no node of {self.cluster} answered ({places}): start one, or name another cluster with -c or --dir"
+
+
+def place_of(path: str | None, directory: str | None) -> str:
+    """The options that name this cluster again, behind a command; "" where none is needed."""
+    if path is not None:
+        return f" -c {path}"
+    return "" if directory in (None, DIRECTORY) else f" --dir {directory}"
+
+
+def _any_conf(directory: Path) -> Path:
+    """A configuration of the local cluster in `directory`: any node's names all members."""
+    from zelect.devcluster.layout import ClusterError, Layout
+
+    found = sorted(Layout(directory).conf.glob("n*.toml"))
+    if not found:
+        raise ClusterError(
+            f"no configurations in {directory}/conf: name a node's file with -c FILE or the cluster's directory "
+            "with --dir DIR, or start a cluster with 'zelect cluster up 3'"
+        )
+    return found[0]

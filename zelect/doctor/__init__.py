@@ -1,0 +1,1 @@
+"""What `zelect doctor` measures, and what it makes of that."""

@@ -1,0 +1,107 @@
+"""The state of a cluster as text of at most 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from zelect.status.cluster import ClusterStatus
+from zelect.status.report import NodeReport
+from zelect.status.table import WIDTH, Column, duration, table
+
+__all__ = ["NODE_COLUMNS", "NodeRow", "cluster_text", "controller_text", "ids_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node in the table. `report` is None when it gave no answer; then `role` and `status` say what is
+    known of it instead."""
+
+    id: int
+    address: str
+    pid: int | None
+    report: NodeReport | None
+    active: bool
+    role: str
+    status: str
+
+    @classmethod
+    def of(cls, state: ClusterStatus, node: int, without_answer: tuple[str, str] = ("", "no answer")) -> NodeRow:
+        """Node `node` of `state`."""
+        report, controller = state.reports.get(node), state.controller
+        role, status = (report.role, report.status) if report else without_answer
+        active = controller is not None and controller.id == node
+        return cls(node, state.addresses[node], report.pid if report else None, report, active, role, status)
+
+
+def _lease(row: NodeRow) -> str:
+    return f"{row.report.lease_left_us / 1000:.0f} ms" if row.report and row.active else ""
+
+
+def _links(row: NodeRow) -> str:
+    return f"{row.report.links}/{len(row.report.peers)}" if row.report else ""
+
+
+NODE_COLUMNS = {
+    column.header: column
+    for column in (
+        Column[NodeRow]("", lambda row: "*" if row.active else ""),
+        Column[NodeRow]("id", lambda row: row.id, right=True),
+        Column[NodeRow]("address", lambda row: row.address.removeprefix("tcp://")),
+        Column[NodeRow]("pid", lambda row: row.pid or "", right=True),
+        Column[NodeRow]("role", lambda row: row.role),
+        Column[NodeRow]("status", lambda row: row.status),
+        Column[NodeRow]("term", lambda row: row.report.term if row.report else "", right=True),
+        Column[NodeRow]("lease", _lease, right=True),
+        Column[NodeRow]("links", _links, right=True),
+        Column[NodeRow]("MB", lambda row: row.report.rss_kb // 1024 if row.report else "", right=True),
+    )
+}
+"""By header."""
+
+
+def ids_text(nodes: Collection[int]) -> str:
+    """Ids in a sentence."""
+    return ", ".join(map(str, sorted(nodes)))
+
+
+def controller_text(state: ClusterStatus) -> str:
+    """One sentence about who is active."""
+    if (active := state.controller) is not None:
+        return f"node {active.id} is active, term {active.term}"
+    return "no node is active" if state.reports else "no node answered"
+
+
+def cluster_text(state: ClusterStatus, without_answer: Mapping[int, tuple[str, str]] | None = None) -> str:
+    """The text for `state`. `without_answer`: what to say of such a node under role and status."""
+    rows = [NodeRow.of(state, node, (without_answer or {}).get(node, ("", "no answer"))) for node in state.addresses]
+    lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in (_first(state), *_voters(state))]
+    if (active := state.controller) is not None and active.pause is not None:
+        left = duration(active.pause.left_us / 1e6)
+        lines += textwrap.wrap(f"planned transfers are paused for {left}: {active.pause.asked}", WIDTH)
+    if state.redis is not None and state.redis.problem:
+        lines += textwrap.wrap(f"Redis: {state.redis.problem}", WIDTH)
+    return "\n".join([*lines, "", *table([*NODE_COLUMNS.values()], sorted(rows, key=lambda row: row.id))])
+
+
+def _first(state: ClusterStatus) -> str:
+    text = f"{state.cluster}: {controller_text(state)}"
+    active, redis = state.controller, state.redis
+    if active is not None and active.since_ms is not None:
+        text += f", for {duration(time.time() - active.since_ms / 1000)}"
+    elif state.reports:
+        text += f", term {state.term}"
+    if redis is not None:
+        text += f"; Redis {redis.state}"
+        if redis.published_term is not None:
+            text += f" ({'has' if redis.state == 'up' else 'had'} term {redis.published_term})"
+    return text
+
+
+def _voters(state: ClusterStatus) -> list[str]:
+    if state.newest is None:
+        return []
+    voters = state.newest.voters
+    return [f"voters {voters.config_term}.{voters.version}: {ids_text(voters.members)}; witness {voters.witness}"]
