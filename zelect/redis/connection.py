@@ -64,6 +64,7 @@ def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis
     import redis
     from redis.backoff import NoBackoff
     from redis.connection import parse_url
+    from redis.driver_info import DriverInfo
     from redis.retry import Retry
 
     # Not Redis.from_url: there the URL's query overrides the arguments, time-outs and retries too.
@@ -76,9 +77,9 @@ def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis
         "retry": Retry(NoBackoff(), 0),
         "retry_on_timeout": False,
         "health_check_interval": 0,
-        # RESP 2 and no driver name: no greetings, each of which would cost a round trip.
+        # RESP 2 and an empty driver name: no HELLO and no SETINFO, each of which would cost a round trip.
         "protocol": 2,
-        "driver_info": None,
+        "driver_info": DriverInfo(name="", lib_version=""),
         "decode_responses": False,
     }
     pool = redis.ConnectionPool(**options)

@@ -472,6 +472,13 @@ def test_a_departed_node_publishes_no_more(registry: Registry) -> None:
     assert not registry.client.exists(CONTROLLER, NODES)
 
 
+def test_a_connection_begins_without_a_greeting(registry: Registry) -> None:
+    """Each would cost a round trip, of which a vote of the witness has few."""
+    registry.client.config_resetstat()
+    settle(registry.process(), RUNNING)
+    assert {"cmdstat_client|setinfo", "cmdstat_hello"}.isdisjoint(registry.client.info("commandstats"))
+
+
 # -- when Redis fails --------------------------------------------------------------------
 
 
