@@ -19,7 +19,7 @@ from zelect.devcluster.bundled_server import RedisServer, ServerFailed, find_ser
 
 
 def _find_in_bare_python(path: str) -> str:
-    """What `find_server` says in a Python without site-packages, with `path` as its PATH."""
+    """What `find_server` returns in a Python without site-packages, with `path` as its PATH."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from zelect.devcluster.bundled_server import NoServer, find_server\n"

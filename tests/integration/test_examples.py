@@ -1,4 +1,4 @@
-"""The examples run as they stand: three replicas each, one at work, another takes over."""
+"""The examples run as they are: three replicas each; one works, and when it is killed another takes over."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def start(cluster: Cluster, command: Callable[[int], Sequence[object]]) -> None:
 
 
 def in_turns(steps: list[tuple[int, int]]) -> None:
-    """Each term is one node's, and terms only grow: nobody worked beside or after a successor."""
+    """Each term belongs to one node, and terms only grow: no node worked beside or after its successor."""
     terms = [term for term, _ in steps]
     assert terms == sorted(terms)
     assert len(set(steps)) == len(set(terms))
 
 
 def taken_over(cluster: Cluster, steps: Callable[[], list[tuple[int, int]]], at_least: int = 3) -> None:
-    """Wait for work, kill who does it, wait for another to go on."""
+    """Wait for work, kill the replica that does it, and wait for another to go on."""
     wait_until(lambda: len(steps()) >= at_least, 40, what="the first works")
     term, node = steps()[-1]
     cluster.kill(node)
@@ -120,7 +120,7 @@ def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> N
 
 @pytest.mark.long
 def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
-    """Either node may fail, or Redis may; after two of the three nobody leads, until one of them is back."""
+    """Either node may fail, or Redis may; with two of the three gone nobody is active until one is back."""
     cluster = fleet.cluster((1, 2), redis_url=server.url)
     for node in cluster.ids:
         text = (EXAMPLES / "two_nodes" / f"n{node}.toml").read_text()
