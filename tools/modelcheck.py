@@ -1,7 +1,7 @@
 """Check the election exhaustively: `python tools/modelcheck.py`, or with a scenario and wider bounds.
 
     python tools/modelcheck.py                          all scenarios but the long ones, within their own bounds
-    python tools/modelcheck.py leadership --amnesias 0      one scenario, with other bounds
+    python tools/modelcheck.py leadership --witness-losses 0      one scenario, with other bounds
     python tools/modelcheck.py lone --plain             world by world, where each counts alone
     python tools/modelcheck.py --mutant all             what breaks when a rule is broken, in how many steps
 
@@ -35,11 +35,11 @@ _HELP = {
     "versions": "changes of the voter record after the start",
     "crashes": "processes that may die",
     "restarts": "processes that may start again",
-    "amnesias": "how often the witness loses its data or becomes another",
+    "witness-losses": "how often the witness loses its data or becomes another",
     "losses": "restarts without the data on disk",
     "leaves": "graceful leaves",
     "skew": "units that clocks may fall behind, all together; R5's margin is 1",
-    "founds": "witness memories that one node may create",
+    "creations": "witness memories that one node may create",
 }
 
 
@@ -81,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mutant:
         names = list(MUTANTS) if options.mutant == "all" else [options.mutant]
         return max(_kill(name, options.trace, limits) for name in names)
-    changes = {key: getattr(options, key) for key in _HELP if getattr(options, key) is not None}
-    changes |= {key: True for key in ("inside", "late", "hello", "silence", "refound") if getattr(options, key)}
+    named = {option.replace("-", "_") for option in _HELP}
+    changes = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    changes |= {key: True for key in ("inside", "late", "hello", "unresponsive", "recreate") if getattr(options, key)}
     if options.anybody:
         changes |= {"candidates": (), "victims": ()}
     names = [name for name in SCENARIOS if name not in LONG] if options.scenario == "all" else [options.scenario]
@@ -133,18 +134,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", type=int, default=10**6, help="stop after so many steps")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop each search after so long")
     known = {item.name for item in fields(Bounds)}
-    for name, text in _HELP.items():
-        assert name in known
-        parser.add_argument(f"--{name}", type=int, help=text)
+    for option, text in _HELP.items():
+        assert option.replace("-", "_") in known
+        parser.add_argument(f"--{option}", type=int, help=text)
     parser.add_argument(
         "--anybody", action="store_true", help="every node may campaign and die, not only those of the scenario"
     )
     parser.add_argument("--inside", action="store_true", help="processes also die between two effects of one step")
     parser.add_argument("--late", action="store_true", help="messages also arrive in the instant before a due timer")
     parser.add_argument("--hello", action="store_true", help="NODE_ONLINE and its answer, too")
-    parser.add_argument("--silence", action="store_true", help="a controller may find any peer unresponsive, any time")
+    parser.add_argument("--unresponsive", action="store_true", help="any peer may be unresponsive at any time")
     parser.add_argument(
-        "--refound", action="store_true", help="a request to create the witness may be carried out repeatedly, too"
+        "--recreate", action="store_true", help="a request to create the witness may be carried out repeatedly, too"
     )
     return parser
 

@@ -29,7 +29,7 @@ WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
 SMALL = [
     ("grow", {}),
     ("votes3", {"restarts": 0, "inside": False}),
-    ("floor", {"versions": 1, "crashes": 0, "amnesias": 0, "candidates": (2,), "victims": (3,), "founds": 0}),
+    ("floor", {"versions": 1, "crashes": 0, "witness_losses": 0, "candidates": (2,), "victims": (3,), "creations": 0}),
 ]
 NO_LIMIT: dict[str, Any] = {"most": 10**9, "depth": 10**9, "seconds": 1e9}
 LONG = {"votes-by-message", "two-at-once", "nothing-saved", "forgot-and-votes", "any-witness", "older-records"}
@@ -86,7 +86,7 @@ def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
 
 def test_names_may_be_given_in_the_order_of_campaigns() -> None:
     """With and without it, the same comes about, but for the names."""
-    bounds = Bounds(terms=1, crashes=1, restarts=0, amnesias=0, beats=False, clock=False)
+    bounds = Bounds(terms=1, crashes=1, restarts=0, witness_losses=0, beats=False, clock=False)
     assert bounds.nameless
     shapes: list[set[object]] = []
     for alike in (0, 3):

@@ -27,7 +27,7 @@ _LONGEST_S = 0.1
 
 
 class Crowd:
-    """Connections to `ports`, at most `rate` begun in a second; `curve`: they speak to a door."""
+    """Connections to `ports`, at most `rate` begun in a second; `curve`: they speak CURVE."""
 
     def __init__(self, ports: list[int], curve: bool, rate: int) -> None:
         self.made = self.frames = self.refused = 0

@@ -1,7 +1,7 @@
 """Who was active when, and when each process ended: no more than the history proves.
 
 A leadership reaches from `active_since_us` to the earliest of its last `lapses_us`, the moment it was given up
-(`tenure_ended`, written before the step's effects) and the death of its process. One that was suspended and
+(`lease_ended`, written before the step's effects) and the death of its process. One that was suspended and
 resumed is two stretches of one leadership. Ends are never later than they were: a
 stretch that overlaps another did so in fact.
 """
@@ -90,7 +90,7 @@ def leaderships(history: History) -> list[ActivePeriod]:
         lines = open_.get(process)
         if line.event == "lease":
             if lines and lines[0].term != line.term:
-                found.append(_office(lines, None, ends[process], resumed.get(process)))
+                found.append(_active_period(lines, None, ends[process], resumed.get(process)))
                 lines = None
             if lines is None:
                 again = any(one.holder == (*process, line.term) for one in found)
@@ -99,14 +99,14 @@ def leaderships(history: History) -> list[ActivePeriod]:
             else:
                 lines.append(line)
         elif line.event in ("lease_ended", "node_ended") and lines:
-            found.append(_office(lines, line, ends[process], resumed.get(process)))
+            found.append(_active_period(lines, line, ends[process], resumed.get(process)))
             del open_[process]
     for process, lines in open_.items():
-        found.append(_office(lines, None, ends[process], resumed.get(process)))
+        found.append(_active_period(lines, None, ends[process], resumed.get(process)))
     return sorted(found, key=lambda leadership: (leadership.active_since_us, leadership.node))
 
 
-def _office(
+def _active_period(
     lines: list[Line], ended: Line | None, process: tuple[int, int, str], resumed_us: int | None
 ) -> ActivePeriod:
     first, last = lines[0], lines[-1]

@@ -1,6 +1,6 @@
 """Histories as runs leave them: files of JSON lines, read whole and checked line by line.
 
-DIR/history/node<ID>.jsonl   each node process: every fact of its machine, `saved`, `lease`, `tenure_ended`
+DIR/history/node<ID>.jsonl   each node process: every fact of its machine, `saved`, `lease`, `lease_ended`
 DIR/history/work<ID>.jsonl   the job in each: `guarded`, `unguarded`, their refusals, `work_failed`
 DIR/history/resource.jsonl   what the job's Redis accepted, in its own order
 DIR/history/chaos.jsonl      the tool: `run` first, then rounds, faults, healings and what it saw

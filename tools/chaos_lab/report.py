@@ -40,7 +40,7 @@ _TOLD = {
     "leadership_resumed": "has its majority again: active",
     "leave_announced": "leaves",
     "peer_died": "knows that node {peer} is dead ({evidence})",
-    "voters_reset": "founds the voters again",
+    "voters_reset": "resets the voters",
     "voting_right_lost": "has no vote any more",
     "voting_right_granted": "has a vote again",
 }

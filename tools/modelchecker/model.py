@@ -48,18 +48,18 @@ InFlight = Mail | Ask | Reply
 @dataclass(frozen=True, slots=True)
 class Local:
     """`state` is None while no process runs. `starts`: processes so far; `links[m]`: which process
-    of node m this one is connected to (0: none); `founds`: witness memories it has asked for."""
+    of node m this one is connected to (0: none); `creations`: witness memories it has asked for."""
 
     node: int
     disk: Saved
     starts: int
     state: State | None = None
     links: tuple[int, ...] = ()
-    founds: int = 0
+    creations: int = 0
 
     @property
     def key(self) -> Any:
-        return (self.node, self.disk, self.starts, frozen(self.state), self.links, self.founds)
+        return (self.node, self.disk, self.starts, frozen(self.state), self.links, self.creations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class Bounds:
 
     terms: int = 2
     versions: int = 4
-    founds: int = 1
+    creations: int = 1
     crashes: int = 1
-    amnesias: int = 1
+    witness_losses: int = 1
     restarts: int = 1
     losses: int = 0
     leaves: int = 0
@@ -94,8 +94,8 @@ class Bounds:
     hello: bool = False
     inside: bool = True
     late: bool = False
-    silence: bool = False
-    refound: bool = False
+    unresponsive: bool = False
+    recreate: bool = False
     beats: bool = True
     clock: bool = True
     candidates: tuple[int, ...] = ()
@@ -105,7 +105,7 @@ class Bounds:
     def nameless(self) -> bool:
         """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
         come back at once, the lower goes first, but here there are no two."""
-        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.silence)
+        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.unresponsive)
         return one_at_most and not self.candidates and not self.victims
 
 
@@ -139,7 +139,7 @@ class Budget(NamedTuple):
 
     crashes: int
     restarts: int
-    amnesias: int
+    witness_losses: int
     losses: int
     leaves: int
     skew: int

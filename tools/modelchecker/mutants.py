@@ -188,7 +188,7 @@ def _two_at_once() -> Callable[[], None]:
     return lambda: _all(undo)
 
 
-_ONE = {"crashes": 1, "restarts": 1, "amnesias": 0, "candidates": (2,), "victims": (3,), "inside": False}
+_ONE = {"crashes": 1, "restarts": 1, "witness_losses": 0, "candidates": (2,), "victims": (3,), "inside": False}
 _THREE = {"victims": (3,), "versions": 1, "inside": False}
 
 MUTANTS = {
@@ -212,7 +212,7 @@ MUTANTS = {
         "a voter takes candidates with older records",
         _OlderRecords,
         "floor",
-        {**_ONE, "candidates": (3,), "crashes": 0, "founds": 0},
+        {**_ONE, "candidates": (3,), "crashes": 0, "creations": 0},
     ),
     "uncommitted": Mutant(
         "R10", "changes do not wait for a quorum", Seams, "grow", {"terms": 2, "versions": 3}, _uncommitted
@@ -229,6 +229,6 @@ MUTANTS = {
         "the witness's identity is not checked",
         _AnyWitness,
         "floor",
-        {"crashes": 0, "amnesias": 1, "candidates": (1, 2), "founds": 0},
+        {"crashes": 0, "witness_losses": 1, "candidates": (1, 2), "creations": 0},
     ),
 }

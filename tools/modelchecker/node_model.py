@@ -150,7 +150,7 @@ class NodeModel:
 
         yield "campaigns", campaigns, None, Tick()
         yield "ends its round of questions", gives_up, end_round, Tick(late=True)
-        if bounds.silence:
+        if bounds.unresponsive:
             yield "misses the silent", lambda node, state: state.leader_state is not None, deafen, Tick(late=True)
 
     def overdue(self, at: int) -> bool:
@@ -186,7 +186,7 @@ class NodeModel:
         machine = self.machines[node]
         machine.ran_before = starts > 1
         fresh = Machine(settings, saved, ran_before=starts > 1).state
-        begun = Local(node, saved, starts, fresh, others, local.founds)
+        begun = Local(node, saved, starts, fresh, others, local.creations)
         events: list[Event] = [Started(), ControllerHint(0, 0)]
         events += [LinkUp(other) for other in self.nodes if others[other]]
         return self.happen(begun, events)
@@ -194,7 +194,7 @@ class NodeModel:
     def crash(self, at: int) -> int:
         """What is left when the process dies."""
         local = self.locals[at]
-        return self.number(Local(local.node, local.disk, local.starts, None, (), local.founds))
+        return self.number(Local(local.node, local.disk, local.starts, None, (), local.creations))
 
     def gone_node(self, node: int) -> int:
         """What is left of a node that never starts again."""
@@ -234,7 +234,7 @@ class NodeModel:
         """Take the steps, carry their effects out, and note what came of it."""
         if local.state is None:
             return None
-        node, state, disk, founds = local.node, clone(local.state), local.disk, local.founds
+        node, state, disk, creations = local.node, clone(local.state), local.disk, local.creations
         machine = self.machines[node]
         machine.state = state
         facts: list[str] = []
@@ -251,7 +251,7 @@ class NodeModel:
                 before, disk = disk, self.seams.saved(disk, effects)
                 broken = broken or _disk_broken(before, disk)
                 numbers = {} if state.leader_state is None else dict(state.leader_state.sent_us)
-                bits, founds = self._send(local, state, effects, numbers, asked_term, founds)
+                bits, creations = self._send(local, state, effects, numbers, asked_term, creations)
                 sends |= bits
                 elected = self._note(state, effects, held, facts, seen) or elected
                 if self.bounds.inside:
@@ -261,14 +261,14 @@ class NodeModel:
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
         if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
             return None
-        if state.leader_state is not None and founds == self.first_resets.get(node, 0) + self.bounds.founds:
+        if state.leader_state is not None and creations == self.first_resets.get(node, 0) + self.bounds.creations:
             state.leader_state.create_witness_again_us = 0
-        after = self.number(Local(node, disk, local.starts, state, local.links, founds))
-        gone = tuple((self.number(Local(node, d, local.starts, None, (), founds)), m) for d, m in inside)
+        after = self.number(Local(node, disk, local.starts, state, local.links, creations))
+        gone = tuple((self.number(Local(node, d, local.starts, None, (), creations)), m) for d, m in inside)
         return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
 
     def _send(
-        self, local: Local, state: State, effects: Effects, numbers: dict[int, int], asked_term: int, founds: int
+        self, local: Local, state: State, effects: Effects, numbers: dict[int, int], asked_term: int, creations: int
     ) -> tuple[int, int]:
         bits = 0
         for to, envelope in effects.send:
@@ -285,16 +285,16 @@ class NodeModel:
                 continue
             if isinstance(intent, WitnessCreate):
                 assert state.leader_state is not None
-                if founds == self.first_resets.get(local.node, 0) + self.bounds.founds:
-                    state.leader_state.pending_witness_key = f"{local.node}.{founds}"
+                if creations == self.first_resets.get(local.node, 0) + self.bounds.creations:
+                    state.leader_state.pending_witness_key = f"{local.node}.{creations}"
                     continue  # lost, and any further ones
-                founds += 1
-                intent = replace(intent, key=f"{local.node}.{founds}")
+                creations += 1
+                intent = replace(intent, key=f"{local.node}.{creations}")
                 state.leader_state.pending_witness_key = intent.key
             elif isinstance(intent, WitnessPing):
                 intent = replace(intent, number=numbers.get(intent.number, NOW))
-            bits |= self.post(Ask(local.node, local.starts, intent, founds))
-        return bits, founds
+            bits |= self.post(Ask(local.node, local.starts, intent, creations))
+        return bits, creations
 
     def _note(
         self, state: State, effects: Effects, held: RecordId, facts: list[str], seen: set[str]

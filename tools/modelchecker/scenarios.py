@@ -41,7 +41,7 @@ class Scenario:
             n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
             for n in addresses
         }
-        good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, founds=9, inside=False, hello=True)
+        good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, creations=9, inside=False, hello=True)
         universe = Universe(NodeModel(settings, good))
         model = universe.model
         down = tuple(model.number(Local(n, first_state(s, 0), 0)) for n, s in settings.items())
@@ -49,7 +49,7 @@ class Scenario:
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
         world = greedy(universe, world, _all_up(model), lambda move: move.words == "starts")
         if self.settled:
-            world = greedy(universe, world, _office(model), _calm)
+            world = greedy(universe, world, _leadership(model), _calm)
         if self.settled in ("floor", "lone", "return"):
             world = greedy(
                 universe, world, lambda w: w.budget.crashes == 0, lambda m: (m.who, m.words) == (3, "crashes")
@@ -70,10 +70,12 @@ class Scenario:
 def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, World]:
     new.floor = world.committed[2] if world.witness else 0
     new.model.first_version = max(old.model.locals[number].disk.record.version for number in world.at)
-    new.model.first_resets = {local.node: local.founds for local in (old.model.locals[number] for number in world.at)}
+    new.model.first_resets = {
+        local.node: local.creations for local in (old.model.locals[number] for number in world.at)
+    }
     at = tuple(new.model.number(old.model.locals[number]) for number in world.at)
     bounds = new.model.bounds
-    budget = Budget(bounds.crashes, bounds.restarts, bounds.amnesias, bounds.losses, bounds.leaves, bounds.skew)
+    budget = Budget(bounds.crashes, bounds.restarts, bounds.witness_losses, bounds.losses, bounds.leaves, bounds.skew)
     in_flight = 0
     if not any(old.model.active[number] for number in world.at):
         for number, sent in enumerate(old.model.in_flight):
@@ -101,7 +103,7 @@ def _all_up(model: NodeModel) -> Callable[[World], bool]:
     return lambda world: all(model.locals[at].state is not None for at in world.at)
 
 
-def _office(model: NodeModel) -> Callable[[World], bool]:
+def _leadership(model: NodeModel) -> Callable[[World], bool]:
     """Node 1 active with everybody's memory undoubted, and its record known to all."""
 
     def settled(world: World) -> bool:
@@ -160,10 +162,10 @@ def _returned(model: NodeModel) -> Callable[[World], bool]:
 
 _VOTES = frozenset({"elected", "active"})
 
-_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=1)
+_ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, witness_losses=1)
 """Anybody may campaign and die, also between two effects."""
 
-_FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, amnesias=0, candidates=(2,), inside=False)
+_FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, witness_losses=0, candidates=(2,), inside=False)
 
 SCENARIOS = {
     "static3": Scenario(
@@ -188,7 +190,7 @@ SCENARIOS = {
         3,
         "static",
         "",
-        Bounds(terms=1, versions=1, restarts=1, amnesias=0, candidates=(1, 2), victims=(3,), beats=False),
+        Bounds(terms=1, versions=1, restarts=1, witness_losses=0, candidates=(1, 2), victims=(3,), beats=False),
         frozenset({"elected"}),
     ),
     "shrink": Scenario(
@@ -196,7 +198,7 @@ SCENARIOS = {
         3,
         "dynamic",
         "leadership",
-        replace(_FEW, terms=1, amnesias=1, victims=(3,)),
+        replace(_FEW, terms=1, witness_losses=1, victims=(3,)),
         frozenset({"shrunk to the floor"}),
     ),
     "floor": Scenario(
@@ -204,7 +206,7 @@ SCENARIOS = {
         3,
         "dynamic",
         "floor",
-        replace(_FEW, amnesias=1, candidates=()),
+        replace(_FEW, witness_losses=1, candidates=()),
         _VOTES | {"elected with the witness"},
     ),
     "leadership": Scenario(
@@ -236,7 +238,7 @@ SCENARIOS = {
         3,
         "dynamic",
         "return",
-        replace(_FEW, terms=1, crashes=0, founds=0, versions=2),
+        replace(_FEW, terms=1, crashes=0, creations=0, versions=2),
         frozenset({"grown again"}),
     ),
     "votes5": Scenario(
@@ -244,7 +246,7 @@ SCENARIOS = {
         5,
         "static",
         "",
-        Bounds(terms=1, crashes=0, amnesias=0, candidates=(1, 2), beats=False, clock=False),
+        Bounds(terms=1, crashes=0, witness_losses=0, candidates=(1, 2), beats=False, clock=False),
         frozenset({"elected"}),
     ),
 }

@@ -236,7 +236,7 @@ class Stages:
                 self._come_to(self.universe.leaves(world, place, self.nodes[place], number), rest.campaigned)
         for after, replies in self.reactions.asked(witness, bits)[1]:
             self._visit(key + ((after - witness) << self.witness_shift), bits | replies)
-        if rest.budget.amnesias:
+        if rest.budget.witness_losses:
             self._come_to(self.universe.forgets(world), rest.campaigned)
         if self.universe.model.bounds.late or rest.budget.skew:
             self._come_to(self.universe.passes(world), rest.campaigned)

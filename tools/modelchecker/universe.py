@@ -227,8 +227,8 @@ class Universe:
     def forgets(self, world: World) -> Iterator[tuple[Move, World]]:
         """The witness loses its memory or becomes another."""
         server = self.servers[world.witness]
-        if world.budget.amnesias and server.memory is not None:
-            spent = world.budget._replace(amnesias=world.budget.amnesias - 1)
+        if world.budget.witness_losses and server.memory is not None:
+            spent = world.budget._replace(witness_losses=world.budget.witness_losses - 1)
             for words, changed in (
                 ("is flushed", server.flushed()),
                 ("restarts empty", server.restarted(None)),
@@ -246,7 +246,7 @@ class Universe:
                 ask.intent,
                 ask.turn,
                 bound=self.model.seams.bound(),
-                once=not self.model.bounds.refound,
+                once=not self.model.bounds.recreate,
             )
             reply = 0 if event is None else self.model.post(Reply(ask.node, ask.incarnation, event))
             known = self._answers[witness, bit] = (self.number(server), reply)

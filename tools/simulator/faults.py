@@ -107,13 +107,13 @@ def _leave(world: SimWorld, fault: Fault, n: int) -> None:
             world.later(_span_us(fault, 300, 3000), partial(_start, world, n, False))
 
 
-def _unwell(world: SimWorld, fault: Fault, n: int) -> None:
+def _unhealthy(world: SimWorld, fault: Fault, n: int) -> None:
     process = world.processes[n]
     world.feed(n, HealthChanged(False))
-    well = HealthChanged(True)
+    healthy = HealthChanged(True)
     if fault.pick % 3:
         world.later(
-            _span_us(fault, 50, 4000), lambda: world.feed(n, well) if world.processes.get(n) is process else None
+            _span_us(fault, 50, 4000), lambda: world.feed(n, healthy) if world.processes.get(n) is process else None
         )
 
 
@@ -304,7 +304,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "storm": (1, _storm),
     "leave": (2, _leave),
     "freeze": (5, _freeze),
-    "unhealthy": (2, _unwell),
+    "unhealthy": (2, _unhealthy),
     "admin": (3, _admin),
     "cut": (3, _cut_pair),
     "oneway": (4, _one_way),

@@ -33,7 +33,7 @@ class Properties:
     def __init__(self, world: World) -> None:
         self.world = world
         self.clocks_agree = True
-        self.reigning: set[int] = set()
+        self.leading: set[int] = set()
         self.sometimes: dict[str, int] = {}
         self.newest_committed: RecordId = (0, 0, 0)
         self._memories: dict[int, int] = {}
@@ -65,7 +65,7 @@ class Properties:
 
     def ended(self, n: int) -> None:
         self._until_us.pop(n, None)
-        self.reigning.discard(n)
+        self.leading.discard(n)
 
     def saving(self, n: int, saved: Saved) -> None:
         """`saved` goes to the disk of `n`."""
@@ -173,7 +173,7 @@ class Properties:
         elif name == "leadership_handed_over":
             self.count("handed over")
         elif name == "witness_created":
-            self.count("witness founded")
+            self.count("witness created")
 
     def _elected(self, n: int, term: int) -> None:
         saved = self._disks[n]
@@ -228,10 +228,10 @@ class Properties:
         if state.saved != self._disks[n]:
             raise Violation("R1", f"n{n} knows what it has not saved")
         if state.leader_state is None:
-            self.reigning.discard(n)
+            self.leading.discard(n)
             self._until_us.pop(n, None)
         else:
-            self.reigning.add(n)
+            self.leading.add(n)
             if state.leader_state.holds(self.world.local_us(n)):
                 self._until_us[n] = self.world.true_us(n, state.leader_state.lease_lapses_us)
             else:
@@ -251,7 +251,7 @@ class Properties:
 
     def _alone(self, n: int) -> None:
         world = self.world
-        holding = [r for r in self.reigning if world.processes[r].machine.active(world.local_us(r))]
+        holding = [r for r in self.leading if world.processes[r].machine.active(world.local_us(r))]
         if len(holding) > 1:
             raise Violation("S2", f"active at once: {sorted(holding)}")
         for other, theirs_us in self._until_us.items():

@@ -165,7 +165,7 @@ class SimWorld(World):
     # -- how it works -------------------------------------------------------------------------------
 
     def controller(self) -> int | None:
-        found = [n for n in self.properties.reigning if self.processes[n].machine.active(self.local_us(n))]
+        found = [n for n in self.properties.leading if self.processes[n].machine.active(self.local_us(n))]
         return found[0] if found else None
 
     def feed(self, n: int, event: Event) -> None:
