@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, start
 from tools.benchmarks.common import BenchError, JsonDict, positive
-from tools.benchmarks.figures import tell_header, tell_seed
+from tools.benchmarks.figures import show_header, show_seed
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
 
 
@@ -50,7 +50,7 @@ class _Bench:
     text: str
     add_options: Callable[[argparse.ArgumentParser], None]
     measure: Callable[[argparse.Namespace], JsonDict]
-    tell: Callable[[JsonDict], None]
+    show: Callable[[JsonDict], None]
     trials: int
     needs: str = ""
 
@@ -60,7 +60,7 @@ _BENCHES = {
         "how soon a successor is active",
         failover.add_options,
         failover.measure,
-        failover.tell,
+        failover.show,
         30,
         "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
     ),
@@ -68,7 +68,7 @@ _BENCHES = {
         "an election among hostile connections",
         flood.add_options,
         flood.measure,
-        flood.tell,
+        flood.show,
         20,
         "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
     ),
@@ -76,7 +76,7 @@ _BENCHES = {
         "how soon the last survivor is active",
         last_survivor.add_options,
         last_survivor.measure,
-        last_survivor.tell,
+        last_survivor.show,
         20,
         "the voters shrinks from at least --nodes 3 to two and the witness",
     ),
@@ -84,7 +84,7 @@ _BENCHES = {
         "when too many die at once",
         majority.add_options,
         majority.measure,
-        majority.tell,
+        majority.show,
         10,
         "a majority that dies needs at least --nodes 3",
     ),
@@ -92,12 +92,12 @@ _BENCHES = {
         "how soon Redis' record is right again",
         recover.add_options,
         recover.measure,
-        recover.tell,
+        recover.show,
         10,
         "an election without Redis needs at least --nodes 3",
     ),
-    "idle": _Bench("what it takes at rest", idle.add_options, idle.measure, idle.tell, 0),
-    "start": _Bench("a start", start.add_options, start.measure, start.tell, 5),
+    "idle": _Bench("what it takes at rest", idle.add_options, idle.measure, idle.show, 0),
+    "start": _Bench("a start", start.add_options, start.measure, start.show, 5),
 }
 
 
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _stop)
     bench = _BENCHES[options.bench]
     if not options.json:
-        tell_seed(options)
+        show_seed(options)
     try:
         result = bench.measure(options)
     except (BenchError, NoServer, ServerFailed) as error:
@@ -142,8 +142,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(result, indent=1))
         return 0
-    tell_header(result)
-    bench.tell(result)
+    show_header(result)
+    bench.show(result)
     return 0
 
 

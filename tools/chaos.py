@@ -1,4 +1,4 @@
-"""Breaks a real cluster in every way it knows, and judges from the recorded history what held.
+"""Breaks a real cluster in every way it knows, and checks from the recorded history what held.
 
     python tools/chaos.py                                    three nodes, 50 rounds, all faults
     python tools/chaos.py --seed 7 --rounds 200 --nodes 5 --report chaos.html
@@ -11,7 +11,7 @@
 
 The seed is printed first; with the same nodes and faults it gives the same rounds. Exit codes: 0 all
 promises held, 1 one broke (the slice of history that shows it is printed), 2 it could not run. What
-the faults are, and how it is judged, is in docs/chaos.md.
+the faults are, and how it is checked, is in docs/chaos.md.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from tools.chaos_lab.cluster import Scene
 from tools.chaos_lab.embedded_job import INTERFACES
 from tools.chaos_lab.fault import Fault
 from tools.chaos_lab.fault_table import TABLE, this_host
-from tools.chaos_lab.judge import judge
 from tools.chaos_lab.namespaces import why_not
-from tools.chaos_lab.progress import progress, tell_faults
+from tools.chaos_lab.progress import print_faults, progress
 from tools.chaos_lab.report import write_report
 from tools.chaos_lab.run import Done, Plan, run
 from tools.chaos_lab.schedule import rounds
+from tools.chaos_lab.verdict import check
 from zelect.config.loading import ConfigError, load
 from zelect.core.timing import Proof, Timing
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
@@ -51,7 +51,7 @@ _ROUNDS = 50
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Break a real cluster and judge the history.")
+    parser = argparse.ArgumentParser(description="Break a real cluster and check the recorded history.")
     parser.add_argument("--nodes", type=positive, default=3, metavar="N", help="default: 3")
     parser.add_argument("--rounds", type=positive, metavar="N", help=f"default: {_ROUNDS}, or as --duration allows")
     parser.add_argument("--duration", type=positive, metavar="S", help="begin no round after so many seconds")
@@ -69,7 +69,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="keep logs and history here; default: removed if all held"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the judgement")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report (HTML)")
     parser.add_argument("--list", action="store_true", help="list the faults and end")
     return parser.parse_args(arguments)
@@ -174,7 +174,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     if options.list:
-        tell_faults(this_host(links=True, spaces=options.namespaces), options.nodes)
+        print_faults(this_host(links=True, spaces=options.namespaces), options.nodes)
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -191,23 +191,23 @@ def main(arguments: Sequence[str]) -> int:
     except (BenchError, ClusterError, NoServer, ServerFailed) as error:
         print(f"chaos: {error}\nlogs: {directory}", file=sys.stderr)
         return 2
-    return _judge(options, directory, done)
+    return _report_verdict(options, directory, done)
 
 
-def _judge(options: argparse.Namespace, directory: Path, done: Done) -> int:
+def _report_verdict(options: argparse.Namespace, directory: Path, done: Done) -> int:
     """Judge the history, tell it, write what was asked for; the exit code."""
-    judgement = judge(directory)
-    print("\n".join(judgement.tell(width=_width())))
+    verdict = check(directory)
+    print("\n".join(verdict.summary(width=_width())))
     if options.json:
-        options.json.write_text(json.dumps(judgement.figures(), indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(verdict.figures(), indent=1) + "\n", encoding="utf-8")
     if options.report:
-        write_report(directory, judgement, options.report)
+        write_report(directory, verdict, options.report)
         print(f"report: {options.report}")
     if done.interrupted:
         print(f"interrupted after {done.rounds} rounds")
     if done.broken:
         print(f"broken: {done.broken}")
-    held = judgement.held and not done.broken
+    held = verdict.held and not done.broken
     if done.failed:
         print(f"chaos: {done.failed}", file=sys.stderr)
     if held and not done.failed and not options.dir:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.fuzzer.live import LiveError, beset
+from tools.fuzzer.live import LiveError, attack_node
 from tools.fuzzer.machine import BLOCK, Finding, blocks
 from zelect.config.loading import ConfigError, load
 from zelect.security.keys import ClientKeys, keyring_to_ask
@@ -63,14 +63,14 @@ def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     first = 0 if options.block is None else options.block
     numbers = range(first, first + (1 if options.block is not None else -(-options.count // BLOCK)))
     began, said, outcomes, findings = time.monotonic(), time.monotonic(), Counter[str](), list[Finding]()
-    done, by_stand = 0, Counter[str]()
+    done, by_position = 0, Counter[str]()
     for block in blocks(seed, numbers, options.jobs):
         done += block.messages
         outcomes.update(block.outcomes)
-        by_stand[block.position] += block.messages
+        by_position[block.position] += block.messages
         if block.finding is not None:
             findings.append(block.finding)
-            _tell(seed, block.finding, options.block is not None)
+            _show(seed, block.finding, options.block is not None)
             if len(findings) >= options.most:
                 break
         if time.monotonic() - said >= _SAY_EVERY_S:
@@ -82,18 +82,18 @@ def _messages(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     print(f"{done} messages in {took_s:.1f} s, {done / took_s:.0f} a second; {len(findings)} findings")
     print(f"{refused} malformed, {gated} refused at the gate, {done - refused - gated} handled")
     print("outcomes: " + ", ".join(f"{name} {count}" for name, count in outcomes.most_common()))
-    print("stands: " + ", ".join(f"{name} {count}" for name, count in by_stand.items()))
+    print("positions: " + ", ".join(f"{name} {count}" for name, count in by_position.items()))
     return bool(findings), {
         "seed": seed,
         "messages": done,
         "seconds": took_s,
         "outcomes": dict(outcomes),
-        "stands": dict(by_stand),
+        "positions": dict(by_position),
         "findings": [f"block {one.block}, {one.position}: {one.text}" for one in findings],
     }
 
 
-def _tell(seed: int, finding: Finding, whole: bool) -> None:
+def _show(seed: int, finding: Finding, whole: bool) -> None:
     print(f"block {finding.block}, {finding.position}: {finding.text}", flush=True)
     if not whole:
         print(f"  again: python tools/fuzz.py messages --seed {seed} --block {finding.block}", flush=True)
@@ -117,7 +117,7 @@ def _target(options: argparse.Namespace) -> tuple[str, str, ClientKeys | None]:
 def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     address, cluster, lock = _target(options)
     seed = _seed(options)
-    outcome = beset(
+    outcome = attack_node(
         *(address, cluster, seed, options.connections, options.rate, options.most_s),
         say=lambda text: print(text, flush=True),
         lock=lock,
@@ -127,9 +127,9 @@ def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     how = "in plain text" if lock is None else "to a node that speaks CURVE"
     print(f"{made} connections {how} in {done.seconds:.1f} s, {made / done.seconds:.0f} a second")
     print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(done.made.items())))
-    print("hung up on: " + ", ".join(f"{kind} {count}" for kind, count in sorted((+done.hung_up).items())))
+    print("hung up: " + ", ".join(f"{kind} {count}" for kind, count in sorted((+done.hung_up).items())))
     if done.unanswered:
-        print("not heard to the end: " + ", ".join(f"{kind} {count}" for kind, count in done.unanswered.items()))
+        print("not answered: " + ", ".join(f"{kind} {count}" for kind, count in done.unanswered.items()))
     if done.failed:
         print("not made: " + ", ".join(f"{reason} {count}" for reason, count in done.failed.items()))
     print(

@@ -99,7 +99,7 @@ def _examine(name: str, changes: dict[str, object], plain: bool, limits: dict[st
     print(f"  seen: {', '.join(sorted(found.seen)) or 'nothing'}")
     if found.violation:
         print(f"  VIOLATION {found.violation}")
-        _tell(found)
+        _show(found)
         if not found.trace:
             print("  on a stage; no true history of it was found: --plain looks for one world by world")
         return 1
@@ -115,11 +115,11 @@ def _kill(name: str, trace: bool, limits: dict[str, float]) -> int:
     outcome = f"{len(found.trace) or '?'} steps  {found.violation}" if found.violation else "NOT NOTICED"
     print(f"{mutant.rule:4} {name:20} {found.worlds:7,} stages {found.seconds:5.1f} s  {outcome}", flush=True)
     if trace:
-        _tell(found)
+        _show(found)
     return int(not found.violation)
 
 
-def _tell(found: Found) -> None:
+def _show(found: Found) -> None:
     for number, line in enumerate(found.trace, 1):
         print(f"  {number:3}  {line}")
 

@@ -88,14 +88,14 @@ def _try(chosen: Sequence[Case], jobs: int, seconds: float) -> list[Verdict]:
         runner.control(paths_of([suite for suite in SUITES if suite in asked]))
         for number, verdict in enumerate(pool.map(runner.run, chosen), 1):
             verdicts.append(verdict)
-            _tell(verdict, f"{number}/{len(chosen)}")
+            _show(verdict, f"{number}/{len(chosen)}")
     finally:
         pool.shutdown(cancel_futures=True)
         runner.close()
     return verdicts
 
 
-def _tell(verdict: Verdict, place: str) -> None:
+def _show(verdict: Verdict, place: str) -> None:
     case = verdict.case
     by = f"{verdict.suite}: {verdict.test.rpartition('::')[2]}" if verdict.caught else "NOT NOTICED"
     line = f"{place:>7} {case.rule:3} {case.name:31} {verdict.seconds:4.0f} s  {by}"

@@ -92,9 +92,9 @@ def test_too_few_nodes_are_refused() -> None:
 
 
 def check_width(
-    tell: Callable[[dict[str, Any]], None], result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    show: Callable[[dict[str, Any]], None], result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> str:
-    tell(result)
+    show(result)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     return text
@@ -122,7 +122,7 @@ def test_failover_against_another_checkout(other: Path, capsys: pytest.CaptureFi
         assert list(side["gap_ms"]) == SPREAD
     compared = result["ratio_of_medians"]
     assert compared["low"] <= compared["ratio"] <= compared["high"]
-    failover.tell(result)
+    failover.show(result)
     text = capsys.readouterr().out
     assert "kill to the change, this" in text
     assert "kill to the change, other" in text
@@ -139,7 +139,7 @@ def test_idle_against_another_checkout(other: Path, capsys: pytest.CaptureFixtur
         assert len(side["nodes_cpu_percent_samples"]) == 2
         assert list(side["nodes_cpu_percent"]) == SPREAD
     assert result["ratio_of_medians"].keys() == {"ratio", "low", "high"}
-    idle.tell(result)
+    idle.show(result)
     assert "ratio of medians" in capsys.readouterr().out
 
 
@@ -158,7 +158,7 @@ def test_encrypted_links_are_compared_with_plain_text(name: str, capsys: pytest.
             assert (len(side["trials"]), side["without_successor"]) == (1, 0)
         else:
             assert len(side["processes"]) == 4
-    {"failover": failover, "idle": idle}[name].tell(result)
+    {"failover": failover, "idle": idle}[name].show(result)
     text = capsys.readouterr().out
     assert "links encrypted" in text
     assert "plain text" in text
@@ -182,7 +182,7 @@ def test_recover_tells_of_each_trouble(capsys: pytest.CaptureFixture[str]) -> No
     flushed = result["trials"][3]
     assert flushed["successor"] == flushed["old"]
     assert all(trial["record_ms"] > 0 for trial in result["trials"][1:])
-    check_width(recover.tell, result, capsys)
+    check_width(recover.show, result, capsys)
 
 
 @pytest.mark.long
@@ -202,7 +202,7 @@ def test_majority_tells_of_both_kinds_of_quorum(capsys: pytest.CaptureFixture[st
         assert returning["returned"] in returning["dead"]
         assert len(returning["dead"]) == 2
     assert {"bare", "imports"} <= result["floors_ms"].keys()
-    check_width(majority.tell, result, capsys)
+    check_width(majority.show, result, capsys)
 
 
 def test_an_even_number_has_another_majority() -> None:
@@ -219,7 +219,7 @@ def test_nodes_that_answer_over_http_meanwhile() -> None:
 
 @pytest.mark.parametrize("words", [(), ("--secure",)], ids=["plain", "secure"])
 @pytest.mark.long
-def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_flood_attacks_one_of_two_clusters(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--trials", "1", "--connections", "300", "--frames", "20000", *words)
     result = json.loads(bench("flood", *asked, "--json"))
     check_header(result, "flood")
@@ -231,7 +231,7 @@ def test_flood_lets_a_crowd_loose(words: tuple[str, ...], capsys: pytest.Capture
     assert result["counted"]["link_accepted"] > 0
     reason = "link_handshake_wrong" if words else "malformed_not_msgpack"
     assert result["counted"][reason] > 0
-    assert "hostile connections" in check_width(flood.tell, result, capsys)
+    assert "hostile connections" in check_width(flood.show, result, capsys)
 
 
 @pytest.mark.long
@@ -246,4 +246,4 @@ def test_lone_shrinks_the_voters_first(capsys: pytest.CaptureFixture[str]) -> No
     assert result["without_successor"] == 0
     assert list(result["gap_ms"]) == SPREAD
     assert result["sum_of_parts_ms"] > 0
-    assert "median within 15 ms" in check_width(last_survivor.tell, result, capsys)
+    assert "median within 15 ms" in check_width(last_survivor.show, result, capsys)

@@ -1,4 +1,4 @@
-"""A seeded share of the fuzzing: hostile messages against every stand of the machine."""
+"""A seeded share of the fuzzing: hostile messages against every position of the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tools.fuzzer.machine import BLOCK, run_block
 from tools.fuzzer.mutation import Mutator
-from tools.fuzzer.positions import STANDS, target_of
+from tools.fuzzer.positions import POSITIONS, target_of
 from zelect.core.effects import Effects
 from zelect.core.events import Event, MessageReceived
 from zelect.core.machine import Machine
@@ -19,7 +19,9 @@ from zelect.core.messages import MESSAGES, Handover, NodeOffline, Ping, Pong, Vo
 SEED = 7
 
 
-@pytest.mark.parametrize("number", range(2 * len(STANDS)), ids=lambda n: f"{list(STANDS)[n % len(STANDS)]} {n}")
+@pytest.mark.parametrize(
+    "number", range(2 * len(POSITIONS)), ids=lambda n: f"{list(POSITIONS)[n % len(POSITIONS)]} {n}"
+)
 def test_mutated_messages_are_refused_or_handled(number: int) -> None:
     block = run_block(SEED, number)
     assert block.finding is None
@@ -30,7 +32,7 @@ def test_mutated_messages_are_refused_or_handled(number: int) -> None:
 
 def test_every_type_is_handled_and_every_reason_is_met() -> None:
     met = Counter[str]()
-    for number in range(len(STANDS)):
+    for number in range(len(POSITIONS)):
         met.update(run_block(SEED, number).outcomes)
     assert {kind.__name__ for kind in MESSAGES.values()} <= met.keys()
     gate = {"wrong_cluster", "own_id", "unknown_sender", "settings_mismatch", "other_generation", "term_jump"}
@@ -120,7 +122,7 @@ class _Promises(_Careless):
     ],
 )
 def test_a_faulty_machine_is_found_out(kind: type[Machine], position: str, words: str) -> None:
-    finding = run_block(SEED, list(STANDS).index(position), kind).finding
+    finding = run_block(SEED, list(POSITIONS).index(position), kind).finding
     assert finding is not None
     assert words in finding.text
     assert finding.frames

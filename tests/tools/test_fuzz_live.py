@@ -16,9 +16,9 @@ from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.wires import Keys, loop
 from tools.fuzz import main
-from tools.fuzzer.curve import CURVE_KINDS, Tape, curve_scripts, record
+from tools.fuzzer.curve import CURVE_KINDS, Session, curve_scripts, record
 from tools.fuzzer.hostile import EITHER_WAY, KINDS, scripts
-from tools.fuzzer.live import LiveError, beset
+from tools.fuzzer.live import LiveError, attack_node
 from tools.fuzzer.zmtp import GREETING, MORE, frame, ready
 from zelect.security.keys import ClientKeys
 
@@ -42,7 +42,7 @@ def living(fleet: Fleet) -> Cluster:
 def test_hostile_connections_change_nothing(living: Cluster, role: str) -> None:
     head = living.settled()
     target = head.id if role == "controller" else head.id % 3 + 1
-    outcome = beset(living.addresses[target], living.name, seed=11, count=CONNECTIONS, rate=1000, most_s=60)
+    outcome = attack_node(living.addresses[target], living.name, seed=11, count=CONNECTIONS, rate=1000, most_s=60)
     assert not outcome.missing
     assert outcome.pid[0] == outcome.pid[1] == living.processes[target].pid
     # The bound of a second is for a machine with nothing else to do; here it must do for the lease.
@@ -64,7 +64,7 @@ def test_hostile_connections_to_a_node_with_keys_change_nothing(fleet: Fleet) ->
     ring = cluster.keyring
     assert ring is not None
     lock = ring.to(head.id)
-    outcome = beset(cluster.addresses[head.id], cluster.name, seed=11, count=1000, most_s=60, lock=lock)
+    outcome = attack_node(cluster.addresses[head.id], cluster.name, seed=11, count=1000, most_s=60, lock=lock)
     assert not outcome.missing
     assert outcome.let_in == 1, "the recorded session, while it was recorded"
     assert outcome.pid[0] == outcome.pid[1] == cluster.processes[head.id].pid
@@ -79,23 +79,23 @@ def test_a_session_is_recorded_frame_by_frame() -> None:
     keys = Keys()
     lock = ClientKeys(keys.pairs[2][0], (keys.pairs[1][0].public,))
     with loop(free_port(), {}, keyring=keys.of(1)) as alone:
-        tapes: list[Tape | None] = []
-        thread = threading.Thread(target=lambda: tapes.append(record(("127.0.0.1", alone.port), lock, b"hello")))
+        sessions: list[Session | None] = []
+        thread = threading.Thread(target=lambda: sessions.append(record(("127.0.0.1", alone.port), lock, b"hello")))
         thread.start()
         alone.until(lambda: alone.received)
         assert alone.transport.reply(alone.received[0].route, b"hello yourself")
-        alone.until(lambda: tapes)
+        alone.until(lambda: sessions)
         thread.join(20)
-        (tape,) = tapes
-    assert tape is not None
+        (session,) = sessions
+    assert session is not None
     for side, names in (
-        (tape.there, (b"HELLO", b"INITIATE", b"MESSAGE")),
-        (tape.back, (b"WELCOME", b"READY", b"MESSAGE")),
+        (session.there, (b"HELLO", b"INITIATE", b"MESSAGE")),
+        (session.back, (b"WELCOME", b"READY", b"MESSAGE")),
     ):
         for said, name in zip(side, names, strict=True):
             head = 9 if said[0] & 2 else 2
             assert said[head:].startswith(bytes([len(name)]) + name)
-    one, same = curve_scripts(3, tape), curve_scripts(3, tape)
+    one, same = curve_scripts(3, session), curve_scripts(3, session)
     begun = [next(one) for _ in range(600)]
     assert begun == [next(same) for _ in range(600)]
     assert len({script.kind for script in begun}) == len({kind.__name__ for kind in (*CURVE_KINDS, *EITHER_WAY)})
@@ -106,9 +106,9 @@ def test_a_node_is_named_one_way_or_the_other(capsys: pytest.CaptureFixture[str]
     assert "name the node: -c FILE, or --address and --cluster" in capsys.readouterr().err
 
 
-def test_nobody_but_loopback_is_beset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_nodes_on_loopback_are_attacked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LiveError, match="only nodes on loopback"):
-        beset("tcp://192.0.2.1:7101", "demo", seed=1, count=1)
+        attack_node("tcp://192.0.2.1:7101", "demo", seed=1, count=1)
     assert main(["live", "--address", "tcp://192.0.2.1:7101", "--cluster", "demo"]) == 2
     assert "only nodes on loopback" in capsys.readouterr().err
 

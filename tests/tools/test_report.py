@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.made_histories import Made, made
 from tools.chaos_lab.charts import spread_chart
-from tools.chaos_lab.judge import judge, judge_history
 from tools.chaos_lab.report import report_of, write_report
+from tools.chaos_lab.verdict import check, check_history
 
 VOID = {"meta", "input", "link", "br", "img", "hr"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -63,7 +63,7 @@ def checked(page: str) -> Checker:
 
 def page_of(run: Made) -> str:
     history = run.history()
-    return report_of(history, judge_history(history))
+    return report_of(history, check_history(history))
 
 
 def data_of(page: str) -> dict[str, list[dict[str, object]]]:
@@ -94,7 +94,7 @@ def test_each_round_has_its_row_and_its_trace() -> None:
         r"round 17: kill of node 1; node 2 active after \d+\.\d ms \(term 2\); settled \d+ ms after the healing",
         trace,
     )
-    assert "leadership was never vacant" in str(data_of(page)["rounds"][16]["words"])
+    assert "somebody was active all the time" in str(data_of(page)["rounds"][16]["words"])
 
 
 def test_the_data_is_sorted_for_the_window() -> None:
@@ -132,7 +132,7 @@ def test_what_a_history_says_is_text_and_never_markup() -> None:
 
 def test_the_report_of_a_directory(tmp_path: Path) -> None:
     made(6, 3).write(tmp_path / "history")
-    write_report(tmp_path, judge(tmp_path), tmp_path / "report.html")
+    write_report(tmp_path, check(tmp_path), tmp_path / "report.html")
     checked((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 

@@ -42,7 +42,7 @@ def trees(options: argparse.Namespace) -> list[Tree]:
     return [THIS] if options.against is None else [THIS, Tree(options.against)]
 
 
-def tell_against(result: JsonDict) -> None:
+def show_against(result: JsonDict) -> None:
     """Print which is which."""
     other = result["against"]
     links = (", links encrypted", ", plain text") if other["secure"] is False and result["secure"] else ("", "")

@@ -8,12 +8,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tools.benchmarks.against import SIDES, add_against, tell_against, trees
+from tools.benchmarks.against import SIDES, add_against, show_against, trees
 from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.common import TIMING, JsonDict, Tree, progress
 from tools.benchmarks.faults import FAULTS, one_fault
-from tools.benchmarks.figures import columns, header, histogram, ratio, row, spread, tell_ratio
-from tools.benchmarks.floors import Floors, tell_floors
+from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio, spread
+from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
 
@@ -115,17 +115,17 @@ def _sum_of_parts(fault: str, redis_kill: bool, floor: Mapping[str, JsonDict]) -
     return float(waited_ms + election_ms + published_ms)
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     fault, redis_kill = result["fault"], result["redis_kill"]
     sides = [result, *filter(None, [result.get("against")])]
     if len(sides) > 1:
-        tell_against(result)
+        show_against(result)
     print(columns(f"{len(result['trials'])} trials, ms"))
     for name, side in zip(SIDES, sides, strict=False):
-        _tell_side(result, side, f", {name}" if len(sides) > 1 else "")
+        _show_side(result, side, f", {name}" if len(sides) > 1 else "")
     if len(sides) > 1:
-        tell_ratio("ratio of medians, this to other", result["ratio_of_medians"])
-    tell_floors(result["floors_ms"])
+        show_ratio("ratio of medians, this to other", result["ratio_of_medians"])
+    show_floors(result["floors_ms"])
     first = {"kill": "refused", "freeze": "timeout - heartbeat/2", "term": "half a round trip"}[fault]
     last = "" if fault == "term" or redis_kill else " + 1 EVALSHA"
     print(f"  {first} + 3 round trips + 4 fdatasyncs{last} = {result['sum_of_parts_ms']:.2f}\n")
@@ -136,7 +136,7 @@ def tell(result: JsonDict) -> None:
         print(f", exits other than 0: {side['bad_exits']}" if fault == "term" else "")
 
 
-def _tell_side(result: JsonDict, side: JsonDict, suffix: str) -> None:
+def _show_side(result: JsonDict, side: JsonDict, suffix: str) -> None:
     fault, redis_kill = result["fault"], result["redis_kill"]
     news = "logged" if redis_kill else "the change"
     if fault == "term" and not redis_kill:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tools.benchmarks.cluster import Cluster
 from tools.benchmarks.common import TIMING, JsonDict
-from tools.benchmarks.phases import first, read_until_entered, tell_facts, tell_phases
+from tools.benchmarks.phases import add_facts, add_phases, first, read_until_entered
 from zelect.devcluster.layout import HOST
 from zelect.system.clock import now_us
 
@@ -126,9 +126,9 @@ def one_fault(
     else:
         trial["exit_code"] = cluster.children[old].wait(30)
     read_until_entered(cluster, trial.get("successor"), logged)
-    tell_facts(trial, logged, began_unix_ms, trial.get("from_fault_ms", SUCCESSOR_WITHIN_S * 1000) + 5)
+    add_facts(trial, logged, began_unix_ms, trial.get("from_fault_ms", SUCCESSOR_WITHIN_S * 1000) + 5)
     if fault == "kill":
-        tell_phases(trial, (closing.at_us - began_us) / 1000)
+        add_phases(trial, (closing.at_us - began_us) / 1000)
     if fault == "term" and trial["gap_ms"] is None and "from_fault_ms" in trial:
         # The successor was published before the withdrawal was; then the log must do.
         left = first(trial, old, "stopped_being_active")

@@ -90,13 +90,13 @@ def _load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def tell_seed(options: argparse.Namespace) -> None:
+def show_seed(options: argparse.Namespace) -> None:
     """The first line, printed before anything is measured: a run that fails can be repeated."""
     where = f"{os.cpu_count()} CPUs, load {_load()}"
     print(f"{options.bench}: {options.nodes} nodes, {where}, seed {options.seed}", flush=True)
 
 
-def tell_header(result: JsonDict) -> None:
+def show_header(result: JsonDict) -> None:
     """The lines after the first."""
     versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("zelect", "python", "pyzmq", "libzmq"))
     timing = ", ".join(f"{name} {value}" for name, value in result["timing"].items())
@@ -113,7 +113,7 @@ def row(label: str, numbers: Mapping[str, float | None]) -> str:
     return f"{label:<35}" + "".join(f"{'-' if value is None else f'{value:.2f}':>9}" for value in numbers.values())
 
 
-def tell_ratio(label: str, found: JsonDict | None) -> None:
+def show_ratio(label: str, found: JsonDict | None) -> None:
     """Print a ratio of medians with what resampling makes of it."""
     if found is not None:
         print(f"{label:<35}{found['ratio']:>18.2f}  (95 %: {found['low']:.2f} to {found['high']:.2f})")

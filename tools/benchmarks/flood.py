@@ -19,7 +19,7 @@ from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.common import THIS, BenchError, JsonDict, Tree, positive, progress
 from tools.benchmarks.failover import gaps
 from tools.benchmarks.faults import one_fault
-from tools.benchmarks.figures import columns, header, histogram, ratio, row, spread, tell_ratio
+from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio, spread
 from tools.benchmarks.settling import settle
 
 _COUNTED = ("link_", "malformed_", "refused_")
@@ -28,7 +28,7 @@ _MORE_S = 5.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--secure", action="store_true", help="encrypt all links; the crowd knocks at the authenticator"
+        "--secure", action="store_true", help="encrypt all links; the connections reach the authenticator only"
     )
     parser.add_argument("--connections", type=positive, default=10_000, help="at least (default: %(default)s)")
     parser.add_argument("--frames", type=positive, default=1_000_000, help="at least (default: %(default)s)")
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class _Flood:
-    """The crowd, which rests unless it is let loose."""
+    """The flooding process, which is stopped unless it is let loose."""
 
     def __init__(self, cluster: Cluster, options: argparse.Namespace) -> None:
         words = [
@@ -50,7 +50,7 @@ class _Flood:
         )
         assert self._child.stdout is not None
         if self._child.stdout.readline() != "on\n":
-            raise BenchError("the hostile crowd did not come in")
+            raise BenchError("the flooding process did not connect")
         self._child.send_signal(signal.SIGSTOP)
 
     @contextlib.contextmanager
@@ -74,12 +74,12 @@ class _Flood:
 
 
 def measure(options: argparse.Namespace) -> JsonDict:
-    """Kills of the controller in two clusters, in turns: one among the crowd, one that nobody knows of. In
-    the end the crowd goes on until it has done what it was asked to."""
+    """Kills of the controller in two clusters, in turns: one that is flooded, one that is left in peace. In
+    the end the flood goes on until it has sent what was asked for."""
     rng = random.Random(options.seed)
     quiet: list[JsonDict] = []
-    beset: list[JsonDict] = []
-    rss: dict[str, list[float]] = {"quiet": [], "beset": []}
+    flooded: list[JsonDict] = []
+    rss: dict[str, list[float]] = {"quiet": [], "flooded": []}
     counted: Counter[str] = Counter()
     tree = Tree(THIS.root, secure=options.secure)
     with running(options.nodes, tree=tree) as cluster, running(options.nodes, tree=tree) as unknown:
@@ -87,13 +87,13 @@ def measure(options: argparse.Namespace) -> JsonDict:
         flood = _Flood(cluster, options)
         try:
             for number in range(1, options.trials + 1):
-                progress(number, options.trials, beset[-1]["gap_ms"] if beset else None)
+                progress(number, options.trials, flooded[-1]["gap_ms"] if flooded else None)
                 quiet.append(_trial(unknown, rng))
                 rss["quiet"].append(_most_rss_mb(unknown))
                 before = _counters(cluster)
                 with flood.loose():
-                    beset.append(_trial(cluster, rng))
-                rss["beset"].append(_most_rss_mb(cluster))
+                    flooded.append(_trial(cluster, rng))
+                rss["flooded"].append(_most_rss_mb(cluster))
                 counted += _grown(before, _counters(cluster))
             controller = settle(cluster)
             before = _counters(cluster)
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace) -> JsonDict:
         finally:
             flood.kill()
         extra = _rest(cluster, options, done)
-        rss["beset"].append(_most_rss_mb(cluster))
+        rss["flooded"].append(_most_rss_mb(cluster))
         counted += _grown(before, _counters(cluster))
         same = settle(cluster) == controller
         server = cluster.server_version()
@@ -109,15 +109,15 @@ def measure(options: argparse.Namespace) -> JsonDict:
         **header(options, server),
         "secure": options.secure,
         "quiet_ms": spread(gaps(quiet)),
-        "beset_ms": spread(gaps(beset)),
-        "ratio_of_medians": ratio(gaps(beset), gaps(quiet), options.seed),
-        "without_successor": len(quiet) + len(beset) - len(gaps(quiet)) - len(gaps(beset)),
+        "flooded_ms": spread(gaps(flooded)),
+        "ratio_of_medians": ratio(gaps(flooded), gaps(quiet), options.seed),
+        "without_successor": len(quiet) + len(flooded) - len(gaps(quiet)) - len(gaps(flooded)),
         "rss_mb": {name: spread(samples) for name, samples in rss.items()},
         "connections": done["connections"] + extra["connections"],
         "frames": done["frames"] + extra["frames"],
         "counted": dict(sorted(counted.items())),
         "kept_its_leadership": same,
-        "samples": {"quiet": gaps(quiet), "beset": gaps(beset)},
+        "samples": {"quiet": gaps(quiet), "flooded": gaps(flooded)},
     }
 
 
@@ -130,7 +130,7 @@ def _trial(cluster: Cluster, rng: random.Random) -> JsonDict:
 
 
 def _rest(cluster: Cluster, options: argparse.Namespace, done: JsonDict) -> JsonDict:
-    """Another crowd, for as long as connections or frames are missing."""
+    """More of the flood, for as long as connections or frames are missing."""
     total = {"connections": 0, "frames": 0}
     for _ in range(100):
         if (
@@ -172,17 +172,17 @@ def _grown(before: dict[int, JsonDict], after: dict[int, JsonDict]) -> Counter[s
     return +grown
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     print(f"{result['connections']} hostile connections, {result['frames']} frames, ", end="")
     print("at the authenticator (CURVE)\n" if result["secure"] else "in plain text\n")
     print(columns(f"{len(result['samples']['quiet'])} kills each, ms"))
     print(row("kill to the change, quiet", result["quiet_ms"]))
-    print(row("kill to the change, beset", result["beset_ms"]))
-    tell_ratio("ratio of medians, beset to quiet", result["ratio_of_medians"])
+    print(row("kill to the change, flooded", result["flooded_ms"]))
+    show_ratio("ratio of medians, flooded to quiet", result["ratio_of_medians"])
     print(row("RSS of the largest node, MB, quiet", result["rss_mb"]["quiet"]))
-    print(row("RSS of the largest node, MB, beset", result["rss_mb"]["beset"]))
-    print("\n" + "\n".join(histogram(result["samples"]["beset"])))
+    print(row("RSS of the largest node, MB, flooded", result["rss_mb"]["flooded"]))
+    print("\n" + "\n".join(histogram(result["samples"]["flooded"])))
     print(f"\nwithout successor: {result['without_successor']}")
-    print(f"a controller that was not killed kept its leadership: {'yes' if result['kept_its_leadership'] else 'NO'}")
+    print(f"a controller that was not killed stayed active: {'yes' if result['kept_its_leadership'] else 'NO'}")
     for name, count in result["counted"].items():
         print(f"counted {name:<40}{count:>12}")

@@ -1,10 +1,10 @@
-"""A hostile crowd in a process of its own: `python -m tools.benchmarks.flooder MECHANISM RATE PORT...`.
+"""Hostile connections in a process of their own: `python -m tools.benchmarks.flooder MECHANISM RATE PORT...`.
 
-It knocks at the ports on loopback, RATE times a second, at the lowest priority: a crowd from elsewhere
+It connects to the ports on loopback, RATE times a second, at the lowest priority: clients from elsewhere
 would not take the nodes' processor either. In plain text every connection goes through the
 handshake, sends a hundred frames that are no messages, and makes room for the next; with CURVE none
-gets that far, and what it sends is commands of a handshake that is none. It says "on" once it is
-connected, stops when its standard input ends, and then says what it did, as JSON.
+gets that far, and it sends commands of an invalid handshake. The process prints "on" once it is
+connected, stops when its standard input ends, and then prints what it did, as JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ OPEN = 64
 """Connections to each port at a time."""
 _FRAMES = 100  # of one connection, then another one takes its place
 _LONGEST_S = 0.1
-"""What it missed for longer than this, while it was stopped, it does not make up for."""
+"""It does not make up for more than this much time, when it was stopped."""
 
 
-class Crowd:
+class Flooder:
     """Connections to `ports`, at most `rate` begun in a second; `curve`: they speak CURVE."""
 
     def __init__(self, ports: list[int], curve: bool, rate: int) -> None:
@@ -117,17 +117,17 @@ def main(arguments: list[str]) -> int:
     """Flood until the standard input ends."""
     mechanism, rate, *ports = arguments
     os.nice(19)
-    crowd = Crowd([int(port) for port in ports], mechanism == "curve", int(rate))
+    flooder = Flooder([int(port) for port in ports], mechanism == "curve", int(rate))
     end = select.poll()
     end.register(sys.stdin, select.POLLIN | select.POLLHUP)
     said = False
     while not end.poll(0):
-        crowd.turn()
-        if not said and crowd.made >= OPEN:
+        flooder.turn()
+        if not said and flooder.made >= OPEN:
             said = True
             print("on", flush=True)
-    crowd.close()
-    print(json.dumps({"connections": crowd.made, "frames": crowd.frames, "refused": crowd.refused}), flush=True)
+    flooder.close()
+    print(json.dumps({"connections": flooder.made, "frames": flooder.frames, "refused": flooder.refused}), flush=True)
     return 0
 
 

@@ -97,7 +97,7 @@ class Floors:
         getattr(os, "fdatasync", os.fsync)(self._file)
 
 
-def tell_floors(floors: JsonDict) -> None:
+def show_floors(floors: JsonDict) -> None:
     """Print the rows of the table."""
     print("floors, taken between the trials")
     for name, label in FLOORS.items():

@@ -8,10 +8,10 @@ import os
 import time
 from pathlib import Path
 
-from tools.benchmarks.against import SIDES, add_against, tell_against, trees
+from tools.benchmarks.against import SIDES, add_against, show_against, trees
 from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.common import JsonDict, positive, progress
-from tools.benchmarks.figures import columns, header, ratio, row, spread, tell_ratio
+from tools.benchmarks.figures import columns, header, ratio, row, show_ratio, spread
 from tools.benchmarks.settling import settle
 from zelect.system.clock import now_us
 
@@ -109,23 +109,23 @@ def measure(options: argparse.Namespace) -> JsonDict:
     return result
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     if "against" not in result:
-        _tell_side(result)
+        _show_side(result)
         return
-    tell_against(result)
+    show_against(result)
     sides = dict(zip(SIDES, (result, result["against"]), strict=True))
     for name, side in sides.items():
         print(f"{name}: ", end="")
-        _tell_side(side)
+        _show_side(side)
         print()
     print(columns("all nodes, per second, CPU %"))
     for name, side in sides.items():
         print(row(name, side["nodes_cpu_percent"]))
-    tell_ratio("ratio of medians, this to other", result["ratio_of_medians"])
+    show_ratio("ratio of medians, this to other", result["ratio_of_medians"])
 
 
-def _tell_side(result: JsonDict) -> None:
+def _show_side(result: JsonDict) -> None:
     same = "one controller throughout" if result["same_controller"] else "the controller CHANGED meanwhile"
     print(f"{result['seconds']:.1f} s, {same}\n")
     print("".join(f"{name:>12}" for name in ("process", "role", "CPU %", "RSS MB", "received/s", "sent/s")))

@@ -11,7 +11,7 @@ from tools.benchmarks.common import JsonDict, progress
 from tools.benchmarks.failover import gaps
 from tools.benchmarks.faults import one_fault
 from tools.benchmarks.figures import columns, header, histogram, row, spread
-from tools.benchmarks.floors import Floors, tell_floors
+from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
 
@@ -74,12 +74,12 @@ def _sum_of_parts(floor: Mapping[str, JsonDict]) -> float:
     return float(parts["refused"] + 4 * parts["script"] + 2 * parts["sync"])
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     print(columns(f"{len(result['trials'])} trials, ms"))
     print(row("kill to the change", result["gap_ms"]))
     for name, numbers in result["phases_ms"].items():
         print(row(f"  {PHASES[name].replace(', saved twice', ', saved')}", numbers))
-    tell_floors(result["floors_ms"])
+    show_floors(result["floors_ms"])
     print(f"  refused + 4 EVALSHA + 2 fdatasyncs = {result['sum_of_parts_ms']:.2f}\n")
     print("\n".join(histogram(gaps(result["trials"]))))
     print(f"\nwithout successor: {result['without_successor']}")

@@ -15,7 +15,7 @@ from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.common import TIMING, JsonDict, progress
 from tools.benchmarks.faults import pause, watch
 from tools.benchmarks.figures import columns, header, row, spread
-from tools.benchmarks.floors import Floors, interpreter, tell_floors
+from tools.benchmarks.floors import Floors, interpreter, show_floors
 from tools.benchmarks.phases import since_ms
 from tools.benchmarks.settling import settle
 from zelect.system.clock import now_us
@@ -206,7 +206,7 @@ def _between(from_us: int | None, to_us: int | None) -> float | None:
     return None if from_us is None or to_us is None else (to_us - from_us) / 1000
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     trials = max(len(parts["leaving"]) for parts in result["trials"].values())
     print(columns(f"{trials} trials, ms"))
     for quorum, figures in result["quorums"].items():
@@ -216,7 +216,7 @@ def tell(result: JsonDict) -> None:
         print(f"{quorum}: a majority killed, one returns")
         for name, label in _RETURNING.items():
             print(row(f"  {label}", figures["returning_ms"][name]))
-    tell_floors(result["floors_ms"])
+    show_floors(result["floors_ms"])
     print(row("  python alone", result["floors_ms"]["bare"]))
     print(row("  python -c 'import zmq, msgpack'", result["floors_ms"]["imports"]))
     silent_ms = result["timing"]["election_timeout_ms"]

@@ -39,7 +39,7 @@ def read_until_entered(cluster: Cluster, successor: int | None, logged: list[Jso
         time.sleep(0.005)
 
 
-def tell_facts(trial: JsonDict, logged: list[JsonDict], began_unix_ms: float, until_ms: float) -> None:
+def add_facts(trial: JsonDict, logged: list[JsonDict], began_unix_ms: float, until_ms: float) -> None:
     """Add to `trial` what the nodes logged until `until_ms`. `at_ms`, since the fault, may be half a
     millisecond off; durations within the facts are exact."""
     trial["facts"] = []
@@ -56,7 +56,7 @@ def first(trial: JsonDict, node: int, name: str) -> JsonDict | None:
     return next(facts, None)
 
 
-def tell_phases(trial: JsonDict, closed_ms: float) -> None:
+def add_phases(trial: JsonDict, closed_ms: float) -> None:
     """Add to `trial` where the time of a crash went, by what its successor logged."""
     names = ("controller_lost", "pre_vote_won", "elected", "became_active")
     found = [first(trial, trial.get("successor", 0), name) for name in names]

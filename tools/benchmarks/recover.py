@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.common import TIMING, BenchError, JsonDict, progress
 from tools.benchmarks.faults import one_fault, pause, watch
-from tools.benchmarks.figures import columns, header, ratio, row, spread, tell_ratio
-from tools.benchmarks.floors import Floors, tell_floors
+from tools.benchmarks.figures import columns, header, ratio, row, show_ratio, spread
+from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.settling import settle
 from tools.common.raw_redis import Wire
 from zelect.system.clock import now_us
@@ -167,7 +167,7 @@ def _wrong_looks(is_right: Callable[[], bool]) -> int:
 # -- telling ---------------------------------------------------------------------------------
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     rounds = sum(trial["redis"] == "up" for trial in result["trials"])
     print(columns(f"{rounds} trials of each, ms"))
     labels = {
@@ -182,8 +182,8 @@ def tell(result: JsonDict) -> None:
         print(row(f"  Redis {trouble}", numbers))
         print(row("    lost to active", result["lost_to_active_ms"][trouble]))
     for trouble, found in result["election_ratio_of_medians"].items():
-        tell_ratio(f"  ratio of medians, {trouble} to up", found)
-    tell_floors(result["floors_ms"])
+        show_ratio(f"  ratio of medians, {trouble} to up", found)
+    show_floors(result["floors_ms"])
     print(row("  Redis started to its PONG", result["restart_ms"]))
     print(f"  the controller refreshes its record every {result['refresh_ms']:g} ms\n")
     beyond = f"not right within {result['asked_ms']:g} ms: {result['beyond_asked']}"

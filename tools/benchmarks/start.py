@@ -57,7 +57,7 @@ def _up(nodes: int) -> float:
             run_python("-m", "zelect", "cluster", "down", *where)
 
 
-def tell(result: JsonDict) -> None:
+def show(result: JsonDict) -> None:
     print(columns("ms"))
     for name, label in _ROWS.items():
         print(row(label, result["ms"][name]))

@@ -37,11 +37,11 @@ _INTEGERS: Mapping[str, tuple[str, ...]] = {
     "resources": ("pid", "rss_kb", "fds", "threads", "cpu_ms"),
     "run": ("seed", "base_us"),
 }
-"""What must be there, and an integer, for the line to be judged at all."""
+"""What must be there, and an integer, for the line to be checked at all."""
 
 
 class HistoryError(Exception):
-    """There is no history to judge: the message names the file and what is wrong with it."""
+    """There is no history to check: the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)

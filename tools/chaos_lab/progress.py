@@ -56,7 +56,7 @@ def _plain(most: int | None) -> Callable[[PlannedRound, str], None]:
     return show
 
 
-def tell_faults(host: Host, nodes: int) -> None:
+def print_faults(host: Host, nodes: int) -> None:
     """Print the table of faults."""
     for family, faults in FAMILIES.items():
         print(f"{family}:")

@@ -70,7 +70,7 @@ class Registry:
 
 class Watcher(threading.Thread):
     """ChaosLog every change of controller that Redis tells of, wherever Redis is and however often it
-    goes away. Its word is for people and for gaps; nothing is judged by what it missed."""
+    goes away. Its word is for people and for gaps; nothing is checked by what it missed."""
 
     def __init__(self, registry: Registry, cluster: str, log: ChaosLog) -> None:
         super().__init__(name="watcher", daemon=True)

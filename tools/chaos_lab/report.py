@@ -20,61 +20,61 @@ from tools.chaos_lab.active_periods import processes
 from tools.chaos_lab.charts import spread_chart
 from tools.chaos_lab.gaps import Gap, by_kind
 from tools.chaos_lab.histories import History, Line, described, read
-from tools.chaos_lab.judge import Judgement
 from tools.chaos_lab.rounds import QUIET, RecordedFault, Round
+from tools.chaos_lab.verdict import Verdict
 
 _PAGE = Path(__file__).resolve().parent / "page"
 _FROZEN = ("freeze", "stutter", "gil_hog", "cpu")
 _CUT = ("cut", "one_way", "bridge", "ring", "flap", "delay", "reset", "refuse", "loss", "reorder")
 _REDIS = ("redis", "registry", "sentinel")
-_TOLD = {
+_LOGGED = {
     "node_started": "started as process {pid}",
-    "node_ended": "ended in good order",
+    "node_ended": "ended normally",
     "campaign_began": "campaigns for term {term} ({reason})",
     "campaign_failed": "was not elected",
     "elected": "is elected in term {term} by {votes} votes",
-    "election_abandoned": "gives up leadership of term {term} before entering it ({why})",
+    "election_abandoned": "gives up term {term} before it is active ({why})",
     "became_active": "is active, term {term} ({reason})",
-    "stopped_being_active": "stopped being active of term {term} ({why})",
-    "leadership_suspended": "lost its majority: not active",
-    "leadership_resumed": "has its majority again: active",
+    "stopped_being_active": "stopped being active, term {term} ({why})",
+    "leadership_suspended": "lost its quorum: not active",
+    "leadership_resumed": "has its quorum again: active",
     "leave_announced": "leaves",
-    "peer_died": "knows that node {peer} is dead ({evidence})",
+    "peer_died": "has proof that node {peer} is dead ({evidence})",
     "voters_reset": "resets the voters",
-    "voting_right_lost": "has no vote any more",
-    "voting_right_granted": "has a vote again",
+    "voting_right_lost": "lost its voting right",
+    "voting_right_granted": "has its voting right again",
 }
 
 
-def write_report(directory: Path, judgement: Judgement, path: Path) -> None:
-    """Write the report of the run in `directory`, judged so, to `path`. Raises `HistoryError` when there
+def write_report(directory: Path, verdict: Verdict, path: Path) -> None:
+    """Write the report of the run in `directory`, with this verdict, to `path`. Raises `HistoryError` when there
     is no history, and OSError."""
-    path.write_text(report_of(read(directory), judgement), encoding="utf-8")
+    path.write_text(report_of(read(directory), verdict), encoding="utf-8")
 
 
-def report_of(history: History, judgement: Judgement) -> str:
+def report_of(history: History, verdict: Verdict) -> str:
     """The page."""
     base_us = history.span_us()[0]
     run = history.run
     page = Template((_PAGE / "page.html").read_text(encoding="utf-8"))
     seed = run.get("seed")
-    words = "every promise held" if judgement.held else _count(len(judgement.violations), "violation")
-    vacancies = {kind: [gap.vacant_ms for gap in gaps] for kind, gaps in by_kind(judgement.gaps).items()}
-    for overlap in judgement.overlaps:
+    words = "every promise held" if verdict.held else _count(len(verdict.violations), "violation")
+    vacancies = {kind: [gap.vacant_ms for gap in gaps] for kind, gaps in by_kind(verdict.gaps).items()}
+    for overlap in verdict.overlaps:
         kind = "forged refusals" if overlap.forged else "overlap"
         vacancies.setdefault(kind, []).append(-overlap.ms)
     return page.substitute(
         title=html.escape(f"zelect chaos: seed {seed}, {words}"),
-        heading=html.escape(f"{_count(len(judgement.rounds), 'round')} of faults against {len(history.ids)} nodes"),
+        heading=html.escape(f"{_count(len(verdict.rounds), 'round')} of faults against {len(history.ids)} nodes"),
         verdict=html.escape(words),
-        verdict_class="" if judgement.held else "broken",
-        facts=_facts(history, judgement),
-        violations=_violations(judgement),
-        gaps=spread_chart({kind: [gap.ms for gap in gaps] for kind, gaps in by_kind(judgement.gaps).items()}, "gap"),
+        verdict_class="" if verdict.held else "broken",
+        facts=_facts(history, verdict),
+        violations=_violations(verdict),
+        gaps=spread_chart({kind: [gap.ms for gap in gaps] for kind, gaps in by_kind(verdict.gaps).items()}, "gap"),
         vacancies=spread_chart(vacancies, "vacancy", log=False),
-        rounds="\n".join(_row(one, judgement.gaps) for one in judgement.rounds),
-        about=_about(history, judgement),
-        data=json.dumps(_data(history, judgement, base_us), separators=(",", ":")).replace("<", "\\u003c"),
+        rounds="\n".join(_row(one, verdict.gaps) for one in verdict.rounds),
+        about=_about(history, verdict),
+        data=json.dumps(_data(history, verdict, base_us), separators=(",", ":")).replace("<", "\\u003c"),
         css=(_PAGE / "page.css").read_text(encoding="utf-8"),
         js=(_PAGE / "page.js").read_text(encoding="utf-8"),
     )
@@ -84,30 +84,30 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-# -- what stands there without scripts ----------------------------------------------------------------
+# -- what the page shows without scripts ----------------------------------------------------------------
 
 
-def _facts(history: History, judgement: Judgement) -> str:
+def _facts(history: History, verdict: Verdict) -> str:
     began_us, ended_us = history.span_us()
     facts = {
         "seed": history.run.get("seed"),
-        "faults": sum(judgement.fault_counts().values()),
-        "elections": judgement.elections,
-        "without a fault": len(judgement.false_elections),
-        "worst overlap": f"{judgement.worst_overlap_ms:.3f} ms",
-        "effects": judgement.effects.get("guarded", 0) + judgement.effects.get("unguarded", 0),
-        "lasted": f"{(ended_us - began_us) / 1e6:.1f} s",
+        "faults": sum(verdict.fault_counts().values()),
+        "elections": verdict.elections,
+        "elections without a fault": len(verdict.false_elections),
+        "worst overlap": f"{verdict.worst_overlap_ms:.3f} ms",
+        "effects": verdict.effects.get("guarded", 0) + verdict.effects.get("unguarded", 0),
+        "duration": f"{(ended_us - began_us) / 1e6:.1f} s",
     }
-    if judgement.worst_forged_overlap_ms:
-        facts["under forged refusals"] = f"{judgement.worst_forged_overlap_ms:.3f} ms"
+    if verdict.worst_forged_overlap_ms:
+        facts["under forged refusals"] = f"{verdict.worst_forged_overlap_ms:.3f} ms"
     return "\n".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts.items()
     )
 
 
-def _violations(judgement: Judgement) -> str:
+def _violations(verdict: Verdict) -> str:
     shown = []
-    for one in judgement.violations:
+    for one in verdict.violations:
         head, *lines = described(one, width=110)
         slice_ = html.escape("\n".join(lines))
         shown.append(f'<div class="violation"><strong>{html.escape(head)}</strong><pre>{slice_}</pre></div>')
@@ -139,7 +139,7 @@ def _settled_ms(one: Round) -> str:
     return "never" if one.settled_us is None else f"{(one.settled_us - one.healed_us) / 1000:.0f}"
 
 
-def _about(history: History, judgement: Judgement) -> str:
+def _about(history: History, verdict: Verdict) -> str:
     run = history.run
     versions = run.get("versions") if isinstance(run.get("versions"), dict) else {}
     begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(int(run.get("unix_ms") or 0) / 1000))
@@ -150,12 +150,12 @@ def _about(history: History, judgement: Judgement) -> str:
         "begun": begun,
         **{str(name): value for name, value in (versions or {}).items()},
         "timing": ", ".join(f"{name} {value}" for name, value in history.timing.items()),
-        "faults done": ", ".join(f"{name} {count}" for name, count in judgement.fault_counts().items()),
-        "effects": ", ".join(f"{name} {count}" for name, count in judgement.effects.items()),
+        "faults done": ", ".join(f"{name} {count}" for name, count in verdict.fault_counts().items()),
+        "effects": ", ".join(f"{name} {count}" for name, count in verdict.effects.items()),
         "report made with": f"Python {platform.python_version()}",
     }
-    rows |= {f"skipped: {fault}": reason for fault, reason in judgement.skipped.items()}
-    rows |= {f"unreadable in {name}": _count(count, "line") for name, count in judgement.bad_lines.items()}
+    rows |= {f"skipped: {fault}": reason for fault, reason in verdict.skipped.items()}
+    rows |= {f"unreadable in {name}": _count(count, "line") for name, count in verdict.bad_lines.items()}
     return "\n".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
         for name, value in rows.items()
@@ -166,16 +166,16 @@ def _about(history: History, judgement: Judgement) -> str:
 # -- what the timeline draws ----------------------------------------------------------------------------
 
 
-def _data(history: History, judgement: Judgement, base_us: int) -> Mapping[str, object]:
+def _data(history: History, verdict: Verdict, base_us: int) -> Mapping[str, object]:
     def ms(us: int) -> float:
         return round((us - base_us) / 1000, 3)
 
     def span(from_us: int, to_us: int, **rest: object) -> dict[str, object]:
         return {"from": ms(from_us), "to": ms(max(from_us, to_us)), **rest}
 
-    faults = [fault for one in judgement.rounds for fault in one.faults]
+    faults = [fault for one in verdict.rounds for fault in one.faults]
     alive = sorted(processes(history).items(), key=lambda item: item[1][0])
-    wrong = sorted(judgement.violations, key=lambda one: one.us)
+    wrong = sorted(verdict.violations, key=lambda one: one.us)
     elected = history.facts("elected")
     reason = {(line.node, line.term): line.get("reason", "") for line in history.facts("became_active")}
     return {
@@ -184,7 +184,7 @@ def _data(history: History, judgement: Judgement, base_us: int) -> Mapping[str, 
         "lives": [span(began_us, ended_us, node=node) for (node, _), (began_us, ended_us, _) in alive],
         "leaderships": [
             span(one.active_since_us, one.until_us, node=one.node, term=one.term, why=one.why)
-            for one in judgement.leaderships
+            for one in verdict.leaderships
         ],
         "struck": sorted(
             (
@@ -197,9 +197,9 @@ def _data(history: History, judgement: Judgement, base_us: int) -> Mapping[str, 
             span(line.us, line.us, node=line.node, term=line.term, reason=reason.get((line.node, line.term), ""))
             for line in elected
         ],
-        "rounds": _spans_of_rounds(judgement, base_us, history.span_us()[1]),
+        "rounds": _spans_of_rounds(verdict, base_us, history.span_us()[1]),
         "wrong": [span(one.us, one.us, text=f"{one.rule}: {one.text}") for one in wrong],
-        "log": sorted(_log(history, judgement, base_us), key=_from),
+        "log": sorted(_log(history, verdict, base_us), key=_from),
     }
 
 
@@ -225,8 +225,8 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _spans_of_rounds(judgement: Judgement, base_us: int, end_us: int) -> list[dict[str, object]]:
-    rounds = judgement.rounds
+def _spans_of_rounds(verdict: Verdict, base_us: int, end_us: int) -> list[dict[str, object]]:
+    rounds = verdict.rounds
     nexts = [*(one.began_us for one in rounds), end_us][1:]
     found: list[dict[str, object]] = []
     for one, next_us in zip(rounds, nexts, strict=True):
@@ -237,7 +237,7 @@ def _spans_of_rounds(judgement: Judgement, base_us: int, end_us: int) -> list[di
             "settled": one.settled_us,
         }
         spans = {name: None if us is None else round((us - base_us) / 1000, 3) for name, us in times.items()}
-        found.append({**spans, "number": one.number, "words": _trace(one, judgement.gaps)})
+        found.append({**spans, "number": one.number, "words": _trace(one, verdict.gaps)})
     return found
 
 
@@ -250,7 +250,7 @@ def _trace(one: Round, gaps: Iterable[Gap]) -> str:
     if len(mine) > 3:
         parts.append(f"and {len(mine) - 3} more gaps")
     if not mine and one.faults:
-        parts.append("leadership was never vacant")
+        parts.append("somebody was active all the time")
     if one.healed_us is not None:
         took = _settled_ms(one)
         parts.append("never settled" if took == "never" else f"settled {took} ms after the healing")
@@ -263,14 +263,14 @@ def _whom(fault: RecordedFault) -> str:
     return f" of node {fault.nodes[0]}" if len(fault.nodes) == 1 else f" of nodes {', '.join(map(str, fault.nodes))}"
 
 
-def _log(history: History, judgement: Judgement, base_us: int) -> Iterable[dict[str, object]]:
+def _log(history: History, verdict: Verdict, base_us: int) -> Iterable[dict[str, object]]:
     def entry(us: int, who: str, what: str, wrong: bool = False) -> dict[str, object]:
         at = round((us - base_us) / 1000, 3)
         return {"from": at, "to": at, "who": who, "what": what, **({"wrong": True} if wrong else {})}
 
     for line in history.nodes:
-        if line.event in _TOLD:
-            yield entry(line.us, f"node {line.node}", _told(line))
+        if line.event in _LOGGED:
+            yield entry(line.us, f"node {line.node}", _logged(line))
     for line in history.chaos:
         if line.event in ("healed", "settled", "not_settled", "leftover"):
             rest = f": node {line.get('controller')}, term {line.term}" if line.event == "settled" else ""
@@ -280,18 +280,18 @@ def _log(history: History, judgement: Judgement, base_us: int) -> Iterable[dict[
             yield entry(line.us, "Redis", f"{who} is controller, term {line.term}")
         elif line.event == "refused_to_start":
             yield entry(line.us, "chaos", f"node {line.node or '?'} refused to start")
-    for one in judgement.rounds:
+    for one in verdict.rounds:
         for fault in one.faults:
             detail = _detail(fault)
             yield entry(fault.began_us, "chaos", f"{fault.fault}{_whom(fault)}" + (f" ({detail})" if detail else ""))
             yield entry(fault.ended_us, "chaos", f"{fault.fault} is over")
-    for leadership in judgement.leaderships:
+    for leadership in verdict.leaderships:
         if leadership.why == "lapsed":
             yield entry(
                 leadership.until_us, f"node {leadership.node}", f"its lease has run out, term {leadership.term}"
             )
-    for violation in judgement.violations:
-        yield entry(violation.us, "judge", f"{violation.rule}: {violation.text}", wrong=True)
+    for violation in verdict.violations:
+        yield entry(violation.us, "check", f"{violation.rule}: {violation.text}", wrong=True)
 
 
 class _Blank(dict[str, Any]):
@@ -299,6 +299,6 @@ class _Blank(dict[str, Any]):
         return "?"
 
 
-def _told(line: Line) -> str:
+def _logged(line: Line) -> str:
     term = line.get("about_term", line.term)
-    return _TOLD[line.event].format_map(_Blank({**line.fields, "term": term}))
+    return _LOGGED[line.event].format_map(_Blank({**line.fields, "term": term}))

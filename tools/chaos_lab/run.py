@@ -47,7 +47,7 @@ class Plan:
 @dataclass(slots=True)
 class Done:
     """What came of it. `settled`: whether the last healing led to a controller; `broken`: what a node
-    did that it never may, beside what the history is judged for; `failed`: why the run could not
+    did that it never may, beside what the history is checked for; `failed`: why the run could not
     go on."""
 
     rounds: int = 0

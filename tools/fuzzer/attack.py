@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from tools.fuzzer.curve import Tape, curve_scripts
+from tools.fuzzer.curve import Session, curve_scripts
 from tools.fuzzer.hostile import AFTER_READY, Script, scripts
 from tools.fuzzer.zmtp import frame
 from zelect.core.messages import Envelope, Query
@@ -54,12 +54,18 @@ class _Open:
 
 
 def attack(
-    address: tuple[str, int], cluster: str, seed: int, count: int, rate: int, most_s: float, tape: Tape | None = None
+    address: tuple[str, int],
+    cluster: str,
+    seed: int,
+    count: int,
+    rate: int,
+    most_s: float,
+    session: Session | None = None,
 ) -> Done:
     """`count` connections to the node of `cluster` at `address`, at most `rate` begun in a second and some
-    hundred open at once, for at most `most_s` seconds. `tape`: it speaks CURVE, and this is an honest session."""
+    hundred open at once, for at most `most_s` seconds. `session`: it speaks CURVE, and this is an honest session."""
     done, began_s = Done(), time.monotonic()
-    source = scripts(seed) if tape is None else curve_scripts(seed, tape)
+    source = scripts(seed) if session is None else curve_scripts(seed, session)
     question = frame(encode(Envelope(cluster, 0, 0, 0, 0, Query("status"))))
     open_: dict[int, _Open] = {}
     begun = 0
@@ -130,7 +136,7 @@ def _go_on(one: _Open, now_s: float) -> bool:
         one.closing, one.ready_s = True, now_s + one.script.hold_s
     except BlockingIOError:
         return True
-    except OSError:  # thrown out, as it deserves
+    except OSError:  # thrown out, as it should be
         one.hung_up = True
         return False
     return True
@@ -152,7 +158,7 @@ def _listen(one: _Open) -> None:
 def _end(one: _Open, done: Done) -> None:
     done.made[one.script.kind] += 1
     done.hung_up[one.script.kind] += one.hung_up
-    if one.hung_up and one.script.thrown_out:
+    if one.hung_up and one.script.cut_off:
         done.due["link_handshake_"] += 1
     if one.answered:
         done.due.update(dict(one.script.counts))

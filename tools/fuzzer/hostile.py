@@ -40,14 +40,14 @@ AFTER_READY = -1.0
 class Script:
     """`pieces`: seconds to wait (or `AFTER_READY`), then bytes. `hold_s`: how long it stays afterwards, at
     most. `awaits`: what the other end says at `AFTER_READY`. `counts`: how often the node must count what
-    (by the beginning of the counter's name); `thrown_out`: it must count a failed handshake if it hangs up."""
+    (by the beginning of the counter's name); `cut_off`: it must count a failed handshake if it hangs up."""
 
     kind: str
     pieces: tuple[tuple[float, bytes], ...]
     hold_s: float = 0.0
     counts: tuple[tuple[str, int], ...] = ()
     awaits: bytes = b"\x05READY"
-    thrown_out: bool = False
+    cut_off: bool = False
 
 
 def _greeted(text: bytes) -> tuple[tuple[float, bytes], ...]:
@@ -143,7 +143,7 @@ def _too_big(dice: random.Random) -> Script:
     return Script("too big", _greeted(body), _ASKS_S, (("link_too_big", 1),))
 
 
-def _strange_message(dice: random.Random) -> Script:
+def _other_cluster(dice: random.Random) -> Script:
     other = encode(Envelope("another-" + str(dice.randrange(9)), 1, 1, 1, 1, Query("status")))
     count = dice.randrange(1, 5)
     body = frame(other) * count
@@ -191,9 +191,9 @@ KINDS: tuple[Callable[[random.Random], Script], ...] = (
     *(_wrong_mechanism, _wrong_mechanism, _wrong_version, _wrong_socket, _broken_ready, _broken_ready),
     *(_handshake_command, _handshake_command),
     *(_truncated_frame, _huge_frame, _stray_command, _many_parts, _no_message, _no_message, _too_big),
-    *(_strange_message, _mutated, _mutated, _slow),
+    *(_other_cluster, _mutated, _mutated, _slow),
 )
-"""As often as it stands here, a kind comes."""
+"""A kind comes as often as it stands here."""
 
 
 def scripts(seed: int) -> Iterator[Script]:

@@ -18,7 +18,7 @@ from typing import Any
 import zmq
 
 from tools.fuzzer.attack import Done, attack
-from tools.fuzzer.curve import Tape, record
+from tools.fuzzer.curve import Session, record
 from zelect.core.messages import Envelope, Query, Report
 from zelect.security.keys import ClientKeys
 from zelect.system.sockets import parse_endpoint
@@ -97,7 +97,7 @@ def _question(cluster: str) -> bytes:
     return encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
 
 
-def beset(
+def attack_node(
     address: str,
     cluster: str,
     seed: int,
@@ -112,16 +112,16 @@ def beset(
     speaks CURVE. Raises `LiveError`."""
     host, port = parse_endpoint(address)
     if host != "localhost" and not ipaddress.ip_address(host.strip("[]")).is_loopback:
-        raise LiveError(f"{address}: only nodes on loopback are beset; name 127.0.0.1 or [::1]")
+        raise LiveError(f"{address}: only nodes on loopback are attacked; name 127.0.0.1 or [::1]")
     asker = _Asker(address, cluster, lock)
     try:
         before = asker.ask()
         if before is None:
             raise LiveError(f"{address}: nobody answers as a node of cluster {cluster}; start one there first")
         target = (host.strip("[]"), port)
-        tape = None if lock is None else _recorded(target, cluster, lock)
+        session = None if lock is None else _recorded(target, cluster, lock)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            attacking = pool.apply_async(attack, (target, cluster, seed, count, rate, most_s, tape))
+            attacking = pool.apply_async(attack, (target, cluster, seed, count, rate, most_s, session))
             answers, slowest_s, silent_s = _watch(asker, attacking.ready, say)
             done = attacking.get()
         after, silent_after_s = _settled(asker, before, done)
@@ -132,11 +132,11 @@ def beset(
         asker.close()
 
 
-def _recorded(address: tuple[str, int], cluster: str, lock: ClientKeys) -> Tape:
-    tape = record(address, lock, _question(cluster))
-    if tape is None:
+def _recorded(address: tuple[str, int], cluster: str, lock: ClientKeys) -> Session:
+    session = record(address, lock, _question(cluster))
+    if session is None:
         raise LiveError(f"{address[0]}:{address[1]}: gave no answer over a proxy; try again")
-    return tape
+    return session
 
 
 def _watch(asker: _Asker, over: Callable[[], bool], say: Callable[[str], None]) -> tuple[int, float, float]:

@@ -1,7 +1,7 @@
 """Mutated messages through wire and machine: each is refused as malformed, or is one clean step.
 
 What is looked at after each: nothing was raised but `MalformedMessage`; the saved term, vote and record only
-move as the rules allow; stand, campaign and leadership belong together; no deadline lies so far ahead
+move as the rules allow; role, campaign and leadership belong together; no deadline lies so far ahead
 that the node would sleep through its life; nothing that peers can say makes memory or traffic grow.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from tools.fuzzer.mutation import Mutator
-from tools.fuzzer.positions import STANDS, Target, target_of
+from tools.fuzzer.positions import POSITIONS, Target, target_of
 from zelect import wire
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import DeathProven, Event, Evidence, LinkDown, LinkUp, MessageReceived, Tick
@@ -62,7 +62,7 @@ _target = cache(target_of)
 def run_block(seed: int, number: int, kind: type[Machine] = Machine) -> Block:
     """Block `number` of `seed`: a function of the two. Stops at the first thing that is wrong.
     `kind`: which machine is thrown at."""
-    name = list(STANDS)[number % len(STANDS)]
+    name = list(POSITIONS)[number % len(POSITIONS)]
     block, dice = Block(name), random.Random(f"{seed}/{number}")
     run = _Episodes(_target(name), kind, dice, block.outcomes)
     try:

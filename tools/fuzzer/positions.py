@@ -1,6 +1,6 @@
 """Positions of the machine that hostile messages are thrown at, and honest messages to begin from.
 
-Each stand is a node as the small world brings it about, so everything in it is consistent; the
+Each position is a node as the small world brings it about, so everything in it is consistent; the
 corpus speaks in the voting right of its peers, about the terms, rounds and numbers that it waits for.
 """
 
@@ -120,7 +120,7 @@ def _leaving() -> World:
     return world
 
 
-STANDS: dict[str, Callable[[], World]] = {
+POSITIONS: dict[str, Callable[[], World]] = {
     "starting": _starting,
     "follower": lambda: _leadership_of(2),
     "follower of five": lambda: _leadership_of(2, 5),
@@ -136,12 +136,12 @@ STANDS: dict[str, Callable[[], World]] = {
     "without memory": lambda: _again(forget=True),
     "leaving": _leaving,
 }
-"""How each stand of node 1 is brought about."""
+"""How node 1 gets into each position."""
 
 
 def target_of(name: str) -> Target:
-    """Stand `name` (a key of `STANDS`), ready to be thrown at."""
-    world = STANDS[name]()
+    """Stand `name` (a key of `POSITIONS`), ready to be thrown at."""
+    world = POSITIONS[name]()
     machine, state = world.processes[1].machine, world.state(1)
     may_vote = tuple((peer, known.incarnation or peer) for peer, known in state.peers.items())
     corpus = tuple(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tools.common.violation import Violation
 from tools.modelchecker.model import Move, World
-from tools.modelchecker.search import told
+from tools.modelchecker.search import described
 from tools.modelchecker.stages import Stages
 
 _AT_ONCE = 12
@@ -122,7 +122,7 @@ def _closed(stages: Stages, world: World, campaigned: int, history: History) -> 
         for move, after in _quietly(stages, world):
             added = after.in_flight & ~world.in_flight
             if move.heard >= 0 and added and stages.stage(after, campaigned) == stage:
-                line = Line(told(stages.universe, move), 1 << move.heard, added, free=True)
+                line = Line(described(stages.universe, move), 1 << move.heard, added, free=True)
                 world, history, more = world._replace(in_flight=world.in_flight | added), (*history, line), True
                 break
     return world, history
@@ -142,7 +142,7 @@ def _quietly(stages: Stages, world: World) -> list[tuple[Move, World]]:
 def _line(stages: Stages, move: Move, world: World, after: World) -> Line:
     heard = 1 << move.heard if move.heard >= 0 else 0
     passes = world.in_flight if "time passes" in move.words else 0
-    return Line(told(stages.universe, move), heard, after.in_flight & ~world.in_flight, passes)
+    return Line(described(stages.universe, move), heard, after.in_flight & ~world.in_flight, passes)
 
 
 def _needed(stages: Stages, history: History) -> list[str]:

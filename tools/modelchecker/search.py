@@ -51,7 +51,7 @@ def search(
     """Visit worlds from `start` until all are seen, a property breaks, or a limit is reached. `on_move`
     is told each world."""
     found = Found(seen=universe.seen)
-    began = told = time.monotonic()
+    began = described = time.monotonic()
     visited = {key_of(start)}
     keys, parents = array("q", [key_of(start)]), array("I", [0])
     level, first = [start], 0
@@ -74,10 +74,10 @@ def search(
                 found.worlds, found.seconds = len(keys), time.monotonic() - began
                 found.depth = len(found.trace)
                 return found
-            if offset % 1024 == 0 and (now := time.monotonic()) > told + 5:
-                told = now
+            if offset % 1024 == 0 and (now := time.monotonic()) > described + 5:
+                described = now
                 if progress:
-                    _tell(len(keys), found.depth, len(level), now - began)
+                    _show(len(keys), found.depth, len(level), now - began)
             if offset % 256 == 0 and (len(keys) >= most or time.monotonic() - began > seconds):
                 found.worlds, found.seconds = len(keys), time.monotonic() - began
                 return found
@@ -91,7 +91,7 @@ def search(
     return found
 
 
-def _tell(worlds: int, depth: int, breadth: int, seconds: float) -> None:
+def _show(worlds: int, depth: int, breadth: int, seconds: float) -> None:
     rate = worlds / max(seconds, 0.001)
     print(f"  {worlds:,} worlds, depth {depth} ({breadth:,} there), {rate:,.0f} a second", file=sys.stderr)
 
@@ -110,7 +110,7 @@ def _trace(universe: Universe, start: World, path: list[int]) -> list[str]:
     for wanted in path:
         for move, after in universe.moves(world):
             if key_of(after) == wanted:
-                lines.append(told(universe, move))
+                lines.append(described(universe, move))
                 world = after
                 break
     last: list[Move] = []
@@ -119,13 +119,13 @@ def _trace(universe: Universe, start: World, path: list[int]) -> list[str]:
         for _ in universe.moves(world):
             pass
     except Violation:
-        lines += [told(universe, move) for move in last[-1:]]
+        lines += [described(universe, move) for move in last[-1:]]
     finally:
         universe.on_move = None
     return lines
 
 
-def told(universe: Universe, move: Move) -> str:
+def described(universe: Universe, move: Move) -> str:
     """One line for one move."""
     heard = "" if move.heard < 0 else f" {describe(universe.model.in_flight[move.heard])}"
     who = {-1: "", 0: "witness "}.get(move.who, f"node {move.who} ")

@@ -158,7 +158,7 @@ class Stages:
         """Look at stages from that of `start` until nothing new comes, a property breaks, or a limit
         is reached."""
         found, began = self.found, time.monotonic()
-        told = began
+        described = began
         try:
             self._visit(self.key(start, self.alike), start.in_flight)
             while self._following and found.depth < depth:
@@ -167,9 +167,9 @@ class Stages:
                     self.queued[index] = 0
                     self._look(index)
                     now = time.monotonic()
-                    if progress and now > told + 10:
-                        told = now
-                        _tell(len(self.keys), found.depth, len(level) - offset, now - began)
+                    if progress and now > described + 10:
+                        described = now
+                        _show(len(self.keys), found.depth, len(level) - offset, now - began)
                     if len(self.keys) >= most or now - began > seconds:
                         raise TimeoutError
                 found.depth += bool(self._following)
@@ -322,6 +322,6 @@ class Stages:
             tries.append(self.now)
 
 
-def _tell(stages: int, depth: int, left: int, seconds: float) -> None:
+def _show(stages: int, depth: int, left: int, seconds: float) -> None:
     rate = stages / max(seconds, 0.001)
     print(f"  {stages:,} stages, depth {depth} ({left:,} left there), {rate:,.0f} a second", file=sys.stderr)

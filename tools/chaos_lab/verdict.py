@@ -1,4 +1,4 @@
-"""Judges a recorded history: did the promises hold?
+"""Checks a recorded history: did the promises hold?
 
     S1       no term has two winners
     S2       no two nodes are active at once; no unguarded effect of one falls into another's leadership
@@ -9,7 +9,7 @@
     growth   no process's descriptors, threads or memory rise; `busy`: none spins; `leftover`: none stays
 
 Only what the history proves is a violation: ends of leaderships are never taken later than they were, and an
-effect is judged by the whole span between the look at the lease and Redis' answer. While a fault forged
+effect is checked by the whole span between the look at the lease and Redis' answer. While a fault forged
 refusals of connections S2 is not promised (R9): overlaps in its round are reported apart.
 """
 
@@ -53,7 +53,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """What a history shows."""
 
     violations: tuple[Violation, ...]
@@ -91,7 +91,7 @@ class Judgement:
                 counts[fault.fault] = counts.get(fault.fault, 0) + 1
         return dict(sorted(counts.items()))
 
-    def tell(self, width: int = 80) -> list[str]:
+    def summary(self, width: int = 80) -> list[str]:
         """The summary for people, no line wider than `width` but those that name what is broken."""
         faults = self.fault_counts()
         struck = sum(faults.values())
@@ -175,12 +175,12 @@ class Judgement:
         }
 
 
-def judge(directory: Path) -> Judgement:
-    """Read the history in `directory` and judge it. Raises `HistoryError` when there is none."""
-    return judge_history(read(directory))
+def check(directory: Path) -> Verdict:
+    """Read the history in `directory` and check it. Raises `HistoryError` when there is none."""
+    return check_history(read(directory))
 
 
-def judge_history(history: History) -> Judgement:
+def check_history(history: History) -> Verdict:
     """Judge a history; a pure function of it."""
     held, rounds = leaderships(history), rounds_of(history)
     overlaps = [*_overlaps(held, rounds), *_effects(history, held, rounds)]
@@ -197,7 +197,7 @@ def judge_history(history: History) -> Judgement:
     counts: dict[str, int] = {}
     for line in history.work:
         counts[line.event] = counts.get(line.event, 0) + 1
-    return Judgement(
+    return Verdict(
         violations=tuple(violations),
         overlaps=tuple(overlaps),
         leaderships=tuple(held),
@@ -296,7 +296,7 @@ def _liveness(history: History, held: Sequence[ActivePeriod], rounds: Sequence[R
 
 
 def _windows(history: History, rounds: Sequence[Round]) -> list[int]:
-    """Until when each round's healing is to be judged: the next round, or the last word of any node."""
+    """Until when each round's healing is to be checked: the next round, or the last word of any node."""
     last_us = max((line.us for line in history.nodes if line.event not in ("lease_ended", "node_ended")), default=0)
     over = [line.us for line in history.of("round_ended")]
     return [*(one.began_us for one in rounds[1:]), max(over, default=last_us)] if rounds else []

@@ -1,4 +1,4 @@
-"""The judge of recorded histories, judged: clean ones are acquitted, each planted violation is convicted."""
+"""The check of recorded histories: clean ones pass, and each planted violation is found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.made_histories import LEASE_US, MS, Made, Table, made
 from tools.chaos_lab.active_periods import leaderships
 from tools.chaos_lab.gaps import figures
 from tools.chaos_lab.histories import HistoryError, described, parse, read, timeline
-from tools.chaos_lab.judge import Judgement, judge, judge_history
+from tools.chaos_lab.verdict import Verdict, check, check_history
 
 seeds = st.integers(0, 10_000)
 some = settings(max_examples=8, deadline=None)
@@ -31,12 +31,12 @@ def tables(run: Made, *events: str) -> list[tuple[str, Table]]:
     ]
 
 
-def judged(run: Made) -> Judgement:
-    return judge_history(run.history())
+def verdict_on(run: Made) -> Verdict:
+    return check_history(run.history())
 
 
 def rules(run: Made) -> set[str]:
-    return {violation.rule for violation in judged(run).violations}
+    return {violation.rule for violation in verdict_on(run).violations}
 
 
 # -- clean ----------------------------------------------------------------------------------------
@@ -45,8 +45,8 @@ def rules(run: Made) -> set[str]:
 @some
 @given(seeds, st.sampled_from([3, 5]))
 def test_a_clean_history_is_acquitted(seed: int, nodes: int) -> None:
-    verdict = judged(made(seed, 10, nodes))
-    assert verdict.held, "\n".join(verdict.tell())
+    verdict = verdict_on(made(seed, 10, nodes))
+    assert verdict.held, "\n".join(verdict.summary())
     assert verdict.worst_overlap_ms == 0
     assert not verdict.false_elections
     assert len(verdict.rounds) == 10
@@ -67,9 +67,9 @@ def test_torn_lines_are_counted_and_not_fatal(seed: int, data: st.DataObject) ->
     assert history.bad == {} if content[name][cut - 1 : cut + 1].count(b"\n") else sum(history.bad.values()) <= 1
     again = parse({**content, name: content[name] + torn + b"\n"})
     assert again.bad == {name: 1}
-    verdict = judge_history(again)
+    verdict = check_history(again)
     assert verdict.held
-    assert f"unreadable lines: 1 in {name}" in verdict.tell()
+    assert f"unreadable lines: 1 in {name}" in verdict.summary()
 
 
 def test_a_directory_without_a_history_is_refused(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_directory_without_a_history_is_refused(tmp_path: Path) -> None:
 
 def test_a_history_is_read_from_the_directory_of_its_run(tmp_path: Path) -> None:
     made(3).write(tmp_path / "history")
-    assert judge(tmp_path).figures() == judge(tmp_path / "history").figures() == judged(made(3)).figures()
+    assert check(tmp_path).figures() == check(tmp_path / "history").figures() == verdict_on(made(3)).figures()
 
 
 # -- planted violations -----------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_planted_violation_is_convicted(name: str, seed: int, where: int) -> N
     rule, plant = PLANTS[name]
     run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "leave", "cut")[number % 4])
     line = plant(run, random.Random(where))
-    found = [one for one in judged(run).violations if one.rule == rule]
+    found = [one for one in verdict_on(run).violations if one.rule == rule]
     assert found, f"{rule} not found"
     shown = [shown for violation in found for shown in violation.lines]
     assert any(one.us == line["us"] and one.event == line["event"] for one in shown), "the slice shows it"
@@ -260,9 +260,9 @@ def test_a_planted_violation_is_convicted(name: str, seed: int, where: int) -> N
 def test_growth_and_busy_loops_are_convicted(name: str, seed: int, where: int) -> None:
     rule, plant = QUIET_PLANTS[name]
     run = made(seed, 40, fault=lambda run, number: "redis_killed")
-    assert judged(run).held
+    assert verdict_on(run).held
     line = plant(run, random.Random(where))
-    found = judged(run).violations
+    found = verdict_on(run).violations
     assert {one.rule for one in found} == {rule}
     assert f"node {line['node']} (pid {line['pid']})" in found[0].text
 
@@ -274,7 +274,7 @@ def test_one_sample_out_of_line_is_no_growth() -> None:
     run = made(1, 40, fault=lambda run, number: "redis_killed")
     for _, line in tables(run, "resources")[-2:]:
         line.update(fds=900, threads=80, rss_kb=900_000)
-    assert judged(run).held
+    assert verdict_on(run).held
 
 
 def test_an_effect_that_was_allowed_before_a_freeze_proves_nothing() -> None:
@@ -285,7 +285,7 @@ def test_an_effect_that_was_allowed_before_a_freeze_proves_nothing() -> None:
     line = {**late, "node": old.node, "incarnation": old.incarnation, "event": "unguarded"}
     values = [one for _, one in tables(run, "unguarded")]
     run.files[f"work{old.node}.jsonl"].append({**line, "value": max(one["value"] for one in values) + 1})
-    assert judged(run).held
+    assert verdict_on(run).held
     run.files[f"work{old.node}.jsonl"].append({**line, "us": new.active_since_us + 1, "value": 10**4})
     assert "S2" in rules(run)
 
@@ -306,7 +306,7 @@ def test_values_whose_writer_died_may_be_missing_but_no_more() -> None:
             ]
         return fresh
 
-    assert judged(without(processes)).held
+    assert verdict_on(without(processes)).held
     assert rules(without(processes + 1)) == {"counter"}
 
 
@@ -315,13 +315,13 @@ def test_the_resources_own_order_counts_where_it_is_known() -> None:
     lines = sorted((one for _, one in tables(run, "guarded")), key=lambda one: int(one["value"]))
     items = [{"event": "accepted", "kind": "guarded", "term": one["term"], "node": one["node"]} for one in lines]
     run.files["resource.jsonl"] = [*items]
-    assert judged(run).held
+    assert verdict_on(run).held
     items[3], items[-1] = items[-1], items[3]
     run.files["resource.jsonl"] = [*items]
     assert rules(run) == {"S3", "counter"}
-    assert judged(run).stale_effects == 0
+    assert verdict_on(run).stale_effects == 0
     run.files["resource.jsonl"] = [{**one, "kind": "unguarded"} for one in items]
-    verdict = judged(run)
+    verdict = verdict_on(run)
     late = sum(one["term"] < items[3]["term"] for one in items[4:])
     assert verdict.stale_effects == late > 0
     assert rules(run) == {"counter"}, "which is no violation by itself"
@@ -336,7 +336,7 @@ def test_a_flushed_counter_begins_again() -> None:
     run.strike(0, "redis_flushed")
     run.values = {"guarded": 0, "unguarded": 0}
     run.leading(300 * MS)
-    assert judged(run).held
+    assert verdict_on(run).held
     tables(run, "fault_began")[0][1]["fault"] = "redis_frozen"
     assert "counter" in rules(run), "nothing else makes it begin again"
 
@@ -354,13 +354,13 @@ def test_overlaps_under_forged_refusals_are_reported_apart() -> None:
     active_since_us = run.active_since_us
     run.wait(LEASE_US)
     run.chaos("healed", round=0)
-    verdict = judged(run)
+    verdict = verdict_on(run)
     assert verdict.held
     assert verdict.worst_overlap_ms == 0
     assert verdict.worst_forged_overlap_ms == (old_lapses_us - active_since_us) / 1000
     tables(run, "fault_began")[0][1].update(fault="cut", detail={})
     assert rules(run) == {"S2"}
-    assert judged(run).worst_overlap_ms == verdict.worst_forged_overlap_ms
+    assert verdict_on(run).worst_overlap_ms == verdict.worst_forged_overlap_ms
 
 
 def test_leadership_that_was_suspended_is_no_leadership_meanwhile() -> None:
@@ -385,7 +385,7 @@ def test_leadership_that_was_suspended_is_no_leadership_meanwhile() -> None:
 
 def test_gaps_are_counted_from_what_ended_leadership() -> None:
     kinds = ("kill", "leave", "freeze", "cut")
-    verdict = judged(made(9, 40, fault=lambda run, number: kinds[number % 4]))
+    verdict = verdict_on(made(9, 40, fault=lambda run, number: kinds[number % 4]))
     ranges = {"kill": (1.5, 12), "leave": (0.5, 5), "freeze": (500, 570), "cut": (500, 540)}
     for kind, (least, most) in ranges.items():
         gaps = [gap.ms for gap in verdict.gaps if gap.kind == kind]
@@ -401,7 +401,7 @@ def test_an_election_without_a_fault_is_false() -> None:
     run.files["node2.jsonl"].append(
         {**first, "node": 2, "us": quiet_us + 5, "term": run.term + 1, "incarnation": run.incarnations[2]}
     )
-    assert [line.us for line in judged(run).false_elections] == [quiet_us + 5]
+    assert [line.us for line in verdict_on(run).false_elections] == [quiet_us + 5]
 
 
 def test_percentiles() -> None:
@@ -419,9 +419,9 @@ def test_the_slice_fits_80_columns(name: str, seed: int) -> None:
     rule, plant = PLANTS[name]
     run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "leave", "cut")[number % 4])
     plant(run, random.Random(seed))
-    verdict = judged(run)
+    verdict = verdict_on(run)
     assert not verdict.held
-    assert f"{len(verdict.violations)} violations" == verdict.tell()[-1]
+    assert f"{len(verdict.violations)} violations" == verdict.summary()[-1]
     for violation in verdict.violations:
         head, *shown = described(violation, 80)
         assert head.startswith(f"{violation.rule}: ")
