@@ -38,8 +38,8 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, start
-from tools.benchmarks.common import BenchError, JsonDict, positive
 from tools.benchmarks.figures import show_header, show_seed
+from tools.common.checkout import JsonDict, ToolError, positive
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
 
 
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         show_seed(options)
     try:
         result = bench.measure(options)
-    except (BenchError, NoServer, ServerFailed) as error:
+    except (ToolError, NoServer, ServerFailed) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if options.json:

@@ -31,7 +31,6 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benchmarks.common import BenchError, positive
 from tools.chaos_lab.cluster import Scene
 from tools.chaos_lab.embedded_job import INTERFACES
 from tools.chaos_lab.fault import Fault
@@ -42,6 +41,7 @@ from tools.chaos_lab.report import write_report
 from tools.chaos_lab.run import Done, Plan, run
 from tools.chaos_lab.schedule import rounds
 from tools.chaos_lab.verdict import check
+from tools.common.checkout import ToolError, positive
 from zelect.config.loading import ConfigError, load
 from zelect.core.timing import Proof, Timing
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with progress(plan.most, plan.duration_s) as show:
             done = run(plan, show)
-    except (BenchError, ClusterError, NoServer, ServerFailed) as error:
+    except (ToolError, ClusterError, NoServer, ServerFailed) as error:
         print(f"chaos: {error}\nlogs: {directory}", file=sys.stderr)
         return 2
     return _report_verdict(options, directory, done)

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmarks.against import checkout
-from tools.benchmarks.common import THIS, BenchError, positive
+from tools.common.checkout import THIS, ToolError, positive
 from tools.tracing.trial import KINDS, Course, record
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="zelect-trace-") as name:
         try:
             courses = record(Path(name), options.tree, options.trials)
-        except BenchError as error:
+        except ToolError as error:
             sys.exit(str(error))
     wanted = {kind: courses[kind] for kind in options.kind or KINDS}
     if options.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tools.benchmarks.common import THIS, JsonDict, Tree, positive
+from tools.common.checkout import THIS, JsonDict, Tree, positive
 
 SIDES = ("this", "other")
 """What the two are called in tables."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import zmq
 
-from tools.benchmarks.common import KEYS, NAME, THIS, JsonDict, Tree
 from tools.benchmarks.earlier_names import in_todays_names
 from tools.benchmarks.http_load import Askers
+from tools.common.checkout import KEYS, NAME, THIS, JsonDict, Tree
 from tools.common.raw_redis import Wire
+from tools.common.redis_server import started_server
 from zelect.config.rendering import render
 from zelect.core.messages import Envelope, Query, Report
-from zelect.devcluster.bundled_server import RedisServer, ServerFailed
 from zelect.devcluster.layout import HOST, find_port
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, read_key
@@ -56,7 +56,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            self.redis = self._first_redis()
+            self.redis = started_server(self.directory)
             self._listen()
             self._configure()
         except BaseException:
@@ -66,19 +66,6 @@ class Cluster:
 
     def __exit__(self, *exception: object) -> None:
         self.end()
-
-    def _first_redis(self) -> RedisServer:
-        for attempt in range(5):
-            self.redis = RedisServer(self.directory, find_port(), prefix())
-            try:
-                self.redis.start()
-                self.redis.wait_ready()
-                break
-            except ServerFailed:  # most likely somebody took the port first
-                self.redis.stop()
-                if attempt == 4:
-                    raise
-        return self.redis
 
     def _listen(self) -> None:
         self.control = Wire(self.redis.port)
@@ -255,7 +242,7 @@ def directory() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def running(nodes: int, quorum: str = "dynamic", tree: Tree = THIS) -> Iterator[Cluster]:
-    """A cluster in a directory of its own, with its nodes started. Raises BenchError when its
+    """A cluster in a directory of its own, with its nodes started. Raises ToolError when its
     processes would run another tree than `tree`."""
     tree.check()
     with directory() as path, Cluster(path, nodes, quorum, tree) as cluster:

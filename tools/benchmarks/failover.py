@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from tools.benchmarks.against import SIDES, add_against, show_against, trees
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import TIMING, JsonDict, Tree, progress
 from tools.benchmarks.faults import FAULTS, one_fault
-from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio, spread
+from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio
 from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
+from tools.common.checkout import TIMING, JsonDict, Tree, progress
+from tools.common.statistics import spread
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from tools.benchmarks.cluster import Cluster
-from tools.benchmarks.common import TIMING, JsonDict
 from tools.benchmarks.phases import add_facts, add_phases, first, read_until_entered
+from tools.common.checkout import TIMING, JsonDict
 from zelect.devcluster.layout import HOST
 from zelect.system.clock import now_us
 

@@ -11,23 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import zmq
 
-from tools.benchmarks.common import TIMING, JsonDict
+from tools.common.checkout import TIMING, JsonDict
+from tools.common.statistics import RANKS, percentile, spread
 from zelect import __version__
 
-_RANKS = {"min": 0, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 _RESAMPLES = 2000
-
-
-def spread(samples: Sequence[float]) -> JsonDict:
-    """min, p50, p90, p99 and max (nearest rank), to a microsecond; None where there is nothing."""
-    if not samples:
-        return dict.fromkeys(_RANKS)
-    ordered = sorted(samples)
-    return {name: round(_at(ordered, rank), 3) for name, rank in _RANKS.items()}
-
-
-def _at(ordered: Sequence[float], rank: int) -> float:
-    return ordered[max(0, math.ceil(rank * len(ordered) / 100) - 1)]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int) -> JsonDict | None:
@@ -38,12 +26,12 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int) -> JsonDict
     rng = random.Random(seed)
 
     def again(samples: Sequence[float]) -> float:
-        return _at(sorted(rng.choices(samples, k=len(samples))), 50)
+        return percentile(sorted(rng.choices(samples, k=len(samples))), 50)
 
     found = sorted(again(ours) / again(theirs) for _ in range(_RESAMPLES))
     low, high = found[_RESAMPLES // 40], found[-_RESAMPLES // 40]
     return {
-        "ratio": round(_at(sorted(ours), 50) / _at(sorted(theirs), 50), 3),
+        "ratio": round(percentile(sorted(ours), 50) / percentile(sorted(theirs), 50), 3),
         "low": round(low, 3),
         "high": round(high, 3),
     }
@@ -105,7 +93,7 @@ def show_header(result: JsonDict) -> None:
 
 def columns(title: str) -> str:
     """The first line of a table."""
-    return f"{title:<35}" + "".join(f"{name:>9}" for name in _RANKS)
+    return f"{title:<35}" + "".join(f"{name:>9}" for name in RANKS)
 
 
 def row(label: str, numbers: Mapping[str, float | None]) -> str:

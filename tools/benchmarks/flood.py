@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import THIS, BenchError, JsonDict, Tree, positive, progress
 from tools.benchmarks.failover import gaps
 from tools.benchmarks.faults import one_fault
-from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio, spread
+from tools.benchmarks.figures import columns, header, histogram, ratio, row, show_ratio
 from tools.benchmarks.settling import settle
+from tools.common.checkout import THIS, JsonDict, ToolError, Tree, positive, progress
+from tools.common.statistics import spread
 
 _COUNTED = ("link_", "malformed_", "refused_")
 _MORE_S = 5.0
@@ -50,7 +51,7 @@ class _Flood:
         )
         assert self._child.stdout is not None
         if self._child.stdout.readline() != "on\n":
-            raise BenchError("the flooding process did not connect")
+            raise ToolError("the flooding process did not connect")
         self._child.send_signal(signal.SIGSTOP)
 
     @contextlib.contextmanager

@@ -12,8 +12,9 @@ import time
 import zmq
 
 from tools.benchmarks.cluster import Cluster
-from tools.benchmarks.common import NAME, BenchError, JsonDict, run_python, took
-from tools.benchmarks.figures import row, spread
+from tools.benchmarks.figures import row
+from tools.common.checkout import NAME, JsonDict, ToolError, run_python, took
+from tools.common.statistics import spread
 from zelect.devcluster.layout import HOST, find_port
 from zelect.system.clock import now_us
 from zelect.system.parent_death import prefix
@@ -89,7 +90,7 @@ class Floors:
     def _round_trip(self) -> None:
         self._dealer.send(b"x" * 100)
         if not self._dealer.poll(10_000) and not self._dealer.poll(5000):  # twice: all may have been stopped
-            raise BenchError("the echo process does not answer")
+            raise ToolError("the echo process does not answer")
         self._dealer.recv()
 
     def _write(self) -> None:
@@ -143,7 +144,7 @@ def _connected(port: int) -> socket.socket:
             return socket.create_connection((HOST, port), timeout=20)
         except ConnectionRefusedError as error:
             if time.monotonic() > end:
-                raise BenchError("the process to be killed does not start") from error
+                raise ToolError("the process to be killed does not start") from error
             time.sleep(0.005)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
-from tools.benchmarks.common import THIS, BenchError, JsonDict
+from tools.common.checkout import THIS, JsonDict, ToolError
 from zelect.devcluster.layout import HOST
 from zelect.system.parent_death import prefix
 
@@ -45,7 +45,7 @@ class Askers:
         out, _ = self._process.communicate(timeout=10)
         found: JsonDict = json.loads(out)
         if found["asked_a_second"] < 1 and exception[0] is None:
-            raise BenchError(f"nobody answered over HTTP: {found}")
+            raise ToolError(f"nobody answered over HTTP: {found}")
         print(
             f"{found['answered_a_second']:.0f} of {found['asked_a_second']:.0f} requests a second answered, "
             f"{found['active']} of {found['answered']} by who was active",

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from tools.benchmarks.against import SIDES, add_against, show_against, trees
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import JsonDict, positive, progress
-from tools.benchmarks.figures import columns, header, ratio, row, show_ratio, spread
+from tools.benchmarks.figures import columns, header, ratio, row, show_ratio
 from tools.benchmarks.settling import settle
+from tools.common.checkout import JsonDict, positive, progress
+from tools.common.statistics import spread
 from zelect.system.clock import now_us
 
 

@@ -7,13 +7,14 @@ import random
 from collections.abc import Mapping
 
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import JsonDict, progress
 from tools.benchmarks.failover import gaps
 from tools.benchmarks.faults import one_fault
-from tools.benchmarks.figures import columns, header, histogram, row, spread
+from tools.benchmarks.figures import columns, header, histogram, row
 from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.phases import PHASES, phase_spreads
 from tools.benchmarks.settling import settle
+from tools.common.checkout import JsonDict, progress
+from tools.common.statistics import spread
 
 ASKED_MS = 15.0
 """Of the median."""

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import TIMING, JsonDict, progress
 from tools.benchmarks.faults import pause, watch
-from tools.benchmarks.figures import columns, header, row, spread
+from tools.benchmarks.figures import columns, header, row
 from tools.benchmarks.floors import Floors, interpreter, show_floors
 from tools.benchmarks.phases import since_ms
 from tools.benchmarks.settling import settle
+from tools.common.checkout import TIMING, JsonDict, progress
+from tools.common.statistics import spread
 from zelect.system.clock import now_us
 
 ASKED_MS = 2000.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tools.benchmarks.cluster import Cluster
-from tools.benchmarks.common import JsonDict
-from tools.benchmarks.figures import spread
+from tools.common.checkout import JsonDict
+from tools.common.statistics import spread
 
 # Of a crash, as its successor went through them, and what they are called on paper.
 PHASES = {

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tools.benchmarks.cluster import Cluster, running
-from tools.benchmarks.common import TIMING, BenchError, JsonDict, progress
 from tools.benchmarks.faults import one_fault, pause, watch
-from tools.benchmarks.figures import columns, header, ratio, row, show_ratio, spread
+from tools.benchmarks.figures import columns, header, ratio, row, show_ratio
 from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.settling import settle
+from tools.common.checkout import TIMING, JsonDict, ToolError, progress
 from tools.common.raw_redis import Wire
+from tools.common.statistics import spread
 from zelect.system.clock import now_us
 
 ASKED_MS = 2000.0
@@ -37,14 +38,14 @@ def _start_again(cluster: Cluster) -> int:
     cluster.redis.start()
     end = time.monotonic() + 20
     while True:
-        with contextlib.suppress(OSError, BenchError):  # not there yet, or loading
+        with contextlib.suppress(OSError, ToolError):  # not there yet, or loading
             wire = Wire(cluster.redis.port)
             with contextlib.closing(wire):
                 wire.call("PING")
                 at_us = now_us()
                 break
         if time.monotonic() > end:
-            raise BenchError("Redis does not answer after its new start")
+            raise ToolError("Redis does not answer after its new start")
         time.sleep(0.0005)
     cluster.reconnect()
     return at_us

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from tools.benchmarks.cluster import Cluster
-from tools.benchmarks.common import TIMING, BenchError, JsonDict
+from tools.common.checkout import TIMING, JsonDict, ToolError
 from zelect.system.clock import now_us
 
 _WITHIN_S = 60.0
@@ -18,7 +18,7 @@ _NO_ANSWER_US = (TIMING.election_timeout_ms + 100) * 1000
 def settle(cluster: Cluster, among: Collection[int] | None = None, *, whole: bool = False) -> int:
     """Wait until the nodes `among` (None: all) agree on a controller, which is published, and any of
     them may vote; returns the controller. With `whole` also until they are the voters, with the
-    witness where their number is even, and all of them reach Redis. Raises BenchError."""
+    witness where their number is even, and all of them reach Redis. Raises ToolError."""
     among = cluster.ids if among is None else among
     last = time.monotonic()
     end = last + _WITHIN_S
@@ -38,7 +38,7 @@ def settle(cluster: Cluster, among: Collection[int] | None = None, *, whole: boo
             end += now - last
         last = now
         if ended or now > end:
-            raise BenchError(f"the cluster does not settle: {', '.join(ended) or lack}\n{cluster.tails()}")
+            raise ToolError(f"the cluster does not settle: {', '.join(ended) or lack}\n{cluster.tails()}")
         time.sleep(0.02)
 
 

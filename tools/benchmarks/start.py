@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from tools.benchmarks.cluster import Cluster, directory
-from tools.benchmarks.common import THIS, JsonDict, progress, run_python, took
 from tools.benchmarks.faults import await_successor
-from tools.benchmarks.figures import columns, header, row, spread
+from tools.benchmarks.figures import columns, header, row
 from tools.benchmarks.floors import interpreter
+from tools.common.checkout import THIS, JsonDict, progress, run_python, took
+from tools.common.statistics import spread
 from zelect.devcluster.layout import find_port, port_is_free
 from zelect.system.clock import now_us
 

@@ -15,15 +15,16 @@ from signal import Signals
 
 import zmq
 
-from tools.benchmarks.common import THIS, BenchError
 from tools.chaos_lab.chaos_log import ChaosLog
 from tools.chaos_lab.job import JobKeys
 from tools.chaos_lab.links import Links
 from tools.chaos_lab.namespaces import Spaces
 from tools.chaos_lab.pidfds import ProcessHandles
-from tools.chaos_lab.redis_servers import Registry, Watcher, started_server
+from tools.chaos_lab.redis_servers import Registry, Watcher
 from tools.chaos_lab.worker_setup import CHAOS, NAME, WorkerSetup, write_setups
+from tools.common.checkout import THIS, ToolError
 from tools.common.raw_redis import Wire
+from tools.common.redis_server import started_server
 from zelect.client.query import Asker
 from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer
@@ -115,7 +116,7 @@ class ChaosCluster:
     # -- beginning and end ----------------------------------------------------------------
 
     def open(self) -> None:
-        """Start everything. Raises BenchError, ClusterError, ServerFailed."""
+        """Start everything. Raises ToolError, ClusterError, ServerFailed."""
         endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
         if self.spaces:
             self.spaces.join_registry(self.registry.port)
@@ -151,7 +152,7 @@ class ChaosCluster:
         )
 
     def start_supervisor(self) -> None:
-        """Start the supervisor, and with it all nodes; returns once they run. Raises BenchError."""
+        """Start the supervisor, and with it all nodes; returns once they run. Raises ToolError."""
         wish = ClusterOptions(
             self.scene.nodes,
             self._base_port,
@@ -171,7 +172,7 @@ class ChaosCluster:
                     return
             time.sleep(0.02)
         log = self.layout.supervisor_log.read_text(errors="replace")[-1000:]
-        raise BenchError(f"the supervisor did not start the nodes:\n{log}")
+        raise ToolError(f"the supervisor did not start the nodes:\n{log}")
 
     def bring_down(self) -> None:
         """End the nodes and their supervisor, in good order where that is possible."""
@@ -195,7 +196,7 @@ class ChaosCluster:
         self.job_server.stop()
 
     def accepted(self) -> list[str]:
-        """What the job's Redis accepted, in its order, each "KIND TERM NODE". Raises OSError, BenchError."""
+        """What the job's Redis accepted, in its order, each "KIND TERM NODE". Raises OSError, ToolError."""
         wire = Wire(self.job_server.port)
         try:
             return [item.decode() for item in wire.call("LRANGE", JobKeys(NAME).accepted, 0, -1)]

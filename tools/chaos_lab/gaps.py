@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tools.chaos_lab.active_periods import ActivePeriod
 from tools.chaos_lab.histories import History, Line
 from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of
+from tools.common.statistics import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,9 @@ class Figures:
 
 
 def figures(durations_ms: Iterable[float]) -> Figures:
-    """Of at least one duration. A percentile is the smallest value that so many do not exceed."""
+    """Of at least one duration."""
     ordered = sorted(durations_ms)
-    count = len(ordered)
-    return Figures(count, ordered[(count - 1) // 2], ordered[-(-99 * count // 100) - 1], ordered[-1])
+    return Figures(len(ordered), percentile(ordered, 50), percentile(ordered, 99), ordered[-1])
 
 
 def by_kind(gaps: Iterable[Gap]) -> Mapping[str, list[Gap]]:

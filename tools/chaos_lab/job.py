@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from tools.benchmarks.common import BenchError
+from tools.common.checkout import ToolError
 from tools.common.raw_redis import Wire
 from zelect.node.history_recorder import open_history
 from zelect.node.leadership.handle import NodeHandle
@@ -79,7 +79,7 @@ class Counters:
         key = self._keys.guarded if kind == "guarded" else self._keys.unguarded
         try:
             done, value = self._wire.call("EVAL", KINDS[kind], 2, key, self._keys.accepted, term, self._node)
-        except (OSError, BenchError, ValueError) as error:
+        except (OSError, ToolError, ValueError) as error:
             self.write(began_us, term, "work_failed", f"{kind}: {error}")
             self._wire.close()
             self._wire = None

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping
 
-from tools.benchmarks.common import THIS, BenchError
 from tools.chaos_lab.proxy import Pair
+from tools.common.checkout import THIS, ToolError
 from zelect.devcluster.layout import HOST
 from zelect.system.parent_death import prefix
 
@@ -101,17 +101,17 @@ class Links:
         )
 
     def _say(self, table: Mapping[str, object]) -> bytes:
-        """Give one order and wait for its answer. Raises BenchError when the proxy has ended."""
+        """Give one order and wait for its answer. Raises ToolError when the proxy has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(table).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise BenchError(f"the proxy of the links has ended: {os.strerror(error.errno or 0)}") from error
+            raise ToolError(f"the proxy of the links has ended: {os.strerror(error.errno or 0)}") from error
         answer = self._process.stdout.readline()
         if not answer:
-            raise BenchError("the proxy of the links has ended; see standard error")
+            raise ToolError("the proxy of the links has ended; see standard error")
         return answer
 
     def close(self) -> None:

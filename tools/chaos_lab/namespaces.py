@@ -16,9 +16,9 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 
-from tools.benchmarks.common import THIS, BenchError
 from tools.chaos_lab.links import REGISTRY, Links
 from tools.chaos_lab.proxy import Pair
+from tools.common.checkout import THIS, ToolError
 from zelect.system.parent_death import prefix
 
 _TOOLS = ("ip", "nft", "ss")
@@ -33,7 +33,7 @@ def why_not(root: bool, tools: Collection[str]) -> str:
 
 
 class Spaces:
-    """Namespaces for the nodes of `ports` (node to port), removed by `close`. Raises BenchError."""
+    """Namespaces for the nodes of `ports` (node to port), removed by `close`. Raises ToolError."""
 
     def __init__(self, ports: Mapping[int, int]) -> None:
         self._ports = dict(ports)
@@ -50,7 +50,7 @@ class Spaces:
         self._waits: dict[int, dict[Pair, tuple[float, float]]] = {}
         try:
             self._make()
-        except BenchError:
+        except ToolError:
             self.close()
             raise
 
@@ -154,9 +154,9 @@ class Spaces:
         if self._registry is not None:
             self._registry.close()
         for node in self._ports:
-            with contextlib.suppress(BenchError):
+            with contextlib.suppress(ToolError):
                 _ip(f"netns del {self.name(node)}")
-        with contextlib.suppress(BenchError):
+        with contextlib.suppress(ToolError):
             _ip(f"link del {self._mark}")
 
     # -- rules ----------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Spaces:
         process = self._queues[node]
         assert process.stdout is not None
         if not process.stdout.readline():
-            raise BenchError(f"no packets can be queued in namespace {self.name(node)}: see standard error")
+            raise ToolError(f"no packets can be queued in namespace {self.name(node)}: see standard error")
 
     def _end_queue(self, node: int) -> None:
         process = self._queues.pop(node, None)
@@ -230,4 +230,4 @@ def _ip(*commands: str, space: str = "") -> None:
 def _run(command: tuple[str, ...], text: str = "") -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise ToolError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -6,11 +6,11 @@ import random
 import time
 from collections.abc import Callable
 
-from tools.benchmarks.common import BenchError
 from tools.chaos_lab.cluster import ChaosCluster
 from tools.chaos_lab.fault import Fault, PlannedFault, log_uniform
 from tools.chaos_lab.links import REGISTRY
 from tools.chaos_lab.sentinel import Sentinel
+from tools.common.checkout import ToolError
 from tools.common.raw_redis import call
 from zelect.devcluster.layout import HOST
 
@@ -185,7 +185,7 @@ def _until(condition: Callable[[], bool], complaint: str, within_s: float = 15.0
     end = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > end:
-            raise BenchError(f"failover: {complaint} within {within_s:.0f} s")
+            raise ToolError(f"failover: {complaint} within {within_s:.0f} s")
         time.sleep(0.02)
 
 

@@ -7,30 +7,13 @@ import json
 import threading
 from pathlib import Path
 
-from tools.benchmarks.common import BenchError, JsonDict
 from tools.chaos_lab.chaos_log import ChaosLog
+from tools.common.checkout import JsonDict, ToolError
 from tools.common.raw_redis import Wire, call
-from zelect.devcluster.bundled_server import RedisServer, ServerFailed
-from zelect.devcluster.layout import HOST, find_port
+from tools.common.redis_server import started_server
+from zelect.devcluster.bundled_server import RedisServer
+from zelect.devcluster.layout import HOST
 from zelect.redis.registry_scripts import Keys
-from zelect.system.parent_death import prefix
-
-
-def started_server(directory: Path, bind: str = HOST) -> RedisServer:
-    """A server on a free port, in `directory`, that answers. Raises `ServerFailed`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    extra = () if bind == HOST else ("--bind", HOST, bind, "--protected-mode", "no")
-    for attempt in range(5):
-        server = RedisServer(directory, find_port(), prefix(), extra)
-        try:
-            server.start()
-            server.wait_ready()
-            return server
-        except ServerFailed:  # most likely somebody took the port first
-            server.stop()
-            if attempt == 4:
-                raise
-    raise AssertionError("unreachable")
 
 
 class Registry:
@@ -47,7 +30,7 @@ class Registry:
         return self.server.port
 
     def call(self, *words: str | int) -> object:
-        """One command. Raises OSError, BenchError."""
+        """One command. Raises OSError, ToolError."""
         return call(self.port, *words)
 
     def revive(self) -> None:
@@ -82,7 +65,7 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError, BenchError, ValueError, KeyError):
+            with contextlib.suppress(OSError, ToolError, ValueError, KeyError):
                 self._watch()
             self._ended.wait(0.1)
 

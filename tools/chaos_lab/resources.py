@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.benchmarks.common import JsonDict
 from tools.chaos_lab.cluster import ChaosCluster
 from tools.chaos_lab.worker_setup import CHAOS
+from tools.common.checkout import JsonDict
 
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from tools.benchmarks.common import BenchError, JsonDict
 from tools.chaos_lab.chaos_log import ChaosLog
 from tools.chaos_lab.cluster import ChaosCluster, Scene
 from tools.chaos_lab.fault import Fault, Misbehaved, PlannedFault
 from tools.chaos_lab.fault_table import TABLE
 from tools.chaos_lab.resources import left_over, sample
 from tools.chaos_lab.schedule import PlannedRound
+from tools.common.checkout import JsonDict, ToolError
 from zelect import __version__
 from zelect.devcluster.bundled_server import ServerFailed
 from zelect.devcluster.layout import ClusterError
@@ -59,7 +59,7 @@ class Done:
 
 def run(plan: Plan, show: Callable[[PlannedRound, str], None]) -> Done:
     """Carry out `plan`; `show` is told of each round and what is being done to it. Raises
-    BenchError, ClusterError, NoServer, ServerFailed where the cluster can't be run at all."""
+    ToolError, ClusterError, NoServer, ServerFailed where the cluster can't be run at all."""
     log = ChaosLog(plan.scene.directory / "history")
     done = Done()
     cluster = None
@@ -91,7 +91,7 @@ def _rounds(plan: Plan, cluster: ChaosCluster, done: Done, show: Callable[[Plann
         except Misbehaved as error:
             done.broken = f"round {round_.number}: {error}"
             cluster.log.write("broken", round=round_.number, text=str(error))
-        except (BenchError, ClusterError, ServerFailed, OSError) as error:
+        except (ToolError, ClusterError, ServerFailed, OSError) as error:
             done.failed = f"round {round_.number}: {error}"
         if done.broken or done.failed or not done.settled:
             return
@@ -183,7 +183,7 @@ def _end(cluster: ChaosCluster) -> None:
     for pid, words in left_over(cluster, zombies=True):
         cluster.log.write("leftover", pid=pid, what=words)
     cluster.bring_down()
-    with contextlib.suppress(OSError, BenchError):
+    with contextlib.suppress(OSError, ToolError):
         items = cluster.accepted()
         for at in range(0, len(items), _ITEMS):
             cluster.log.write("accepted", items=items[at : at + _ITEMS])

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tools.benchmarks.common import BenchError
+from tools.common.checkout import ToolError
 from tools.common.raw_redis import call
 from zelect.devcluster.bundled_server import find_server
 from zelect.devcluster.layout import HOST, find_port
@@ -45,12 +45,12 @@ class Sentinel:
     def __enter__(self) -> Sentinel:
         end = time.monotonic() + _READY_S
         while True:
-            with contextlib.suppress(OSError, BenchError):
+            with contextlib.suppress(OSError, ToolError):
                 self.master()
                 return self
             if time.monotonic() > end:
                 self.close()
-                raise BenchError("Sentinel does not answer")
+                raise ToolError("Sentinel does not answer")
             time.sleep(0.02)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

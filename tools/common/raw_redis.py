@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from tools.benchmarks.common import BenchError
+from tools.common.checkout import ToolError
 from zelect.devcluster.layout import HOST
 from zelect.system.clock import now_us
 
@@ -26,7 +26,7 @@ class Wire:
         self._socket.sendall(b"".join(parts))
 
     def call(self, *words: str | int) -> Any:
-        """The reply to one command: bytes, int, None or a list of these. Raises BenchError on an error."""
+        """The reply to one command: bytes, int, None or a list of these. Raises ToolError on an error."""
         self.say(*words)
         return self.reply()
 
@@ -43,7 +43,7 @@ class Wire:
         line = self.line(5)
         kind, rest = line[:1], line[1:]
         if kind == b"-":
-            raise BenchError(f"Redis: {rest.decode()}")
+            raise ToolError(f"Redis: {rest.decode()}")
         if kind == b"$":
             return None if rest == b"-1" else self._exactly(int(rest))
         if kind == b"*":
@@ -68,7 +68,7 @@ class Wire:
 
 
 def call(port: int, *words: str | int) -> Any:
-    """One command over a connection of its own. Raises OSError, BenchError."""
+    """One command over a connection of its own. Raises OSError, ToolError."""
     wire = Wire(port)
     try:
         return wire.call(*words)

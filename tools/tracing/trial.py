@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tools.benchmarks.cluster import Cluster
-from tools.benchmarks.common import KEYS, THIS, BenchError, Tree
+from tools.common.checkout import KEYS, THIS, ToolError, Tree
 
 KINDS = {
     "vote": "a voter answers a vote request: from the ROUTER's receive to the sent VOT_RESP",
@@ -53,7 +53,7 @@ class Course:
 
 def record(directory: Path, root: Path = THIS.root, trials: int = 3, nodes: int = 3) -> dict[str, Course]:
     """Both ways through the checkout at `root`, by kind. `directory`: empty, for the nodes' files. Raises
-    BenchError when the cluster does not elect."""
+    ToolError when the cluster does not elect."""
     recordings = directory / "recordings"
     recordings.mkdir()
     tree = Tree(root, program=(str(_RECORDER), str(recordings)))
@@ -109,6 +109,6 @@ def _wait(cluster: Cluster, what: str, condition: Callable[[], Found | None], wi
     end = time.monotonic() + within_s
     while (found := condition()) is None:
         if time.monotonic() > end:
-            raise BenchError(f"{what} within {within_s} s\n{cluster.tails()}")
+            raise ToolError(f"{what} within {within_s} s\n{cluster.tails()}")
         time.sleep(0.02)
     return found

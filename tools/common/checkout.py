@@ -1,4 +1,4 @@
-"""What all benches share: the timings that they run with, and which checkout of zelect they run."""
+"""Which checkout of zelect a tool runs, and the small things that tools share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TIMING = Timing()
 JsonDict = dict[str, Any]
 
 
-class BenchError(Exception):
-    """The cluster does not do what has to be measured; the text says what, with its last words."""
+class ToolError(Exception):
+    """What the tool runs does not do what it must; the text says what, with the ends of its logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class Tree:
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
     def check(self) -> None:
-        """Raises BenchError unless processes run this very zelect."""
+        """Raises ToolError unless processes run this very zelect."""
         script = "import zelect, pathlib; print(pathlib.Path(zelect.__file__).parent.parent)"
         found = run_python("-c", script, tree=self).strip()
         if Path(found) != self.root:
-            raise BenchError(f"processes that should run {self.root} import the zelect of {found}")
+            raise ToolError(f"processes that should run {self.root} import the zelect of {found}")
 
 
 THIS = Tree(Path(__file__).resolve().parent.parent.parent)
@@ -54,11 +54,11 @@ THIS = Tree(Path(__file__).resolve().parent.parent.parent)
 
 
 def run_python(*arguments: object, tree: Tree = THIS) -> str:
-    """Run the interpreter to its end; its output. Raises BenchError when it ends with an error."""
+    """Run the interpreter to its end; its output. Raises ToolError when it ends with an error."""
     command = [sys.executable, "-P", *map(str, arguments)]
     done = subprocess.run(command, env=tree.environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(f"{' '.join(command[2:])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise ToolError(f"{' '.join(command[2:])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
