@@ -64,7 +64,7 @@ def _text(config: Config, findings: list[Finding], timings: list[Advised]) -> st
     lines += ["", *table(TIMING_COLUMNS, timings), ""]
     short = [f"{one.key} to {one.least}" for one in timings if not one.enough]
     if short:
-        lines.append(f"raise {', '.join(short)}, on all nodes")
+        lines += textwrap.wrap(f"raise {', '.join(short)}, on all nodes", WIDTH)
     else:
         lines.append("the configured timings are enough; shorter ones detect an unresponsive controller sooner")
     return "\n".join(lines)

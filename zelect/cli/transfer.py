@@ -184,19 +184,19 @@ def _text(table: Mapping[str, Any]) -> str:
     before, after = table["controller_before"], table["controller_after"]
     rows = [{"id": before, "priority": table["priority_before"], "reason": None}, *table["candidates"]]
 
-    def role(row: Mapping[str, Any], controller: int | None) -> str:
+    def role(row: dict[str, Any], controller: int | None) -> str:
         return "controller" if row["id"] == controller else "" if row["reason"] in _AWAY else "follower"
 
-    def eligible(row: Mapping[str, Any]) -> str:
+    def eligible(row: dict[str, Any]) -> str:
         if row["id"] == before:
-            return "active now"
+            return "active before"
         return "yes" if row["eligible"] else f"no: it {row['detail']}"
 
     columns = (
-        Column[Mapping[str, Any]]("node", lambda row: row["id"], right=True),
-        Column[Mapping[str, Any]]("priority", lambda row: row["priority"] if row["priority"] >= 0 else "last", True),
-        Column[Mapping[str, Any]]("before", lambda row: role(row, before)),
-        Column[Mapping[str, Any]]("after", lambda row: role(row, after)),
-        Column[Mapping[str, Any]]("may take over", eligible),
+        Column[dict[str, Any]]("node", lambda row: row["id"], right=True),
+        Column[dict[str, Any]]("priority", lambda row: row["priority"] if row["priority"] >= 0 else "last", True),
+        Column[dict[str, Any]]("before", lambda row: role(row, before)),
+        Column[dict[str, Any]]("after", lambda row: role(row, after)),
+        Column[dict[str, Any]]("may take over", eligible),
     )
     return "\n".join(drawn(columns, sorted(rows, key=lambda row: row["id"])))
