@@ -10,10 +10,12 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
 from tests.support.paths import ROOT
+from zelect.core.effects import FACTS
 
 SOURCES = sorted((ROOT / "zelect").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
@@ -148,6 +150,43 @@ def test_imports_keep_to_the_plan(path: Path) -> None:
             theirs = room(MODULES[module])
             known = theirs == mine or theirs in ROOMS[mine]
             assert known, f"line {line}: {mine or 'zelect'} may not know {module}"
+
+
+WRITTEN_IN_TRANSITIONS = {"role", "controller", "leader_state", "active_since_us"}
+"""What only `zelect/core/transitions.py` assigns; the term is saved there alone too."""
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) in PURE], ids=named)
+def test_only_transitions_change_role_term_controller_and_leader_state(path: Path) -> None:
+    if path.name == "transitions.py":
+        return
+    found = []
+    for node in ast.walk(parsed(path)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if _assigns(node) else []
+        for target in [part for whole in targets for part in ast.walk(whole)]:
+            if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store):
+                found += [f"line {target.lineno}: {target.attr}"] if target.attr in WRITTEN_IN_TRANSITIONS else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "save":
+            found += [f"line {node.lineno}: the term" for keyword in node.keywords if keyword.arg == "term"]
+    assert found == []
+
+
+def _assigns(node: ast.AST) -> TypeGuard[ast.AugAssign | ast.AnnAssign]:
+    return isinstance(node, ast.AugAssign | ast.AnnAssign)
+
+
+def test_every_fact_is_noted_as_it_is_declared() -> None:
+    """The names and the fields of all facts that the core notes, read off the source."""
+    noted: dict[str, set[str]] = {}
+    for path in [path for path in SOURCES if room(path) in PURE]:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "note":
+                names = [node.args[0].body, node.args[0].orelse] if isinstance(node.args[0], ast.IfExp) else node.args
+                for name in names:
+                    assert isinstance(name, ast.Constant), f"{path}:{node.lineno}"
+                    noted.setdefault(str(name.value), set()).update(k.arg for k in node.keywords if k.arg)
+    optional = {"became_active": {"asked"}, "error_received": {"generation"}}
+    assert noted == {name: set(fields) - optional.get(name, set()) for name, fields in FACTS.items()}
 
 
 def circles(package: str) -> list[list[str]]:

@@ -2,9 +2,9 @@
 
     [protocol version, cluster, type, sender, incarnation, settings, generation, term, [field, ...]]
 
-Positional, so that a map's duplicate keys can't exist; every value is checked for its exact type
-(msgpack happily decodes True, floats, NaN and extension types where a number belongs). Whatever
-is wrong with a frame raises `MalformedMessage` with a reason fit for counting, and nothing else.
+Fields have positions and no names, so that no name can appear twice. Every value is checked for its
+exact type, because msgpack decodes True, floats, NaN and extension types where a number belongs.
+Whatever is wrong with a frame raises `MalformedMessage`, whose `reason` can be counted, and nothing else.
 """
 
 from __future__ import annotations
@@ -100,17 +100,22 @@ def _record(value: Any) -> Any:
     if value is None:
         return None
     if type(value) is not list or len(value) != 6 or type(value[3]) is not list or type(value[5]) is not list:
-        raise MalformedMessage("bad_field", "not an voter record")
+        raise MalformedMessage("bad_field", "not a voter record")
     generation, config_term, version, members, identity, epochs = value
     if not all(type(item) is int for item in (generation, config_term, version, *members, *epochs)):
-        raise MalformedMessage("bad_field", "not an voter record")
-    if identity is not None and (type(identity) is not list or len(identity) != 3):
-        raise MalformedMessage("bad_field", "not the identity of a witness")
+        raise MalformedMessage("bad_field", "not a voter record")
     try:
-        witness = None if identity is None else Witness(*identity)
-        return Record(config_term, version, tuple(members), witness, generation, tuple(epochs))
+        return Record(config_term, version, tuple(members), _witness(identity), generation, tuple(epochs))
     except ValueError as error:
         raise MalformedMessage("bad_field", str(error)) from None
+
+
+def _witness(identity: Any) -> Witness | None:
+    if identity is None:
+        return None
+    if type(identity) is not list or len(identity) != 3:
+        raise MalformedMessage("bad_field", "not the identity of a witness")
+    return Witness(*identity)
 
 
 def _one_of(kind: type[Reason] | type[Refusal] | type[Result] | type[AdminAction]) -> _Reader:

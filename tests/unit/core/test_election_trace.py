@@ -31,7 +31,7 @@ def test_a_failed_round_keeps_every_refusal_with_its_reason() -> None:
     )
 
 
-def test_the_trace_of_leadership_counts_from_the_last_word_of_the_one_before() -> None:
+def test_the_trace_counts_from_the_last_message_of_the_controller_before() -> None:
     world = World(3)
     world.start()
     world.run_until(lambda: world.controller() == 1)
@@ -48,7 +48,7 @@ def test_the_trace_of_leadership_counts_from_the_last_word_of_the_one_before() -
     assert [other.rounds for other in others] == [()] * len(others), "who follows asked nothing since"
 
 
-def test_rounds_without_end_are_not_kept_without_end() -> None:
+def test_only_the_newest_rounds_are_kept() -> None:
     world = pre_candidate_of(3)
     for _ in range(MOST_ROUNDS + 5):
         for voter in (2, 3):

@@ -48,7 +48,7 @@ VOTERS = Record(1, 1, (1, 2, 3))
         pytest.param(3, NodeOnlineResp(1, 1, Record(10**6, 9, (1, 2, 3))), id="record of a term to come"),
     ],
 )
-def test_a_wrong_voters_from_a_peer_stops_nobody(sender: int, message: Message) -> None:
+def test_impossible_voters_from_a_peer_stop_nobody(sender: int, message: Message) -> None:
     world = leadership_of(1)
     world.feed(2, packet(world, sender, message))
     world.run(50)
@@ -139,7 +139,7 @@ def test_each_reason_is_counted_and_changes_nothing_else(reason: str) -> None:
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_what_is_refused_stops_nobody(reason: str) -> None:
+def test_a_refused_message_stops_nobody(reason: str) -> None:
     world = leadership_of(1)
     for _ in range(20):
         world.feed(2, MessageReceived(_wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1))))
@@ -149,7 +149,7 @@ def test_what_is_refused_stops_nobody(reason: str) -> None:
     world.run_until(lambda: world.controller() == 2)
 
 
-def test_the_gate_looks_in_one_order() -> None:
+def test_the_gate_checks_in_one_order() -> None:
     """What is wrong in several ways is refused for the first of them."""
     world = leadership_of(1)
     envelope = packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope
@@ -175,7 +175,7 @@ def _sound(world: World) -> Envelope:
         ("old_incarnation", Result.OLD_INCARNATION),
     ],
 )
-def test_who_can_fix_it_is_told(reason: str, result: Result) -> None:
+def test_a_sender_that_can_fix_it_gets_an_answer(reason: str, result: Result) -> None:
     world = leadership_of(1)
     _, effects = _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))
     ((to, answer),) = effects.send
@@ -186,13 +186,13 @@ def test_who_can_fix_it_is_told(reason: str, result: Result) -> None:
 
 
 @pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_generation"])
-def test_nobody_else_is_answered(reason: str) -> None:
+def test_other_refusals_get_no_answer(reason: str) -> None:
     """An unknown client has no address, and a dead process no ears."""
     world = leadership_of(1)
     assert _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))[1].send == ()
 
 
-def test_a_node_of_an_older_generation_is_told_how_to_join() -> None:
+def test_a_node_of_an_older_generation_learns_of_the_reset() -> None:
     world = leadership_of(1)
     step(world, 2, packet(world, 2, Reset(3, (1, 2, 3))))
     reason, effects = _refused(world, 2, packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope)
@@ -212,7 +212,7 @@ def test_a_node_of_an_older_generation_is_told_how_to_join() -> None:
         pytest.param(Record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
     ],
 )
-def test_a_foreign_voters_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
+def test_an_impossible_record_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
     world = leadership_of(1)
     messages = [m for m in EXAMPLES if isinstance(m, kind) and getattr(m, "record", None) is not None]
     assert messages
@@ -222,7 +222,7 @@ def test_a_foreign_voters_is_refused_in_every_message_that_carries_one(kind: typ
         assert _refused(world, 2, spoilt.envelope)[0] == "impossible_voters"
 
 
-def test_an_voters_that_leaves_no_room_for_changes_is_refused_by_a_new_node_too() -> None:
+def test_a_record_that_leaves_no_room_for_changes_is_refused_by_a_new_node_too() -> None:
     """It would end the node at its next change: versions stay below 2^53."""
     world = World(3)
     world.start()
@@ -243,7 +243,7 @@ def test_a_complaint_reaches_people_whatever_else_is_wrong(changes: dict[str, in
     assert world.state(2).refused == {}
 
 
-def test_a_question_of_the_command_line_is_answered_to_whom_it_may_concern() -> None:
+def test_a_query_of_the_command_line_is_answered_whatever_its_header_says() -> None:
     world = leadership_of(1)
     envelope = replace(packet(world, 3, Query("status")).envelope, sender=0, incarnation=0, settings=0, generation=9)
     for term in (0, MAX_TERM):
@@ -253,7 +253,7 @@ def test_a_question_of_the_command_line_is_answered_to_whom_it_may_concern() -> 
     assert _refused(world, 2, replace(envelope, cluster="demo2"))[0] == "wrong_cluster"
 
 
-def test_what_was_refused_is_shown() -> None:
+def test_the_status_shows_what_was_refused() -> None:
     world = leadership_of(1)
     for reason in REASONS:
         for _ in range(3):
@@ -271,7 +271,7 @@ def test_an_answer_of_an_old_term_is_counted_and_ignored() -> None:
     assert world.state(1).leader_state.lease_lapses_us == lapses_us
 
 
-def test_a_vote_is_asked_for_in_the_candidates_name_only() -> None:
+def test_only_the_candidate_itself_can_ask_for_votes_for_it() -> None:
     """The vote goes to the sender of the envelope; nothing inside a request can name another."""
     assert {item.name for item in fields(Voting)}.isdisjoint({"candidate", "node", "sender"})
     world = leadership_of(1)

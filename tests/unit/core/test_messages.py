@@ -46,7 +46,7 @@ ODD: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
-def test_no_field_takes_what_is_not_of_its_type(message: Message) -> None:
+def test_no_field_takes_a_value_of_another_type(message: Message) -> None:
     for item in fields(message):
         for odd in ODD[str(item.type)]:
             if (item.name, odd) == ("priority", COOLING_DOWN):
@@ -57,7 +57,7 @@ def test_no_field_takes_what_is_not_of_its_type(message: Message) -> None:
 
 
 @pytest.mark.parametrize("name", [item.name for item in fields(Envelope) if item.type == "int"])
-def test_no_number_of_the_envelope_takes_what_is_none(name: str) -> None:
+def test_no_number_of_the_envelope_takes_a_value_of_another_type(name: str) -> None:
     sound = envelope(Query("status"))
     for odd in ODD["int"]:
         with pytest.raises(MalformedMessage):
@@ -74,7 +74,7 @@ def test_the_name_of_the_cluster_is_a_short_text(odd: Any) -> None:
     ("name", "most"),
     [("sender", MAX_NODE_ID), ("incarnation", MAX_NUMBER), ("settings", 2**32 - 1), ("term", MAX_TERM)],
 )
-def test_the_envelope_reaches_to_the_end_of_each_range_and_no_further(name: str, most: int) -> None:
+def test_each_number_of_the_envelope_may_be_its_limit_and_no_more(name: str, most: int) -> None:
     sound: Any = envelope(Query("status"))
     assert getattr(replace(sound, **{name: most}), name) == most
     assert getattr(replace(sound, **{name: 0}), name) == 0
@@ -82,7 +82,7 @@ def test_the_envelope_reaches_to_the_end_of_each_range_and_no_further(name: str,
         replace(sound, **{name: most + 1})
 
 
-def test_a_record_in_a_message_is_looked_at_to_the_bottom() -> None:
+def test_a_record_in_a_message_is_checked_field_by_field() -> None:
     for bad in (
         replace(RECORD, config_term=True),
         replace(RECORD, config_term=MAX_TERM + 1),
@@ -109,7 +109,7 @@ def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) 
         Record(1, 1, members)
 
 
-def test_a_record_holds_one_epoch_a_member() -> None:
+def test_a_record_has_one_epoch_for_each_member() -> None:
     assert Record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
     with pytest.raises(ValueError, match="one epoch"):
         Record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
@@ -135,7 +135,7 @@ def test_term_zero_can_be_neither_sought_nor_handed_over() -> None:
 
 
 @pytest.mark.parametrize("members", [(), (2, 1), (1, 1)])
-def test_an_voters_is_not_created_on_nobody_or_on_one_twice(members: tuple[int, ...]) -> None:
+def test_a_reset_names_at_least_one_member_and_none_twice(members: tuple[int, ...]) -> None:
     with pytest.raises(MalformedMessage):
         Reset(1, members)
 

@@ -58,7 +58,7 @@ def test_any_two_quorums_of_records_one_change_apart_share_a_voter(record: Recor
         assert all(a & b for a in majorities(record.voters) for b in majorities(after.voters))
 
 
-def test_two_changes_apart_two_quorums_may_share_nobody() -> None:
+def test_quorums_of_records_two_changes_apart_may_share_no_voter() -> None:
     """Why changes come one at a time, and why {1, 2, 3} never becomes {1, 2, W} in one step."""
     for before, after in (
         (Record(1, 1, (1, 2, 3)), Record(1, 2, (1, 2), W)),
@@ -84,13 +84,13 @@ groups = st.sets(st.integers(0, 7), max_size=8)
 
 @settings(deadline=None)
 @given(groups.filter(bool), groups)
-def test_has_quorum_agrees_with_counting_out(voters: set[int], group: set[int]) -> None:
+def test_has_quorum_agrees_with_a_plain_count(voters: set[int], group: set[int]) -> None:
     assert has_quorum(voters, group) is (group & voters in majorities(tuple(voters)))
 
 
 @settings(deadline=None)
 @given(groups.filter(bool), st.dictionaries(st.integers(0, 7), st.booleans()))
-def test_tally_agrees_with_trying_all_ways_to_go_on(voters: set[int], answers: dict[int, bool]) -> None:
+def test_tally_agrees_with_trying_all_remaining_answers(voters: set[int], answers: dict[int, bool]) -> None:
     open_ = [voter for voter in voters if voter not in answers]
     ends = set()
     for mask in range(1 << len(open_)):
@@ -101,7 +101,7 @@ def test_tally_agrees_with_trying_all_ways_to_go_on(voters: set[int], answers: d
     assert tally(voters, answers) is expected
 
 
-def test_unknown_clients_and_their_answers_count_nothing() -> None:
+def test_ids_that_are_no_voters_do_not_count() -> None:
     assert not has_quorum((1, 2, 3), (1, 4, 5, 6))
     assert tally((1, 2, 3), {1: True, 4: True, 5: True}) is Outcome.PENDING
     assert tally((1, 2, 3), {4: False, 5: False, 6: False}) is Outcome.PENDING
@@ -134,13 +134,13 @@ def test_which_epoch_of_a_member_has_a_voting_right(config_term: int, known: int
     assert Record(config_term, 1, (1, 2), epochs=(known, 5)).counts(1, epoch) is counts
 
 
-def test_who_is_no_member_has_no_voting_right() -> None:
+def test_a_node_that_is_no_voter_has_no_voting_right() -> None:
     for config_term in (0, 1):
         assert not Record(config_term, 1, (1, 2)).counts(3, 0)
         assert not Record(config_term, 1, (1, 2)).counts(3, 7)
 
 
-def test_a_known_epoch_is_never_replaced_without_going_out() -> None:
+def test_a_known_epoch_is_never_replaced_without_being_removed() -> None:
     record = Record(1, 1, (1, 2, 3), epochs=(10, 0, 30))
     assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).epochs == (10, 22, 30)
     assert record.with_epochs({1: 11, 2: 22}).epochs == (10, 22, 30)
@@ -149,7 +149,7 @@ def test_a_known_epoch_is_never_replaced_without_going_out() -> None:
 
 @settings(deadline=None)
 @given(st.dictionaries(st.integers(1, 9), st.integers(0, 99), min_size=2), st.data())
-def test_members_and_lives_stay_side_by_side(epochs: dict[int, int], data: st.DataObject) -> None:
+def test_each_member_keeps_its_epoch(epochs: dict[int, int], data: st.DataObject) -> None:
     members = tuple(sorted(epochs))
     record = Record(1, 1, members, epochs=tuple(epochs[m] for m in members))
     gone = data.draw(st.sampled_from(members))
@@ -163,7 +163,7 @@ def test_members_and_lives_stay_side_by_side(epochs: dict[int, int], data: st.Da
     assert record.id < without.id < again.id
 
 
-def test_each_writing_is_newer_than_the_record_before() -> None:
+def test_each_change_makes_a_newer_record() -> None:
     record = Record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
     for after in (*neighbours(record), record.rewritten(4, {}), record.with_epochs({})):
         assert after.id > record.id

@@ -66,7 +66,7 @@ def test_a_value_out_of_its_range_names_the_range(key: str, least: int, most: in
         assert (key, f"is {value}, must lie between {least} and {most}") in changed(Timing(), **{key: value}).problems()
 
 
-def test_the_most_that_is_named_for_the_lease_is_the_most() -> None:
+def test_the_named_limit_of_the_lease_is_the_exact_limit() -> None:
     for election_timeout_ms in range(40, 3000, 37):
         for drift_ppm in (0, 1000, 20_000, 100_000):
             timing = Timing(5, election_timeout_ms, election_timeout_ms, 1, 3000, drift_ppm)
@@ -79,7 +79,7 @@ def test_the_most_that_is_named_for_the_lease_is_the_most() -> None:
 
 @settings(deadline=None)
 @given(st.integers(5, 500), st.integers(20, 3000), st.integers(10, 3000), st.integers(0, 100_000))
-def test_where_nothing_is_wrong_every_lease_ends_before_the_first_promise(
+def test_with_valid_timings_every_lease_ends_before_the_first_promise(
     heartbeat_ms: int, election_timeout_ms: int, lease_ms: int, drift_ppm: int
 ) -> None:
     """The controller's clock as slow as may be, a voter's as fast: in true time leadership ends first."""

@@ -110,7 +110,7 @@ def test_the_next_change(voters: str, gone: str, joinable: str, witness: str, ex
         ("1 2 3", VoterHealth(lost_state=ids("3")), "-3"),
     ],
 )
-def test_a_static_voters_changes_only_for_who_forgot(voters: str, health: VoterHealth, expected: str) -> None:
+def test_static_voters_change_only_for_a_lost_epoch(voters: str, health: VoterHealth, expected: str) -> None:
     assert said(next_change(record(voters), health, dynamic=False)) == expected
 
 
@@ -127,9 +127,7 @@ def test_a_static_voters_changes_only_for_who_forgot(voters: str, health: VoterH
         ("1 2 3", VoterHealth(unknown=ids("4")), "-"),
     ],
 )
-def test_who_forgot_goes_out_and_who_is_not_known_yet_is_learnt(
-    voters: str, health: VoterHealth, expected: str
-) -> None:
+def test_a_lost_epoch_is_removed_and_an_unknown_one_is_named(voters: str, health: VoterHealth, expected: str) -> None:
     assert said(next_change(record(voters), health, dynamic=True)) == expected
 
 
@@ -172,7 +170,7 @@ def walk(now: Record, members: tuple[int, ...], alive: frozenset[int], ready: bo
     return way
 
 
-def test_each_step_is_one_voter_and_the_way_has_an_end() -> None:
+def test_each_step_changes_one_voter_and_the_changes_come_to_an_end() -> None:
     for situation in SITUATIONS:
         for before, after in pairwise(walk(*situation)):
             assert after.differs_by_one_from(before)
@@ -181,14 +179,14 @@ def test_each_step_is_one_voter_and_the_way_has_an_end() -> None:
             assert after.members, "somebody is left"
 
 
-def test_where_all_are_well_the_members_votes_with_a_witness_if_even() -> None:
+def test_when_all_are_alive_all_members_vote_and_the_witness_if_they_are_even() -> None:
     for now, members, _, _ in SITUATIONS:
         last = walk(now, members, frozenset(members), True)[-1]
         assert last.members == members
         assert (last.witness is not None) is (len(members) % 2 == 0)
 
 
-def test_with_a_witness_the_voters_that_remain_are_odd_and_the_dead_are_out() -> None:
+def test_with_a_witness_the_remaining_voters_are_odd_and_the_dead_are_removed() -> None:
     for now, members, alive, _ in SITUATIONS:
         last = walk(now, members, alive, True)[-1]
         assert len(last.voters) % 2 == 1
@@ -196,7 +194,7 @@ def test_with_a_witness_the_voters_that_remain_are_odd_and_the_dead_are_out() ->
         assert set(last.members) <= alive or len(last.members) <= FLOOR
 
 
-def test_no_step_needs_more_voters_than_live() -> None:
+def test_no_step_needs_more_voters_than_are_alive() -> None:
     """A quorum that lives before the first step lives at each one after it."""
     for now, members, alive, ready in SITUATIONS:
         voters = {*alive, 0} if ready else set(alive)
@@ -205,14 +203,14 @@ def test_no_step_needs_more_voters_than_live() -> None:
                 assert has_quorum(after.voters, voters), f"stuck at {after.voters} on the way from {now.voters}"
 
 
-def test_a_static_voters_never_shrinks_because_of_the_dead() -> None:
+def test_static_voters_never_shrink_because_of_the_dead() -> None:
     for now, members, alive, ready in SITUATIONS:
         change = next_change(now, health_of(now, members, alive, ready), dynamic=False)
         assert change is None or not (change.remove or change.add_witness)
 
 
 @given(st.permutations(range(1, 8)), st.integers(1, 7), st.booleans())
-def test_seven_that_go_and_come_in_any_order_end_as_a_whole(order: list[int], stay: int, ready: bool) -> None:
+def test_seven_that_go_and_come_in_any_order_all_become_voters_again(order: list[int], stay: int, ready: bool) -> None:
     members = tuple(range(1, 8))
     now = Record(1, 1, members, epochs=tuple(LIVES[m] for m in members))
     alive = set(members)
@@ -260,13 +258,13 @@ def test_failures_survived(voters: str, alive: str, witness: str, quorum: str, s
     assert failures_survived(now, ids(alive), witness == "up", quorum == "dynamic") == int(survives)
 
 
-def test_a_living_witness_never_does_harm() -> None:
+def test_a_witness_that_is_up_never_does_harm() -> None:
     for now, _, alive, _ in SITUATIONS:
         survived = [failures_survived(now, alive, witness_up, True) for witness_up in (True, False)]
         assert survived[0] >= survived[1]
 
 
-def test_a_dynamic_voters_of_nodes_never_survives_less_than_a_static_one() -> None:
+def test_dynamic_voters_never_survive_less_than_static_ones() -> None:
     for now, _, alive, ready in SITUATIONS:
         if now.witness is None:
             assert failures_survived(now, alive, ready, True) >= failures_survived(now, alive, ready, False)

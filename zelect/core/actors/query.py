@@ -11,7 +11,7 @@ from zelect.core.actors.voters import witness_state
 from zelect.core.eligibility import ineligible
 from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
-from zelect.core.state import LeaderState, Peer, State
+from zelect.core.state import LeaderState, State
 from zelect.core.status import NodeStatus, PauseStatus, PeerStatus, VotersStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
@@ -59,7 +59,7 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         lost_state=state.lost_state,
         voters=_voters_status(settings, state),
         succession=state.succession,
-        peers=tuple(_peer_status(settings, state, now_us, peer, active) for peer in sorted(state.peers)),
+        peers=_peers(settings, state, now_us, active),
         refused_by_gate=dict(state.refused),
         now_us=now_us,
         trace=None if leader_state is None else trace_of(leader_state),
@@ -99,8 +99,12 @@ def _previous(leader_state: LeaderState | None) -> int:
     return 0 if leader_state is None or leader_state.previous is None else leader_state.previous.id
 
 
+def _peers(settings: Settings, state: State, now_us: int, active: bool) -> tuple[PeerStatus, ...]:
+    return tuple(_peer_status(settings, state, now_us, peer, active) for peer in sorted(state.peers))
+
+
 def _peer_status(settings: Settings, state: State, now_us: int, peer: int, active: bool) -> PeerStatus:
-    known: Peer = state.peers[peer]
+    known = state.peers[peer]
     return PeerStatus(
         id=peer,
         linked=known.linked,

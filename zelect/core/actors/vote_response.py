@@ -52,8 +52,7 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
     if campaign is None or (campaign.pre, campaign.round) != (message.pre, message.round):
         step.note("stale_answer_ignored", voter=voter)
         return
-    of_another_term = message.granted and not message.pre and envelope.term != campaign.term_sought
-    if voter not in state.voters or of_another_term:
+    if voter not in state.voters or _of_another_term(campaign, envelope, message):
         step.note("foreign_answer_ignored", voter=voter)
         return
     known = campaign.answers.get(voter)
@@ -71,6 +70,10 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
         reason="" if message.reason is None else message.reason.value,
     )
     _judge(step, campaign)
+
+
+def _of_another_term(campaign: Campaign, envelope: Envelope, message: VotResp) -> bool:
+    return message.granted and not message.pre and envelope.term != campaign.term_sought
 
 
 def witness_voted(step: Step, event: WitnessVoted) -> None:

@@ -117,18 +117,20 @@ def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
     """What this controller knows of the others, as far as it matters for the voters."""
     state = step.state
     named = state.record.named()
-    gone = frozenset(node for node, peer in state.peers.items() if peer.gone)
-    present = {
-        node: peer.epoch for node, peer in state.peers.items() if peer.epoch and peer.linked and node not in gone
-    }
+    present = _epochs_present(state)
     return VoterHealth(
-        gone=gone,
+        gone=frozenset(node for node, peer in state.peers.items() if peer.gone),
         joinable=frozenset(node for node in state.peers.keys() - named if _may_join(step, leader_state, node)),
         lost_state=frozenset(node for node, epoch in present.items() if named.get(node, 0) not in (0, epoch)),
         unknown=frozenset(node for node in present if named.get(node) == 0),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
     )
+
+
+def _epochs_present(state: State) -> dict[int, int]:
+    """The storage epochs of the peers that are here now, where they are known."""
+    return {node: peer.epoch for node, peer in state.peers.items() if peer.epoch and peer.linked and not peer.gone}
 
 
 def _may_join(step: Step, leader_state: LeaderState, node: int) -> bool:

@@ -1,0 +1,119 @@
+"""The only ways into leadership, and out of it: each refuses what its rule forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.support.positions import elected_of, pre_candidate_of
+from tools.simulator.small_world import World
+from zelect.core.invariants import RuleBroken
+from zelect.core.quorum import Record
+from zelect.core.state import Campaign, KnownController, LeaderState, Promise, Role, VoteAnswer
+from zelect.core.step import Step
+from zelect.core.transitions import (
+    accept_reset,
+    adopt_record,
+    become_active,
+    become_candidate,
+    become_elected,
+    become_follower,
+    follow,
+    leave_election,
+    step_down,
+)
+
+
+def step_of(world: World) -> Step:
+    machine = world.processes[1].machine
+    return Step(machine.settings, machine.state, world.now_us, 0)
+
+
+def pre_candidate() -> tuple[Step, Campaign]:
+    step = step_of(pre_candidate_of(3))
+    assert step.state.campaign is not None
+    return step, step.state.campaign
+
+
+def elected() -> tuple[Step, LeaderState]:
+    step = step_of(elected_of(3))
+    assert step.state.leader_state is not None
+    return step, step.state.leader_state
+
+
+def broken(rule: str, act: Callable[[], None]) -> None:
+    with pytest.raises(RuleBroken, match=rf"^{rule}: "):
+        act()
+
+
+def test_a_vote_for_oneself_needs_a_pre_vote_no_promise_and_no_grace_period() -> None:
+    step, campaign = pre_candidate()
+    broken("R3", lambda: become_candidate(step, replace(campaign, pre=False)))
+    step.state.promise = Promise(2, 1, 1, step.now_us + 1)
+    broken("R3", lambda: become_candidate(step, campaign))
+    step.state.promise, step.state.grace_until_us = None, step.now_us + 1
+    broken("R4", lambda: become_candidate(step, campaign))
+    step.state.grace_until_us = 0
+    step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(99, 0, 0)))
+    broken("R1", lambda: become_candidate(step, campaign))
+
+
+def test_a_win_needs_the_votes_of_a_quorum() -> None:
+    step, campaign = pre_candidate()
+    become_candidate(step, campaign)
+    asked = step.state.campaign
+    assert asked is not None
+    broken("R2", lambda: become_elected(step, asked))
+    asked.answers[2] = VoteAnswer(True, None, 0)
+    become_elected(step, asked)
+    assert step.state.role is Role.ELECTED
+
+
+def test_active_needs_a_saved_record_and_no_earlier_promise() -> None:
+    step, leader_state = elected()
+    broken("R7", lambda: become_active(step, leader_state))
+    leader_state.saved_by[2] = step.state.record.id
+    leader_state.promises_end_us = step.now_us + 1
+    broken("R7", lambda: become_active(step, leader_state))
+    leader_state.promises_end_us = 0
+    broken("R5", lambda: become_active(step, leader_state))  # nobody has answered a PING yet
+
+
+def test_only_the_controller_of_the_present_term_is_followed() -> None:
+    step, _ = pre_candidate()
+    for other in (KnownController(2, 1, step.state.term + 1), KnownController(1, 1, step.state.term)):
+        broken("R3", lambda unknown=other: follow(step, unknown, ()))  # type: ignore[misc]
+
+
+def test_only_a_higher_term_is_adopted() -> None:
+    step, _ = pre_candidate()
+    broken("R1", lambda: become_follower(step, step.state.term))
+
+
+def test_nobody_steps_down_twice() -> None:
+    step, _ = elected()
+    step_down(step, "leaving")
+    assert (step.state.role, step.state.leader_state) == (Role.FOLLOWER, None)
+    broken("R6", lambda: step_down(step, "leaving"))
+
+
+def test_an_older_record_is_not_taken() -> None:
+    step, _ = elected()
+    record = step.state.record
+    adopt_record(step, replace(record, version=record.version - 1))
+    assert step.state.record is record
+
+
+def test_a_reset_ends_a_leadership_and_names_new_voters() -> None:
+    step, _ = elected()
+    forced = Record(0, 9, (1,), None, 5)
+    accept_reset(step, forced)
+    assert (step.state.record, step.state.leader_state, step.state.controller) == (forced, None, None)
+
+
+def test_a_node_that_leaves_takes_no_more_part() -> None:
+    step, _ = pre_candidate()
+    leave_election(step)
+    assert (step.state.role, step.state.campaign, step.state.leaving) == (Role.FOLLOWER, None, True)
