@@ -418,7 +418,11 @@ def test_a_fenced_script_is_called_as_those_of_redis_py(client: redis.Redis) -> 
     assert client.get("x") == "1"
     script(keys=iter(["x"]), args=iter(["2"]), client=new)
     assert client.get("x") == "2"
-    for on, error in ((None, FencedOut), (old, FencedOut), (client, ValueError), (new.pipeline(), ValueError)):
+    other = AsyncFencedRedis(redis.asyncio.Redis(), "r", 4)
+    for on, error in (
+        *((None, FencedOut), (old, FencedOut), (client, ValueError), (new.pipeline(), ValueError)),
+        *((other, ValueError), (other.pipeline(), ValueError)),
+    ):
         with pytest.raises(error):
             script(keys=["x"], args=["3"], client=on)
     assert client.get("x") == "2"

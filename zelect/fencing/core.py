@@ -268,8 +268,9 @@ class FencedScript:
     def __call__(self, keys: Iterable[Any] | None = None, args: Iterable[Any] | None = None, client: Any = None) -> Any:
         """`client`: another fenced client to call it on, under its resource and term."""
         on = self._client if client is None else client
-        if not isinstance(on, FencedClient | FencedCommands):
-            _refuse("a fenced script on an ordinary client", "register it there")
+        owner = on._client if isinstance(on, FencedCommands) else on
+        if not isinstance(owner, FencedClient) or owner._ordinary is not self._client._ordinary:
+            _refuse("a fenced script on another kind of client", "register it there")
         names = tuple(keys or ())
         call: Any = on
         return call.eval(self._text, len(names), *names, *(args or ()))
