@@ -17,7 +17,7 @@ from zelect.config.http import HttpConfig
 from zelect.config.members import ClusterConfig, NodeConfig, PeerConfig, check_members
 from zelect.config.redis import RedisConfig
 from zelect.config.schema import kind_of, nearest, table_of
-from zelect.config.sections import SCHEMA, HooksConfig, LimitsConfig, LogConfig
+from zelect.config.sections import SCHEMA, SECTIONS, HooksConfig, LimitsConfig, LogConfig
 from zelect.config.security import SecurityConfig, plaintext_problem
 from zelect.core.settings import Settings
 from zelect.core.timing import Proof, Timing
@@ -80,23 +80,12 @@ def load(path: Path) -> Config:
         for name, keys in SCHEMA.items()
         if name != "peers"
     }
-    node, timing = tables["node"], tables["timing"]
-    check_members(problems, node, listed, base)
-    for table in (node, *listed):
+    check_members(problems, tables["node"], listed, base)
+    for table in (tables["node"], *listed):
         table["data_dir"] = table["data_dir"] and Path(table["data_dir"])
-    config = Config(
-        path=path,
-        cluster=ClusterConfig(**tables["cluster"]),
-        node=NodeConfig(**node),
-        peers=tuple(PeerConfig(**peer) for peer in sorted(listed, key=lambda peer: peer["id"] or 0)),
-        redis=RedisConfig(**tables["redis"]),
-        timing=Timing(**(timing | {"proof": Proof(timing["proof"])})),
-        limits=LimitsConfig(**tables["limits"]),
-        security=SecurityConfig(**tables["security"]),
-        log=LogConfig(**tables["log"]),
-        hooks=HooksConfig(**tables["hooks"]),
-        http=HttpConfig(**tables["http"]),
-    )
+    tables["timing"]["proof"] = Proof(tables["timing"]["proof"])
+    members = tuple(PeerConfig(**peer) for peer in sorted(listed, key=lambda peer: peer["id"] or 0))
+    config = Config(path=path, peers=members, **{name: SECTIONS[name](**table) for name, table in tables.items()})
     for name, found, unless in (
         ("redis", config.redis.problems(), "redis.url: "),
         ("security", config.security.problems(), "security."),

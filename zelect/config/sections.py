@@ -12,8 +12,9 @@ from zelect.config.schema import Key, key, keys_of
 from zelect.config.security import SecurityConfig
 from zelect.config.timing import TIMING_KEYS
 from zelect.config.validators import Commands, between, commands, one_of, optional_path
+from zelect.core.timing import Timing
 
-__all__ = ["SCHEMA", "HooksConfig", "LimitsConfig", "LogConfig"]
+__all__ = ["SCHEMA", "SECTIONS", "HooksConfig", "LimitsConfig", "LogConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,21 @@ class HooksConfig:
     retry_after_ms: int = key(500, between(0, 3_600_000, "ms"))("0 to 3600000.")
 
 
-SCHEMA: Mapping[str, tuple[Key, ...]] = {
-    "cluster": keys_of(ClusterConfig),
-    "node": keys_of(NodeConfig),
-    "peers": keys_of(PeerConfig),
-    "redis": keys_of(RedisConfig),
-    "timing": TIMING_KEYS,
-    "limits": keys_of(LimitsConfig),
-    "security": keys_of(SecurityConfig),
-    "log": keys_of(LogConfig),
-    "hooks": keys_of(HooksConfig),
-    "http": keys_of(HttpConfig),
+SECTIONS: Mapping[str, type] = {
+    "cluster": ClusterConfig,
+    "node": NodeConfig,
+    "peers": PeerConfig,
+    "redis": RedisConfig,
+    "timing": Timing,
+    "limits": LimitsConfig,
+    "security": SecurityConfig,
+    "log": LogConfig,
+    "hooks": HooksConfig,
+    "http": HttpConfig,
 }
-"""Section to its keys, in the order of the reference; `peers` is an array of tables."""
+"""In the order of the reference; `peers` is an array of tables."""
+
+SCHEMA: Mapping[str, tuple[Key, ...]] = {
+    name: TIMING_KEYS if section is Timing else keys_of(section) for name, section in SECTIONS.items()
+}
+"""Section to its keys."""
