@@ -167,7 +167,7 @@ def test_only_who_may_admin_steers(fleet: Fleet) -> None:
     for arguments in (["transfer"], ["stepdown"], ["pause", "--reason", "no"], ["resume"]):
         done = admin(cluster, arguments[0], *arguments[1:], "--key", reader)
         assert done.returncode == 1, arguments
-        assert "takes the right to admin" in done.stdout + done.stderr
+        assert "needs the permission admin" in done.stdout + done.stderr
     assert admin(cluster, "transfer", "--dry-run", "--key", reader).returncode == 0, "looking takes less"
     assert cluster.controller().term == head.term
     assert admin(cluster, "transfer").returncode == 0

@@ -1,5 +1,5 @@
 """Bad configurations, taken ports, bad files: each is refused with a clear message and its own exit code,
-and changes nothing. What living nodes get to hear is in test_strangers.py and test_impostors.py."""
+and changes nothing. What running nodes are sent is in test_unknown_clients.py and test_impostors.py."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def flipped(bit: int) -> Callable[[bytes], bytes]:
 
 
 SLOT = 8 * 4096
-BALLOTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+VOTE_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "truncated"),
     "one slot": (lambda content: content[:4096], "truncated"),
     "a byte short": (lambda content: content[:-1], "truncated"),
@@ -155,9 +155,9 @@ BALLOTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", long_but(BALLOTS, "empty", "bit in the checksum", "last bit"))
+@pytest.mark.parametrize("kind", long_but(VOTE_FILES, "empty", "bit in the checksum", "last bit"))
 def test_a_bad_vote_store_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
-    change, word = BALLOTS[kind]
+    change, word = VOTE_FILES[kind]
     data_dir = tmp_path / "data"
     shutil.copytree(alone.data_dirs[1], data_dir)
     vote_store = data_dir / "vote"

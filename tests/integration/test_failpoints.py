@@ -115,17 +115,17 @@ def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: st
 
 
 def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:
-    """A new priority is what its door does not survive, since that can be brought about at any time."""
+    """The authenticator breaks with a new priority, since that can be brought about at any time."""
     cluster = fleet.cluster(secure=True)
-    cluster.start(failpoint="door:priority_changed")
+    cluster.start(failpoint="authenticator:priority_changed")
     head = cluster.settled()
     conf = cluster.conf(head.id).read_text()
     cluster.conf(head.id).write_text(conf.replace("[node]", "[node]\npriority = 7"))
     cluster.signal(signal.SIGHUP, head.id)
-    assert cluster.exit_code(head.id) == 4, "nobody can be let in any more"
+    assert cluster.exit_code(head.id) == 4, "no new connection can be made"
     last = cluster.log_of(head.id).read_text().splitlines()[-1]
     assert last.startswith(
-        "zelect: the handler that checks keys has failed (its socket is closed); the authenticator is closed"
+        "zelect: the authenticator, which checks keys, has failed (its socket is closed): no new connection can be made"
     )
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", cluster.ports[head.id]), timeout=5)
@@ -135,19 +135,19 @@ def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fle
 
 
 def test_only_the_named_point_and_fact_kill() -> None:
+    assert Failpoint.from_environment() is None, "no point where none is named"
     harmless = Effects(facts=(Fact("elected", ()),))
     for point in FAILPOINTS:
-        Failpoint("door:elected")(point, harmless)
-        Failpoint("")(point, harmless)
+        Failpoint("authenticator:elected")(point, harmless)
         Failpoint(f"{point}:became_active")(point, harmless)
         for other in set(FAILPOINTS) - {point}:
             Failpoint(f"{other}:elected")(point, harmless)
         assert not Failpoint(f"{point}:elected").breaks_authenticator(harmless)
-    assert not Failpoint("door:became_active").breaks_authenticator(harmless)
-    assert Failpoint("door:elected").breaks_authenticator(harmless)
+    assert not Failpoint("authenticator:became_active").breaks_authenticator(harmless)
+    assert Failpoint("authenticator:elected").breaks_authenticator(harmless)
 
 
-@pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected"])
+@pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected", ""])
 def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="before_save, after_save, after_send, after_publish"):
         Failpoint(text)

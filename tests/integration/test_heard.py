@@ -26,7 +26,6 @@ from zelect.core.messages import (
     Result,
 )
 from zelect.node.loop import NodeLoop
-from zelect.node.reload import reload
 from zelect.node.transport.router import Received
 from zelect.security.key_files import DIRECTORY_FILE, Owner, add_next, make_keys, promote, retire, secret_file
 from zelect.security.keys import ClientKeys, Permission, read_key
@@ -70,7 +69,7 @@ class Speaker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         ClientKeys(read_key(secret_file(keys, owner)), (read_key(keys / "n1.key").public,)).apply_to(self._socket, 0)
-        self._socket.connect(node.config.address)
+        self._socket.connect(node.settings.addresses[1])
 
     def say(self, sender: int, message: Message, incarnation: int = 0) -> None:
         digest = self._node.settings.digest()
@@ -104,7 +103,7 @@ def until(node: NodeLoop, condition: Callable[[], object], what: str) -> None:
     """Turn the loop until `condition` holds."""
 
     def looked() -> object:
-        node._take_in(node.poller.poll(5), 0, everywhere=True)
+        node._read(node.poller.poll(5), 0, everywhere=True)
         return condition()
 
     wait_until(looked, what=what)
@@ -118,11 +117,12 @@ def test_a_key_that_was_taken_out_is_heard_no_more_on_the_connection_that_stands
     until(node, lambda: node.machine.state.peers[2].incarnation == 77, "node 2 is heard")
     for step in (add_next, promote, retire):
         step(keys, [MEMBERS[1]])
-    reload(node)
+    node.handle.reload()
+    node._carry_out_requests()
     assert node.counters["reloaded"] == 1
     thief.hello(2, 78)
-    until(node, lambda: node.counters["refused_key_gone"], "the old key is refused")
-    until(node, lambda: node.transport.counters["unknown_keys"], "it was thrown out, and comes again in vain")
+    until(node, lambda: node.counters["refused_key_removed"], "the old key is refused")
+    until(node, lambda: node.transport.counters["keys_unknown"], "it was thrown out, and comes again in vain")
     assert node.machine.state.peers[2].incarnation == 77
     speaker(MEMBERS[1]).hello(2, 79)
     until(node, lambda: node.machine.state.peers[2].incarnation == 79, "the new key is heard")
@@ -136,11 +136,12 @@ def test_a_new_key_of_its_own_is_used_and_who_came_before_must_come_again(
     until(node, lambda: node.machine.state.peers[2].incarnation == 77, "node 2 is heard")
     for step in (add_next, promote):
         step(keys, [MEMBERS[0]])
-    reload(node)
+    node.handle.reload()
+    node._carry_out_requests()
     speaker(MEMBERS[2]).hello(3, 88)
     until(node, lambda: node.machine.state.peers[3].incarnation == 88, "who knows the new key is heard")
     counters = node.transport.counters
-    shut_out = ("handshake_wrong", "handshake_broken")  # which of them depends on who notices first
+    shut_out = ("handshakes_failed", "handshakes_aborted")  # which of them depends on who notices first
     until(node, lambda: any(counters[name] for name in shut_out), "who came before is hung up on, and comes in vain")
     before.hello(2, 78)
     speaker(MEMBERS[2]).hello(3, 89)
@@ -165,7 +166,7 @@ def test_what_is_denied_goes_no_further(node: NodeLoop, speaker: Callable[[Owner
         operator.say(0, pause)
         said = operator.answer()
         assert isinstance(said, CommonResp)
-        assert (said.result is Result.FORBIDDEN and "takes the right to admin" in said.detail) is lacks
+        assert (said.result is Result.FORBIDDEN and "needs the permission admin" in said.detail) is lacks
     assert node.counters["refused_forbidden"] == 1
 
 

@@ -62,7 +62,7 @@ def says(cluster: Cluster, node: int, pair: KeyPair | None, *messages: Envelope)
     return end
 
 
-SHUT_OUT = ("link_handshake_wrong", "link_handshake_broken")
+SHUT_OUT = ("link_handshakes_failed", "link_handshakes_aborted")
 """A handshake that fails: which of them depends on who notices first."""
 
 
@@ -92,7 +92,7 @@ def test_no_unrecognized_is_heard(living: Cluster) -> None:
     target = head % 3 + 1
     forged = leave_of(living, head)
     rises(living, target, SHUT_OUT, lambda: says(living, target, None, *forged))
-    rises(living, target, ("link_unknown_keys",), lambda: says(living, target, KeyPair.new(), *forged))
+    rises(living, target, ("link_keys_unknown",), lambda: says(living, target, KeyPair.new(), *forged))
 
 
 def test_the_right_key_with_another_id_is_not_heard(living: Cluster) -> None:
@@ -122,7 +122,7 @@ def test_operators_ask_and_admin_as_far_as_their_keys_go(living: Cluster) -> Non
         answers = tell_all(living.name, living.addresses, admin, 10, ring)
         assert set(answers) == {1, 2, 3}
         lacks = {
-            answer.detail == "admin commands takes the right to admin, which this key lacks"
+            answer.detail == "giving admin commands needs the permission admin, which this key lacks"
             for answer in answers.values()
         }
         assert lacks == {not may_admin}
@@ -150,7 +150,7 @@ def test_the_command_line_finds_its_key(living: Cluster) -> None:
     assert zelect("members", "-c", conf, "--key", reader).returncode == 0
     unknown = living.directory / "elsewhere"
     make_keys(unknown, [OPERATOR])
-    for command in (("status",), ("who",), ("voters",), ("voters", "reset")):
+    for command in (("status",), ("who",), ("members",), ("members", "reset")):
         place = ("-c", conf, "--key", secret_file(unknown, OPERATOR))
         nodes = ("1", "2", "3", "--yes-i-know") if "reset" in command else ()
         done = zelect(command[0], *place, *command[1:], *nodes)

@@ -45,29 +45,29 @@ def test_delivers_both_ways(pair: Pair) -> None:
     pair.loop.until_up(2)
     pair.echo(b"hello")
     assert pair.loop.changes == [LinkChange(2, True)]
-    assert pair.loop.transport.links() == {2: True}
+    assert {peer: link.up for peer, link in pair.loop.transport.links.items()} == {2: True}
 
 
 def test_keeps_the_order_of_messages(pair: Pair) -> None:
     pair.echo(b"first")
     sent = [b"%d" % number for number in range(50)]
-    assert all(pair.loop.transport.send(2, payload) for payload in sent)
+    assert all(pair.loop.transport.links[2].send(payload) for payload in sent)
     pair.loop.until(lambda: b"echo 49" in pair.loop.payloads())
     assert pair.loop.payloads()[-50:] == [b"echo " + payload for payload in sent]
 
 
 def test_payload_above_the_limit_is_not_sent(pair: Pair) -> None:
     pair.loop.until_up(2)
-    assert not pair.loop.transport.send(2, b"x" * (LIMIT_BYTES + 1))
+    assert not pair.loop.transport.links[2].send(b"x" * (LIMIT_BYTES + 1))
     assert pair.loop.transport.counters["too_big_to_send"] == 1
-    assert pair.loop.transport.send(2, b"x" * LIMIT_BYTES)
+    assert pair.loop.transport.links[2].send(b"x" * LIMIT_BYTES)
 
 
 def test_sending_never_blocks_and_drops_in_the_end(pair: Pair) -> None:
     pair.loop.until_up(2)
     pair.peer.signal(signal.SIGSTOP)
     payload = b"x" * LIMIT_BYTES
-    dropped = sum(not pair.loop.transport.send(2, payload) for _ in range(20_000))
+    dropped = sum(not pair.loop.transport.links[2].send(payload) for _ in range(20_000))
     assert dropped > 0
     assert pair.loop.transport.counters["dropped"] == dropped
 
@@ -76,7 +76,7 @@ def test_answers_to_a_query(alone: Loop, unknowns: UnknownClients) -> None:
     asking = unknowns.dealer(alone)
     asking.send(b"who is controller?")
     alone.until(lambda: alone.received)
-    assert alone.transport.reply(alone.received[0].route, b"me")
+    assert alone.transport.router.reply(alone.received[0].route, b"me")
     assert asking.poll(20_000)
     assert asking.recv_multipart() == [b"me"]
 
@@ -86,7 +86,7 @@ def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, unknowns: Unkno
     asking.send(b"who is controller?")
     alone.until(lambda: alone.received)
     asking.close(0)
-    alone.until(lambda: not alone.transport.reply(alone.received[0].route, b"me"))
+    alone.until(lambda: not alone.transport.router.reply(alone.received[0].route, b"me"))
     assert alone.transport.counters["reply_failed"] == 1
 
 
@@ -95,14 +95,14 @@ def test_reads_at_most_the_limit_and_says_that_more_waits(alone: Loop, unknowns:
     for number in range(10):
         sender.send(b"%d" % number)
     got: list[bytes] = []
-    wait_until(alone.transport.backlog)
+    wait_until(alone.transport.router.backlog)
     while len(got) < 10:
         assert alone.poller.poll(20_000)
-        got_now = alone.transport.receive(3)
+        got_now = alone.transport.router.receive(3)
         assert len(got_now) <= 3
         got += [message.payload for message in got_now]
     assert got == [b"%d" % number for number in range(10)]
-    assert not alone.transport.backlog()
+    assert not alone.transport.router.backlog()
 
 
 # -- beginning and end ------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def _cannot_bind(listen: str) -> str:
     transport = Transport(context, listen=listen, peers={}, max_message_bytes=LIMIT_BYTES, poller=poller)
     try:
         with pytest.raises(CannotBind) as caught:
-            transport.bind()
+            transport.router.bind()
     finally:
         transport.close()
         ends(context)
@@ -137,7 +137,7 @@ def test_close_leaves_nothing_open() -> None:
     before = open_descriptors()
     ports = free_ports(4)
     made = Loop(ports[0], {peer: at(port) for peer, port in enumerate(ports[1:], 2)}).open()
-    made.transport.send(2, b"nobody is there")
+    made.transport.links[2].send(b"nobody is there")
     made.transport.probe(3, 1)
     made.transport.close()
     made.transport.close()
@@ -154,7 +154,7 @@ def test_fifty_peers_and_their_descriptors() -> None:
         before = open_descriptors()
         with loop(here, dict.fromkeys(range(2, 52), at(hub))) as near:
             near.until_up(*range(2, 52))
-            assert all(near.transport.send(peer, b"%d" % peer) for peer in range(2, 52))
+            assert all(near.transport.links[peer].send(b"%d" % peer) for peer in range(2, 52))
             far.until(lambda: len(far.received) == 50)
             assert near.transport.counters["rebuilt"] == 0
             own = open_descriptors() - before

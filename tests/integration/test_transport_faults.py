@@ -58,14 +58,14 @@ def test_waiting_verdict_is_a_deadline() -> None:
     with loop(free_port(), {2: at(free_port())}, Proof.NONE) as made:
         made.transport.probe(2, 7)
         assert made.transport.deadline_us() <= now_us()
-        assert [verdict.evidence for verdict in made.transport.verdicts()] == [None]
+        assert [verdict.evidence for verdict in made.transport.take_verdicts()] == [None]
         assert made.transport.deadline_us() > now_us()
 
 
 def test_restarted_peer_is_up_again(pair: Pair) -> None:
     pair.echo(b"before")
     pair.peer.kill()
-    pair.loop.until(lambda: not pair.loop.transport.links()[2])
+    pair.loop.until(lambda: not pair.loop.transport.links[2].up)
     pair.restart()
     pair.loop.until_up(2)
     pair.echo(b"after")
@@ -85,7 +85,7 @@ def test_down_and_up_in_one_turn_are_both_told(pair: Pair) -> None:
 
     def heard() -> bool:
         asking.send(b"nudge")  # again and again: it may be answered only once its link to us is up
-        received.extend(message.payload for message in pair.loop.transport.receive(10))
+        received.extend(message.payload for message in pair.loop.transport.router.receive(10))
         return bool(received)
 
     wait_until(heard)
@@ -99,9 +99,9 @@ def test_nothing_stale_reaches_a_restarted_peer(pair: Pair) -> None:
     pair.echo(b"before")
     pair.peer.kill()
     for _ in range(100):  # not a turn since: the link still counts as up
-        pair.loop.transport.send(2, b"stale")
-    pair.loop.until(lambda: not pair.loop.transport.links()[2])
-    assert not any(pair.loop.transport.send(2, b"stale") for _ in range(100))
+        pair.loop.transport.links[2].send(b"stale")
+    pair.loop.until(lambda: not pair.loop.transport.links[2].up)
+    assert not any(pair.loop.transport.links[2].send(b"stale") for _ in range(100))
     pair.restart()
     pair.loop.until_up(2)
     pair.echo(b"after")
@@ -118,7 +118,7 @@ def test_frozen_peer_is_neither_down_nor_dead(pair: Pair) -> None:
     assert (verdict.evidence, verdict.detail) == (None, "alive: accepted")
     assert pair.loop.transport.counters["probes"] == 1
     assert pair.loop.changes == [LinkChange(2, True)]
-    assert pair.loop.transport.send(2, b"thawed")
+    assert pair.loop.transport.links[2].send(b"thawed")
     pair.peer.signal(signal.SIGCONT)
     pair.echo(b"thawed")
     assert pair.loop.changes == [LinkChange(2, True)]
@@ -127,7 +127,7 @@ def test_frozen_peer_is_neither_down_nor_dead(pair: Pair) -> None:
 def test_free_lock_decides(pair: Pair) -> None:
     pair.loop.until_up(2)
     pair.loop.transport.probe(2, 7, lambda: True)
-    assert [verdict.evidence for verdict in pair.loop.transport.verdicts()] == [Evidence.LOCK]
+    assert [verdict.evidence for verdict in pair.loop.transport.take_verdicts()] == [Evidence.LOCK]
 
 
 def test_two_incarnations_are_two_questions(pair: Pair) -> None:

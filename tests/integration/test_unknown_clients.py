@@ -258,7 +258,7 @@ def test_a_flood_of_garbage(living: Cluster) -> None:
 
 
 def test_unrecognized_that_never_says_anything_sensible_is_thrown_out(living: Cluster) -> None:
-    with undisturbed(living, "link_evicted_never_valid") as send:
+    with undisturbed(living, "link_connections_never_valid") as send:
         for _ in range(3000):
             send(b"\xc1" * 41)
 
@@ -266,7 +266,7 @@ def test_unrecognized_that_never_says_anything_sensible_is_thrown_out(living: Cl
 @pytest.mark.long
 def test_a_flood_of_what_is_well_formed(living: Cluster) -> None:
     """Beyond a thousand a second of one sender they are dropped, and at ten times that it goes."""
-    with undisturbed(living, "link_too_fast", "link_evicted_too_fast") as send:
+    with undisturbed(living, "link_too_fast", "link_connections_too_fast") as send:
         frame = forged(living, 1, Ping(0, False, None, ()), sender=4)
         for _ in range(30_000):
             send(frame)

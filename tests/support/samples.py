@@ -91,7 +91,7 @@ def _vote_responses(draw: st.DrawFn) -> VotResp:
 
 
 @st.composite
-def _steers(draw: st.DrawFn) -> AdminCommand:
+def _admin_commands(draw: st.DrawFn) -> AdminCommand:
     what = draw(st.sampled_from(AdminAction))
     to = draw(node_or_nobody) if what is AdminAction.TRANSFER else 0
     for_ms = draw(st.integers(1, MAX_FOR_MS)) if what in (AdminAction.STEPDOWN, AdminAction.PAUSE) else 0
@@ -120,7 +120,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Query, texts(32)),
     st.builds(Report, texts(60_000)),
     st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody, texts(256)),
-    _steers(),
+    _admin_commands(),
     st.builds(
         Reset,
         st.integers(1, MAX_NUMBER),

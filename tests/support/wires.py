@@ -46,7 +46,7 @@ class Loop:
         peers: dict[int, str],
         proof: Proof = Proof.REFUSED,
         keyring: Keyring | None = None,
-        bounds: ConnectionLimits | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         self.port = listen
         self.context: Context = zmq.Context()
@@ -59,14 +59,14 @@ class Loop:
             poller=self.poller,
             proof=proof,
             keyring=keyring,
-            bounds=bounds,
+            limits=limits,
         )
         self.changes: list[LinkChange] = []
         self.received: list[Received] = []
         self.verdicts: list[Verdict] = []
 
     def open(self) -> Loop:
-        self.transport.bind()
+        self.transport.router.bind()
         self.transport.connect()
         return self
 
@@ -74,8 +74,8 @@ class Loop:
         wait_us = min(20_000, max(0, self.transport.deadline_us() - now_us()))
         ready = self.poller.poll(-(-wait_us // 1000))
         self.changes += self.transport.service(ready)
-        self.received += self.transport.receive(100)
-        self.verdicts += self.transport.verdicts()
+        self.received += self.transport.router.receive(100)
+        self.verdicts += self.transport.take_verdicts()
 
     def until(self, condition: Callable[[], object], within_s: float = 30.0, what: str = "") -> None:
         """Turn until `condition` holds; fail after `within_s` seconds."""
@@ -85,7 +85,7 @@ class Loop:
             self.turn()
 
     def until_up(self, *peers: int) -> None:
-        self.until(lambda: all(self.transport.links()[peer] for peer in peers), what=f"{peers} up")
+        self.until(lambda: all(self.transport.links[peer].up for peer in peers), what=f"{peers} up")
 
     def payloads(self) -> list[bytes]:
         return [message.payload for message in self.received]
@@ -105,9 +105,9 @@ def loop(
     peers: dict[int, str],
     proof: Proof = Proof.REFUSED,
     keyring: Keyring | None = None,
-    bounds: ConnectionLimits | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[Loop]:
-    made = Loop(listen, peers, proof, keyring, bounds)
+    made = Loop(listen, peers, proof, keyring, limits)
     try:
         yield made.open()
     finally:
@@ -130,7 +130,7 @@ print("ready", flush=True)
 while True:
     node.turn()
     for message in node.received:
-        node.transport.send(1, b"echo " + message.payload)
+        node.transport.links[1].send(b"echo " + message.payload)
         sys.stdout.buffer.write(message.payload[:64] + b"\\n")
         sys.stdout.flush()
     node.received.clear()
@@ -174,7 +174,7 @@ class Pair:
 
         def echoed() -> bool:
             if not asked or time.monotonic() > asked[-1] + 0.2:
-                self.loop.transport.send(2, payload)
+                self.loop.transport.links[2].send(payload)
                 asked.append(time.monotonic())
             return b"echo " + payload in self.loop.payloads()
 

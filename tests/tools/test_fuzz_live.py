@@ -83,7 +83,7 @@ def test_a_session_is_recorded_frame_by_frame() -> None:
         thread = threading.Thread(target=lambda: sessions.append(record(("127.0.0.1", alone.port), lock, b"hello")))
         thread.start()
         alone.until(lambda: alone.received)
-        assert alone.transport.reply(alone.received[0].route, b"hello yourself")
+        assert alone.transport.router.reply(alone.received[0].route, b"hello yourself")
         alone.until(lambda: sessions)
         thread.join(20)
         (session,) = sessions

@@ -9,7 +9,7 @@ from functools import partial
 
 from tools.chaos_lab.cluster import ChaosCluster
 from tools.chaos_lab.fault import Fault, Misbehaved, PlannedFault, log_uniform, repeatedly
-from zelect.node.storage.vote_store import BALLOT_BYTES
+from zelect.node.storage.vote_store import VOTE_FILE_BYTES
 
 
 class Kill(Fault):
@@ -186,7 +186,7 @@ class VoteFileDamaged(Fault):
         return (rng.randrange(nodes),)
 
     def details(self, rng: random.Random, nodes: int) -> dict[str, int]:
-        return {"byte": rng.randrange(BALLOT_BYTES)}
+        return {"byte": rng.randrange(VOTE_FILE_BYTES)}
 
     def strike(self, cluster: ChaosCluster, planned: PlannedFault, nodes: list[int]) -> None:
         (node,) = nodes

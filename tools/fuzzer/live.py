@@ -126,7 +126,7 @@ def attack_node(
             done = attacking.get()
         after, silent_after_s = _settled(asker, before, done)
         outcome = _outcome(done, before, after, answers, slowest_s, max(silent_s, silent_after_s))
-        outcome.let_in = None if lock is None else outcome.grown["link_let_in"]
+        outcome.let_in = None if lock is None else outcome.grown["link_keys_accepted"]
         return outcome
     finally:
         asker.close()

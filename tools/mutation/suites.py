@@ -46,7 +46,6 @@ _SOCKETS = (
 _HEARING = (
     "zelect/node/loop.py",
     "zelect/node/reload.py",
-    "zelect/node/replies.py",
     "zelect/node/transport/router.py",
 )
 
@@ -68,7 +67,7 @@ SUITES = (
     Suite("disk", ("unit/node/storage/test_vote_store.py",), ("zelect/node/storage/vote_store.py",)),
     Suite("disk", ("unit/node/test_startup.py",), ("zelect/node/startup.py",)),
     Suite("disk", ("unit/node/storage/test_data_dir.py",), ("zelect/node/storage/data_dir.py",)),
-    Suite("clock", ("unit/system/test_clock.py",), ("zelect/system/clock.py", "zelect/node/loop_delay.py")),
+    Suite("clock", ("unit/system/test_clock.py",), ("zelect/system/clock.py",)),
     Suite("leadership", ("unit/node/leadership/test_handle.py",), ("zelect/node/leadership/handle.py",)),
     Suite("probe", ("unit/node/transport/test_death_probe.py",), ("zelect/node/transport/death_probe.py",)),
     Suite("links", ("unit/node/transport/test_peer_link.py",), ("zelect/node/transport/peer_link.py",)),
@@ -87,7 +86,7 @@ SUITES = (
     Suite(
         "connections",
         ("unit/node/transport/test_connection_limits.py",),
-        ("zelect/node/transport/connection_limits.py",),
+        ("zelect/node/transport/connection_limits.py", "zelect/node/transport/router.py"),
     ),
     Suite("node", ("integration/test_node.py", "unit/node/test_loop.py"), ("zelect/node/loop.py",)),
     Suite("checker", ("model/test_modelcheck.py",), _PURE, costly=True),

@@ -9,7 +9,7 @@ from zelect.node.leadership.hooks import Hooks
 from zelect.node.loop import NodeLoop
 from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.vote_store import VoteStoreError
-from zelect.node.transport.descriptor_limit import raise_limit
+from zelect.node.transport.connection_limits import raise_descriptor_limit
 from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.log import setup
 from zelect.system.signals import SignalPipe
@@ -20,10 +20,10 @@ __all__ = ["run"]
 
 def run(config: Config) -> int:
     """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a graceful leave,
-    3 when durable state cannot be used, 4 when the address cannot be bound or the authenticator has broken.
+    3 when durable state cannot be used, 4 when the address cannot be bound or the authenticator has failed.
     Errors go to standard error. Raises `ConfigError` for a file that `config` names and that cannot be
     used."""
-    raise_limit()
+    raise_descriptor_limit()
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = NodeLoop(config, log)

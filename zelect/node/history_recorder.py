@@ -5,7 +5,7 @@ what was written stays whole whatever kills the process. Every line has `us` (th
 `node`, `incarnation`, `term` and `event`; where a fact has a field of such a name for something
 else, the field is called `about_...`. Events: `node_started` and `node_ended`, every fact of the
 machine under its own name, `saved` after a save of the vote file, `lease` when leadership reaches
-further than before, `tenure_ended` when it is over. An end is written before the step's effects
+further than before, `lease_ended` when it is over. An end is written before the step's effects
 are carried out, everything else after them.
 """
 
@@ -40,14 +40,14 @@ class HistoryRecorder:
     def __init__(self, directory: Path, node: int, saved: Saved) -> None:
         self._node = node
         self._incarnation = saved.incarnation
-        self._tenure: Lease | None = None
+        self._lease: Lease | None = None
         self._term = saved.term
         self._descriptor = open_history(directory, f"node{node}")
         self.write("node_started", pid=os.getpid())
         self._write_saved(saved)
 
     @classmethod
-    def wanted(cls, node: int, saved: Saved) -> HistoryRecorder | None:
+    def from_environment(cls, node: int, saved: Saved) -> HistoryRecorder | None:
         """The recorder that the environment asks for, if it does."""
         directory = os.environ.get(HISTORY, "")
         return cls(Path(directory), node, saved) if directory else None
@@ -55,17 +55,17 @@ class HistoryRecorder:
     def before(self, lease: Lease | None, term: int) -> None:
         """A step was made and nothing of it is carried out yet. `lease`, `term`: the machine's after it."""
         self._term = term
-        if lease is None and self._tenure is not None:
-            self._tenure = None
+        if lease is None and self._lease is not None:
+            self._lease = None
             self.write("lease_ended")
 
     def after(self, lease: Lease | None, effects: Effects) -> None:
         """The step's effects are carried out."""
         if effects.save is not None:
             self._write_saved(effects.save)
-        if lease != self._tenure and lease is not None:
+        if lease != self._lease and lease is not None:
             self.write("lease", term=lease.term, lapses_us=lease.lapses_us, active_since_us=lease.active_since_us)
-        self._tenure = lease
+        self._lease = lease
         for fact in effects.facts:
             self.write(fact.name, **dict(fact.fields))
 

@@ -1,20 +1,22 @@
-"""One node: the poller loop around the machine.
+"""One node: a poller loop around the machine.
 
-Each turn of the loop goes one way: connections' changes, messages, the store's answers, proofs of
-death, then the clock. What the machine wants done is carried out from top to bottom of its
-`Effects`: save, send, publish (R1). A turn that comes late drains everything that waits before
-any deadline is judged (R14).
+A turn of the loop waits until something is ready, and then reads, in this order: links that opened or
+closed, messages, what death probes found out, Redis' answers, the clock. Each of these is an event.
+The machine makes a step for it, and what the step asks for is carried out in the order of `Effects`:
+
+    event → machine → effects → save ▸ send ▸ publish
+
+Nothing is sent before what it rests on is saved (R1). A turn that comes late reads everything that
+waits before it judges any deadline (R14).
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import signal
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
@@ -23,7 +25,6 @@ from zelect import wire
 from zelect.config.loading import Config
 from zelect.core.effects import Effects, Probe
 from zelect.core.events import (
-    ControllerHint,
     DeathProven,
     Event,
     HealthChanged,
@@ -37,40 +38,70 @@ from zelect.core.events import (
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
-from zelect.core.messages import MalformedMessage, Report
+from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Report, Result, type_of
 from zelect.core.status import NodeStatus
 from zelect.core.step import NOTHING
-from zelect.node.deferred_log import DeferredLog
 from zelect.node.failpoints import Failpoint
 from zelect.node.history_recorder import HistoryRecorder
 from zelect.node.leadership.handle import NodeHandle, controller_now
-from zelect.node.loop_delay import LoopDelay
-from zelect.node.reload import reload
-from zelect.node.replies import deny, reply
-from zelect.node.startup import open_state, tell_start, transport_of
-from zelect.node.storage.data_dir import holder, lock_evidence
+from zelect.node.reload import RunningConfig
+from zelect.node.startup import bind, log_start, open_state, transport_of
+from zelect.node.storage.data_dir import lock_evidence
 from zelect.node.transport.router import Received
+from zelect.redis.clients import RedisClients
 from zelect.redis.credentials import credentials_of
-from zelect.redis.registry import RegistryHint
-from zelect.redis.status import RedisStatus, redis_clients
-from zelect.security.authorization import caller_of, denied, signed
+from zelect.security.authorization import NEEDS, Denied, caller_of, denied, signed
 from zelect.security.keys import read_keyring
 from zelect.status.report import NodeReport, encode, report_of
 from zelect.system.clock import now_us
-from zelect.system.log import Log
+from zelect.system.log import DeferredLog, Log
 from zelect.system.poller import Poller
 from zelect.system.signals import SignalPipe, WakeupPipe
-from zelect.system.sockets import CannotBind
 
 if TYPE_CHECKING:
     from zelect.node.http.snapshot import StatusPublisher
 
-__all__ = ["NodeLoop"]
+__all__ = ["BREATH_US", "LoopTiming", "NodeLoop"]
 
+BREATH_US = 5_000
 _BATCH = 64
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
+
+
+class LoopTiming:
+    """How long the loop waits and reads, and whether a turn comes late (R14): what would then be taken for the
+    silence of others may be this node's own.
+
+    A late turn judges no campaign, so what was due stays due. The next turn must not be late for that alone, else
+    a node that was frozen would spin and never campaign. It gets `BREATH_US`: after a freeze the messages have yet
+    to come in from the kernel.
+    """
+
+    __slots__ = ("_late", "drain_us", "gather_until_us", "gather_us", "glance_us", "late_us")
+
+    def __init__(self, heartbeat_us: int) -> None:
+        self.late_us = heartbeat_us // 2
+        """A turn that begins so much later than it was due is late."""
+        self.drain_us = heartbeat_us // 4
+        """How long a late turn reads: by then every peer was read, flood or not."""
+        self.glance_us = heartbeat_us // 20
+        """How long a usual turn reads on: few peers have much waiting, and a campaign should not wait for a flood."""
+        self.gather_us = min(_GATHER_US, heartbeat_us // 20)
+        """The answers to a round of heartbeats come within a millisecond, each at a moment of its own. An active
+        controller loses nothing by reading them together: they count by the time of their PING."""
+        self.gather_until_us = 0
+        self._late = False
+
+    def due_us(self, due_us: int, now_us: int) -> int:
+        """When a turn that begins now is due, if something is due at `due_us`."""
+        return max(due_us, now_us + BREATH_US) if self._late else due_us
+
+    def judge(self, due_us: int, now_us: int) -> bool:
+        """Whether the turn that was due at `due_us` is late."""
+        self._late = now_us > due_us + self.late_us
+        return self._late
 
 
 class NodeLoop:
@@ -86,176 +117,148 @@ class NodeLoop:
         *,
         handle: NodeHandle | None = None,
     ) -> None:
-        self.config = config
         self.log = log
+        self.handle = handle or NodeHandle()
         self.settings = settings = replace(config.settings(), guarded=handle is not None)
         keyring = read_keyring(config)
-        self.directory = None if keyring is None else keyring.directory
+        self.running = RunningConfig(config, keyring)
         credentials = credentials_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = transport_of(self.context, self.poller, config, keyring, connect_to or {}, log)
-        self.window: StatusPublisher | None = None
+        self.publisher: StatusPublisher | None = None
         try:
-            self._bind()  # before anything on disk is touched: a taken port changes nothing
+            bind(self.transport.router, config)  # before anything on disk is touched: a taken port changes nothing
             if config.http.listen:
                 from zelect.node.http.snapshot import StatusPublisher  # a node without [http] does without
 
-                self.window = StatusPublisher(config)
+                self.publisher = StatusPublisher(config)
             self.data_dir, self.vote_store = open_state(config.node.data_dir, settings)
         except BaseException:
-            if self.window is not None:
-                self.window.close()
+            if self.publisher is not None:
+                self.publisher.close()
             self.transport.close()
             self.context.term()
             raise
         saved = self.vote_store.saved
         self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh)
+        self.redis = RedisClients(self.context, config, settings, credentials, saved.incarnation, log)
         self.began_us = now_us()
-        self.failpoint = Failpoint(os.environ.get("ZELECT_FAILPOINT", ""))
         self.counters: Counter[str] = Counter()
-        self.reload_problem = ""
-        self.reloads = 0  # how many requests of the handle were carried out
+        self.timing = LoopTiming(settings.timing.heartbeat_us)
         self.deferred_log = DeferredLog(log, settings.node)
-        self.recorder = HistoryRecorder.wanted(settings.node, saved)
-        self.handle = handle or NodeHandle()
-        self.done_us = NEVER_US
-        # The answers to a round of heartbeats come within a millisecond, each in a moment of its
-        # own; active nothing is lost by reading them together. They count by their PING's time.
-        self.gather_us = min(_GATHER_US, settings.timing.heartbeat_us // 20)
-        self.gather_until_us = 0
-        # How long to read before judging (R14): every peer has had its turn by then, flood or not.
-        self.drain_us = settings.timing.heartbeat_us // 4
-        # After a usual turn nobody has much waiting, and a campaign should not wait for a flood.
-        self.glance_us = settings.timing.heartbeat_us // 20
-        self.due_us: int | None = None
-        self.redis_status = RedisStatus(log, config)
-        self.data_dirs: dict[int, Path] = {p.id: p.data_dir for p in config.peers if p.data_dir is not None}
-        self.registry, self.witness = redis_clients(self.context, config, settings, credentials, saved.incarnation)
-
-    # -- life ---------------------------------------------------------------------------------------
-
-    def _bind(self) -> None:
-        """Open the authenticator. Where it is held by this very node, started before, that is said."""
-        try:
-            self.transport.bind()
-        except CannotBind as error:
-            me = self.config.node
-            pid = holder(me.data_dir, self.config.cluster.name, me.id)
-            if not pid:
-                raise
-            runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
-            raise CannotBind(error.address, error.code, runs) from error
+        # For tests, off unless the environment asks for them.
+        self.failpoint = Failpoint.from_environment()
+        self.recorder = HistoryRecorder.from_environment(settings.node, saved)
+        self._tick_due_us: int | None = None
+        self._end_us = NEVER_US
 
     def run(self, wake: WakeupPipe | None = None) -> int:
-        """Connect, loop until told to go, leave in good order. Closes `wake`, which is a `WakeupPipe` where
+        """Connect, run until asked to leave, leave gracefully. Closes `wake`, which is no `SignalPipe` where
         the process is not this node's own."""
         wake = wake or SignalPipe()
         self.handle.wake_loop = wake.ring
         wake.ring()  # the process may have asked for something already
         try:
-            self.registry.start()
-            self.witness.start()
-            self.transport.connect()
-            self.poller.register(self.registry.pipe, zmq.POLLIN)
-            self.poller.register(self.witness.pipe, zmq.POLLIN)
-            self.poller.register(wake.fileno(), zmq.POLLIN)
-            tell_start(self)
-            if isinstance(wake, SignalPipe):
-                gc.collect()
-                gc.freeze()  # what lives now lives for ever: later collections need not look at it
-            if self.window is not None:
-                self.window.open(self.settings.cluster, self.settings.node, self.handle, self.log)
+            self._open(wake)
             self.step(Started())
-            self._loop(wake)
+            while not self._may_end():
+                self._turn(wake)
         finally:
             self.handle.close()
             if self.recorder is not None:
                 self.recorder.close()
-            self.deferred_log.tell()
-            self.handle.wait_for_jobs(wake.fileno())
+            self.deferred_log.write()
+            self.handle.wait_for_jobs(wake.fd)
             wake.close()
             self.close()
         self.log.event("info", "node_ended")
         return 0
 
+    def _open(self, wake: WakeupPipe) -> None:
+        encrypted, lost_state = self.running.directory is not None, self.vote_store.saved.lost_state
+        log_start(self.log, self.running.config, self.data_dir, encrypted=encrypted, lost_state=lost_state)
+        self.redis.start()
+        self.transport.connect()
+        self.poller.register(self.redis.registry.pipe, zmq.POLLIN)
+        self.poller.register(self.redis.witness.pipe, zmq.POLLIN)
+        self.poller.register(wake.fd, zmq.POLLIN)
+        if isinstance(wake, SignalPipe):
+            gc.collect()
+            gc.freeze()  # what lives now lives for ever: later collections need not look at it
+        if self.publisher is not None:
+            self.publisher.open(self.settings.cluster, self.settings.node, self.handle, self.log)
+
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""
-        if self.window is not None:
-            self.window.close()
-        self.witness.close(within_s=0.1)
-        self.registry.close(within_s=0.5)
+        if self.publisher is not None:
+            self.publisher.close()
+        self.redis.close()
         self.transport.close()
         self.context.term()
         self.vote_store.close()
         self.data_dir.close()
 
-    def _loop(self, wake: WakeupPipe) -> None:
-        loop_delay, wakeup = LoopDelay(self.settings.timing.heartbeat_us // 2), wake.fileno()
-        while True:
-            due_us = min(self._machine_due_us(), self.transport.deadline_us(), self.done_us)
-            if self.window is not None:
-                if self.window.is_due():
-                    self.window.publish(self._report(self.machine.status(now_us())))
-                due_us = min(due_us, self.window.due_us)
-            due_us = loop_delay.due_us(due_us, now_us())
-            ready = self._wait(due_us)
-            late = loop_delay.judge(due_us, now_us())
-            if late:
-                self.counters["loop_late"] += 1
-            if wakeup in ready:
-                signals = set(wake.take())
-                if {signal.SIGTERM, signal.SIGINT} & signals:
-                    self.handle.ask_to_leave()
-                if signal.SIGHUP in signals:
-                    self.handle.reload()
-                self._carry_out_requests()
-            self._take_in(ready, self.drain_us if late else 0, everywhere=late)
-            if now_us() >= self._machine_due_us():
-                # What waits may renew what is about to be judged; after an idle poll nothing does.
-                if (late or ready) and self.transport.backlog():
-                    self._take_in(ready, self.drain_us if late else self.glance_us, everywhere=True)
-                if now_us() >= self._machine_due_us():
-                    self.step(Tick(late))
-                    if self.machine.active(now_us()):
-                        self.gather_until_us = now_us() + self.gather_us
-            if self._may_end():
-                return
+    def _may_end(self) -> bool:
+        """Whether a node that has left may end: it stays until it hears a successor, but not long."""
+        if self._end_us == NEVER_US:
+            return False
+        state, now = self.machine.state, now_us()
+        if now >= self._end_us:
+            return True
+        left_for_us = now - (self._end_us - _LINGER_US)
+        settled = state.controller is not None or not any(peer.linked for peer in state.peers.values())
+        return settled and left_for_us >= _LINGER_LEAST_US
 
-    def _carry_out_requests(self) -> None:
-        """What the process asked for by the handle: its job has ended, the files are to be read again, its health
-        has changed, or the node is to leave (R6, R8)."""
-        handle, machine = self.handle, self.machine
-        if handle.reload_requests != self.reloads:
-            self.reloads = handle.reload_requests
-            reload(self)
-        if handle.healthy is not machine.state.healthy:
-            self.step(HealthChanged(handle.healthy))
-        if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):
-            self.step(JobEnded())
-        if handle.asked_to_leave and not handle.has_jobs:
-            self.step(Leave())
+    # -- a turn: wait, then read ----------------------------------------------------------------------
+
+    def _turn(self, wake: WakeupPipe) -> None:
+        timing = self.timing
+        due_us = timing.due_us(self._due_us(), now_us())
+        ready = self._wait(due_us)
+        late = timing.judge(due_us, now_us())
+        if late:
+            self.counters["loop_late"] += 1
+        if wake.fd in ready:
+            self._take_signals(wake)
+            self._carry_out_requests()
+        self._read(ready, timing.drain_us if late else 0, everywhere=late)
+        if now_us() >= self._machine_due_us():
+            # What waits may renew what is about to be judged; after an idle poll nothing does.
+            if (late or ready) and self.transport.router.backlog():
+                self._read(ready, timing.drain_us if late else timing.glance_us, everywhere=True)
+            if now_us() >= self._machine_due_us():
+                self.step(Tick(late))
+                if self.machine.active(now_us()):
+                    timing.gather_until_us = now_us() + timing.gather_us
+
+    def _due_us(self) -> int:
+        due_us = min(self._machine_due_us(), self.transport.deadline_us(), self._end_us)
+        if self.publisher is not None:
+            if self.publisher.is_due():
+                self.publisher.publish(self._report(self.machine.status(now_us())))
+            due_us = min(due_us, self.publisher.due_us)
+        return due_us
 
     def _machine_due_us(self) -> int:
         """The machine's deadline, worked out once after its newest step."""
-        if self.due_us is None:
-            self.due_us = self.machine.deadline_us()
-        return self.due_us
+        if self._tick_due_us is None:
+            self._tick_due_us = self.machine.deadline_us()
+        return self._tick_due_us
 
     def _wait(self, due_us: int) -> Mapping[object, int]:
-        """What is ready, at `due_us` at the latest. What has to be logged is written while there
-        is nothing better to do: in the middle of an election a line costs more than a vote."""
+        """What is ready, at `due_us` at the latest. The log is written while there is nothing better to do."""
         # Round up: waking a fraction of a millisecond early would only spin.
         now = now_us()
         wait_ms = max(0, min(60_000, -((now - due_us) // 1000)))
-        if self.deferred_log.waits:
+        if self.deferred_log.facts:
             if wait_ms and not self.deferred_log.is_full:
                 ready = self.poller.poll(0)
                 if ready:
                     return ready
             if wait_ms or self.deferred_log.is_full:
-                self.deferred_log.tell()
-        gather_ms = min(wait_ms, (self.gather_until_us - now) // 1000)
+                self.deferred_log.write()
+        gather_ms = min(wait_ms, (self.timing.gather_until_us - now) // 1000)
         if gather_ms > 0:
             ready = self.poller.poll(gather_ms, eager=False)
             if ready:
@@ -263,84 +266,184 @@ class NodeLoop:
             wait_ms -= gather_ms
         return self.poller.poll(wait_ms)
 
-    def _take_in(self, ready: Mapping[object, int], within_us: int, everywhere: bool) -> None:
-        """Everything that came in: monitors first, they tell who died; then messages, one batch, or as
+    def _take_signals(self, wake: WakeupPipe) -> None:
+        signals = set(wake.take())
+        if {signal.SIGTERM, signal.SIGINT} & signals:
+            self.handle.ask_to_leave()
+        if signal.SIGHUP in signals:
+            self.handle.reload()
+
+    def _carry_out_requests(self) -> None:
+        """What the process asked for by the handle: the files are to be read again, its health has changed, its job
+        has ended, or the node is to leave (R6, R8)."""
+        handle, machine = self.handle, self.machine
+        if handle.reload_requests != self.running.requests:
+            self.running.requests = handle.reload_requests
+            changed = self.running.reload(self.transport, self.log, self.counters)
+            if changed is not None:
+                self.step(changed)
+        if handle.healthy is not machine.state.healthy:
+            self.step(HealthChanged(handle.healthy))
+        if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):
+            self.step(JobEnded())
+        if handle.asked_to_leave and not handle.has_jobs:
+            self.step(Leave())
+
+    def _read(self, ready: Mapping[object, int], within_us: int, everywhere: bool) -> None:
+        """Read everything that came in: links first, they show which peers died; then messages, one batch, or as
         many as `within_us` allows. `ready` is the poller's answer; look `everywhere` when that is
         older than what may have come."""
-        for change in self.transport.service(ready):
+        transport, router = self.transport, self.transport.router
+        for change in transport.service(ready):
             self.step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
         end_us = now_us() + within_us
-        while everywhere or self.transport.has_mail(ready):
-            batch = self.transport.receive(_BATCH)
+        while everywhere or router.has_messages(ready):
+            batch = router.receive(_BATCH)
             for received in batch:
-                self._hear(received)
+                self._receive(received)
             if len(batch) < _BATCH or now_us() >= end_us:
                 break
-        for verdict in self.transport.verdicts():
+        for verdict in transport.take_verdicts() if transport.verdicts else ():
             self.log.event("info", "probe_ended", peer=verdict.peer, evidence=verdict.evidence, detail=verdict.detail)
             if verdict.evidence is not None:
                 self.step(DeathProven(verdict.peer, verdict.incarnation, verdict.evidence))
-        if everywhere or self.registry.pipe in ready:
-            self._hear_registry()
-        if everywhere or self.witness.pipe in ready:
-            for event in self.witness.receive():
-                self.step(event)
-            self.redis_status.hear_witness(self.witness.problem)
+        redis = self.redis
+        for event in redis.receive_registry() if everywhere or redis.registry.pipe in ready else ():
+            self.step(event)
+        for answer in redis.receive_witness() if everywhere or redis.witness.pipe in ready else ():
+            self.step(answer)
 
-    def _may_end(self) -> bool:
-        """After the leave: stay until a successor is heard, but not long."""
-        if self.done_us == NEVER_US:
-            return False
-        state, now = self.machine.state, now_us()
-        if now >= self.done_us:
-            return True
-        said_for_us = now - (self.done_us - _LINGER_US)
-        settled = state.controller is not None or not any(peer.linked for peer in state.peers.values())
-        return settled and said_for_us >= _LINGER_LEAST_US
-
-    # -- in -----------------------------------------------------------------------------------------
-
-    def _hear(self, received: Received) -> None:
-        if self.directory is not None and caller_of(received, self.directory) is None:
-            self.counters["refused_key_gone"] += 1
-            self.transport.throw_out(received, "key_gone")
+    def _receive(self, received: Received) -> None:
+        """One message: decoded, judged by whose it is, and given to the machine."""
+        directory = self.running.directory
+        if directory is not None and caller_of(received, directory) is None:
+            self.counters["refused_key_removed"] += 1
+            self.transport.router.disconnect(received, "key_removed")
             return
         try:
-            envelope = wire.decode(received.payload, self.config.limits.max_message_bytes)
+            envelope = wire.decode(received.payload, self.running.config.limits.max_message_bytes)
         except MalformedMessage as error:
             self.counters[f"malformed_{error.reason}"] += 1
             details = {"reason": error.reason, "origin": received.origin, "bytes": len(received.payload)}
             self.log.limited(error.reason, "warning", "frame_refused", **details)
             return
         self.counters["received"] += 1
-        no = denied(received, envelope, self.directory)
-        if no is not None:
-            deny(self, received, envelope, no)
-            return
-        if self.window is not None:
-            self.window.measure_round_trip(self.machine.state.leader_state, envelope)
-        if envelope.cluster == self.settings.cluster:
-            self.transport.know(received)
-        effects = self.step(MessageReceived(signed(received, envelope, self.directory)))
-        if isinstance(effects.answer, NodeStatus):
-            reply(self, received.route, Report(encode(self._report(effects.answer))))
-        elif effects.answer is not None:
-            reply(self, received.route, effects.answer)
+        if directory is not None or type(envelope.message) in NEEDS:  # in plain text members may say all of theirs
+            denial = denied(received, envelope, directory)
+            if denial is not None:
+                self._deny(received, envelope, denial)
+                return
+            envelope = signed(received, envelope, directory)
+        if self.publisher is not None:
+            self.publisher.measure_round_trip(self.machine.state.leader_state, envelope)
+        if received.unproven and envelope.cluster == self.settings.cluster:
+            self.transport.router.mark_valid(received)
+        self.step(MessageReceived(envelope), received.route)
 
-    def _hear_registry(self) -> None:
-        for event in self.registry.receive():
-            if isinstance(event, RegistryHint):
-                self.step(ControllerHint(event.controller, event.term))
-            else:
-                self.redis_status.hear_registry(event)
+    # -- a step: save, send, publish ------------------------------------------------------------------
+
+    def step(self, event: Event, route: bytes = b"") -> None:
+        """Let `event` happen, and what follows from it at once. The effects of each step of the machine are carried
+        out from top to bottom (R1). `route`: to the client that is to be answered, where the event is its query."""
+        handle, failpoint, recorder = self.handle, self.failpoint, self.recorder
+        while True:
+            self._tick_due_us = None
+            at_us = now_us()
+            effects = self.machine.step(event, at_us)
+            # The end of a leadership is shown at once, its beginning only after what it rests on is saved and
+            # sent (R1, R7).
+            lease = self.machine.lease
+            if lease is None and handle.lease is not None:
+                handle.withdraw()
+            if recorder is not None:
+                recorder.before(lease, self.machine.state.term)
+            if effects.save is not None:
+                if failpoint is not None:
+                    failpoint("before_save", effects)
+                self.vote_store.save(effects.save)
+                if failpoint is not None:
+                    failpoint("after_save", effects)
+            if effects is not NOTHING:
+                self._send(effects, route)
+            handle.update(lease, controller_now(self.machine, handle.controller))
+            if effects is not NOTHING:
+                self._publish(effects, at_us)
+            if recorder is not None:
+                recorder.after(lease, effects)
+            if effects.leave:
+                self._end_us = now_us() + _LINGER_US
+            term = self.machine.pending_handover_term
+            if not term or handle.has_jobs_in(term):
+                return
+            event, route = JobEnded(), b""  # no job ever began in it
+
+    def _send(self, effects: Effects, route: bytes) -> None:
+        encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once
+        for to, envelope in effects.send:
+            payload = encoded.get(id(envelope))
+            if payload is None:
+                payload = encoded[id(envelope)] = wire.encode(envelope)
+            if self.transport.links[to].send(payload):
+                self.counters["sent"] += 1
+        if effects.answer is not None:
+            self._answer(route, effects.answer)
+
+    def _publish(self, effects: Effects, at_us: int) -> None:
+        """What no peer waits for."""
+        failpoint = self.failpoint
+        if failpoint is not None:
+            failpoint("after_send", effects)
+            if failpoint.breaks_authenticator(effects):
+                self.transport.router.break_authenticator()
+        if effects.witness:
+            self.redis.witness.submit(effects.witness)
+        if effects.publish:
+            self.redis.registry.submit(effects.publish)
+            if failpoint is not None:
+                failpoint("after_publish", effects)
+        for probe in effects.probe:
+            self._probe(probe)
+        if effects.facts:
+            self.deferred_log.add(effects.facts, at_us)
+            if self.publisher is not None:
+                self.publisher.count(effects.facts)
+
+    def _probe(self, probe: Probe) -> None:
+        """Ask the peer's kernel, and its lock where its data directory is known here."""
+        cluster, peers = self.settings.cluster, self.running.config.peers
+        path = next((peer.data_dir for peer in peers if peer.id == probe.peer), None)
+        if path is None:
+            self.transport.probe(probe.peer, probe.incarnation)
+            return
+        self.transport.probe(
+            probe.peer, probe.incarnation, lambda: lock_evidence(path, cluster, probe.peer, probe.incarnation)
+        )
+
+    # -- answers to clients -----------------------------------------------------------------------------
+
+    def _answer(self, route: bytes, answer: NodeStatus | CommonResp) -> None:
+        """Answer over the connection that the question came on; peers are never answered so. Dropped, and counted,
+        when its sender is gone."""
+        message = Report(encode(self._report(answer))) if isinstance(answer, NodeStatus) else answer
+        saved = self.machine.state.saved
+        envelope = Envelope(
+            cluster=self.settings.cluster,
+            sender=self.settings.node,
+            incarnation=saved.incarnation,
+            settings=self.settings.digest(),
+            generation=saved.record.generation,
+            term=saved.term,
+            message=message,
+        )
+        self.transport.router.reply(route, wire.encode(envelope))
 
     def _report(self, status: NodeStatus) -> NodeReport:
         """What this node says of itself: what the machine knows, and what only the process does."""
         parts: dict[str, Mapping[str, int]] = {
             "refused_": status.refused_by_gate,
             "link_": self.transport.counters,
-            "registry_": self.registry.counters,
-            "witness_": self.witness.counters,
+            "registry_": self.redis.registry.counters,
+            "witness_": self.redis.witness.counters,
         }
         counters = dict(self.counters)
         counters |= {prefix + name: count for prefix, part in parts.items() for name, count in part.items()}
@@ -349,76 +452,19 @@ class NodeLoop:
             status,
             cluster=self.settings.cluster,
             address=self.settings.addresses[self.settings.node],
-            redis=self.redis_status.report(),
+            redis=self.redis.report(),
             counters=counters,
-            reload_problem=self.reload_problem,
+            reload_problem=self.running.problem,
             began_us=self.began_us,
         )
 
-    # -- out ----------------------------------------------------------------------------------------
-
-    def step(self, event: Event) -> Effects:
-        """One step of the machine, carried out in the order of its fields (R1)."""
-        self.due_us = None
-        at_us = now_us()
-        effects = self.machine.step(event, at_us)
-        # An end is known at once, a beginning only after what it rests on is saved and said (R1, R7).
-        lease = self.machine.lease
-        if lease is None:
-            self.handle.withdraw()
-        if self.recorder is not None:
-            self.recorder.before(lease, self.machine.state.term)
-        if effects is not NOTHING:
-            self._carry_out(effects)
-        self.handle.update(lease, controller_now(self.machine, self.handle.controller))
-        if effects is not NOTHING:
-            self._pass_on(effects, at_us)
-        if self.recorder is not None:
-            self.recorder.after(lease, effects)
-        if effects.leave:
-            self.done_us = now_us() + _LINGER_US
-        if self.machine.pending_handover_term and not self.handle.has_jobs_in(self.machine.pending_handover_term):
-            self.step(JobEnded())  # no job ever began in it
-        return effects
-
-    def _carry_out(self, effects: Effects) -> None:
-        """What must be done before anybody may know of it (R1)."""
-        if effects.save is not None:
-            self.failpoint("before_save", effects)
-            self.vote_store.save(effects.save)
-            self.failpoint("after_save", effects)
-        self._send(effects)
-
-    def _pass_on(self, effects: Effects, at_us: int) -> None:
-        """The rest, for which nobody waits."""
-        self.failpoint("after_send", effects)
-        if self.failpoint.breaks_authenticator(effects):
-            self.transport.break_authenticator()
-        if effects.witness:
-            self.witness.submit(effects.witness)
-        if effects.publish:
-            self.registry.submit(effects.publish)
-            self.failpoint("after_publish", effects)
-        for probe in effects.probe:
-            self._probe(probe)
-        self.deferred_log.keep(effects.facts, at_us)
-        if self.window is not None:
-            self.window.count(effects.facts)
-
-    def _send(self, effects: Effects) -> None:
-        encoded: dict[int, bytes] = {}  # a broadcast is one envelope, encoded once
-        for to, envelope in effects.send:
-            payload = encoded.get(id(envelope))
-            if payload is None:
-                payload = encoded[id(envelope)] = wire.encode(envelope)
-            if self.transport.send(to, payload):
-                self.counters["sent"] += 1
-
-    def _probe(self, probe: Probe) -> None:
-        path, settings = self.data_dirs.get(probe.peer), self.settings
-        if path is None:
-            self.transport.probe(probe.peer, probe.incarnation, None)
-            return
-        self.transport.probe(
-            probe.peer, probe.incarnation, lambda: lock_evidence(path, settings.cluster, probe.peer, probe.incarnation)
-        )
+    def _deny(self, received: Received, envelope: Envelope, denial: Denied) -> None:
+        """Count and log that `envelope` goes no further; answer where there is something to explain."""
+        self.counters[f"refused_{denial.reason}"] += 1
+        caller = caller_of(received, self.running.directory)
+        about = type_of(envelope.message)
+        details = {"type": about.name, "sender": envelope.sender, "reason": denial.reason, "origin": received.origin}
+        key_of = caller.name if caller else "nobody"
+        self.log.limited(denial.reason, "warning", "message_denied", **details, key_of=key_of)
+        if denial.detail:
+            self._answer(received.route, CommonResp(int(about), Result.FORBIDDEN, denial.detail))

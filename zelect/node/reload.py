@@ -1,4 +1,4 @@
-"""A running node's change of mind: what may change without a restart, and what has to stay.
+"""The configuration of a running node: what may change without a restart, and what has to stay.
 
 Keys, the priority in the succession and the log's level may change. Anything else that differs in
 the file is named, and then nothing changes at all: half a change is worse than none.
@@ -6,18 +6,17 @@ the file is named, and then nothing changes at all: half a change is worse than 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from zelect.config.loading import Config, ConfigError, load
 from zelect.core.events import PriorityChanged
-from zelect.security.keys import Keyring, read_keyring
+from zelect.node.transport.transport import Transport
+from zelect.security.keys import Directory, Keyring, read_keyring
+from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
 
-if TYPE_CHECKING:
-    from zelect.node.loop import NodeLoop
-
-__all__ = ["MAY_CHANGE", "changes", "read_again", "reload"]
+__all__ = ["MAY_CHANGE", "RunningConfig", "changes", "read_again"]
 
 MAY_CHANGE = frozenset(
     {
@@ -28,6 +27,38 @@ MAY_CHANGE = frozenset(
         "log.level",
     }
 )
+
+
+class RunningConfig:
+    """The configuration that a node runs with: `config`, and the `directory` of public keys (None: plain text).
+    `problem`: why the newest reload changed nothing, empty when it did; `requests`: how many requests for a reload
+    were carried out."""
+
+    def __init__(self, config: Config, keyring: Keyring | None) -> None:
+        self.config = config
+        self.directory: Directory | None = None if keyring is None else keyring.directory
+        self.problem = ""
+        self.requests = 0
+
+    def reload(self, transport: Transport, log: Log, counters: Counter[str]) -> PriorityChanged | None:
+        """Take over what changed in the configuration and the keys, or nothing. Returns what the machine has to
+        know of it."""
+        before = self.config
+        try:
+            fresh, keyring = read_again(before)
+            if keyring is not None:
+                transport.rekey(keyring)
+        except (ConfigError, CannotBind) as error:
+            counters["reload_refused"] += 1
+            self.problem = str(error)
+            log.event("error", "reload_refused", problem=self.problem)
+            return None
+        self.config, self.problem = fresh, ""
+        self.directory = None if keyring is None else keyring.directory
+        log.set_level(fresh.log.level)
+        counters["reloaded"] += 1
+        log.event("info", "reloaded", log_level=fresh.log.level, priority=fresh.node.priority)
+        return None if fresh.node.priority == before.node.priority else PriorityChanged(fresh.node.priority)
 
 
 def read_again(config: Config) -> tuple[Config, Keyring | None]:
@@ -46,27 +77,6 @@ def read_again(config: Config) -> tuple[Config, Keyring | None]:
             "nothing was changed. Restart it, or set back what was there"
         )
     return fresh, read_keyring(fresh)
-
-
-def reload(node: NodeLoop) -> None:
-    """SIGHUP: take up what changed in the configuration and the keys, or nothing."""
-    try:
-        fresh, keyring = read_again(node.config)
-        if keyring is not None:
-            node.transport.rekey(keyring)
-    except (ConfigError, CannotBind) as error:
-        node.counters["reload_refused"] += 1
-        node.reload_problem = str(error)
-        node.log.event("error", "reload_refused", problem=str(error))
-        return
-    node.directory = None if keyring is None else keyring.directory
-    before, node.config = node.config, fresh
-    node.log.set_level(fresh.log.level)
-    if fresh.node.priority != before.node.priority:
-        node.step(PriorityChanged(fresh.node.priority))
-    node.counters["reloaded"] += 1
-    node.reload_problem = ""
-    node.log.event("info", "reloaded", log_level=fresh.log.level, priority=fresh.node.priority)
 
 
 def changes(before: Config, after: Config) -> set[str]:

@@ -1,4 +1,4 @@
-"""The start of a process: its sockets, what it remembers, and a new incarnation."""
+"""The start of a node: its sockets, its durable state, and a new incarnation."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zelect.config.loading import Config
 from zelect.core.machine import first_state
 from zelect.core.settings import Settings
-from zelect.node.storage.data_dir import DataDir
+from zelect.node.storage.data_dir import DataDir, holder
 from zelect.node.storage.vote_store import VoteStore, VoteStoreError
-from zelect.node.transport.descriptor_limit import connection_limits_of
+from zelect.node.transport.connection_limits import connection_limits_of
+from zelect.node.transport.router import Router
 from zelect.node.transport.transport import Transport
 from zelect.redis.errors import safe_url
 from zelect.security.keys import Keyring
 from zelect.system.clock import unix_ms
 from zelect.system.log import Log
 from zelect.system.poller import Poller
-from zelect.system.sockets import Context
+from zelect.system.sockets import CannotBind, Context
 from zelect.version import __version__
 
-if TYPE_CHECKING:
-    from zelect.node.loop import NodeLoop
-
-__all__ = ["open_state", "tell_start", "transport_of"]
+__all__ = ["bind", "log_start", "open_state", "transport_of"]
 
 
 def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
-    """Open in `path` what must never be forgotten, and take a new incarnation, which is durable
-    before anything is said in its name (R1). Raises `VoteStoreError` and `DataDirError`."""
+    """Open the durable state in `path`, and take a new incarnation, which is durable before any message
+    carries it (R1). Raises `VoteStoreError` and `DataDirError`."""
     data_dir = DataDir.open(path, settings.cluster, settings.node)
     first = first_state(settings, incarnation=unix_ms())
     vote_store = VoteStore.open(data_dir, settings.cluster, settings.node, first)
@@ -50,8 +47,8 @@ def _check_members(vote_store: VoteStore, settings: Settings) -> None:
     missing = sorted(set(vote_store.saved.record.members) - set(settings.members))
     if missing:
         raise VoteStoreError(
-            f"node {missing[0]} votes in the saved voters, but [[peers]] does not list it",
-            "list it, stop it and wait until the voters are without it ('zelect members'), then remove it",
+            f"node {missing[0]} is one of the saved voters, but [[peers]] does not list it",
+            "list it, stop it, wait until it is no voter any more ('zelect members'), then remove it",
         )
 
 
@@ -68,26 +65,38 @@ def transport_of(
         poller=poller,
         proof=settings.timing.proof,
         keyring=keyring,
-        bounds=connection_limits_of(config.limits, len(settings.peers), log),
+        limits=connection_limits_of(config.limits, len(settings.peers), log),
     )
 
 
-def tell_start(node: NodeLoop) -> None:
-    """Log that the node has started, as what, and what is odd about it."""
-    node.log.event(
+def bind(router: Router, config: Config) -> None:
+    """Listen. Raises `CannotBind`, which says so where the address is held by this very node, started before."""
+    try:
+        router.bind()
+    except CannotBind as error:
+        me = config.node
+        pid = holder(me.data_dir, config.cluster.name, me.id)
+        if not pid:
+            raise
+        runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
+        raise CannotBind(error.address, error.code, runs) from error
+
+
+def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, lost_state: bool) -> None:
+    """Log that the node has started, with which configuration, and what is unusual about it."""
+    log.event(
         "info",
         "node_started",
         version=__version__,
         pid=os.getpid(),
-        listen=node.config.node.listen,
-        address=node.config.address,
-        data_dir=node.config.node.data_dir,
-        encrypted=node.directory is not None,
-        redis=safe_url(node.config.redis.url),
+        listen=config.node.listen,
+        address=config.address,
+        data_dir=config.node.data_dir,
+        encrypted=encrypted,
+        redis=safe_url(config.redis.url),
     )
-    node.redis_status.log_start()
-    if was_open := node.data_dir.was_open:
-        node.log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
-    if node.vote_store.saved.lost_state:
+    if was_open := data_dir.was_open:
+        log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
+    if lost_state:
         fix = "this node votes again once a controller has taken it out of the voters and in again"
-        node.log.event("warning", "memory_lost", fix=fix)
+        log.event("warning", "state_lost", fix=fix)

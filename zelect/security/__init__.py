@@ -1,1 +1,1 @@
-"""Keys, key files, who may connect (ZAP) and who may say what."""
+"""Keys, key files, the authenticator (ZAP), and what each key may do."""

@@ -1,12 +1,12 @@
-"""Who may say what: the one place where it is decided.
+"""Which messages a sender may send: the one place where that is decided.
 
-With keys, a connection's key says who speaks (the authenticator wrote it on every message, see door.py):
-members speak as themselves and nobody else, operators ask and admin as far as the directory lets
-them. Without keys nobody is known, so whoever sits on the node's own host may ask and admin, and
+With keys, a connection's key says who the sender is (the authenticator put it on every message): a
+member may send as itself only, an operator may read or give admin commands as far as the directory permits.
+Without keys senders are not known: clients on the node's own host may read and give admin commands,
 others may not.
 
-`permission_of` is for whoever adds a way to ask or admin; a message type that is no member's has a line
-in `NEEDS`.
+`permission_of` is for whatever adds another way to read or to give admin commands; a message type that
+clients send has a line in `NEEDS`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NEEDS: dict[type[Message], Permission] = {
     Reset: Permission.ADMIN,
     AdminCommand: Permission.ADMIN,
 }
-"""What it takes to say something that no member says. All other messages are members' own."""
+"""The permission that a client's message needs. All other messages are members' own."""
 
-_WORDS = {Permission.READ: "asking", Permission.ADMIN: "admin commands"}
+_WORDS = {Permission.READ: "reading", Permission.ADMIN: "giving admin commands"}
 
 
 class Origin(Protocol):
@@ -50,12 +50,12 @@ class Denied:
 
 
 def caller_of(origin: Origin, directory: Directory | None) -> Caller | None:
-    """Whose key `origin` has; None where there is no directory, or the key has been taken out of it."""
+    """Whose key `origin` has; None where there is no directory, or the key has been removed from it."""
     return None if directory is None else directory.owners.get(origin.key)
 
 
 def permission_of(origin: Origin, directory: Directory | None) -> Permission:
-    """What whoever speaks may do besides speaking as a member. `directory`: None in plain text."""
+    """What the sender may do besides sending as a member. `directory`: None in plain text."""
     if directory is None:
         return Permission.ADMIN if origin.is_local else Permission.NONE
     caller = caller_of(origin, directory)
@@ -63,11 +63,11 @@ def permission_of(origin: Origin, directory: Directory | None) -> Permission:
 
 
 def signed(origin: Origin, envelope: Envelope, directory: Directory | None) -> Envelope:
-    """`envelope`; with keys, an order in it says whose key gave it, whatever it says of itself."""
-    order, caller = envelope.message, caller_of(origin, directory)
-    if caller is None or not isinstance(order, AdminCommand):
+    """`envelope`; with keys, an admin command in it names the owner of the key that it came with."""
+    command, caller = envelope.message, caller_of(origin, directory)
+    if caller is None or not isinstance(command, AdminCommand):
         return envelope
-    return replace(envelope, message=replace(order, asker=f"{caller.name} ({order.asker})"[:64]))
+    return replace(envelope, message=replace(command, asker=f"{caller.name} ({command.asker})"[:64]))
 
 
 def denied(origin: Origin, envelope: Envelope, directory: Directory | None) -> Denied | None:
@@ -78,7 +78,7 @@ def denied(origin: Origin, envelope: Envelope, directory: Directory | None) -> D
             return None
         if directory is None:
             return Denied("forbidden", f"{_WORDS[needed]} is allowed from the node's own host only")
-        return Denied("forbidden", f"{_WORDS[needed]} takes the right to {needed.name.lower()}, which this key lacks")
+        return Denied("forbidden", f"{_WORDS[needed]} needs the permission {needed.name.lower()}, which this key lacks")
     if directory is None:
         return None
     caller = caller_of(origin, directory)

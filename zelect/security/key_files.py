@@ -1,4 +1,4 @@
-"""Writes key files: makes keys, and changes them in steps that never lock anybody out.
+"""Writes key files: makes keys, and changes them in steps that never lock out a member.
 
     keys/public.toml          the directory: for every host
     keys/n1.key               node 1's secret: for its host only
@@ -6,7 +6,7 @@
     keys/operator-NAME.key    an operator's secret
 
 A change of keys goes `add_next` (both are accepted), `promote` (the node uses the new one), `retire`
-(the old one is accepted no more); after each step the nodes reload.
+(the old one is not accepted any more); after each step the nodes reload.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DIRECTORY_FILE = "public.toml"
 
 _HEAD = """\
 # Public keys of the cluster: whose key is whose. Copy this file to every host; it holds no secret,
-# but who can change it decides who belongs. A node or operator may have two keys while one is changed.
+# but anybody who can change it can add keys. A node or operator may have two keys while one is changed.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whom a key is for: a node, or an operator with a right."""
+    """The owner of a key: a node, or an operator with a permission."""
 
     node: int = 0
     operator: str = ""
@@ -45,14 +45,14 @@ class Owner:
 
 
 def secret_file(directory: Path, owner: Owner, upcoming: bool = False) -> Path:
-    """Where the secret of `owner` lies; `upcoming`: the one that is to take its place."""
+    """Where the secret of `owner` is; `upcoming`: the one that is to take its place."""
     return directory / f"{owner.name}{'.next' if upcoming else ''}.key"
 
 
 def make_keys(directory: Path, owners: Sequence[Owner], force: bool = False) -> list[Path]:
     """Make a key pair for each of `owners` and enter it into the directory; the files written.
 
-    Raises `ConfigError` when one has a key already, unless `force`: then the old key is forgotten.
+    Raises `ConfigError` when one has a key already, unless `force`: then the old key is dropped.
     """
     known = _begin(directory)
     taken = [owner.name for owner in owners if _keys_of(known, owner) or os.path.lexists(secret_file(directory, owner))]
@@ -110,7 +110,7 @@ def retire(directory: Path, owners: Sequence[Owner]) -> list[Path]:
     known = _begin(directory)
     kept: dict[Owner, tuple[bytes, ...]] = {}
     if all(len(_keys_of(known, owner)) == 1 for owner in owners):
-        raise ConfigError(f"{directory / DIRECTORY_FILE}: holds one key each already; nothing is there to retire")
+        raise ConfigError(f"{directory / DIRECTORY_FILE}: holds one key each already; there is nothing to retire")
     for owner in owners:
         public = read_key(secret_file(directory, owner)).public
         if public not in _keys_of(known, owner):
@@ -121,7 +121,7 @@ def retire(directory: Path, owners: Sequence[Owner]) -> list[Path]:
 
 
 def _begin(directory: Path) -> Directory:
-    """What the directory says now; the place is made where there is none."""
+    """What the directory says now. Makes the folder where there is none."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Who belongs: secret keys, and the directory of public keys.
+"""Secret keys, and the directory of public keys.
 
 A secret file (one a node or operator, mode 0600) holds a key pair. The directory, one file for the
 whole cluster, says whose public key is whose, and what an operator may do. Both are TOML, so that
@@ -48,7 +48,7 @@ _MAY_BYTES = 1 << 20
 
 
 class Permission(IntEnum):
-    """What somebody who is no member may do; each right includes those before it."""
+    """What a client may do; each permission includes those before it."""
 
     NONE = 0
     READ = 1
@@ -56,7 +56,7 @@ class Permission(IntEnum):
 
 
 MAY = {"read": Permission.READ, "admin": Permission.ADMIN}
-"""The words for rights in a directory."""
+"""The words for permissions in a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class ClientKeys:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose key somebody has. `node`: the member's id (0: none); `right`: what it may do besides
-    speaking as that member."""
+    """Whose key somebody has. `node`: the member's id (0: none); `permission`: what it may do besides
+    sending as that member."""
 
     name: str
     node: int
@@ -127,7 +127,7 @@ def read_keyring(config: Config) -> Keyring | None:
     """The node's keys by its configuration; None: it speaks plain text.
 
     Raises `ConfigError`: a file that can't be read or is open to others, a member without a key, an
-    own key that the directory doesn't know as this node's.
+    own key that the directory doesn't list as this node's.
     """
     security = config.security
     if not security.key_file:
@@ -178,7 +178,7 @@ def read_key(path: Path) -> KeyPair:
 
 def read_directory(path: Path) -> Directory:
     """The directory in a file. Raises `ConfigError` with all its problems."""
-    table = _read(path, _WRITABLE, "can be changed by others, who could so let anybody in", f"chmod go-w {path}")
+    table = _read(path, _WRITABLE, "can be changed by others, who could add any key", f"chmod go-w {path}")
     problems: list[str] = []
     nodes: dict[int, tuple[bytes, ...]] = {}
     owners: dict[bytes, Caller] = {}
@@ -241,7 +241,7 @@ def _key(value: object) -> bytes:
 def _read(path: Path, forbidden: int, why: str, fix: str) -> dict[str, Any]:
     """The TOML file at `path`, unless its mode has a bit of `forbidden`; what is in it is never shown."""
     try:
-        # Not to wait for ever at a pipe that somebody put there.
+        # A pipe in its place must not block for ever.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             mode = status.st_mode

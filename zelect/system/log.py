@@ -2,7 +2,7 @@
 
     2026-11-23T12:00:00.123Z INFO  n1 vote_granted term=4 candidate=2
 
-or the same as one JSON object. Each line is one `write`, at once, so that the last words of a node
+or the same as one JSON object. Each line is one `write`, at once, so that the last lines of a node
 that ends are there. A log must never end its node or make it wait: pipes, terminals and sockets
 are asked first whether they can take a line, and what cannot be written is dropped and counted.
 """
@@ -15,12 +15,13 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
+from zelect.core.effects import Fact
 from zelect.system import clock
 
-__all__ = ["Log", "setup"]
+__all__ = ["DeferredLog", "Log", "setup"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _COLUMNS = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
@@ -29,6 +30,9 @@ _VALUE_CHARS = 400
 _LINE_BYTES = 4000  # below PIPE_BUF: written whole or not at all, and never mixed with another's
 _LIMIT_US = 1_000_000
 _LIMIT_KEYS = 1000
+_MOST_DEFERRED = 500
+_DEBUG = frozenset({"vote_answered", "stale_answer_ignored", "stale_pong_ignored", "foreign_answer_ignored"})
+_ERROR = frozenset({"conflicting_controller_seen", "error_received", "address_mismatched", "peer_lost_state"})
 
 
 def setup(level: str, format: str, file: str, node: int, cluster: str) -> Log:
@@ -105,7 +109,7 @@ class Log:
         self.dropped += not written
 
     def limited(self, key: str, level: str, name: str, /, **fields: object) -> None:
-        """Like `event`, but at most one line a second for each `key`; the next one tells in
+        """Like `event`, but at most one line a second for each `key`; the next one says in
         `suppressed` how many were left out."""
         if _LEVELS.get(level, _LEVELS["error"]) < self._least:
             return
@@ -163,6 +167,40 @@ class Log:
         return written == len(line)
 
 
+class DeferredLog:
+    """Keeps the machine's facts until there is time to write them: in the middle of an election a line costs
+    more than a vote. `facts`: in their order, each with its time (Unix, in milliseconds)."""
+
+    def __init__(self, log: Log, node: int) -> None:
+        self.facts: list[tuple[int, Fact]] = []
+        self._log, self._node = log, node
+
+    def add(self, facts: Sequence[Fact], at_us: int) -> None:
+        """Keep `facts`, of the step at `at_us` (`clock.now_us`): a line that follows from a step must not seem
+        older than the step."""
+        at_ms = clock.unix_ms() - (clock.now_us() - at_us) // 1000
+        self.facts.extend((at_ms, fact) for fact in facts)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many that they must be written now."""
+        return len(self.facts) >= _MOST_DEFERRED
+
+    def write(self) -> None:
+        """Write all of them."""
+        facts, self.facts = self.facts, []
+        for at_ms, fact in facts:
+            fields = dict(fact.fields)
+            if fact.name in ("message_refused", "witness_refused"):
+                self._log.limited(f"{fact.name} {fields['reason']}", "warning", fact.name, **fields)
+            elif fact.name in _ERROR:
+                if "generation" in fields:  # a peer of the new generation refuses this node
+                    fields["hint"] = f"run 'zelect members reset --join {fields['generation']} {self._node}'"
+                self._log.limited(fact.name, "error", fact.name, **fields)
+            else:
+                self._log.event_at(at_ms, "debug" if fact.name in _DEBUG else "info", fact.name, fields)
+
+
 def _standard_error() -> int:
     """A descriptor for standard error, or -1 when it is closed; whoever opens a file next may get
     number 2 then, and the log must not be written into that.
@@ -184,7 +222,7 @@ def _standard_error() -> int:
 
 
 def _plain(value: object) -> object:
-    """`value` as JSON knows it; raw bytes never get into a log."""
+    """`value` as JSON can hold it; raw bytes never get into a log."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

@@ -1,9 +1,9 @@
-"""Files and directories that belong to one user alone: made so whatever the umask, and looked at
+"""Files and directories that belong to one user alone: made so whatever the umask, and checked
 before they are used.
 
-What others can only *read* is tightened without a question: it was this user's own all along, and
-nobody else has business in it. What others can *write*, or own, is refused: they may have put an
-older vote_store or another password there, and no mode set afterwards takes that back.
+What others can only *read* is made private without asking: its content is this user's own. What others can
+*write*, or own, is refused: they may have put an older vote file or another password there, and no mode set
+afterwards undoes that.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class UnsafeFile(Exception):
 def open_file(path: Path, flags: int) -> int:
     """Open `path` (mode 0600, closed in children) and return a descriptor above those of the
     standard streams. Raises `OSError`, and `UnsafeFile` where it is a symbolic link, no regular
-    file, another user's, or open to the writing of others.
+    file, another user's, or writable by others.
 
     A process started with standard error closed would otherwise get a file of ours as descriptor
-    2, and a library's last words would be written over it.
+    2, and a library's error message would be written over it.
     """
     fd = _open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY)
     if fd < _LOW_FDS:
@@ -55,8 +55,8 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def open_directory(path: Path) -> tuple[int, int]:
-    """A descriptor of the directory `path`, and the mode that it had when it was open to the
-    reading of others, which it is no longer (else 0). Raises as `open_file` does."""
+    """A descriptor of the directory `path`, and the mode that it had when others could
+    read it, which they no longer can (else 0). Raises as `open_file` does."""
     fd = _open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         return fd, _claim(path, fd, 0o700)
@@ -67,7 +67,7 @@ def open_directory(path: Path) -> tuple[int, int]:
 
 def make_directory(path: Path) -> None:
     """Make `path` and what is missing above it (mode 0700), durably: a directory that a power cut
-    takes away would take the memory of votes along. Raises `OSError`."""
+    takes away would take the saved votes along. Raises `OSError`."""
     if path.is_dir():
         return
     if path.parent != path:
@@ -92,7 +92,7 @@ def read_secret(path: Path) -> str:
     line. Raises `UnsafeFile`, which never shows the text.
 
     Links are followed, since secrets are often mounted so: what counts is the file behind them.
-    Nothing is tightened here: who could read a secret may have done so, and it must be changed.
+    No mode is changed here: somebody else may have read the secret already, so it must be changed.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -145,7 +145,7 @@ def _claim(path: Path, fd: int, mode: int) -> int:
         raise UnsafeFile(
             path,
             f"can be changed by others (mode {_mode(status):04o})",
-            f"make sure that nobody has, then: chmod {mode:o} {path}",
+            f"make sure that they have not changed it, then: chmod {mode:o} {path}",
         )
     if _mode(status) & 0o777 == mode:
         return 0

@@ -16,15 +16,16 @@ __all__ = ["SignalPipe", "WakeupPipe"]
 
 
 class WakeupPipe:
-    """Wakes a poller that waits for `fileno`; any thread may `ring`."""
+    """Wakes a poller that waits for the descriptor `fd`; any thread may `ring`."""
 
     def __init__(self) -> None:
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
+        self.fd = self._read.fileno()
 
     def fileno(self) -> int:
-        return self._read.fileno()
+        return self.fd
 
     def ring(self) -> None:
         """Wake the poller. Never waits and never raises, not even after `close`."""

@@ -61,4 +61,4 @@ def test_a_later_process_goes_on_where_the_one_before_it_ended(tmp_path: Path) -
 
 
 def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
-    assert HistoryRecorder.wanted(1, SAVED) is None, f"{HISTORY} is not set in tests"
+    assert HistoryRecorder.from_environment(1, SAVED) is None, f"{HISTORY} is not set in tests"

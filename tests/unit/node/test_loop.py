@@ -1,4 +1,5 @@
-"""How much a node reads before it looks at the clock (R14): whom it must hear, and not a flood."""
+"""When a turn of the loop is late, and how much it reads before it judges a deadline (R14): every peer, and not a
+flood."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from tests.support.waiting import wait_until
 from zelect.config.loading import load
 from zelect.config.rendering import render
 from zelect.core.messages import Envelope, NodeOnline, Query
-from zelect.node.loop import NodeLoop
+from zelect.node.loop import BREATH_US, LoopTiming, NodeLoop
 from zelect.system.log import setup
 from zelect.wire import encode
 
 HOST = "127.0.0.1"
 SLOW = {"heartbeat_ms": 1000, "lease_ms": 4000, "election_timeout_ms": 5000, "down_after_ms": 6000}
 """So that a quarter of a heartbeat is time for more than one batch on a busy machine too."""
-STRANGERS = 40
+CLIENTS = 40
 EACH = 200
 """What a connection holds before its sender has to wait: together far more than can be read in time."""
 
@@ -50,18 +51,18 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], node: NodeLoop) -> zmq.Socke
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDTIMEO, 20_000)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.connect(node.config.address)
+    socket.connect(node.settings.addresses[1])
     return socket
 
 
 def flood(context: zmq.Context[zmq.Socket[bytes]], node: NodeLoop) -> None:
     question = encode(Envelope("drain", 0, 0, 0, 0, Query("status")))
-    for unknown in [dealer(context, node) for _ in range(STRANGERS)]:
+    for unknown in [dealer(context, node) for _ in range(CLIENTS)]:
         for _ in range(EACH):
             unknown.send(question)
 
 
-def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
+def test_r14_a_late_turn_reads_every_peer_and_leaves_the_rest_of_a_flood(
     node: NodeLoop, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     flood(context, node)
@@ -69,15 +70,15 @@ def test_a_late_turn_hears_every_peer_and_leaves_the_rest_of_a_flood(
     hello = NodeOnline(settings.addresses[2], priority=0, epoch=77)
     peer = dealer(context, node)
     peer.send(encode(Envelope("drain", 2, 77, settings.digest(), 0, hello)))
-    wait_until(node.transport.backlog, what="the flood has begun to arrive")
+    wait_until(node.transport.router.backlog, what="the flood has begun to arrive")
     assert node.machine.state.peers[2].incarnation == 0
     turns = 0
     while node.machine.state.peers[2].incarnation != 77:
-        assert turns < 200, "the peer's word is lost in the flood"
-        node._take_in({}, node.drain_us, everywhere=True)
+        assert turns < 200, "the peer's message is lost in the flood"
+        node._read({}, node.timing.drain_us, everywhere=True)
         turns += 1
-    assert node.transport.backlog(), "a turn ends although more is waiting"
-    assert node.counters["received"] < STRANGERS * EACH
+    assert node.transport.router.backlog(), "a turn ends although more is waiting"
+    assert node.counters["received"] < CLIENTS * EACH
 
 
 def test_r14_a_late_turn_reads_more_than_a_usual_one(node: NodeLoop, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -85,9 +86,24 @@ def test_r14_a_late_turn_reads_more_than_a_usual_one(node: NodeLoop, context: zm
     taken: dict[bool, list[int]] = {False: [], True: []}
     for turn in range(200):
         late, before = turn % 2 == 1, node.counters["received"]
-        wait_until(node.transport.backlog, what="more of the flood")
-        node._take_in({}, node.drain_us if late else 0, everywhere=True)
+        wait_until(node.transport.router.backlog, what="more of the flood")
+        node._read({}, node.timing.drain_us if late else 0, everywhere=True)
         taken[late].append(node.counters["received"] - before)
         if taken[late][-1] > 64:
             break
     assert max(taken[False]) <= 64 < max(taken[True])
+
+
+@pytest.mark.parametrize(("after_us", "late"), [(0, False), (50_000, False), (50_001, True), (9_000_000, True)])
+def test_r14_a_turn_is_late_by_more_than_a_bound(after_us: int, late: bool) -> None:
+    assert LoopTiming(heartbeat_us=100_000).judge(1_000, 1_000 + after_us) is late
+
+
+def test_r14_the_turn_after_a_late_one_has_a_moment_and_is_judged_by_that() -> None:
+    timing = LoopTiming(heartbeat_us=100_000)
+    assert timing.due_us(1_000, 900_000) == 1_000
+    assert timing.judge(1_000, 900_000)
+    due_us = timing.due_us(1_000, 901_000)
+    assert due_us == 901_000 + BREATH_US
+    assert not timing.judge(due_us, due_us + 100)
+    assert timing.due_us(1_000, 910_000) == 1_000, "only the turn after a late one"

@@ -86,15 +86,15 @@ def test_permissions_follow_the_key_wherever_it_speaks_from(key: bytes, permissi
     origin = Origin(key, local)
     assert permission_of(origin, DIRECTORY) is permission
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
-    steered = denied(origin, said(AdminCommand(AdminAction.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
+    commanded = denied(origin, said(AdminCommand(AdminAction.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
     new_witness = denied(origin, said(Reset(3, (1,)), 0), DIRECTORY)
     assert (asked is None) is (permission >= Permission.READ)
-    assert (steered is None) is (new_witness is None) is (permission >= Permission.ADMIN)
-    for no, name in ((asked, "read"), (steered, "admin"), (new_witness, "admin")):
-        assert no is None or (no.reason == "forbidden" and f"the right to {name}" in no.detail)
+    assert (commanded is None) is (new_witness is None) is (permission >= Permission.ADMIN)
+    for no, name in ((asked, "read"), (commanded, "admin"), (new_witness, "admin")):
+        assert no is None or (no.reason == "forbidden" and f"the permission {name}" in no.detail)
 
 
-def test_in_plain_text_this_host_asks_and_steers_and_no_other() -> None:
+def test_in_plain_text_only_this_host_reads_and_gives_admin_commands() -> None:
     for message in (Query("status"), Reset(3, (1,))):
         assert denied(Origin(is_local=True), said(message, 0), None) is None
         no = denied(Origin(is_local=False), said(message, 0), None)
@@ -111,4 +111,4 @@ def test_a_refusal_tells_nothing_but_the_right_that_is_missing() -> None:
         for key in (READER, ONE)
         if (no := denied(Origin(key), said(Reset(77, (1,)), 0), DIRECTORY)) is not None
     }
-    assert details == {"admin commands takes the right to admin, which this key lacks"}
+    assert details == {"giving admin commands needs the permission admin, which this key lacks"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from zelect.system.poller import Poller, has_mail
+from zelect.system.poller import Poller, has_messages
 
 Socket = zmq.Socket[bytes]
 
@@ -32,7 +32,7 @@ def poller() -> Poller:
 def test_tells_a_message_that_came_before_it_was_watched(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     far.send(b"early")
-    assert has_mail(near)  # which takes the news from the descriptor
+    assert has_messages(near)  # which takes the news from the descriptor
     poller.register(near)
     assert poller.poll(0) == {near: zmq.POLLIN}
 
@@ -93,7 +93,7 @@ def test_an_eager_socket_is_told_of_until_its_news_is_taken(poller: Poller, pair
     assert near in poller.poll(20_000)
     assert near in poller.poll(0)  # not asked yet: its descriptor still speaks
     assert near.recv() == b"x"
-    while has_mail(near):  # whoever asks has taken the news
+    while has_messages(near):  # whoever asks has taken the news
         near.recv()
     assert not poller.poll(0)
     far.send(b"y")

@@ -1,1 +1,1 @@
-"""What a node may never forget, and the lock that proves that it lives."""
+"""A node's durable state, and the lock that proves that its process runs."""

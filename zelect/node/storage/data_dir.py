@@ -1,4 +1,4 @@
-"""A node's data directory, and the POSIX lock on it that tells whether its process lives (R9, R14).
+"""A node's data directory, and the POSIX lock on it that shows whether its process runs (R9, R14).
 
 The lock keeps a second node out of the directory, and it is the proof of death for peers on the
 same host: the kernel frees it with the process, and a forked child that survives does not keep it
@@ -7,8 +7,8 @@ descriptor of the file drops the lock of the whole process. Hence the lock file 
 as long as its node lives, and this module never opens one that this very process holds.
 
 The file holds one line, ``cluster id incarnation pid inode``. The inode is that of the file
-itself, so that a copy of a data directory proves nothing: nobody holds the copy's lock, though the
-process named in it may well live.
+itself, so that a copy of a data directory proves nothing: no process holds the copy's lock, though the
+process named in it may well be running.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DataDirInUse(DataDirError):
 
 class DataDir:
     """A data directory held by this process. `path`: the directory; `ran_before`: a node that
-    could speak to its peers used it before this process did; `last_incarnation`: under which
+    could send to its peers used it before this process did; `last_incarnation`: under which
     incarnation (0: unknown), for a node that lost its vote file; `was_open`: the mode it had when
     others could read it (0: they could not)."""
 
@@ -114,7 +114,7 @@ class DataDir:
         """Write durably who holds the directory.
 
         To be called after the vote file is open and before the first message leaves: from then on a
-        missing vote_store means lost memory. Raises `DataDirError`.
+        missing vote file means lost state. Raises `DataDirError`.
         """
         line = f"{self._identity} {incarnation} {os.getpid()} {self._key[1]}"
         block = line.ljust(_LINE_BYTES - 1).encode() + b"\n"
@@ -150,10 +150,10 @@ class DataDir:
 def lock_evidence(data_dir: Path, cluster: str, node: int, incarnation: int) -> bool:
     """Whether the lock in a peer's `data_dir` on this host proves that process dead (R9).
 
-    True only when the lock file names exactly that cluster, node and incarnation, and nobody holds
-    it. Whatever is odd proves nothing. The line is read *before* the lock is looked at: its writer
+    True only when the lock file names exactly that cluster, node and incarnation, and no process holds
+    it. Anything unexpected proves nothing. The line is read *before* the lock is looked at: its writer
     held the lock from before it wrote until it died, so a lock that is free afterwards means that
-    this writer is dead; the other way round, a new process could have come in between.
+    this writer is dead; the other way round, a new process could have started in between.
     """
     if sys.platform not in _FLOCK or struct.calcsize("@P") != 8:
         return False
@@ -188,7 +188,7 @@ def adopted(fd: int) -> Callable[[], None]:
 
 def holder(data_dir: Path, cluster: str, node: int) -> int:
     """The pid of the process that runs that node in `data_dir` on this host; 0: none does, or the
-    system doesn't tell. Not to be asked of one's own directory."""
+    system doesn't say. Not for this process's own directory."""
     lock = data_dir / _LOCK
     fd = -1
     try:
@@ -216,7 +216,7 @@ def _take(path: Path, fd: int) -> None:
 
 
 def _holder(fd: int) -> int | None:
-    """The pid of the process that holds a lock on `fd`, or None when nobody does. Asks without
+    """The pid of the process that holds a lock on `fd`, or None when none does. Asks without
     taking the lock, so that two probes, or a probe and a starting node, never meet. Raises
     `OSError`, and `KeyError` on a system whose layout is not known."""
     layout, kind, whence, pid = _FLOCK[sys.platform]

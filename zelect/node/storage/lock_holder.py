@@ -5,7 +5,7 @@ refuses a new connection. Both come with the end of the node's process. A job in
 command, or the program whose child the node is) lives on for some milliseconds, and its successor
 could begin before it has ended. So that process, or one that ends the job, holds both too: one byte of
 the lock file, far behind the node's own line, and the listening socket, which goes on accepting
-connections although nobody answers.
+connections although no answer comes.
 """
 
 from __future__ import annotations

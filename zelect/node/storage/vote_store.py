@@ -1,21 +1,21 @@
-"""The vote file: what a node must never forget, in a file (R1).
+"""The vote file: a node's durable state (R1).
 
 Two slots of 4096 bytes, written in turn. A save writes the older slot in place with one `pwrite`
 and one `fdatasync`, so the newer one is never touched, and costs a tenth of rename-and-sync:
 
     magic 8 | format 2 | length 2 | payload (msgpack) | zeros | checksum 32 over all before it
-    payload: sequence, cluster, node, lost state, life, term, voted_for, incarnation,
-             generation, config_term, version, members, witness, lives
+    payload: sequence, cluster, node, lost_state, epoch, term, voted_for, incarnation,
+             generation, config_term, version, members, witness, epochs
 
 Sequence 1 goes to slot 0, 2 to slot 1, 3 to slot 0 again: two good slots have consecutive numbers.
 
 A damaged file is never guessed at. A torn slot could be a save that a power cut interrupted, which
-nobody ever heard of; it could as well be the newest vote, gone bad. Taking the other slot would
-then give a second vote in one term, so `VoteStoreError` it is, whatever bit of the file is wrong.
+no other node ever learned of; it could as well be the newest vote, damaged since. Taking the other slot could
+then give a second vote in one term. So any damage raises `VoteStoreError`.
 
 A save that fails ends the node and is never tried again: after a failed fdatasync the kernel may
 take the lost page for clean, and a second fdatasync then succeeds without having written it. For
-the same reason a node must save (it does: its new incarnation) before it speaks after a restart.
+the same reason a node saves (its new incarnation) before it sends anything after a restart.
 """
 
 from __future__ import annotations
@@ -34,10 +34,19 @@ from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.node.storage.data_dir import DataDir
 from zelect.system.secure_files import UnsafeFile, open_file, sync_directory
 
-__all__ = ["BALLOT_BYTES", "SLOT_BYTES", "Slot", "VoteStore", "VoteStoreError", "decode", "encode_slot", "newest_slot"]
+__all__ = [
+    "SLOT_BYTES",
+    "VOTE_FILE_BYTES",
+    "Slot",
+    "VoteStore",
+    "VoteStoreError",
+    "decode",
+    "encode_slot",
+    "newest_slot",
+]
 
 SLOT_BYTES = 4096
-BALLOT_BYTES = 2 * SLOT_BYTES
+VOTE_FILE_BYTES = 2 * SLOT_BYTES
 
 _NAME = "vote"
 _MAGIC = b"zelectV\n"
@@ -46,11 +55,14 @@ _HEADER = struct.Struct(">8sHH")
 _CHECKSUM_BYTES = 32
 _ROOM_BYTES = SLOT_BYTES - _HEADER.size - _CHECKSUM_BYTES
 _PAYLOAD_FIELDS = 14
+_sync = getattr(os, "fdatasync", os.fsync)
+"""Makes what was written durable. macOS lacks fdatasync, and its fsync leaves data in the drive, which serves
+development only."""
 _MAX_NUMBER = 2**53 - 1
 
 _REPLACE = (
     "restore nothing (an older copy would vote a second time); move this file away, leave the rest of data_dir, "
-    "and start the node again: it comes back as one that lost its memory"
+    "and start the node again: it comes back as a member that lost its state"
 )
 _ELSEWHERE = "set node.data_dir to this node's own directory, or correct node.id and cluster.name"
 _REPAIR = "free space on or repair the file system of data_dir, then start the node again"
@@ -88,7 +100,7 @@ def encode_slot(slot: Slot, cluster: str, node: int) -> bytes:
     if len(payload) > _ROOM_BYTES:
         raise VoteStoreError(f"the state takes {len(payload)} bytes, {_ROOM_BYTES} fit", "configure fewer members")
     body = (_HEADER.pack(_MAGIC, _FORMAT, len(payload)) + payload).ljust(SLOT_BYTES - _CHECKSUM_BYTES, b"\0")
-    return body + _checksum(body)
+    return body + hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def decode(file_bytes: bytes, cluster: str, node: int) -> Saved:
@@ -99,10 +111,10 @@ def decode(file_bytes: bytes, cluster: str, node: int) -> Saved:
 def newest_slot(file_bytes: bytes, cluster: str, node: int) -> Slot:
     """The newer slot of a vote file of `node` of `cluster`. Raises `VoteStoreError` unless every
     byte of the file is as it must be."""
-    if len(file_bytes) != BALLOT_BYTES:
-        short = len(file_bytes) < BALLOT_BYTES
+    if len(file_bytes) != VOTE_FILE_BYTES:
+        short = len(file_bytes) < VOTE_FILE_BYTES
         size = f"truncated: {len(file_bytes)} bytes instead of" if short else "too long: more than"
-        raise VoteStoreError(f"{size} {BALLOT_BYTES} bytes", _REPLACE)
+        raise VoteStoreError(f"{size} {VOTE_FILE_BYTES} bytes", _REPLACE)
     first, second = (
         _decode_slot(file_bytes[at : at + SLOT_BYTES], index, cluster, node) for index, at in enumerate((0, SLOT_BYTES))
     )
@@ -140,7 +152,7 @@ class VoteStore:
     def open(cls, data_dir: DataDir, cluster: str, node: int, first: Saved) -> VoteStore:
         """Open the vote file in `data_dir`, or make it with `first` in it.
 
-        A missing vote_store where the node ran before means lost memory: `saved.lost state`. Raises
+        A missing vote file where the node ran before means lost state: `saved.lost_state`. Raises
         `VoteStoreError` when the file is damaged, of another node, or cannot be read and written.
         """
         path = data_dir.path / _NAME
@@ -188,7 +200,7 @@ class VoteStore:
 def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | None:
     """The content of the slot at `index`; None when it was never written. Raises `VoteStoreError`."""
     body, checksum = block[:-_CHECKSUM_BYTES], block[-_CHECKSUM_BYTES:]
-    if _checksum(body) != checksum:
+    if hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest() != checksum:
         if not any(block):
             return None
         raise _damaged(f"slot {index} fails its checksum")
@@ -212,7 +224,7 @@ def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | No
             f"belongs to node {owner[1]} of cluster {owner[0]}, not to node {node} of cluster {cluster}", _ELSEWHERE
         )
     if _offset(slot.sequence) != index * SLOT_BYTES:
-        raise _damaged(f"slot {index} holds save {slot.sequence}, which belongs into the other slot")
+        raise _damaged(f"slot {index} holds save {slot.sequence}, which belongs in the other slot")
     return slot
 
 
@@ -220,7 +232,7 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
     """((cluster, node), slot) of a decoded payload. Raises `ValueError`: a right checksum says who
     wrote it, not that it makes sense."""
     if type(value) is not list or len(value) != _PAYLOAD_FIELDS:
-        raise ValueError("the payload has not the fields of a vote file")
+        raise ValueError("the payload does not have the fields of a vote file")
     sequence, cluster, node, lost_state, epoch, term, voted_for, incarnation, *voters = value
     generation, config_term, version, members, identity, epochs = voters
     if type(cluster) is not str or type(lost_state) is not bool or not type(members) is type(epochs) is list:
@@ -244,17 +256,17 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
         raise ValueError("the witness of the payload has no identity")
     witness = None if identity is None else Witness(*identity)
     if len(epochs) != len(members):
-        raise ValueError("the members and their lives differ in number")
+        raise ValueError("the members and their epochs differ in number")
     record = Record(config_term, version, tuple(members), witness, generation, tuple(epochs))
     return (cluster, node), Slot(sequence, Saved(term, voted_for, incarnation, record, lost_state, epoch))
 
 
 def _open_existing(path: Path, cluster: str, node: int) -> tuple[int, Slot]:
-    """The descriptor and the newest slot of an existing vote_store. Raises `OSError`, `UnsafeFile`,
+    """The descriptor and the newest slot of an existing vote file. Raises `OSError`, `UnsafeFile`,
     `VoteStoreError`."""
     fd = open_file(path, os.O_RDWR)
     try:
-        return fd, newest_slot(os.pread(fd, BALLOT_BYTES + 1, 0), cluster, node)
+        return fd, newest_slot(os.pread(fd, VOTE_FILE_BYTES + 1, 0), cluster, node)
     except BaseException:
         os.close(fd)
         raise
@@ -279,18 +291,8 @@ def _create(path: Path, content: bytes) -> int:
     return fd
 
 
-def _sync(fd: int) -> None:
-    """Make what was written durable; macOS lacks fdatasync, and its fsync leaves data in the
-    drive, which serves development only."""
-    getattr(os, "fdatasync", os.fsync)(fd)
-
-
 def _offset(sequence: int) -> int:
     return (sequence - 1) % 2 * SLOT_BYTES
-
-
-def _checksum(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def _damaged(what: str) -> VoteStoreError:

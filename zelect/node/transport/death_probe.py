@@ -1,7 +1,7 @@
-"""Is that process dead? Asked of its kernel, without waiting (R9).
+"""Whether a peer's process is dead: its kernel is asked, without waiting (R9).
 
 Two kinds of first-hand proof are looked for. The lock on the peer's data_dir, on the same host, is
-free once its process has ended. And a TCP connection to the peer's address is refused once nobody
+free once its process has ended. And a TCP connection to the peer's address is refused once no process
 listens there. Everything else (accepted, no answer, no route) proves nothing: silence is never
 proof.
 
@@ -14,11 +14,11 @@ What makes a refusal less simple than it looks:
   after the probe did, so a refusal of any is news.
 - ECONNREFUSED also comes from a firewall's ICMP "port unreachable", the default of REJECT, while
   the process lives. Where the kernel keeps the ICMP message (Linux, IP_RECVERR), such a refusal is
-  told from a real RST and proves nothing. A firewall that forges an RST can't be told; networks
-  that do need ``proof = "process"``.
-- A connection to a free port inside the ephemeral range can meet itself: the kernel gives it the
-  wanted port as its own. That only happens where nobody holds the port, but it is no answer of the
-  peer's kernel to an unknown client, so it counts neither as accepted nor as refused; it is reset, which
+  not taken for a real RST, and proves nothing. A forged RST can't be recognized; networks whose
+  firewalls forge them need ``proof = "process"``.
+- A connection to a free port inside the ephemeral range can connect to itself: the kernel gives it that
+  very port as its own. That only happens where no process holds the port, but it is no answer of the
+  peer's kernel, so it counts neither as accepted nor as refused. It is reset, which
   frees the port for the peer, and the next attempt, from another port, is refused properly.
 """
 

@@ -1,25 +1,25 @@
-"""The way to one peer: a DEALER, the monitor that tells whether it is connected, and a watchdog.
+"""The connection to one peer: a DEALER, the monitor that shows whether it is connected, and a watchdog.
 
 A link is **up** from HANDSHAKE_SUCCEEDED (a TCP connection alone is made by the kernel of a frozen
 process too) until DISCONNECTED. libzmq reconnects by itself, with one exception that makes the
 watchdog necessary: after a single protocol error (something that speaks no ZMTP answered on the
-port, another socket type or mechanism, an oversize frame) it gives the connection up for ever and
-says nothing. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does) it stays
+port, another socket type or mechanism, an oversize frame) it gives the connection up for ever,
+silently. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does) it stays
 "connected" without a handshake and without a time limit. Both show as silence of the monitor:
 
 - after DISCONNECTED a healthy socket says CONNECT_RETRIED at once; not within 100 ms: dead;
 - while not up, a healthy socket says something at least every 0.6 s (a retry is at most 90 ms
   away, a connection attempt lasts at most 300 ms, a handshake at most 500 ms); not within 1 s: dead.
 
-With keys, a peer whose key is being changed may have one of two. A connection that ends before its
-handshake does may have tried the wrong one: the next attempt is made with the other.
+With keys, a peer whose key is being changed has one of two. A connection that closed before its
+handshake was complete may have used the wrong one: the next attempt is made with the other.
 
-A port inside the ephemeral range has one more trap: a DEALER that dials it while nobody listens may
-meet itself, and then holds the port. That shows in the connection's two addresses, and repairs alike.
+A port inside the ephemeral range has one more trap: a DEALER that connects to it while no process listens
+may connect to itself, and then holds the port. The connection's two addresses show it.
 
 A dead DEALER is closed and made again on the same endpoint; `disconnect` and `connect` would keep a
-monitor whose late events can't be told from new ones. A peer that is merely not there keeps the
-retries coming, so its link is left alone. While a link is up the watchdog has no timer at all.
+monitor whose late events look like new ones. While a peer is merely not there the
+retries go on, so its link is left alone. While a link is up the watchdog has no timer at all.
 
 Descriptors: an eventfd each for the DEALER and the two ends of its monitor, and the connection: 4
 for a peer, and a fifth for the connection that the peer makes to the ROUTER.
@@ -39,10 +39,23 @@ import zmq
 
 from zelect.core.lease import NEVER_US
 from zelect.security.keys import ClientKeys
-from zelect.system.poller import Poller, has_mail
+from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import Context, Counters, addresses_of, borrowed, parse_endpoint
 
-__all__ = ["PeerLink"]
+__all__ = ["LINK_COUNTERS", "PeerLink"]
+
+LINK_COUNTERS = (
+    "sent",
+    "dropped",
+    "too_big_to_send",
+    "connected",
+    "disconnected",
+    "rebuilt",
+    "other_key_tried",
+    "not_opened",
+    "self_connects",
+    "unexpected_frames",
+)
 
 RETRY_TIMEOUT_US = 100_000
 MONITOR_TIMEOUT_US = 1_000_000
@@ -50,18 +63,18 @@ FIRST_PAUSE_US = 100_000
 """Pause after repairing; it doubles up to `LAST_PAUSE_US` while repairing does not help."""
 LAST_PAUSE_US = 1_000_000
 SENT_PER_LOOK = 8
-"""After so many messages sent, strays are looked for although nothing told of any: sending may have
-swallowed the news. Far fewer than the strays that would stop libzmq from reading (`RCVHWM`)."""
+"""After so many messages sent, unexpected frames are looked for although the poller reported none: sending may
+have swallowed the notice. Far fewer than the frames that would stop libzmq from reading (`RCVHWM`)."""
 FIRST_KEY_PAUSE_US = 20_000
-"""From one key of the peer to the other; doubles alike."""
-STRAYS_PER_TURN = 256
-"""Most frames thrown away in one go that arrived where nothing should."""
+"""From one key of the peer to the other; doubles too."""
+UNEXPECTED_PER_TURN = 256
+"""Most frames dropped at once that arrived where none should."""
 
 _OPTIONS = {
     zmq.LINGER: 0,  # closing must not wait for a peer that is gone
     zmq.IMMEDIATE: 1,  # queue for a completed connection only: a restarted peer must not get stale heartbeats
     zmq.SNDHWM: 128,  # a late message is worth less than a timely one: short queue, then drop
-    zmq.RCVHWM: 64,  # nobody sends here
+    zmq.RCVHWM: 64,  # peers send nothing here
     zmq.RECONNECT_IVL: 10,  # ms; a peer that comes back is found soon ...
     zmq.RECONNECT_IVL_MAX: 80,  # ... and one that stays away costs a dozen attempts a second, not a hundred
     zmq.CONNECT_TIMEOUT: 300,  # ms; the kernel itself would repeat a lost SYN only after a second
@@ -75,7 +88,7 @@ _names = itertools.count(1)
 
 
 class PeerLink:
-    """The way to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
+    """The connection to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
 
     def __init__(
         self,
@@ -107,7 +120,7 @@ class PeerLink:
         self._pause_us = FIRST_PAUSE_US
         self._not_before_us = NEVER_US
         self._up_us = 0
-        self._sent = 0  # messages since strays were last looked for
+        self._sent = 0  # messages since unexpected frames were last looked for
         self._reset(0)
 
     @property
@@ -122,11 +135,17 @@ class PeerLink:
         try:
             self._make()
         except zmq.ZMQError:
-            self._counters["not_made"] += 1
+            self._counters["not_opened"] += 1
             self.close()
 
     def send(self, payload: bytes) -> bool:
-        """Hand `payload` to the connection; False when it was dropped, which is counted."""
+        """Hand `payload` to the connection, if it is up and has room; False when it was dropped, which is counted.
+
+        A payload above the limit is dropped here: at the peer it would cost the connection.
+        """
+        if len(payload) > self._max_message_bytes:
+            self._counters["too_big_to_send"] += 1
+            return False
         if self.up and self._dealer is not None:
             self._sent += 1
             try:
@@ -148,10 +167,10 @@ class PeerLink:
         if self.up and self._sent < SENT_PER_LOOK and self._monitor not in ready and self._dealer not in ready:
             return changes  # as nearly always
         if self._monitor in ready or now_us >= self.deadline_us():
-            changes = self._drain_monitor(now_us)
+            changes = self._read_monitor(now_us)
         if self._sent >= SENT_PER_LOOK or self._dealer in ready:
-            self._sent = 0  # sending may have swallowed the news of a stray (see poller.py)
-            self._drain_strays()
+            self._sent = 0  # sending may have swallowed the notice of a frame (see poller.py)
+            self._drop_unexpected()
         if now_us >= self.deadline_us():
             self.close()
             if self._rejected_us != NEVER_US:
@@ -166,12 +185,12 @@ class PeerLink:
         return changes
 
     def deadline_us(self) -> int:
-        """When the watchdog wants to look at this link; never while it is up."""
+        """When the watchdog is to look at this link; never while it is up."""
         if self.up:
             return NEVER_US
         if self._rejected_us != NEVER_US:
             return self._rejected_us + self._key_pause_us
-        timeout_us = 0 if self._looped else RETRY_TIMEOUT_US if self._left else MONITOR_TIMEOUT_US
+        timeout_us = 0 if self._looped else RETRY_TIMEOUT_US if self._disconnected else MONITOR_TIMEOUT_US
         return max(self._heard_us + timeout_us, self._not_before_us)
 
     def close(self) -> None:
@@ -189,9 +208,9 @@ class PeerLink:
         self._dealer = self._monitor = None
 
     def _reset(self, now_us: int) -> None:
-        self._heard_us = now_us  # when the monitor last said something
-        self._left = False  # DISCONNECTED was the last it said
-        self._looped = False  # the DEALER met itself, and is closed
+        self._heard_us = now_us  # when the monitor's last event came
+        self._disconnected = False  # DISCONNECTED was the last event
+        self._looped = False  # the DEALER had connected to itself, and is closed
         self._descriptor = -1  # of the connection, by CONNECTED
         self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
 
@@ -216,19 +235,19 @@ class PeerLink:
         self._poller.register(dealer, zmq.POLLIN)
         dealer.connect(self.endpoint)
 
-    def _drain_monitor(self, now_us: int) -> list[bool]:
+    def _read_monitor(self, now_us: int) -> list[bool]:
         changes: list[bool] = []
         learnt: str | None = None
         while (event := self._next_event()) is not None:
             code, value = event
             self._heard_us = now_us
-            self._left = code == zmq.EVENT_DISCONNECTED
+            self._disconnected = code == zmq.EVENT_DISCONNECTED
             if code == zmq.EVENT_CONNECTED:
                 self._descriptor = value
             elif code == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 ends = addresses_of(self._descriptor)
                 if ends is not None and ends[0] == ends[1]:
-                    self._let_go(now_us)
+                    self._close_self_connect(now_us)
                     break
                 learnt = ends[1][0] if ends is not None and ends[1][1] == self._port else None
                 self._up_us = now_us
@@ -249,9 +268,9 @@ class PeerLink:
             self._ip = learnt
         return changes
 
-    def _let_go(self, now_us: int) -> None:
-        """Close a DEALER that met itself, and keep it closed for a pause: the port it dials from is
-        the peer's own, which can't bind meanwhile."""
+    def _close_self_connect(self, now_us: int) -> None:
+        """Close a DEALER that connected to itself, and keep it closed for a pause: it holds the peer's own
+        port, which the peer can't bind meanwhile."""
         self._counters["self_connects"] += 1
         _reset_when_closed(self._descriptor)
         self.close()
@@ -261,7 +280,7 @@ class PeerLink:
     def _turn(self, up: bool, changes: list[bool]) -> None:
         if up is not self.up:
             self.up = up
-            self._counters["came_up" if up else "went_down"] += 1
+            self._counters["connected" if up else "disconnected"] += 1
             changes.append(up)
 
     def _next_event(self) -> tuple[int, int] | None:
@@ -274,15 +293,15 @@ class PeerLink:
         code, value = _EVENT.unpack(head)
         return code, value
 
-    def _drain_strays(self) -> None:
-        """Throw away what arrived here: left alone it would stop libzmq from reading the
+    def _drop_unexpected(self) -> None:
+        """Drop the frames that arrived here: left alone they would stop libzmq from reading the
         connection, and so from noticing its end."""
-        if self._dealer is None or not has_mail(self._dealer):
+        if self._dealer is None or not has_messages(self._dealer):
             return
         with contextlib.suppress(zmq.Again):
-            for _ in range(STRAYS_PER_TURN):
+            for _ in range(UNEXPECTED_PER_TURN):
                 self._dealer.recv(zmq.NOBLOCK, copy=False)
-                self._counters["stray_frames"] += 1
+                self._counters["unexpected_frames"] += 1
 
 
 def _is_numeric(host: str) -> bool:

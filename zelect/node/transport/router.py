@@ -1,9 +1,9 @@
-"""Bytes from whoever speaks to this node: the ROUTER.
+"""Bytes from peers and clients: the ROUTER, which everything that a node receives comes through.
 
-What arrives in another shape than one frame is thrown away and counted. With keys (`Keyring`) the
-ROUTER speaks CURVE only, and the authenticator decides who gets in. A change of the own key makes a second
-ROUTER on the very same listening socket, so that no moment passes in which the port refuses:
-refusal would prove this node dead (R9).
+A message that is not one frame is dropped and counted. With keys (`Keyring`) the
+ROUTER speaks CURVE only, and the authenticator decides who may connect. When the node's own key changes, a second
+ROUTER is made on the very same listening socket, so that there is no moment in which the port refuses:
+a refusal would prove this node dead (R9).
 """
 
 from __future__ import annotations
@@ -18,28 +18,34 @@ from typing import Any
 
 import zmq
 
-from zelect.node.transport.connection_limits import ConnectionLimits, Connections
+from zelect.node.transport.connection_limits import Connection, ConnectionLimits, Connections, Rate
 from zelect.security.keys import Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
-from zelect.system.poller import Poller, has_mail
+from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint
 
-__all__ = ["INBOX_COUNTERS", "Received", "Router"]
+__all__ = ["ROUTER_COUNTERS", "Received", "Router"]
 
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
 
 _FEW = 4
 """After so many messages at once more are taken for granted."""
+_SECOND_US = 1_000_000
+_RATE_TO_CLOSE = 10
+"""At so many times the rate a connection is closed."""
+_MOST_NEVER_VALID = 1000
+"""Messages of one connection before the first valid one."""
+_POLLIN = int(zmq.POLLIN)  # plain: an enumeration's operators are slow
 
 _OPTIONS = {
-    zmq.LINGER: 0,  # closing must not wait for anybody
+    zmq.LINGER: 0,  # closing must not wait for a peer
     # Per connection; a flood waits in its own sender's buffers. What a connection leaves here when it
     # closes stays until it is read, and every message of it takes its time.
     zmq.RCVHWM: 16,
     zmq.SNDHWM: 64,  # answers to the command line only
-    zmq.ROUTER_MANDATORY: 1,  # an answer to somebody who has gone fails visibly
+    zmq.ROUTER_MANDATORY: 1,  # an answer to a client that has gone fails visibly
     zmq.BACKLOG: 1024,  # a whole cluster, its probes and unknown clients may connect at once
     zmq.HANDSHAKE_IVL: 1000,  # ms; unknown clients that say nothing give their descriptor back
     # TCP's own keepalive clears connections of hosts that vanished. Not ZMQ_HEARTBEAT_IVL: libzmq 4.3.5
@@ -52,46 +58,48 @@ _OPTIONS = {
     zmq.TCP_MAXRT: 2000,  # ms
 }
 
-INBOX_COUNTERS = (
+ROUTER_COUNTERS = (
     "received",
     "wrong_shape",
     "too_big",
     "too_fast",
     "replied",
     "reply_failed",
-    "accepted",
-    "handshake_broken",
-    "handshake_wrong",
-    "handshake_refused",
-    "let_in",
-    "unknown_keys",
-    "strange_questions",
-    "evicted_over_limit",
-    "evicted_same_key",
-    "evicted_never_valid",
-    "evicted_too_fast",
-    "evicted_unread",
-    "evicted_key_gone",
+    "connections_accepted",
+    "handshakes_aborted",
+    "handshakes_failed",
+    "handshakes_refused",
+    "keys_accepted",
+    "keys_unknown",
+    "zap_requests_invalid",
+    "connections_over_limit",
+    "connections_over_key_limit",
+    "connections_never_valid",
+    "connections_too_fast",
+    "connections_unread",
+    "connections_key_removed",
 )
 _names = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message. `route` leads back over the ROUTER to whoever sent it, see `Router.reply`;
+    """One message. `route` leads back over the ROUTER to its sender, see `Router.reply`;
     `frame` is what libzmq gave; `key`: the public key that the connection has proved to own,
-    empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known."""
+    empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known;
+    `unproven`: this connection has brought no valid message yet."""
 
     route: bytes
     payload: bytes
     frame: zmq.Frame | None = None
     key: bytes = b""
     descriptor: int = -1
+    unproven: bool = True
 
     @property
     def origin(self) -> str:
-        """The IP address that it came from; "" when its connection has nothing to tell (an old
-        ZMTP, or gone)."""
+        """The IP address that it came from; "" when that is not known (an old ZMTP, or the connection
+        is gone)."""
         try:
             return "" if self.frame is None else str(self.frame.get("Peer-Address"))
         except zmq.ZMQError:
@@ -126,7 +134,7 @@ class Router:
         poller: Poller,
         counters: Counters,
         keyring: Keyring | None,
-        bounds: ConnectionLimits,
+        limits: ConnectionLimits,
     ) -> None:
         """Raises ValueError when `listen` is not of the form ``tcp://host:port``."""
         parse_endpoint(listen)
@@ -136,23 +144,24 @@ class Router:
         self._max_message_bytes = max_message_bytes
         self._poller = poller
         self._keyring = keyring
-        self._bounds = bounds
-        self._connections = Connections(bounds, counters, poller)
+        self._limits = limits
+        self._connections = Connections(limits, counters, poller)
+        self._rates: dict[bytes, Rate] = {}  # by key; at most as many as the directory has
         self._authenticator: ZapAuthenticator | None = None
         self.router: zmq.Socket[bytes] | None = None
         self._listener = -1  # libzmq's listening socket
-        self._left = False  # messages that the poller may never tell of
+        self._left = False  # messages that the poller may never report
         self._part = 0  # of the message being read: 0 route, 1 payload, 2 too many
         self._route = b""
 
     @property
-    def waits(self) -> bool:
-        """Whether more may be had at once."""
-        return self._left or (self._authenticator is not None and self._authenticator.waits)
+    def has_more(self) -> bool:
+        """Whether more may be read at once."""
+        return self._left or (self._authenticator is not None and self._authenticator.has_more)
 
     def bind(self) -> None:
         """Listen. Raises `CannotBind`."""
-        if self._keyring is not None:  # somebody must answer before anybody can ask
+        if self._keyring is not None:  # before the first connection can ask for it
             try:
                 self._authenticator = ZapAuthenticator(
                     self._context, self._keyring.directory, self._poller, self.counters
@@ -163,7 +172,7 @@ class Router:
 
     def _open(self, descriptor: int) -> None:
         """Make the ROUTER, on the listening socket `descriptor` if there is one already."""
-        connections = Connections(self._bounds, self.counters, self._poller)
+        connections = Connections(self._limits, self.counters, self._poller)
         router = self._context.socket(zmq.ROUTER)
         try:
             for option, value in _OPTIONS.items():
@@ -174,7 +183,7 @@ class Router:
             if "[" in self._listen:
                 router.setsockopt(zmq.IPV6, 1)
             if self._keyring is not None:
-                _lock(router, self._keyring)
+                _encrypt(router, self._keyring)
             if descriptor >= 0:
                 router.setsockopt(zmq.USE_FD, descriptor)
                 # Two ROUTERs share it for a moment, and only one of them gets each connection.
@@ -188,10 +197,11 @@ class Router:
             code = error.errno or 0
             raise CannotBind(self._listen, code, _explain(self._listen, code)) from error
         self._poller.register(router, zmq.POLLIN, eager=True)
+        self._left = True  # the poller reports only what comes from now on
         self.router, self._connections = router, connections
 
     def rekey(self, keyring: Keyring) -> None:
-        """Let in whom `keyring` names from now on; with a new own key, to new connections only.
+        """Accept the keys in `keyring` from now on; with a new own key, on new connections only.
         Raises `CannotBind`; then the old key still holds."""
         assert self._keyring is not None
         assert self._authenticator is not None
@@ -206,13 +216,11 @@ class Router:
             connections.close()
             self._poller.unregister(old)
             old.close(0)
-            self._left = True
             self._part = 0
         self._authenticator.directory = keyring.directory
 
     def break_authenticator(self) -> None:
-        """Have nobody answer at the authenticator any more; the next `service` raises `AuthenticatorFailed`. For tests
-        (crash.py)."""
+        """Stop the authenticator; the next `service` raises `AuthenticatorFailed`. For tests (failpoints.py)."""
         if self._authenticator is not None:
             self._authenticator.close()
 
@@ -228,27 +236,28 @@ class Router:
             self._authenticator.close()
             self._authenticator = None
 
-    def rests(self, ready: Mapping[Any, int], now: int) -> bool:
+    def is_idle(self, ready: Mapping[Any, int], now: int) -> bool:
         """Whether `ready` says nothing but that messages have come, and nothing is due."""
-        if now >= self._connections.due_us or (self._authenticator is not None and self._authenticator.waits):
+        if now >= self._connections.due_us or (self._authenticator is not None and self._authenticator.has_more):
             return False
         return not ready or (len(ready) == 1 and self.router in ready)
 
     def service(self, ready: Mapping[Any, int], now: int) -> None:
-        """Answer at the authenticator, look after the bounds. Raises `AuthenticatorFailed`: then nobody new gets in."""
+        """Answer the authenticator's questions, enforce the limits. Raises `AuthenticatorFailed`: then no new
+        connection can be made."""
         if self._authenticator is not None:
             self._authenticator.service(ready)
         self._connections.service(ready, now)
 
-    def know(self, received: Received) -> None:
-        """What `received` said was sensible."""
-        self._connections.know(received.descriptor, received.key)
+    def mark_valid(self, received: Received) -> None:
+        """`received` was a valid message of this cluster: its connection is one that should stay."""
+        self._connections.mark_valid(received.descriptor, received.key)
 
-    def throw_out(self, received: Received, reason: str) -> None:
-        """Close the connection that brought `received`."""
-        self._connections.evict(received.descriptor, reason)
+    def disconnect(self, received: Received, reason: str) -> None:
+        """Close the connection that brought `received`, and count that by `reason`."""
+        self._connections.close_one(received.descriptor, reason)
 
-    def has_mail(self, ready: Mapping[Any, int]) -> bool:
+    def has_messages(self, ready: Mapping[Any, int]) -> bool:
         """Whether the poller's answer says that messages have arrived, or some were left."""
         return self._left or self.router in ready
 
@@ -256,35 +265,36 @@ class Router:
         """At most `limit` messages that have arrived; see `backlog` for whether more wait."""
         messages: list[Received] = []
         router, now = self.router, now_us()
-        self._left = router is not None
+        if router is None:
+            return messages
         for _ in range(PARTS_PER_TURN):
-            if router is None or len(messages) >= limit:
+            if len(messages) >= limit:
                 break
             try:
                 frame = router.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 self._left = False
-                self._poller.emptied(router)
-                break
-            message = self._take(frame, now)
+                return messages
+            message = self._accept(frame, now)
             if message is not None:
                 messages.append(message)
-                if len(messages) <= _FEW and not has_mail(router):  # a read in vain costs more
+                # A read in vain costs more than this question.
+                if len(messages) <= _FEW and not int(router.getsockopt(zmq.EVENTS)) & _POLLIN:
                     self._left = False
-                    self._poller.emptied(router)
-                    break
+                    return messages
+        self._left = True
         return messages
 
     def backlog(self) -> bool:
         """Whether more is waiting in the ROUTER."""
-        if self.router is not None and has_mail(self.router):
-            self._left = True  # the poller may never tell of it
+        if self.router is not None and has_messages(self.router):
+            self._left = True  # the poller may never report it
         return self._left
 
     def reply(self, route: bytes, payload: bytes) -> bool:
         """Answer over the ROUTER; False when its sender is gone or takes nothing, which is counted."""
         if self.router is not None:
-            self._left = True  # sending may swallow the news of a message (see poller.py)
+            self._left = True  # sending may swallow the notice of a message (see poller.py)
             try:
                 self.router.send_multipart([route, payload], zmq.NOBLOCK)
             except zmq.ZMQError:  # Again: its queue is full; EHOSTUNREACH: it has gone
@@ -295,10 +305,10 @@ class Router:
         self.counters["reply_failed"] += 1
         return False
 
-    def _take(self, frame: zmq.Frame, now: int) -> Received | None:
-        """Judge the next frame; the message if this frame completes a well-shaped one.
+    def _accept(self, frame: zmq.Frame, now: int) -> Received | None:
+        """The message that `frame` completes, if it is well-shaped and within the limits.
 
-        Keeps its place between calls, so that a message of a million parts is thrown away piece
+        Keeps its place between calls, so that a message of a million parts is dropped piece
         by piece, over as many turns as it takes.
         """
         part, last = self._part, not frame.more
@@ -307,24 +317,56 @@ class Router:
             self._route = frame.bytes
             return None
         key = b"" if self._keyring is None else _key_of(frame)
-        descriptor = _descriptor(frame)
-        if not self._connections.takes(descriptor, key, len(frame), last, now):
+        try:
+            descriptor = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            descriptor = -1
+        connection = self._connections.entries.get(descriptor)
+        if connection is None:  # so new that it has no entry yet, or being closed
+            if descriptor in self._connections.closing:
+                return None
+        elif not self._within_limits(connection, descriptor, key, len(frame), last, now):
             return None
         if part == 1 and last:
             if len(frame) <= self._max_message_bytes:
                 self.counters["received"] += 1
-                return Received(self._route, frame.bytes, frame, key, descriptor)
+                unproven = connection is None or connection.key is None
+                return Received(self._route, frame.bytes, frame, key, descriptor, unproven)
             self.counters["too_big"] += 1
         elif last:
             self.counters["wrong_shape"] += 1
         return None
 
+    def _within_limits(
+        self, connection: Connection, descriptor: int, key: bytes, size: int, last: bool, now_us: int
+    ) -> bool:
+        """Count a frame of `size` bytes that came over `connection`; whether the message that ends with it may be
+        read. `key`: the sender's, empty in plain text."""
+        connection.read_bytes += size + (9 if size > 200 else 2) + (33 if key else 0)
+        if not last:
+            return True
+        if connection.key is None:
+            connection.never_valid += 1
+            if connection.never_valid > _MOST_NEVER_VALID:
+                self._connections.close_one(descriptor, "never_valid")
+                return False
+        rate = self._rates.setdefault(key, Rate()) if key else connection.rate
+        if now_us - rate.since_us >= _SECOND_US:
+            rate.since_us, rate.count = now_us, 0
+        rate.count += 1
+        if rate.count <= self._limits.messages_per_s:
+            return True
+        self.counters["too_fast"] += 1
+        if rate.count > _RATE_TO_CLOSE * self._limits.messages_per_s:
+            self._connections.close_one(descriptor, "too_fast")
+        return False
 
-def _lock(router: zmq.Socket[bytes], keyring: Keyring) -> None:
+
+def _encrypt(router: zmq.Socket[bytes], keyring: Keyring) -> None:
     router.setsockopt(zmq.CURVE_SERVER, 1)
     router.setsockopt(zmq.CURVE_SECRETKEY, keyring.pair.secret)
     router.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
-    # Without this libzmq lets every key in while nobody answers at the authenticator.
+    # Without this libzmq accepts every key while the authenticator does not answer.
     router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
@@ -333,13 +375,6 @@ def _key_of(frame: zmq.Frame) -> bytes:
         return str(frame.get("User-Id")).encode()
     except zmq.ZMQError:
         return b""
-
-
-def _descriptor(frame: zmq.Frame) -> int:
-    try:
-        return int(frame.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return -1
 
 
 def _explain(address: str, code: int) -> str:

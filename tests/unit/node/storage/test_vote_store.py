@@ -23,8 +23,8 @@ from zelect.core.quorum import Record
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.node.storage.data_dir import DataDir
 from zelect.node.storage.vote_store import (
-    BALLOT_BYTES,
     SLOT_BYTES,
+    VOTE_FILE_BYTES,
     Slot,
     VoteStore,
     VoteStoreError,
@@ -100,7 +100,7 @@ def test_the_newer_slot_counts_wherever_it_stands() -> None:
 @pytest.mark.parametrize("file", [slot(1) + EMPTY, slot(3) + slot(2)], ids=["one save", "three saves"])
 def test_any_flipped_bit_is_noticed(file: bytes) -> None:
     damaged = bytearray(file)
-    for bit in range(8 * BALLOT_BYTES):
+    for bit in range(8 * VOTE_FILE_BYTES):
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(VoteStoreError):
             decode(bytes(damaged), CLUSTER, NODE)
@@ -218,7 +218,7 @@ def test_a_first_start_makes_a_private_file(data_dir: DataDir) -> None:
     vote_store = reopen(data_dir)
     assert (vote_store.fresh, vote_store.saved.lost_state, vote_store.saved) == (True, False, FIRST)
     status = os.stat(data_dir.path / "vote")
-    assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, BALLOT_BYTES)
+    assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, VOTE_FILE_BYTES)
     assert sorted(os.listdir(data_dir.path)) == ["lock", "vote"]
     vote_store.close()
 

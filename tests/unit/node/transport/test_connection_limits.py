@@ -1,4 +1,4 @@
-"""What the connections of unknown clients may take up (guests.py), with a ROUTER of small bounds."""
+"""What the connections of unknown clients may take up (connection_limits.py), with a ROUTER of small limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.wires import Keys, Loop, UnknownClients, loop
-from zelect.node.transport.connection_limits import ConnectionLimits, Connections
-from zelect.node.transport.descriptor_limit import room_for
+from zelect.node.transport.connection_limits import ConnectionLimits, Connections, room_for
 from zelect.security.keys import ClientKeys
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
-BOUNDS = ConnectionLimits(connections=20, messages_per_s=100, unread_bytes=1 << 20)
+LIMITS = ConnectionLimits(connections=20, messages_per_s=100, unread_bytes=1 << 20)
 
 
 @pytest.fixture
 def alone() -> Iterator[Loop]:
-    with loop(free_port(), {}, bounds=BOUNDS) as made:
+    with loop(free_port(), {}, limits=LIMITS) as made:
         yield made
 
 
@@ -37,38 +36,38 @@ def hears(alone: Loop, count: int) -> None:
 
 
 def connections(alone: Loop) -> Connections:
-    return alone.transport._router._connections
+    return alone.transport.router._connections
 
 
-def test_a_crowd_makes_room_and_who_spoke_sensibly_stays(alone: Loop, unknowns: UnknownClients) -> None:
+def test_over_the_limit_connections_that_sent_something_valid_stay(alone: Loop, unknowns: UnknownClients) -> None:
     known = unknowns.dealer(alone)
-    known.send(b"sensible")
+    known.send(b"valid")
     alone.until(lambda: alone.received)
-    alone.transport.know(alone.received[0])
-    crowd = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(100)]
-    alone.until(lambda: alone.transport.counters["evicted_over_limit"] >= 81, what="the oldest unknown clients go")
-    assert len(connections(alone)) <= BOUNDS.connections
-    assert connections(alone)._connections[alone.received[0].descriptor].key == b"", "on the connection that it had"
+    alone.transport.router.mark_valid(alone.received[0])
+    clients = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(100)]
+    alone.until(lambda: alone.transport.counters["connections_over_limit"] >= 81, what="the oldest unknown clients go")
+    assert len(connections(alone).entries) <= LIMITS.connections
+    assert connections(alone).entries[alone.received[0].descriptor].key == b"", "on the connection that it had"
     known.send(b"still here")
     unknowns.dealer(alone).send(b"and a new one gets in")
     alone.until(lambda: len(alone.received) == 3)
-    assert sorted(alone.payloads()) == [b"and a new one gets in", b"sensible", b"still here"]
-    for one in crowd:
+    assert sorted(alone.payloads()) == [b"and a new one gets in", b"still here", b"valid"]
+    for one in clients:
         one.close()
-    alone.until(lambda: len(connections(alone)) == 2, what="what is closed is forgotten")
+    alone.until(lambda: len(connections(alone).entries) == 2, what="what is closed is forgotten")
 
 
-def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, unknowns: UnknownClients) -> None:
+def test_clients_that_send_close_and_reconnect_leave_nothing_behind(alone: Loop, unknowns: UnknownClients) -> None:
     """libzmq closes no connection before what it read of it has been read here: while too many wait for
-    that, a newcomer goes before it could say anything."""
+    that, a new connection is closed before it could send anything."""
     known = unknowns.dealer(alone)
-    known.send(b"sensible")
+    known.send(b"valid")
     alone.until(lambda: alone.received)
-    alone.transport.know(alone.received[0])
+    alone.transport.router.mark_valid(alone.received[0])
     talk = (b"\0\x01x" * 200) + b"\0\x01y"
     for _ in range(10):
-        crowd = []
-        for _ in range(2 * BOUNDS.connections):
+        clients = []
+        for _ in range(2 * LIMITS.connections):
             one = socket.create_connection(("127.0.0.1", alone.port))
             one.settimeout(5)
             with contextlib.suppress(OSError):  # thrown out already
@@ -76,35 +75,37 @@ def test_who_talks_goes_and_comes_again_leaves_no_heap_behind(alone: Loop, unkno
                 while READY[2:7] not in one.recv(200):
                     pass
                 one.sendall(talk)
-            crowd.append(one)
+            clients.append(one)
         alone.turn()
-        for one in crowd:
+        for one in clients:
             one.close()
-    assert len(connections(alone)._gone) >= 2 * BOUNDS.connections
-    before, count = set(connections(alone)._connections), alone.transport.counters["evicted_over_limit"]
+    assert len(connections(alone).closing) >= 2 * LIMITS.connections
+    before, count = set(connections(alone).entries), alone.transport.counters["connections_over_limit"]
     with socket.create_connection(("127.0.0.1", alone.port)):
-        alone.until(lambda: alone.transport.counters["evicted_over_limit"] > count)
-        assert set(connections(alone)._connections) <= before, "nobody older made room for it"
-    alone.until(lambda: len(connections(alone)) == 1 and not connections(alone)._gone, what="all are forgotten")
+        alone.until(lambda: alone.transport.counters["connections_over_limit"] > count)
+        assert set(connections(alone).entries) <= before, "nobody older made room for it"
+    alone.until(
+        lambda: len(connections(alone).entries) == 1 and not connections(alone).closing, what="all are forgotten"
+    )
     known.send(b"still here")
     alone.until(lambda: b"still here" in alone.payloads())
 
 
-def test_among_the_sensible_the_newest_goes(alone: Loop, unknowns: UnknownClients) -> None:
+def test_among_valid_connections_the_newest_is_closed(alone: Loop, unknowns: UnknownClients) -> None:
     dealers = []
-    for number in range(BOUNDS.connections):
+    for number in range(LIMITS.connections):
         dealers.append(unknowns.dealer(alone))
         dealers[-1].send(b"%d" % number)
         hears(alone, number + 1)
-        alone.transport.know(alone.received[-1])
+        alone.transport.router.mark_valid(alone.received[-1])
     with socket.create_connection(("127.0.0.1", alone.port)):
-        alone.until(lambda: alone.transport.counters["evicted_over_limit"] == 1)
+        alone.until(lambda: alone.transport.counters["connections_over_limit"] == 1)
     for dealer in dealers:
         dealer.send(b"still here")
     alone.until(lambda: alone.payloads().count(b"still here") == len(dealers))
 
 
-def test_a_message_without_an_end_goes_before_it_fills_the_memory(alone: Loop, unknowns: UnknownClients) -> None:
+def test_a_message_without_an_end_is_closed_before_it_fills_the_memory(alone: Loop, unknowns: UnknownClients) -> None:
     """No part of it is ever read, as libzmq hands over whole messages only; nor would libzmq send
     it, so it is spelt out here."""
     part = b"\x03" + (4000).to_bytes(8, "big") + b"x" * 4000  # a long frame, more to follow
@@ -122,39 +123,39 @@ def test_a_message_without_an_end_goes_before_it_fills_the_memory(alone: Loop, u
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 for _ in range(100):
                     sent = (sent + endless.send(part[sent:])) % len(part)
-            return bool(alone.transport.counters["evicted_unread"])
+            return bool(alone.transport.counters["connections_unread"])
 
         alone.until(gone)
     assert alone.received == []
     unknowns.is_heard_by(alone)
 
 
-def test_beyond_the_rate_messages_are_dropped_and_far_beyond_the_connection_goes(
+def test_above_the_rate_messages_are_dropped_and_far_above_the_connection_is_closed(
     alone: Loop, unknowns: UnknownClients
 ) -> None:
     dealer = unknowns.dealer(alone)
-    dealer.send(b"sensible")
+    dealer.send(b"valid")
     alone.until(lambda: alone.received)
-    alone.transport.know(alone.received[0])
+    alone.transport.router.mark_valid(alone.received[0])
     for number in range(3000):
         dealer.send(b"%d" % number)
-    alone.until(lambda: alone.transport.counters["evicted_too_fast"])
-    assert len(alone.received) <= 2 * BOUNDS.messages_per_s
+    alone.until(lambda: alone.transport.counters["connections_too_fast"])
+    assert len(alone.received) <= 2 * LIMITS.messages_per_s
     assert alone.transport.counters["too_fast"] >= 900
     unknowns.is_heard_by(alone)
 
 
-def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(unknowns: UnknownClients) -> None:
+def test_one_key_has_one_rate_and_few_connections_however_often_it_connects(unknowns: UnknownClients) -> None:
     keys = Keys()
-    with loop(free_port(), {}, keyring=keys.of(1), bounds=BOUNDS) as alone:
+    with loop(free_port(), {}, keyring=keys.of(1), limits=LIMITS) as alone:
         lock = ClientKeys(keys.pairs[2][0], (keys.pairs[1][0].public,))
         dealers = []
         for number in range(18):
             dealers.append(unknowns.dealer(alone, lock))
             dealers[-1].send(b"hello")
             hears(alone, number + 1)
-            alone.transport.know(alone.received[-1])
-        assert alone.transport.counters["evicted_same_key"] == 2
+            alone.transport.router.mark_valid(alone.received[-1])
+        assert alone.transport.counters["connections_over_key_limit"] == 2
         for dealer in dealers[5:15]:
             for _ in range(30):
                 dealer.send(b"more")
@@ -164,12 +165,12 @@ def test_one_key_has_one_rate_and_few_connections_however_often_it_comes(unknown
         alone.until(lambda: b"another key has a rate of its own" in alone.payloads())
 
 
-def test_who_says_nothing_sensible_goes(alone: Loop, unknowns: UnknownClients) -> None:
-    with loop(free_port(), {}, bounds=ConnectionLimits(20, 100_000, 1 << 20)) as generous:
+def test_a_connection_that_never_sends_anything_valid_is_closed(alone: Loop, unknowns: UnknownClients) -> None:
+    with loop(free_port(), {}, limits=ConnectionLimits(20, 100_000, 1 << 20)) as generous:
         dealer = unknowns.dealer(generous)
         for _ in range(1500):
             dealer.send(b"blah")
-        generous.until(lambda: generous.transport.counters["evicted_never_valid"])
+        generous.until(lambda: generous.transport.counters["connections_never_valid"])
         assert len(generous.received) == 1000
 
 

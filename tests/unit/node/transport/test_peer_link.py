@@ -16,7 +16,7 @@ from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters, parse_endpoint
 
-NAMES = ("sent", "dropped", "came_up", "went_down", "rebuilt", "not_made", "self_connects", "stray_frames")
+NAMES = ("sent", "dropped", "connected", "disconnected", "rebuilt", "not_opened", "self_connects", "unexpected_frames")
 
 
 class Rig:
@@ -99,7 +99,7 @@ def test_up_then_down_then_up(rig: Rig) -> None:
     rig.socket(zmq.ROUTER, port)
     rig.until(lambda: link.up)
     assert rig.changes == [True, False, True]
-    assert rig.counters == dict.fromkeys(NAMES, 0) | {"sent": 1, "dropped": 1, "came_up": 2, "went_down": 1}
+    assert rig.counters == dict.fromkeys(NAMES, 0) | {"sent": 1, "dropped": 1, "connected": 2, "disconnected": 1}
 
 
 def test_nothing_wakes_the_loop_while_the_link_is_up(rig: Rig) -> None:
@@ -194,7 +194,7 @@ def test_link_recovers_from_an_oversize_frame(rig: Rig) -> None:
     assert rig.counters["rebuilt"] == 1
 
 
-def test_mending_pauses_longer_while_it_does_not_help(rig: Rig) -> None:
+def test_repairs_pause_longer_while_they_do_not_help(rig: Rig) -> None:
     port = free_port()
     garbage = BadListener(port, b"\xff" * 200)
     rig.open(at(port))
@@ -214,7 +214,7 @@ def test_what_arrives_on_the_dealer_is_thrown_away(rig: Rig) -> None:
     route, _ = router.recv_multipart()
     for _ in range(1000):
         router.send_multipart([route, b"stray"])
-    rig.until(lambda: rig.counters["stray_frames"] == 1000)
+    rig.until(lambda: rig.counters["unexpected_frames"] == 1000)
     router.close(0)
     rig.until(lambda: not link.up)
 
@@ -242,7 +242,7 @@ def test_out_of_sockets_is_survived(rig: Rig) -> None:
     rig.socket(zmq.ROUTER, port)
     taken = [rig.context.socket(zmq.PAIR) for _ in range(3)]
     link = rig.open(at(port))
-    rig.until(lambda: rig.counters["not_made"] >= 2)
+    rig.until(lambda: rig.counters["not_opened"] >= 2)
     assert not link.send(b"nowhere")
     for each in taken:
         each.close(0)
