@@ -15,9 +15,7 @@ from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import VoteWatch
-from zelect.core.effects import Effects, Fact
 from zelect.devcluster.bundled_server import RedisServer
-from zelect.node.failpoints import FAILPOINTS, Failpoint
 
 # The second in line waits so long that a busy machine does not change who is first.
 IN_ORDER = {"stagger_ms": 450}
@@ -132,22 +130,3 @@ def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fle
     after = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
     cluster.start(head.id)
     assert cluster.settled().term == after.term
-
-
-def test_only_the_named_point_and_fact_kill() -> None:
-    assert Failpoint.from_environment() is None, "no point where none is named"
-    harmless = Effects(facts=(Fact("elected", ()),))
-    for point in FAILPOINTS:
-        Failpoint("authenticator:elected")(point, harmless)
-        Failpoint(f"{point}:became_active")(point, harmless)
-        for other in set(FAILPOINTS) - {point}:
-            Failpoint(f"{other}:elected")(point, harmless)
-        assert not Failpoint(f"{point}:elected").breaks_authenticator(harmless)
-    assert not Failpoint("authenticator:became_active").breaks_authenticator(harmless)
-    assert Failpoint("authenticator:elected").breaks_authenticator(harmless)
-
-
-@pytest.mark.parametrize("text", ["sometimes:elected", "after_save", ":elected", ""])
-def test_a_point_that_does_not_exist_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="before_save, after_save, after_send, after_publish"):
-        Failpoint(text)

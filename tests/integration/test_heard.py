@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 import zmq
@@ -26,7 +24,6 @@ from zelect.core.messages import (
     Result,
 )
 from zelect.node.loop import NodeLoop
-from zelect.node.transport.router import Received
 from zelect.security.key_files import DIRECTORY_FILE, Owner, add_next, make_keys, promote, retire, secret_file
 from zelect.security.keys import ClientKeys, Permission, read_key
 from zelect.system.log import setup
@@ -168,36 +165,3 @@ def test_what_is_denied_goes_no_further(node: NodeLoop, speaker: Callable[[Owner
         assert isinstance(said, CommonResp)
         assert (said.result is Result.FORBIDDEN and "needs the permission admin" in said.detail) is lacks
     assert node.counters["refused_forbidden"] == 1
-
-
-class Frame:
-    """A frame of libzmq's that came from `origin`."""
-
-    def __init__(self, origin: str) -> None:
-        self._origin = origin
-
-    def get(self, option: str) -> str:
-        assert option == "Peer-Address"
-        return self._origin
-
-
-@pytest.mark.parametrize(
-    ("origin", "local"),
-    [
-        ("127.0.0.1", True),
-        ("127.1.2.3", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("192.0.2.7", False),
-        ("::ffff:192.0.2.7", False),
-        ("2001:db8::7", False),
-        ("", False),
-        ("localhost", False),
-    ],
-)
-def test_what_comes_from_this_host(origin: str, local: bool) -> None:
-    """Where no other proof is, only loopback is this host; nor is it enough that some connection stands."""
-    with socket.create_server((HOST, 0)) as server, socket.create_connection(server.getsockname()) as connection:
-        for descriptor in (-1, connection.fileno()):
-            received = Received(b"", b"", cast("zmq.Frame", Frame(origin)), b"", descriptor)
-            assert received.is_local is local

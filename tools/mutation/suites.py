@@ -83,6 +83,7 @@ SUITES = (
     Suite("heard", ("integration/test_heard.py",), _HEARING),
     Suite("secure", ("integration/test_secure_links.py",), _SOCKETS),
     Suite("shape", ("integration/test_transport_faults.py",), ("zelect/node/transport/router.py",)),
+    Suite("router", ("unit/node/transport/test_router.py",), ("zelect/node/transport/router.py",)),
     Suite(
         "connections",
         ("unit/node/transport/test_connection_limits.py",),

@@ -14,7 +14,7 @@ from zelect.core.lease import NEVER_US
 from zelect.node.transport.peer_link import RETRY_TIMEOUT_US, PeerLink
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
-from zelect.system.sockets import Context, Counters, parse_endpoint
+from zelect.system.sockets import Context, Counters
 
 NAMES = ("sent", "dropped", "connected", "disconnected", "rebuilt", "not_opened", "self_connects", "unexpected_frames")
 
@@ -267,16 +267,3 @@ rig.close()
 """
     )
     assert printed == "[True]\n"
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["127.0.0.1:7101", "tcp://7101", "tcp://:7101", "tcp://host:", "tcp://host:x", "ipc://a:1"]
-)
-def test_endpoints_of_another_form_are_refused(endpoint: str) -> None:
-    with pytest.raises(ValueError, match="not of the form"):
-        parse_endpoint(endpoint)
-
-
-def test_endpoints() -> None:
-    assert parse_endpoint("tcp://node-1.example:7101") == ("node-1.example", 7101)
-    assert parse_endpoint("tcp://[::1]:7101") == ("::1", 7101)

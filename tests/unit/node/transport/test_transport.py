@@ -1,4 +1,4 @@
-"""The transport between real processes: delivery, its beginning and its end."""
+"""The transport, with real sockets and peers in processes of their own: delivery, descriptors, the end."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import zmq
 
 from tests.support.ports import free_port, free_ports
-from tests.support.waiting import wait_until
-from tests.support.wires import LIMIT_BYTES, Loop, Pair, UnknownClients, at, ends, loop, open_descriptors
-from zelect.node.transport.transport import LinkChange, Transport
-from zelect.system.poller import Poller
-from zelect.system.sockets import CannotBind
+from tests.support.wires import LIMIT_BYTES, Loop, Pair, at, ends, loop, open_descriptors
+from zelect.node.transport.transport import LinkChange
 
 
 @pytest.fixture
@@ -29,16 +25,6 @@ def pair() -> Iterator[Pair]:
 def alone() -> Iterator[Loop]:
     with loop(free_port(), {}) as made:
         yield made
-
-
-@pytest.fixture
-def unknowns() -> Iterator[UnknownClients]:
-    made = UnknownClients()
-    yield made
-    made.close()
-
-
-# -- delivery ---------------------------------------------------------------------------------------
 
 
 def test_delivers_both_ways(pair: Pair) -> None:
@@ -70,66 +56,6 @@ def test_sending_never_blocks_and_drops_in_the_end(pair: Pair) -> None:
     dropped = sum(not pair.loop.transport.links[2].send(payload) for _ in range(20_000))
     assert dropped > 0
     assert pair.loop.transport.counters["dropped"] == dropped
-
-
-def test_answers_to_a_query(alone: Loop, unknowns: UnknownClients) -> None:
-    asking = unknowns.dealer(alone)
-    asking.send(b"who is controller?")
-    alone.until(lambda: alone.received)
-    assert alone.transport.router.reply(alone.received[0].route, b"me")
-    assert asking.poll(20_000)
-    assert asking.recv_multipart() == [b"me"]
-
-
-def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, unknowns: UnknownClients) -> None:
-    asking = unknowns.dealer(alone)
-    asking.send(b"who is controller?")
-    alone.until(lambda: alone.received)
-    asking.close(0)
-    alone.until(lambda: not alone.transport.router.reply(alone.received[0].route, b"me"))
-    assert alone.transport.counters["reply_failed"] == 1
-
-
-def test_reads_at_most_the_limit_and_says_that_more_waits(alone: Loop, unknowns: UnknownClients) -> None:
-    sender = unknowns.dealer(alone)
-    for number in range(10):
-        sender.send(b"%d" % number)
-    got: list[bytes] = []
-    wait_until(alone.transport.router.backlog)
-    while len(got) < 10:
-        assert alone.poller.poll(20_000)
-        got_now = alone.transport.router.receive(3)
-        assert len(got_now) <= 3
-        got += [message.payload for message in got_now]
-    assert got == [b"%d" % number for number in range(10)]
-    assert not alone.transport.router.backlog()
-
-
-# -- beginning and end ------------------------------------------------------------------------------
-
-
-def _cannot_bind(listen: str) -> str:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    poller = Poller()
-    transport = Transport(context, listen=listen, peers={}, max_message_bytes=LIMIT_BYTES, poller=poller)
-    try:
-        with pytest.raises(CannotBind) as caught:
-            transport.router.bind()
-    finally:
-        transport.close()
-        ends(context)
-    assert listen in str(caught.value)
-    return str(caught.value)
-
-
-def test_port_taken(alone: Loop) -> None:
-    message = _cannot_bind(at(alone.port))
-    assert "the port is taken" in message
-    assert f"ss -ltnp 'sport = :{alone.port}'" in message
-
-
-def test_address_of_another_host() -> None:
-    assert "no such address" in _cannot_bind("tcp://192.0.2.1:7101")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
