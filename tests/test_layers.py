@@ -207,7 +207,7 @@ def circles(package: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     "package",
     [
-        pytest.param("zelect", marks=pytest.mark.xfail(strict=True, reason="being taken apart, room by room")),
+        "zelect",
         "tools",
     ],
 )
@@ -224,7 +224,6 @@ def test_each_class_name_is_used_once() -> None:
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
-@pytest.mark.xfail(strict=True, reason="being taken apart, room by room")
 def test_helpers_take_values_and_not_the_whole_node() -> None:
     """In the rooms that a node is made of, nobody is handed the loop."""
     found = [

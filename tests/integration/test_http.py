@@ -25,8 +25,9 @@ from zelect.config.loading import ConfigError, load
 from zelect.config.rendering import render
 from zelect.core.lease import Lease
 from zelect.node.http.app import HttpApp
-from zelect.node.http.snapshot import Histogram, StatusPublisher
+from zelect.node.http.snapshot import Histogram
 from zelect.node.leadership.handle import Controller, NodeHandle
+from zelect.node.startup import publisher_of
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
@@ -94,7 +95,7 @@ class Stand:
     """The pages of a node whose leadership the test gives and takes. Its loop has just turned."""
 
     def __init__(self, directory: Path) -> None:
-        self.publisher = StatusPublisher(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
+        self.publisher = publisher_of(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
         self.handle = NodeHandle()
         self.app = HttpApp(self.publisher, self.handle, "demo", 1, QUIET)
 

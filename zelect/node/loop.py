@@ -45,7 +45,7 @@ from zelect.node.failpoints import Failpoint
 from zelect.node.history_recorder import HistoryRecorder
 from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.reload import RunningConfig
-from zelect.node.startup import bind, log_start, open_state, transport_of
+from zelect.node.startup import bind, log_start, open_state, publisher_of, transport_of
 from zelect.node.storage.data_dir import lock_evidence
 from zelect.node.transport.router import Received
 from zelect.redis.clients import RedisClients
@@ -130,9 +130,7 @@ class NodeLoop:
         try:
             bind(self.transport.router, config)  # before anything on disk is touched: a taken port changes nothing
             if config.http.listen:
-                from zelect.node.http.snapshot import StatusPublisher  # a node without [http] does without
-
-                self.publisher = StatusPublisher(config)
+                self.publisher = publisher_of(config)
             self.data_dir, self.vote_store = open_state(config.node.data_dir, settings)
         except BaseException:
             if self.publisher is not None:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zelect.config.loading import Config
+from zelect.config.loading import Config, ConfigError
 from zelect.core.machine import first_state
 from zelect.core.settings import Settings
 from zelect.node.storage.data_dir import DataDir, holder
@@ -23,7 +24,10 @@ from zelect.system.poller import Poller
 from zelect.system.sockets import CannotBind, Context
 from zelect.version import __version__
 
-__all__ = ["bind", "log_start", "open_state", "transport_of"]
+if TYPE_CHECKING:
+    from zelect.node.http.snapshot import StatusPublisher
+
+__all__ = ["bind", "log_start", "open_state", "publisher_of", "transport_of"]
 
 
 def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
@@ -80,6 +84,20 @@ def bind(router: Router, config: Config) -> None:
             raise
         runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
         raise CannotBind(error.address, error.code, runs) from error
+
+
+def publisher_of(config: Config) -> StatusPublisher:
+    """What publishes the node's status over HTTP; a node without [http] imports nothing of it. Raises `CannotBind`, and
+    `ConfigError` without the extra."""
+    from zelect.node.http.snapshot import StatusPublisher
+
+    try:
+        from zelect.node.http.app import HttpServer
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{config.path}: http.listen: {error.name} is not installed; pip install 'zelect[http]', or set it to \"\""
+        ) from error
+    return StatusPublisher(config.http.listen, HttpServer)
 
 
 def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, lost_state: bool) -> None:

@@ -13,12 +13,11 @@ import os
 import socket
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from zelect.config.http import split
-from zelect.config.loading import Config, ConfigError
 from zelect.core.effects import Fact
 from zelect.core.messages import Envelope, Pong
 from zelect.core.state import LeaderState
@@ -27,9 +26,6 @@ from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
-
-if TYPE_CHECKING:
-    from zelect.node.http.app import HttpServer
 
 __all__ = ["Histogram", "StatusPublisher", "StatusSnapshot"]
 
@@ -69,22 +65,25 @@ class StatusSnapshot:
     round_trips: Histogram
 
 
+class RunningServer(Protocol):
+    """What answers over HTTP, in threads of its own."""
+
+    def close(self) -> None: ...
+
+
 class StatusPublisher:
     """The loop's side. Any thread may read `snapshot` (None before the first one), `turned_us` (when the
-    loop last ran) and `turned_lately`. Listens at once, so that a port that is taken keeps the node from
-    starting. Raises `CannotBind`, and `ConfigError` without the extra."""
+    loop last ran) and `turned_lately`. Listens on `listen` at once, so that a port that is taken keeps the node from
+    starting; `make_server` begins to answer there. Raises `CannotBind`."""
 
-    def __init__(self, config: Config) -> None:
-        try:
-            from zelect.node.http.app import HttpServer
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{config.path}: http.listen: {error.name} is not installed; pip install 'zelect[http]', "
-                'or set it to ""'
-            ) from error
-        self._make_server: type[HttpServer] = HttpServer
-        self._server: HttpServer | None = None
-        self._listener = _listen(config.http.listen)
+    def __init__(
+        self,
+        listen: str,
+        make_server: Callable[[socket.socket, StatusPublisher, NodeHandle, str, int, Log], RunningServer],
+    ) -> None:
+        self._make_server = make_server
+        self._server: RunningServer | None = None
+        self._listener = _listen(listen)
         self.snapshot: StatusSnapshot | None = None
         self.turned_us = now_us()
         self.due_us = 0
