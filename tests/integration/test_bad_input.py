@@ -156,7 +156,7 @@ VOTE_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", long_but(VOTE_FILES, "empty", "bit in the checksum", "last bit"))
-def test_a_bad_vote_store_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
+def test_a_bad_vote_file_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
     change, word = VOTE_FILES[kind]
     data_dir = tmp_path / "data"
     shutil.copytree(alone.data_dirs[1], data_dir)

@@ -1,4 +1,4 @@
-"""Whom a node hears: its keys, its directory and the rights in it, from the connection to the machine."""
+"""Which messages a node accepts: its keys, the directory and its permissions, from the connection to the machine."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def until(node: NodeLoop, condition: Callable[[], object], what: str) -> None:
     wait_until(looked, what=what)
 
 
-def test_a_key_that_was_taken_out_is_heard_no_more_on_the_connection_that_stands(
+def test_a_removed_key_is_refused_on_a_connection_that_is_open(
     node: NodeLoop, keys: Path, speaker: Callable[[Owner], Speaker]
 ) -> None:
     thief = speaker(MEMBERS[1])
@@ -119,13 +119,17 @@ def test_a_key_that_was_taken_out_is_heard_no_more_on_the_connection_that_stands
     assert node.counters["reloaded"] == 1
     thief.hello(2, 78)
     until(node, lambda: node.counters["refused_key_removed"], "the old key is refused")
-    until(node, lambda: node.transport.counters["keys_unknown"], "it was thrown out, and comes again in vain")
+    until(
+        node,
+        lambda: node.transport.counters["keys_unknown"],
+        "it was disconnected, and is refused afterwards",
+    )
     assert node.machine.state.peers[2].incarnation == 77
     speaker(MEMBERS[1]).hello(2, 79)
     until(node, lambda: node.machine.state.peers[2].incarnation == 79, "the new key is heard")
 
 
-def test_a_new_key_of_its_own_is_used_and_who_came_before_must_come_again(
+def test_a_new_own_key_is_used_and_clients_have_to_connect_again(
     node: NodeLoop, keys: Path, speaker: Callable[[Owner], Speaker]
 ) -> None:
     before = speaker(MEMBERS[1])
@@ -136,10 +140,14 @@ def test_a_new_key_of_its_own_is_used_and_who_came_before_must_come_again(
     node.handle.reload()
     node._carry_out_requests()
     speaker(MEMBERS[2]).hello(3, 88)
-    until(node, lambda: node.machine.state.peers[3].incarnation == 88, "who knows the new key is heard")
+    until(node, lambda: node.machine.state.peers[3].incarnation == 88, "a client with the new key is heard")
     counters = node.transport.counters
     shut_out = ("handshakes_failed", "handshakes_aborted")  # which of them depends on who notices first
-    until(node, lambda: any(counters[name] for name in shut_out), "who came before is hung up on, and comes in vain")
+    until(
+        node,
+        lambda: any(counters[name] for name in shut_out),
+        "earlier clients are disconnected and refused",
+    )
     before.hello(2, 78)
     speaker(MEMBERS[2]).hello(3, 89)
     until(node, lambda: node.machine.state.peers[3].incarnation == 89, "the loop has read on")

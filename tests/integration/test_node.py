@@ -93,7 +93,7 @@ def played(fleet: Fleet) -> Iterator[Played]:
         made.close()
 
 
-def test_r1_a_vote_is_on_disk_when_it_is_heard_of(played: Played) -> None:
+def test_r1_a_vote_is_on_disk_when_its_answer_arrives(played: Played) -> None:
     played.cluster.start(NODE)
     played.greeted()
     played.ask()
@@ -103,7 +103,7 @@ def test_r1_a_vote_is_on_disk_when_it_is_heard_of(played: Played) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to limit the files of another process")
-def test_r1_nobody_hears_of_a_vote_that_could_not_be_saved(played: Played) -> None:
+def test_r1_a_vote_that_could_not_be_saved_is_not_sent(played: Played) -> None:
     played.cluster.start(NODE)
     played.greeted()
     limits = (SLOT_BYTES, resource.RLIM_INFINITY)  # room for the log and the slot that is written, none for another

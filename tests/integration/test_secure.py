@@ -1,4 +1,4 @@
-"""Clusters of real nodes whose links are encrypted: unknown clients, thieves, operators, and new keys."""
+"""Clusters of real nodes whose links are encrypted: unknown clients, stolen ids, operators, and new keys."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def leave_of(cluster: Cluster, sender: int) -> list[Envelope]:
     return [Envelope(cluster.name, sender, said["incarnation"], digest, said["term"], one) for one in messages]
 
 
-def test_no_unrecognized_is_heard(living: Cluster) -> None:
+def test_unknown_keys_are_refused(living: Cluster) -> None:
     head = living.settled().id
     target = head % 3 + 1
     forged = leave_of(living, head)
@@ -95,7 +95,7 @@ def test_no_unrecognized_is_heard(living: Cluster) -> None:
     rises(living, target, ("link_keys_unknown",), lambda: says(living, target, KeyPair.new(), *forged))
 
 
-def test_the_right_key_with_another_id_is_not_heard(living: Cluster) -> None:
+def test_a_members_key_with_another_id_is_refused(living: Cluster) -> None:
     """The thief of one follower's key leaves in the controller's name."""
     head = living.settled().id
     target, thief = head % 3 + 1, (head + 1) % 3 + 1
@@ -114,7 +114,7 @@ def test_an_operators_key_is_no_members(living: Cluster) -> None:
     rises(living, target, ("refused_not_a_member",), lambda: says(living, target, operator, *forged))
 
 
-def test_operators_ask_and_admin_as_far_as_their_keys_go(living: Cluster) -> None:
+def test_operators_may_do_what_their_keys_permit(living: Cluster) -> None:
     admin = Reset(1, (99,))  # nobody in the members: refused by the election itself, once it gets there
     for owner, may_admin in ((READER, False), (Owner(node=1), False), (OPERATOR, True)):
         ring = key_of(living, owner)
@@ -129,7 +129,7 @@ def test_operators_ask_and_admin_as_far_as_their_keys_go(living: Cluster) -> Non
         assert all(answer.result is Result.FORBIDDEN for answer in answers.values()), "refused by one or the other"
 
 
-def test_who_has_no_key_is_told_so(living: Cluster, tmp_path: Path) -> None:
+def test_a_client_without_a_key_learns_that_it_needs_one(living: Cluster, tmp_path: Path) -> None:
     for ring in (None, keyring(living, KeyPair.new())):
         denials: dict[int, str] = {}
         assert ask_all(living.name, living.addresses, 10, keyring=ring, denials=denials) == {}
@@ -232,7 +232,7 @@ def test_all_keys_change_and_the_controller_stays(fleet: Fleet) -> None:
 
 
 @pytest.mark.long
-def test_a_changed_priority_is_honoured(fleet: Fleet) -> None:
+def test_a_changed_priority_takes_effect(fleet: Fleet) -> None:
     """Of two followers the one with the lower id is next, until the other gets a higher priority."""
     cluster = fleet.cluster(timing=CALM)
     cluster.start()

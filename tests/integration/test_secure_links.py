@@ -1,4 +1,4 @@
-"""Encrypted links: who gets in and who doesn't, what a wire shows, and links that are repaired."""
+"""Encrypted links: which keys are accepted, what can be seen on the wire, and links that are repaired."""
 
 from __future__ import annotations
 
@@ -81,34 +81,32 @@ def test_members_and_operators_are_known_by_their_keys(keys: Keys, unknowns: Unk
     assert alone.transport.counters["keys_accepted"] == 2
 
 
-def test_plain_text_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+def test_plain_text_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     unknowns.dealer(alone).send(b"plain")
     alone.until(lambda: shut_out(alone))
     is_heard(keys, unknowns, alone)
 
 
-def test_an_unknown_key_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+def test_an_unknown_key_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     unknowns.dealer(alone, lock_to(keys, KeyPair.new())).send(b"unknown")
     alone.until(lambda: alone.transport.counters["keys_unknown"])
     is_heard(keys, unknowns, alone)
 
 
-def test_a_public_key_without_its_secret_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+def test_a_public_key_without_its_secret_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     forged = KeyPair(keys.pairs[2][0].public, KeyPair.new().secret)
     unknowns.dealer(alone, lock_to(keys, forged)).send(b"forged")
     alone.until(lambda: shut_out(alone))
     is_heard(keys, unknowns, alone)
 
 
-def test_who_takes_this_node_for_another_gets_nothing_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+def test_a_client_with_another_servers_key_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     unknowns.dealer(alone, ClientKeys(keys.pairs[2][0], (KeyPair.new().public,))).send(b"mistaken")
     alone.until(lambda: shut_out(alone))
     is_heard(keys, unknowns, alone)
 
 
-def test_a_recorded_session_gets_nothing_in_when_it_is_played_again(
-    keys: Keys, unknowns: UnknownClients, alone: Loop
-) -> None:
+def test_a_replayed_session_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     recorder = HistoryRecorder(alone.port)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     dealer = context.socket(zmq.DEALER)
@@ -132,8 +130,8 @@ def test_a_recorded_session_gets_nothing_in_when_it_is_played_again(
     assert alone.payloads() == [b"once", b"from node 2"]
 
 
-def test_while_the_authenticator_is_broken_nobody_gets_in(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
-    """And the node that turns its loop hears of it."""
+def test_a_broken_authenticator_accepts_no_connection(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+    """And the node that turns its loop gets the error."""
     authenticator = alone.transport.router._authenticator
     assert authenticator is not None
     authenticator.close()
@@ -277,7 +275,7 @@ def test_a_peer_that_met_an_obstacle_is_connected_again_within_two_seconds(
 # -- new keys ---------------------------------------------------------------------------------------
 
 
-def test_new_keys_take_over_without_a_refusal_or_a_gap_of_ones_own(keys: Keys) -> None:
+def test_new_keys_take_over_without_a_refusal_or_a_gap(keys: Keys) -> None:
     """Node 1 changes its key while both are accepted: its link to node 2 never goes down, its port
     never refuses, and node 2 finds it again."""
     one, two = free_ports(2)
@@ -321,7 +319,7 @@ def test_new_keys_take_over_without_a_refusal_or_a_gap_of_ones_own(keys: Keys) -
         assert second.received[-1].key == keys.pairs[1][0].public
 
 
-def test_a_key_that_left_the_directory_gets_in_no_more(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
+def test_a_key_that_left_the_directory_is_refused(keys: Keys, unknowns: UnknownClients, alone: Loop) -> None:
     is_heard(keys, unknowns, alone)
     keys.pairs[2] = [KeyPair.new()]
     gone = alone.received[0].key

@@ -1,4 +1,4 @@
-"""The transport between real processes: death, freezes, restarts, and hostile unknown clients."""
+"""The transport between real processes: death, freezes, restarts, and hostile clients."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_restarted_peer_is_up_again(pair: Pair) -> None:
     assert pair.loop.transport.counters["rebuilt"] == 0
 
 
-def test_down_and_up_in_one_turn_are_both_told(pair: Pair) -> None:
+def test_down_and_up_in_one_turn_are_both_reported(pair: Pair) -> None:
     pair.loop.until_up(2)
     pair.peer.kill()
     pair.restart()
@@ -141,7 +141,7 @@ def test_two_incarnations_are_two_questions(pair: Pair) -> None:
 # -- unknown clients --------------------------------------------------------------------------------------
 
 
-def test_message_of_other_shapes_is_thrown_away(alone: Loop, unknowns: UnknownClients) -> None:
+def test_message_of_other_shapes_is_dropped(alone: Loop, unknowns: UnknownClients) -> None:
     sender = unknowns.dealer(alone)
     sender.send_multipart([b"", b"as a REQ would"])
     sender.send_multipart([b"a", b"b", b"c"])
@@ -196,7 +196,7 @@ def test_garbage_on_the_port(alone: Loop, unknowns: UnknownClients, text: bytes)
         talker.close()
 
 
-def test_a_thousand_stray_connections(pair: Pair, unknowns: UnknownClients) -> None:
+def test_a_thousand_unknown_connections(pair: Pair, unknowns: UnknownClients) -> None:
     """They leave no event behind that could block libzmq, and both links stay up."""
     pair.echo(b"before")
     for number in range(1000):

@@ -197,7 +197,7 @@ def test_old_processes_and_terms_that_jump(living: Cluster, target: int) -> None
 
 
 @pytest.mark.parametrize("target", [1, 2, 3])
-def test_words_of_old_terms(living: Cluster, target: int) -> None:
+def test_messages_of_old_terms(living: Cluster, target: int) -> None:
     """A controller, votes and answers of a term that is over; needs a second term to have an old one."""
     if living.settled().term < 2:
         head = living.settled()
@@ -257,7 +257,7 @@ def test_a_flood_of_garbage(living: Cluster) -> None:
         wait_until(lambda: all(_malformed(living, node) >= before[node] + count for node in living.ids), 30)
 
 
-def test_unrecognized_that_never_says_anything_sensible_is_thrown_out(living: Cluster) -> None:
+def test_a_client_that_never_sends_anything_valid_is_disconnected(living: Cluster) -> None:
     with undisturbed(living, "link_connections_never_valid") as send:
         for _ in range(3000):
             send(b"\xc1" * 41)

@@ -37,7 +37,7 @@ MEMBERS = [message for message in EXAMPLES if type(message) not in NEEDS]
 """One of each type that only members say."""
 
 
-def test_an_order_names_the_owner_of_its_key() -> None:
+def test_an_admin_command_names_the_owner_of_its_key() -> None:
     order = AdminCommand(AdminAction.RESUME, 0, 0, "", "root@host9")
     for key, directory, asker in (
         (STEERER, DIRECTORY, "operator s (root@host9)"),
@@ -54,7 +54,7 @@ def test_there_is_a_sample_of_every_type() -> None:
 
 
 @pytest.mark.parametrize("message", MEMBERS, ids=lambda message: type(message).__name__)
-def test_a_member_speaks_as_itself_and_nobody_else(message: Message) -> None:
+def test_a_member_sends_as_itself_only(message: Message) -> None:
     for key, node in ((ONE, 1), (TWO, 2)):
         for sender in (0, 1, 2, 3):
             no = denied(Origin(key, is_local=True), said(message, sender), DIRECTORY)
@@ -64,7 +64,7 @@ def test_a_member_speaks_as_itself_and_nobody_else(message: Message) -> None:
 
 @pytest.mark.parametrize("message", MEMBERS, ids=lambda message: type(message).__name__)
 @pytest.mark.parametrize("key", [READER, STEERER, b"u" * 40, b""])
-def test_nobody_else_speaks_as_a_member(message: Message, key: bytes) -> None:
+def test_only_members_send_as_members(message: Message, key: bytes) -> None:
     for sender in (0, 1, 2, 3):
         no = denied(Origin(key, is_local=True), said(message, sender), DIRECTORY)
         assert no is not None
@@ -82,7 +82,7 @@ def test_nobody_else_speaks_as_a_member(message: Message, key: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("local", [True, False])
-def test_permissions_follow_the_key_wherever_it_speaks_from(key: bytes, permission: Permission, local: bool) -> None:
+def test_permissions_follow_the_key_wherever_it_is_used(key: bytes, permission: Permission, local: bool) -> None:
     origin = Origin(key, local)
     assert permission_of(origin, DIRECTORY) is permission
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
@@ -105,7 +105,7 @@ def test_in_plain_text_only_this_host_reads_and_gives_admin_commands() -> None:
         assert denied(Origin(is_local=False), said(member, 2), None) is None
 
 
-def test_a_refusal_tells_nothing_but_the_right_that_is_missing() -> None:
+def test_a_refusal_names_the_missing_permission_only() -> None:
     details = {
         no.detail
         for key in (READER, ONE)

@@ -159,7 +159,7 @@ def test_lesser_levels_are_left_out(file: Path, level: str, seen: int) -> None:
     assert log.dropped == 0
 
 
-def test_a_limited_line_comes_once_a_second_and_tells_what_it_stands_for(file: Path) -> None:
+def test_a_limited_line_comes_once_a_second_and_counts_the_others(file: Path) -> None:
     clock = Clock()
     fd = os.open(file, os.O_WRONLY | os.O_CREAT)
     log = Log(fd, "info", "text", 1, "demo", clock)
@@ -228,7 +228,7 @@ def test_a_full_socket_drops() -> None:
             log.event("info", "happened", filler="x" * 300)
 
 
-def test_a_line_after_half_a_one_begins_again(file: Path) -> None:
+def test_a_line_after_half_a_line_starts_on_its_own(file: Path) -> None:
     code = (
         "import resource, sys; from zelect.system.log import setup\n"
         "log = setup('info', 'text', sys.argv[1], 1, 'demo')\n"
@@ -274,7 +274,7 @@ def on_stderr(arguments: list[str], stderr: int, lines: int) -> str:
     return done.stdout.strip()
 
 
-def test_standard_error_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
+def test_standard_error_without_a_reader_does_not_block(pipe: tuple[int, int]) -> None:
     dropped, blocking = on_stderr([""], pipe[1], 1000).split()
     assert 0 < int(dropped) < 1000
     assert blocking == "True"  # the pipe is shared: others may rely on waiting

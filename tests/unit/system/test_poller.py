@@ -29,7 +29,7 @@ def poller() -> Poller:
     return Poller()
 
 
-def test_tells_a_message_that_came_before_it_was_watched(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+def test_reports_a_message_that_came_before_it_was_watched(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     far.send(b"early")
     assert has_messages(near)  # which takes the news from the descriptor
@@ -37,7 +37,7 @@ def test_tells_a_message_that_came_before_it_was_watched(poller: Poller, pair: t
     assert poller.poll(0) == {near: zmq.POLLIN}
 
 
-def test_tells_again_what_was_not_read(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+def test_reports_again_what_was_not_read(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     poller.register(near)
     far.send(b"one")
@@ -85,7 +85,7 @@ def test_an_eager_socket_can_be_left_aside(poller: Poller, pair: tuple[Socket, S
     assert near not in poller
 
 
-def test_an_eager_socket_is_told_of_until_its_news_is_taken(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+def test_an_eager_socket_is_reported_until_it_is_read(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     poller.register(near, eager=True)
     assert not poller.poll(0)
@@ -100,7 +100,7 @@ def test_an_eager_socket_is_told_of_until_its_news_is_taken(poller: Poller, pair
     assert near in poller.poll(20_000)
 
 
-def test_what_is_watched_no_more_is_not_told(poller: Poller, pair: tuple[Socket, Socket]) -> None:
+def test_what_is_not_watched_any_more_is_not_reported(poller: Poller, pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     poller.register(near)
     far.send(b"x")

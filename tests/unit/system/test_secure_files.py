@@ -63,7 +63,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
 
 
 @pytest.mark.parametrize("before", [0o755, 0o750, 0o711, 0o501])
-def test_a_directory_that_others_can_read_is_tightened_and_that_is_told(tmp_path: Path, before: int) -> None:
+def test_a_directory_that_others_can_read_is_made_private_and_that_is_logged(tmp_path: Path, before: int) -> None:
     path = tmp_path / "n1"
     path.mkdir()
     path.chmod(before)
@@ -109,7 +109,7 @@ def test_what_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "vote"])
-def test_files_that_others_can_read_are_tightened(tmp_path: Path, name: str) -> None:
+def test_files_that_others_can_read_are_made_private(tmp_path: Path, name: str) -> None:
     path = tmp_path / "n1"
     use(path)
     (path / name).chmod(0o644)

@@ -92,7 +92,7 @@ def test_the_announcement_names_the_holder_and_is_written_in_place(tmp_path: Pat
     assert (tmp_path / "lock").stat().st_ino == inode == int(words[4])
 
 
-def test_a_second_process_is_refused_and_told_whom_to_stop(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_learns_which_to_stop(tmp_path: Path) -> None:
     with holder(tmp_path) as (process, _):
         for _ in range(3):
             with pytest.raises(DataDirInUse) as caught:

@@ -49,7 +49,7 @@ def node(path: Path) -> DataDir:
     return made
 
 
-def test_the_lock_is_not_free_while_the_job_lives(tmp_path: Path) -> None:
+def test_the_lock_is_held_while_the_job_runs(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
     data_dir.share()
     with holder(tmp_path):
@@ -61,7 +61,7 @@ def test_the_lock_is_not_free_while_the_job_lives(tmp_path: Path) -> None:
     DataDir.open(tmp_path, "demo", 1).close()
 
 
-def test_without_sharing_nobody_else_can_hold(tmp_path: Path) -> None:
+def test_without_sharing_no_other_process_can_hold_the_lock(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
     command = [sys.executable, "-c", HOLDER, str(tmp_path), "-1"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, input=b"")
@@ -69,7 +69,7 @@ def test_without_sharing_nobody_else_can_hold(tmp_path: Path) -> None:
     data_dir.close()
 
 
-def test_the_address_refuses_nobody_while_the_job_lives(tmp_path: Path) -> None:
+def test_the_address_accepts_while_the_job_runs(tmp_path: Path) -> None:
     port = free_port()
     server = socket.create_server(("127.0.0.1", port))
     data_dir = node(tmp_path)
@@ -97,7 +97,7 @@ def test_a_listener_is_found_by_its_port_alone() -> None:
     assert listener_of(port) == -1
 
 
-def test_a_hold_let_go_frees_both(tmp_path: Path) -> None:
+def test_releasing_frees_both(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
     lock = os.dup(data_dir.share())
     data_dir.close()

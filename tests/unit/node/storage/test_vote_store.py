@@ -109,7 +109,7 @@ def test_any_flipped_bit_is_noticed(file: bytes) -> None:
 
 
 @given(st.binary(max_size=3 * SLOT_BYTES))
-def test_random_bytes_are_no_vote_store(noise: bytes) -> None:
+def test_random_bytes_are_no_vote_file(noise: bytes) -> None:
     for file in (noise, noise[:SLOT_BYTES].ljust(SLOT_BYTES, b"\0") + slot(2)):
         with pytest.raises(VoteStoreError):
             decode(file, CLUSTER, NODE)
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_said(file: bytes, what: str) -> None:
 
 
 @pytest.mark.parametrize(("cluster", "node"), [("demo", 2), ("other", 1), ("Demo", 1)])
-def test_a_vote_store_of_another_node_is_refused(cluster: str, node: int) -> None:
+def test_a_vote_file_of_another_node_is_refused(cluster: str, node: int) -> None:
     with pytest.raises(
         VoteStoreError, match=f"belongs to node {node} of cluster {cluster}, not to node 1 of cluster demo"
     ):
@@ -254,7 +254,7 @@ def test_the_file_stays_open_and_is_not_inherited(data_dir: DataDir) -> None:
     vote_store.close()
 
 
-def test_a_missing_vote_store_is_lost_memory_for_ever(data_dir: DataDir) -> None:
+def test_a_missing_vote_file_is_lost_state_for_ever(data_dir: DataDir) -> None:
     vote_store = reopen(data_dir)
     vote_store.save(state(5))
     data_dir.announce(5)
@@ -272,7 +272,7 @@ def test_a_missing_vote_store_is_lost_memory_for_ever(data_dir: DataDir) -> None
         held.close()
 
 
-def test_a_start_that_never_spoke_is_no_lost_memory(data_dir: DataDir) -> None:
+def test_a_start_that_never_sent_anything_lost_no_state(data_dir: DataDir) -> None:
     data_dir.close()  # held, but never announced: nothing was ever sent
     held = DataDir.open(data_dir.path, CLUSTER, NODE)
     vote_store = reopen(held)
@@ -377,7 +377,7 @@ def test_a_save_that_is_cut_short_fails(tmp_path: Path, limit: int) -> None:
     assert "100 of 4096 bytes" in output or limit == 4096
 
 
-def test_a_vote_store_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
+def test_a_vote_file_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
     assert "cannot be opened" in run(LIMITED, tmp_path / "n1", 5000, "now")
     assert not (tmp_path / "n1" / "vote").exists()
 

@@ -203,7 +203,7 @@ def test_repairs_pause_longer_while_they_do_not_help(rig: Rig) -> None:
     garbage.close()
 
 
-def test_what_arrives_on_the_dealer_is_thrown_away(rig: Rig) -> None:
+def test_what_arrives_on_the_dealer_is_dropped(rig: Rig) -> None:
     """More than its queue holds, and still the end of the connection is noticed."""
     port = free_port()
     router = rig.socket(zmq.ROUTER, port, SNDHWM=0)
@@ -249,7 +249,7 @@ def test_out_of_sockets_is_survived(rig: Rig) -> None:
     rig.until(lambda: link.up)
 
 
-def test_a_dealer_that_met_itself_lets_the_port_go() -> None:
+def test_a_dealer_connected_to_itself_frees_the_port() -> None:
     printed = in_namespace(
         """
 import zmq

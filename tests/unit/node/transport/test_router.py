@@ -43,7 +43,7 @@ def test_answers_to_a_query(alone: Loop, unknowns: UnknownClients) -> None:
     assert asking.recv_multipart() == [b"me"]
 
 
-def test_answer_to_somebody_who_has_gone_is_counted(alone: Loop, unknowns: UnknownClients) -> None:
+def test_answer_to_a_client_that_has_gone_is_counted(alone: Loop, unknowns: UnknownClients) -> None:
     asking = unknowns.dealer(alone)
     asking.send(b"who is controller?")
     alone.until(lambda: alone.received)
@@ -125,7 +125,7 @@ class Frame:
         ("localhost", False),
     ],
 )
-def test_what_comes_from_this_host(origin: str, local: bool) -> None:
+def test_which_messages_come_from_this_host(origin: str, local: bool) -> None:
     """Without other proof only loopback is this host; it is not enough that some connection is open."""
     with socket.create_server((HOST, 0)) as server, socket.create_connection(server.getsockname()) as connection:
         for descriptor in (-1, connection.fileno()):
