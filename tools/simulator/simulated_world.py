@@ -1,4 +1,4 @@
-"""The simulator's world: the small world, made nasty and fast.
+"""The simulator's world: the small world with faults, and fast.
 
 On top of `tools.simulator.small_world.World`: every node has a clock of its own (offset and rate), a process may
 die between any two effects of a step, connections break and come back while processes live,
@@ -119,16 +119,6 @@ class SimWorld(World):
         self.feed(n, Leave())
         self.at(linger_us, lambda: self.kill(n) if self.processes.get(n) is process else None)
 
-    def thaw(self, n: int) -> None:
-        process = self.processes.get(n)
-        if process is None or process.frozen is None:
-            return
-        queued, process.frozen = process.frozen, None
-        for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
-            if self.processes.get(n) is process:
-                self.feed(n, event)
-        self.feed(n, Tick(late=True))
-
     def unlink(self, a: int, b: int) -> None:
         """Both ends see their connection close; both processes live, and connect again."""
         ends = (self.processes.get(a), self.processes.get(b))
@@ -168,14 +158,7 @@ class SimWorld(World):
         found = [n for n in self.properties.leading if self.processes[n].machine.active(self.local_us(n))]
         return found[0] if found else None
 
-    def feed(self, n: int, event: Event) -> None:
-        process = self.processes.get(n)
-        if process is None:
-            return
-        if process.frozen is not None:
-            if not isinstance(event, Tick):
-                process.frozen.append(event)
-            return
+    def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
         self.events += 1
         before = process.machine.state.saved
         effects = process.machine.step(event, self.local_us(n))
@@ -318,10 +301,6 @@ class SimWorld(World):
 
     def _cut(self, a: int, b: int) -> bool:
         return (a, b) in self.cuts or (b, a) in self.cuts
-
-    def _connect(self, a: int, b: int) -> None:
-        for x, y in ((a, b), (b, a)):
-            self.at(MS, partial(self._link, x, y, (self.processes[x], self.processes[y])))
 
     def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
         if (self.processes.get(x), self.processes.get(y)) != ends or y in ends[0].linked:

@@ -148,11 +148,14 @@ class World:
         self.processes[n].frozen = []
 
     def thaw(self, n: int) -> None:
-        """SIGCONT: what queued is handled before timers are judged, as the shell does (R14)."""
-        process = self.processes[n]
-        queued, process.frozen = process.frozen or [], None
+        """SIGCONT: what queued is handled before any timer is looked at, as a node does (R14)."""
+        process = self.processes.get(n)
+        if process is None or process.frozen is None:
+            return
+        queued, process.frozen = process.frozen, None
         for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
-            self.feed(n, event)
+            if self.processes.get(n) is process:
+                self.feed(n, event)
         self.feed(n, Tick(late=True))
 
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
@@ -229,8 +232,10 @@ class World:
             if not isinstance(event, Tick):
                 process.frozen.append(event)
             return
-        effects = process.machine.step(event, self.now_us)
-        self._carry_out(n, effects)
+        self._step(n, process, event)
+
+    def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
+        self._carry_out(n, process.machine.step(event, self.now_us))
         self._arm(n, process)
         self.controller()
 
