@@ -73,15 +73,15 @@ _BENCHES = {
         "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
     ),
     "lone": _Bench(
-        "how soon the last survivor is active",
+        "how soon the last of three nodes is active, with the witness",
         last_survivor.add_options,
         last_survivor.measure,
         last_survivor.show,
         20,
-        "the voters shrinks from at least --nodes 3 to two and the witness",
+        "needs at least --nodes 3: the voters shrink to two and the witness",
     ),
     "majority": _Bench(
-        "when too many die at once",
+        "what happens when a majority dies at once",
         majority.add_options,
         majority.measure,
         majority.show,
@@ -96,8 +96,8 @@ _BENCHES = {
         10,
         "an election without Redis needs at least --nodes 3",
     ),
-    "idle": _Bench("what it takes at rest", idle.add_options, idle.measure, idle.show, 0),
-    "start": _Bench("a start", start.add_options, start.measure, start.show, 5),
+    "idle": _Bench("processor time and memory of an idle cluster", idle.add_options, idle.measure, idle.show, 0),
+    "start": _Bench("how long a start takes", start.add_options, start.measure, start.show, 5),
 }
 
 
@@ -106,11 +106,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     benches = parser.add_subparsers(dest="bench", required=True)
     for name, bench in _BENCHES.items():
         one = benches.add_parser(name, help=bench.text, description=bench.text)
-        one.add_argument("--nodes", type=positive, default=3)
+        one.add_argument("--nodes", type=positive, default=3, help="default: 3")
         one.add_argument("--json", action="store_true", help="all samples, as JSON")
-        one.add_argument("--seed", type=int, default=random.randrange(2**32))
+        one.add_argument("--seed", type=int, default=random.randrange(2**32), help="default: a new one")
         if bench.trials:
-            one.add_argument("--trials", type=positive, default=bench.trials)
+            one.add_argument("--trials", type=positive, default=bench.trials, help="default: %(default)s")
         bench.add_options(one)
     options = parser.parse_args(arguments)
     needs = _BENCHES[options.bench].needs

@@ -32,7 +32,7 @@ _SAY_EVERY_S = 10.0
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools.fuzz", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="Send hostile input to the machine, or to a running node.")
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures there")
     kinds = parser.add_subparsers(dest="kind", required=True)
     messages = kinds.add_parser("messages", help="mutated messages through wire and machine")

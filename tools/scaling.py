@@ -207,7 +207,7 @@ def chart(rows: Iterable[Row]) -> str:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools.scaling", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="Count the messages of an election and of an idle second.")
     sizes = ",".join(map(str, SIZES))
     parser.add_argument("--nodes", default=sizes, metavar="N,N,...", help="which sizes (default: %(default)s)")
     parser.add_argument("--peace-ms", type=int, default=0, help="virtual time counted (default: --down-after-ms)")

@@ -3,11 +3,11 @@
     python tools/sim.py --nodes 3 --seed 42
     python tools/sim.py --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
 
-A run is a *safety phase* with faults, after each event of which `tools.simulator.properties` looks at
-everything; then all is healed, and the nodes must have a controller active within
-`BOUND_MS` of virtual time, keep it, and have everybody in the voters again within `GROWN_MS`.
-Runs whose voters is lost for good by then (too many voters lost their memory) are exempt from
-the second phase, and counted. The seed is printed first; a seed that fails is shrunk, and its
+A run is a *safety phase* with faults, after each event of which `tools.simulator.properties` checks
+everything. Then all is healed: within `BOUND_MS` of virtual time a controller must be active and stay so,
+and within `GROWN_MS` every member must be a voter again.
+Runs in which too many voters have lost their state by then are exempt from the second phase, and
+counted. The seed is printed first; a seed that fails is shrunk, and its
 shortest history is printed in the words of the protocol.
 """
 
@@ -157,8 +157,8 @@ class Run:
         if world.properties.lost():
             self.outcome.lost = True
             return
-        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody active")
-        self._wait(self._whole, GROWN_MS, "the voters does not grow again")
+        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody is active")
+        self._wait(self._whole, GROWN_MS, "not every member is a voter again")
         world.run(_KEPT_MS)  # a lease that lost its quorum before may end now
         kept = world.controller()
         world.run(_KEPT_MS)
@@ -233,16 +233,16 @@ def _outcomes(scenes: Iterable[Scene], jobs: int) -> Iterator[Outcome]:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools.sim", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="Run the shipped election in virtual time, with faults from a seed.")
     parser.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=None, help="one seed (default: a new one)")
     parser.add_argument("--seeds", default="", metavar="A-B", help="a range of seeds, both included")
     parser.add_argument("--steps", type=int, default=60, help="faults in a run")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which ones (default: %(default)s)")
-    parser.add_argument("--wild", action="store_true", help="clock rates outside the bound: only S1 and L1 are due")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--wild", action="store_true", help="clock rates outside the bound: only S1 and L1 are checked")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--most", type=int, default=5, help="stop after so many failing seeds")
-    parser.add_argument("--whole", action="store_true", help="don't shrink a failing seed")
+    parser.add_argument("--whole", action="store_true", help="do not shrink a failing seed")
     return parser.parse_args(argv)
 
 

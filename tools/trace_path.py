@@ -32,8 +32,14 @@ from tools.tracing.trial import KINDS, Course, record
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", nargs="*", choices=[*KINDS, []], help="which way (default: both)")
-    parser.add_argument("--tree", type=checkout, default=THIS.root, metavar="DIR", help="the checkout to record")
+    parser.add_argument("kind", nargs="?", choices=tuple(KINDS), help="which way (default: both)")
+    parser.add_argument(
+        "--tree",
+        type=checkout,
+        default=THIS.root,
+        metavar="DIR",
+        help="default: this checkout",
+    )
     parser.add_argument("--trials", type=positive, default=3, metavar="N", help="controllers to kill (default: 3)")
     parser.add_argument("--functions", action="store_true", help="list the functions of each file too")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -43,7 +49,7 @@ def main() -> None:
             courses = record(Path(name), options.tree, options.trials)
         except ToolError as error:
             sys.exit(str(error))
-    wanted = {kind: courses[kind] for kind in options.kind or KINDS}
+    wanted = {kind: courses[kind] for kind in ([options.kind] if options.kind else KINDS)}
     if options.json:
         print(json.dumps({kind: as_json(course) for kind, course in wanted.items()}, indent=2))
     else:

@@ -140,7 +140,7 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
 
 
 @pytest.mark.long
-def test_a_build_whose_leases_outlive_the_promises_is_convicted(tmp_path: Path) -> None:
+def test_a_build_whose_leases_outlive_the_promises_is_found_out(tmp_path: Path) -> None:
     for part in ("zelect", "tools"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     timing = tmp_path / "zelect" / "core" / "timing.py"

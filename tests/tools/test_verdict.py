@@ -44,7 +44,7 @@ def rules(run: Made) -> set[str]:
 
 @some
 @given(seeds, st.sampled_from([3, 5]))
-def test_a_clean_history_is_acquitted(seed: int, nodes: int) -> None:
+def test_a_clean_history_passes(seed: int, nodes: int) -> None:
     verdict = verdict_on(made(seed, 10, nodes))
     assert verdict.held, "\n".join(verdict.summary())
     assert verdict.worst_overlap_ms == 0
@@ -243,7 +243,7 @@ QUIET_PLANTS: dict[str, tuple[str, Plant]] = {
 @pytest.mark.parametrize("name", PLANTS)
 @some
 @given(seeds, seeds)
-def test_a_planted_violation_is_convicted(name: str, seed: int, where: int) -> None:
+def test_a_planted_violation_is_found(name: str, seed: int, where: int) -> None:
     rule, plant = PLANTS[name]
     run = made(seed, 8, fault=lambda run, number: ("kill", "freeze", "leave", "cut")[number % 4])
     line = plant(run, random.Random(where))
@@ -257,7 +257,7 @@ def test_a_planted_violation_is_convicted(name: str, seed: int, where: int) -> N
 @pytest.mark.parametrize("name", QUIET_PLANTS)
 @some
 @given(seeds, seeds)
-def test_growth_and_busy_loops_are_convicted(name: str, seed: int, where: int) -> None:
+def test_growth_and_busy_loops_are_found(name: str, seed: int, where: int) -> None:
     rule, plant = QUIET_PLANTS[name]
     run = made(seed, 40, fault=lambda run, number: "redis_killed")
     assert verdict_on(run).held

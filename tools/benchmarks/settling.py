@@ -62,7 +62,7 @@ def _lack(reports: Mapping[int, JsonDict], among: Collection[int]) -> str:
 
 
 def _lack_of_whole(reports: Mapping[int, JsonDict], among: Collection[int], quorum: str) -> str:
-    """What the voters, or somebody's Redis, lacks besides; empty: nothing."""
+    """What is missing in the voters, or with some node's Redis; empty: nothing."""
     witness = "unused" if quorum == "static" else "member" if len(among) % 2 == 0 else "ready"
     for node, report in reports.items():
         voters, redis = report["voters"], report["redis"]

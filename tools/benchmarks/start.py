@@ -1,4 +1,4 @@
-"""`start`: how long until there is a controller, beside what the interpreter alone takes to start."""
+"""`start`: how long until there is a controller, compared with the start of the interpreter alone."""
 
 from __future__ import annotations
 

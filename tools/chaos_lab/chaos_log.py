@@ -1,4 +1,4 @@
-"""What the tool itself did and saw, beside what the processes recorded.
+"""What the tool itself did and saw; the processes write their own files.
 
 DIR/history/chaos.jsonl: one JSON object a line, appended at once; `us` is the election's clock.
 """

@@ -153,7 +153,7 @@ class ChaosCluster:
 
     def start_supervisor(self) -> None:
         """Start the supervisor, and with it all nodes; returns once they run. Raises ToolError."""
-        wish = ClusterOptions(
+        options = ClusterOptions(
             self.scene.nodes,
             self._base_port,
             f"redis://{HOST}:{self.registry.port}/0",
@@ -164,7 +164,7 @@ class ChaosCluster:
             # In plain text a node answers nobody from another host, and this one is no node's.
             secure=self.scene.spaces,
         )
-        self.supervisor, _ = detach(self.layout, wish)
+        self.supervisor, _ = detach(self.layout, options)
         end = time.monotonic() + _UP_WITHIN_S
         while time.monotonic() < end and self.supervisor.poll() is None:
             with contextlib.suppress(ClusterError):

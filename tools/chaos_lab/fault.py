@@ -55,7 +55,7 @@ def repeatedly(rng: random.Random, least: int, most: int) -> dict[str, int]:
 class Fault:
     """A kind of fault; `fault_table.py` lists them all.
 
-    `begin` does it, and announces it right before, so that the log has the time of the deed; `end` undoes it.
+    `begin` does it, and announces it right before, so that the log has the right time; `end` undoes it.
     Processes that ended because of it are started again at the end of the round. `alone`: never combined
     with another; `registry`: breaks Redis, `forgets`: a memory is lost that the voters rely on: never
     combined with another of that kind. By default it sends the signal `sends` to one node, for `hold` milliseconds.
@@ -95,7 +95,7 @@ class Fault:
         """Whatever else is decided beforehand. `kill` 0: no node is affected after all."""
         return {}
 
-    # -- the deed -------------------------------------------------------------------------
+    # -- doing it ------------------------------------------------------------------------
 
     def begin(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         nodes = self.nodes(cluster, planned)

@@ -1,6 +1,6 @@
 """How long nobody was active, by the kind of fault behind it, and which elections had none.
 
-A gap ends when the next leadership is entered. It begins with what ended leadership before: the death
+A gap ends when the next leadership begins. It begins with what ended the one before: the death
 of its process, its leave, or else the fault, but not before the lease was renewed for the last
 time: a controller that a later flap cuts off was in touch until then.
 """

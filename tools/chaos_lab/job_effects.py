@@ -17,9 +17,9 @@ _GUARDED, _UNGUARDED = "guarded", "unguarded"
 
 def intrusions(history: History, leaderships: Sequence[ActivePeriod]) -> Iterator[tuple[Line, ActivePeriod, int]]:
     """Unguarded effects that a lease check allowed although another node was active, with its
-    leadership and for how long at least, in microseconds. DeathProven when the look came after a leadership of a newer
-    term was entered (then the older one must be over, whoever renewed it), or when look and effect
-    both lie within leadership of another."""
+    leadership and for how long at least, in microseconds. It is proven when the look came after a leadership of
+    a newer term had begun (then the older one must be over, whoever renewed it), or when look and effect
+    both lie within the leadership of another node."""
     waiting, running = list(reversed(leaderships)), list[ActivePeriod]()
     newest: list[ActivePeriod] = []  # of two processes at most, by term: one of them is not the line's own
     for line in history.work:
@@ -76,7 +76,7 @@ def check_guarded(history: History) -> Iterator[Violation]:
 
 def stale_effects(history: History) -> int:
     """Unguarded effects that reached the resource after one of a newer term, in its own order: what a
-    look at the lease cannot prevent when the process is paused between the look and the deed."""
+    look at the lease cannot prevent when the process is paused between the look and the effect."""
     newest = stale = 0
     for term, _ in history.accepted.get(_UNGUARDED, ()):
         stale += term < newest

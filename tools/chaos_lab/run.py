@@ -47,7 +47,7 @@ class Plan:
 @dataclass(slots=True)
 class Done:
     """What came of it. `settled`: whether the last healing led to a controller; `broken`: what a node
-    did that it never may, beside what the history is checked for; `failed`: why the run could not
+    did that it must never do, besides what the history is checked for; `failed`: why the run could not
     go on."""
 
     rounds: int = 0
@@ -58,7 +58,7 @@ class Done:
 
 
 def run(plan: Plan, show: Callable[[PlannedRound, str], None]) -> Done:
-    """Carry out `plan`; `show` is told of each round and what is being done to it. Raises
+    """Carry out `plan`; `show` is called for each round with what is being done. Raises
     ToolError, ClusterError, NoServer, ServerFailed where the cluster can't be run at all."""
     log = ChaosLog(plan.scene.directory / "history")
     done = Done()
@@ -81,7 +81,7 @@ def run(plan: Plan, show: Callable[[PlannedRound, str], None]) -> Done:
 
 def _rounds(plan: Plan, cluster: ChaosCluster, done: Done, show: Callable[[PlannedRound, str], None]) -> None:
     """PlannedRound after round, until it is enough or something is broken: what came after that would be
-    judged against a cluster that is broken already."""
+    checked against a cluster that is already broken."""
     end = None if plan.duration_s is None else time.monotonic() + plan.duration_s
     for round_ in plan.rounds:
         if (plan.most is not None and done.rounds >= plan.most) or (end is not None and time.monotonic() > end):

@@ -10,7 +10,7 @@
 
 Only what the history proves is a violation: ends of leaderships are never taken later than they were, and an
 effect is checked by the whole span between the look at the lease and Redis' answer. While a fault forged
-refusals of connections S2 is not promised (R9): overlaps in its round are reported apart.
+refusals of connections S2 is not promised (R9): overlaps in its round are reported separately.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _effects(history: History, held: Sequence[ActivePeriod], rounds: Sequence[Ro
 def _violation(overlap: Overlap) -> Violation:
     if overlap.effect:
         text = (
-            f"node {overlap.first} did unguarded work in leadership of node {overlap.second}, {overlap.ms:.3f} ms deep"
+            f"node {overlap.first} did unguarded work {overlap.ms:.3f} ms into the leadership of node {overlap.second}"
         )
     else:
         text = f"nodes {overlap.first} and {overlap.second} were active at once for {overlap.ms:.3f} ms"

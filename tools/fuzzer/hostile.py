@@ -29,7 +29,7 @@ _PROTOCOLS = (
 _ASKS_S = 3.0
 _MOST_PARTS = 50_000
 """libzmq hands a message over once it is whole, and reads nothing else before its last part: each part is some
-microseconds of deafness, whoever sent it, and nothing limits their number (docs/testing.md)."""
+microseconds in which the node hears nothing else, and nothing limits their number (docs/testing.md)."""
 
 
 AFTER_READY = -1.0

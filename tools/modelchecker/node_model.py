@@ -69,7 +69,7 @@ class NodeModel:
             known = self._local_ids[key] = len(self.locals)
             self.locals.append(local)
             state = local.state
-            # The job in leadership of a guarded node acts until it has ended, or the lease has.
+            # The job of a guarded node acts until it has ended, or the lease has.
             acts = state is not None and state.pending_handover is not None and state.pending_handover.until_us > NOW
             self.active.append(acts or (state is not None and state.active(NOW)))
             self.committed.append(_committed(state))

@@ -27,7 +27,7 @@ class Step:
 
 @dataclass
 class Reactions:
-    """`show` is told the names of the properties "sometimes" as they come up."""
+    """`show` gets the names of the properties "sometimes" as they come up."""
 
     universe: Universe
     show: Callable[[str], None]

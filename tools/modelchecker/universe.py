@@ -106,7 +106,7 @@ class Universe:
             yield from self._apply(world, index, node, words, outcome)
 
     def vacates(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
-        """The job ends in leadership that a guarded node has left."""
+        """The job of a leadership that a guarded node has left ends."""
         state = self.model.locals[at].state
         if state is not None and state.pending_handover is not None:
             outcome = self._cache(("end_job", at), lambda: self.model.see(at, JobEnded()))

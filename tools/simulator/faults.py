@@ -37,7 +37,7 @@ _WHEN = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`pick` chooses whom it strikes, `size` how hard; both are read by the fault as it likes."""
+    """`pick` chooses the node, `size` how hard it is; each kind of fault reads them in its own way."""
 
     at_us: int
     name: str

@@ -1,8 +1,8 @@
 """The jobs in the leaderships of a simulated run's guarded nodes: each takes a while to end (R6).
 
-A job begins with leadership. When leadership is lost it ends some time later, by the end of the
-lease at the latest, and only then says the shell that leadership is job_ended. Nobody may enter
-leadership while another node's job runs.
+A job begins when its node becomes active. When the leadership is lost, the job ends some time later, at the
+latest with the lease, and only then the node hears `JobEnded`. Nobody may become active while another
+node's job runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_US = 300 * MS
 
 
 class Jobs:
-    """The jobs of one world. `stepped` is told of every step."""
+    """The jobs of one world. `stepped` is called after every step."""
 
     def __init__(self, world: World, properties: Properties, seed: int) -> None:
         self._world = world

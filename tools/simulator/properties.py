@@ -201,7 +201,7 @@ class Properties:
         if not self.clocks_agree:
             return
         if term <= self._leadership_term:
-            raise Violation("S3", f"n{n} entered leadership of term {term} after one of {self._leadership_term}")
+            raise Violation("S3", f"n{n} became active in term {term} after term {self._leadership_term}")
         self._leadership_term = term
         record = self._disks[n].record
         parent = self._records[record.id][1]  # who becomes active may change the voters in the same step
