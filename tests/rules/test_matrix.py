@@ -245,11 +245,11 @@ ADMIN              | shows             | shows                    | shows
 """
 
 
-def _restarted(run_ms: float = 600, forgot: int = 0) -> World:
-    """Three nodes that ran before, at term 5, connected but deaf, their silence over. The life of
-    node `forgot` is not the one that the record names."""
+def _restarted(run_ms: float = 600, lost: int = 0) -> World:
+    """Three nodes that ran before, at term 5, connected but deaf, their grace period over. The epoch of
+    node `lost` is not the one that the record names."""
     world = World(3)
-    world.disks = {n: Saved(5, 0, 0, SAVED, epoch=90 if n == forgot else n) for n in world.settings}
+    world.disks = {n: Saved(5, 0, 0, SAVED, epoch=90 if n == lost else n) for n in world.settings}
     for a in world.settings:
         for b in world.settings:
             world.cut(a, b)
@@ -296,7 +296,7 @@ STANDS: dict[str, tuple[Callable[[], tuple[World, int]], int]] = {
     "active": (_active, 3),
     "leaving": (_leaving, 3),
     "grace_period": (lambda: (_restarted(100), 2), 3),
-    "without voting right": (lambda: (_restarted(forgot=2), 2), 3),
+    "without voting right": (lambda: (_restarted(lost=2), 2), 3),
 }
 """How to get there, and who sends the message."""
 

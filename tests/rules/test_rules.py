@@ -75,7 +75,7 @@ def _until_active(world: World, node: int) -> float:
 
 
 def _turn(world: World, node: int) -> Step:
-    """A step in the making, for what no message may bring about."""
+    """A step that has not begun, for changes that no message can cause."""
     machine = world.processes[node].machine
     return Step(machine.settings, machine.state, world.now_us, 0)
 
@@ -300,8 +300,7 @@ def test_r2_in_no_term_two_are_elected(eventful: Watched) -> None:
 
 
 def _but_for_hearing(state: State) -> dict[str, object]:
-    """Everything that a node knows, but that and when it heard of a peer, and who shall be answered
-    again."""
+    """Everything that a node knows, except when it heard its peers and which vote requests wait."""
     copy = clone(state)
     return {
         item.name: getattr(copy, item.name) for item in fields(copy) if item.name not in ("peers", "waiting_requests")
@@ -694,7 +693,7 @@ def test_r7_the_controller_that_the_witness_acknowledged_is_waited_out_unless_pr
 
 
 def test_r7_a_winner_that_waits_leaves_the_witness_its_memory_of_whom_it_waits_for() -> None:
-    """Should this winner die meanwhile, the next one must hear of that controller, too."""
+    """If this winner dies meanwhile, the next one must learn of that controller, too."""
     world = _asks_the_witness()
     born = world.processes[2].incarnation
     asked = step(world, 1, WitnessVoted(False, world.state(1).campaign.round, None, 5, 2, born, 4)).witness
@@ -865,7 +864,7 @@ def test_r3_a_controller_that_is_asked_for_a_vote_because_of_its_own_death_refus
 @pytest.mark.parametrize("seed", [92])
 def test_r8_a_restarted_controller_survives_the_campaign_about_its_former_death(seed: int) -> None:
     """Node 3 is down, node 1 dies and comes back while node 2 still campaigns because of that death;
-    node 1 wins, and node 2's next question crosses the news of it."""
+    node 1 wins, and node 2's next vote request crosses the news of it."""
     world = World(3, seed=seed)
     world.start()
     world.run_until(lambda: world.controller() == 1)
@@ -928,8 +927,8 @@ def _join(world: World, *pairs: tuple[int, int]) -> None:
 
 
 def _node_2_missed_that_3_is_back() -> World:
-    """Five nodes without Redis, node 1 active. Node 3 lost its memory, was taken out of the
-    voters and in again; node 2 was cut off in between and still holds the record without it."""
+    """Five nodes without Redis, node 1 active. Node 3 lost its state, was removed from the
+    voters and added again; node 2 was cut off in between and still holds the record without it."""
     world = World(5, priorities={1: 9, 4: 5})
     world.redis.up = world.registry_up = False
     world.start()
@@ -947,8 +946,8 @@ def _node_2_missed_that_3_is_back() -> World:
 
 
 def test_r1_an_old_record_followed_by_the_present_one_is_no_admission() -> None:
-    """Node 3 votes and forgets it. A peer that lags behind shows it a set of voters without
-    it, another one the voters in which it voted: nobody has taken it out and in since."""
+    """Node 3 votes and loses its state. A peer that lags behind shows it a set of voters without
+    it, another one the voters in which it voted: nobody has removed and added it since."""
     world = _node_2_missed_that_3_is_back()
     world.kill(5)
     world.kill(1)
@@ -969,14 +968,14 @@ def test_r1_an_old_record_followed_by_the_present_one_is_no_admission() -> None:
         world.kill(2)
         world.start(2)
     world.run(3000)
-    assert world.state(2).term < term, "nobody could be elected without the life that forgot"
+    assert world.state(2).term < term, "nobody could be elected without the node that lost its state"
     terms = [e.details["term"] for e in world.happened("elected")]
     assert len(terms) == len(set(terms)), f"S1 broken: {terms}"
 
 
 def test_r1_a_wiped_node_that_sees_first_an_old_record_without_itself_does_not_vote() -> None:
-    """Node 3 promised node 1 and lost its whole data_dir, so that it takes itself for new. Shown an
-    old voters without it, it no longer doubts itself, and votes while node 1's lease runs."""
+    """Node 3 promised node 1 and lost its whole data_dir, so that it takes itself for new. After an
+    old voter record without it, it believes that it may vote, and votes while node 1's lease runs."""
     world = _node_2_missed_that_3_is_back()
     _cut_off(world, (5,), (1, 3, 4))
     world.run(1000)

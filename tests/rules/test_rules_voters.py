@@ -206,7 +206,7 @@ def test_r9_the_controller_tells_the_others_of_a_death_and_publishes_it() -> Non
     assert MarkOffline(3, world.state(1).term) in effects.publish
 
 
-# -- R10: the voters changes without a log ------------------------------------------------------------
+# -- R10: the voters change without a log -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -717,7 +717,7 @@ def test_r12_the_controller_that_the_witness_acknowledged_is_waited_out() -> Non
 
 
 def test_r12_a_witness_of_an_older_record_is_no_help() -> None:
-    """The voters has moved on without the witness; its memory is of no use to who lags behind."""
+    """The voters have moved on without the witness; its record is of no use to a node that lags behind."""
     world = _two_and_the_witness()
     old = world.redis.memory
     world.start(3)

@@ -153,7 +153,7 @@ def test_a_wrong_value_in_any_place_is_refused_or_is_another_message(message: Me
 
 
 def _plain(frame: Any) -> Any:
-    """The frame as it is written: a record without lives gets one unknown life a member."""
+    """The frame as it is written: a record without epochs gets an unknown one for each member."""
     return msgpack.unpackb(msgpack.packb(_with_lives(frame)))
 
 

@@ -1,4 +1,4 @@
-"""What a step asks the node to do: one value whose fields stand in the order of execution.
+"""What a step asks the node to do: one value whose fields are in the order of execution.
 
 The order is the contract (R1): `save` is durable before anything of `send` leaves, and nothing is
 published or told to the user that was not said to the peers first. A node that carries out the
@@ -81,7 +81,7 @@ class PublishController:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawController:
-    """This node stopped being active in `term`: remove its published record if it still stands."""
+    """This node stopped being active in `term`: remove its published record if it is still there."""
 
     term: int
     reason: str

@@ -64,7 +64,7 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class ControllerHint:
-    """Who is controller by Redis, asked at the start; 0 and term 0 when it names nobody. Only a hint."""
+    """The controller that Redis names at the start; 0 and term 0 when it names none. Only a hint."""
 
     controller: int
     term: int

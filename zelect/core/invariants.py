@@ -5,9 +5,9 @@ make a second controller. `RuleBroken` is therefore never caught; it ends the pr
 a bug in zelect, never bad input: what a peer, Redis or a file gets wrong is refused, counted and
 changes nothing.
 
-There are two kinds. `check` runs after every step and looks at what the step leaves behind; each
-invariant stands below as a function, named after its rule, with its source. `require` is for what only the
-moment of a decision can tell, such as that a quorum granted the vote: it stands at that decision.
+There are two kinds. `check` runs after every step and looks at the state that the step leaves behind; each
+invariant is a function below, named after its rule, with its source. `require` is for what is known only at
+the moment of a decision, such as that a quorum granted the vote; it is called where that is decided.
 
 Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014), here
 "Raft"; Ongaro's dissertation (2014), here "thesis"; Schultz, Dardik and Tripakis, "Design and
@@ -125,7 +125,7 @@ def r8_only_a_follower_without_controller_campaigns(step: Step, campaign: Campai
     """A node that follows a controller disturbs no election, nor does one that left or has no voting right."""
     state = step.state
     free = state.controller is None and not state.leaving and step.me in state.members
-    require(free, "R8", "who follows a controller, left, or is no voter does not campaign")
+    require(free, "R8", "a node that follows a controller, leaves, or is no voter does not campaign")
 
 
 def r12_the_witness_answers_only_when_asked(step: Step, campaign: Campaign) -> None:
@@ -142,7 +142,7 @@ def r5_a_lease_ends_in_time(step: Step, leader_state: LeaderState) -> None:
 
 
 def r6_a_leadership_belongs_to_the_present_term(step: Step, leader_state: LeaderState) -> None:
-    """A higher term ends a leadership (Raft, 5.1), and so does leaving; who leads follows nobody."""
+    """A higher term ends a leadership (Raft, 5.1), and so does leaving; a leader follows nobody."""
     state = step.state
     present = leader_state.term == state.term and not state.leaving and state.controller is None
     require(present, "R6", "a leadership belongs to the present term of a node that follows nobody and stays")
@@ -153,8 +153,12 @@ def r7_active_only_with_a_record_of_this_term(step: Step, leader_state: LeaderSt
     """Elected is not active: first the record of this term and the end of earlier promises (logless, section 5;
     for promises the same argument as for leases in thesis, 6.4.1)."""
     if leader_state.active_since_us:
-        require(step.state.record.config_term == leader_state.term, "R7", "who is active wrote the record in its term")
-        require(step.now_us >= leader_state.promises_end_us, "R7", "who is active waited for promises to others")
+        require(
+            step.state.record.config_term == leader_state.term,
+            "R7",
+            "an active node has its own record",
+        )
+        require(step.now_us >= leader_state.promises_end_us, "R7", "no promise to another is left")
 
 
 def r13_only_an_active_controller_is_published(step: Step) -> None:

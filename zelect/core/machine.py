@@ -371,7 +371,7 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
 
 
 def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
-    """Count and note it, and tell the sender where that helps the people who run it."""
+    """Count and note it, and answer the sender where that helps the people who run it."""
     state = step.state
     complaint = _complaint(state, envelope, refusal)
     if complaint is not None:

@@ -1,7 +1,7 @@
 """The messages, one frozen dataclass per type, checked when constructed.
 
-A value of one of these classes is well-formed by construction: nobody who holds one has to check
-its types or ranges again. What does not fit raises `MalformedMessage`, which always means that the
+A value of one of these classes is well-formed by construction: its types and ranges need
+no other check. What does not fit raises `MalformedMessage`, which always means that the
 sender misbehaved, never a bug here.
 
 The codes 0x00 to 0x07 are fixed by the protocol's first version (docs/protocol.md, table of

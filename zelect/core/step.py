@@ -20,7 +20,7 @@ from zelect.core.timing import Proof
 __all__ = ["NOTHING", "Step"]
 
 NOTHING = Effects()
-"""What a step that asks for nothing asks for."""
+"""The effects of a step that asks for nothing."""
 
 
 class _SavedChanges(TypedDict, total=False):

@@ -114,7 +114,7 @@ def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
     assert has_quorum(Record(1, 1, (1, 2), W).voters, (1, WITNESS))
 
 
-# -- lives ------------------------------------------------------------------------------------------------
+# -- epochs -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_lost_epoch_is_removed_and_an_unknown_one_is_named(voters: str, health
 # -- where the steps lead ------------------------------------------------------------------------------------
 
 Situation = tuple[Record, tuple[int, ...], frozenset[int], bool]
-"""A record within a members, who of the members lives, and whether Redis could be a witness."""
+"""A record among configured members, which of them are alive, and whether Redis could be a witness."""
 
 
 def subsets(nodes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -195,7 +195,7 @@ def test_with_a_witness_the_remaining_voters_are_odd_and_the_dead_are_removed() 
 
 
 def test_no_step_needs_more_voters_than_are_alive() -> None:
-    """A quorum that lives before the first step lives at each one after it."""
+    """A quorum that is alive before the first step is alive at each later one."""
     for now, members, alive, ready in SITUATIONS:
         voters = {*alive, 0} if ready else set(alive)
         if has_quorum(now.voters, voters):

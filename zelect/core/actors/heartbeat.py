@@ -57,7 +57,7 @@ def pong(step: Step, envelope: Envelope, message: Pong) -> None:
     if leader_state is None:
         if message.record_id > state.record.id:
             # A controller may have died before its last record reached a quorum. Without that record
-            # this node may be asking for votes that nobody can give it any more (R10, L1).
+            # this node may be asking for votes that no voter can give it any more (R10, L1).
             introduce(step, sender)
         return
     if message.number:

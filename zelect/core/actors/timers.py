@@ -111,7 +111,7 @@ def _ping_idle_peers(step: Step) -> None:
     if state.role is Role.ELECTED:
         return
     # In large clusters each pair exchanges PINGs less often, so that a node's share of traffic stays level, as
-    # far as `down_after` allows: who was heard longer ago might be replaced unnoticed.
+    # far as `down_after` allows: a process heard longer ago could be replaced unnoticed.
     quiet_us = min(interval_us * max(1, len(state.peers) // 8), step.timing.down_after_us // 2)
     for peer, known in state.peers.items():
         if known.linked and step.now_us - known.heard_us >= quiet_us:

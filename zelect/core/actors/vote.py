@@ -91,7 +91,7 @@ def _give_vote(step: Step, candidate: int, message: Voting) -> None:
 
 
 def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None, int]:
-    """The reason to refuse (None: grant), and how long what stands against it still lasts."""
+    """The reason to refuse (None: grant), and how long that reason still lasts."""
     state, now_us = step.state, step.now_us
     if message.term_sought < state.term or (message.pre and message.term_sought == state.term):
         return Refusal.OLD_TERM, 0

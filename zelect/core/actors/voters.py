@@ -92,7 +92,11 @@ def _change(step: Step, leader_state: LeaderState, change: Change, health: Voter
     epochs = {node: peer.epoch for node, peer in state.peers.items()}
     after = change.applied(before, epochs, leader_state.created_witness)
     if change.remove:
-        require(change.remove in health.gone | health.lost_state, "R11", "only who is gone or lost its state goes out")
+        require(
+            change.remove in health.gone | health.lost_state,
+            "R11",
+            "only a voter that is gone or lost its state is removed",
+        )
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
     committed = leader_state.committed(before) and before.config_term == state.term
     require(committed, "R10", "a quorum has the record and the term")
