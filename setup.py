@@ -47,7 +47,7 @@ HTTP = [
 ]
 TEST = [
     "pytest>=8",
-    "pytest-timeout>=2.3",
+    "pytest-timeout>=2.3.1",
     "hypothesis>=6.100",
     "coverage>=7.6",
     "psutil>=6",
