@@ -88,6 +88,7 @@ def test_leadership_goes_to_the_node_that_is_named_at_once(cluster: Cluster, ser
     assert f"asked by  {ASKER}: a new kernel" in admin(cluster, "why", told["term_after"]).stdout
 
 
+@pytest.mark.long
 def test_a_dry_run_changes_nothing_and_names_every_reason(cluster: Cluster) -> None:
     head = cluster.settled()
     fit(cluster, 1, 2, 3)

@@ -17,6 +17,7 @@ import pytest
 
 import zelect
 from tests.support.clusters import CALM, ROOT, Fleet, fleet_of
+from tests.support.marks import long_but
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
 
@@ -154,7 +155,7 @@ with zelect.Node(sys.argv[1], process=True) as node:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", long_but([signal.SIGKILL, signal.SIGINT], signal.SIGINT))
 def test_the_child_ends_with_the_program(fleet: Fleet, number: signal.Signals) -> None:
     cluster = fleet.cluster(timing=CALM)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -202,6 +202,7 @@ def test_wrong_password(fleet: Fleet, tmp_path: Path) -> None:
         cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
 
 
+@pytest.mark.long
 def test_unreachable_at_the_start_and_there_later(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "late").mkdir()
     server = RedisServer(tmp_path / "late", free_port())

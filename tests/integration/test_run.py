@@ -213,7 +213,9 @@ def test_stopping_waits_for_the_command_hands_over_and_returns_its_code(fleet: F
     stage.check()
 
 
-@pytest.mark.parametrize("words", [(), ("stubborn",)], ids=["obedient", "stubborn"])
+@pytest.mark.parametrize(
+    "words", [(), pytest.param(("stubborn",), marks=pytest.mark.long)], ids=["obedient", "stubborn"]
+)
 def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str, ...]) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=words)
