@@ -8,7 +8,7 @@ import pytest
 
 
 def long_but(values: Iterable[object], *kept: object) -> list[object]:
-    """The same cases, all marked long but those in `kept`. A case of several arguments is a tuple; no single one may be."""
+    """The same cases, all marked long but those in `kept`. A tuple is a case of several arguments."""
     return [
         value
         if value in kept
