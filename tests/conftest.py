@@ -5,7 +5,11 @@ from __future__ import annotations
 import signal
 from collections import defaultdict
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("zelect", deadline=None)  # how long an example takes depends on the machine
+hypothesis.settings.load_profile("zelect")
 
 LEFT_OUT = "not long"
 """The default of `-m`, in pyproject.toml."""
