@@ -1,8 +1,10 @@
-"""waitress with an end to its patience: who dawdles can't keep others from an answer. Imported only
-where `[http]` asks for it: it needs the extra.
+"""waitress with time limits, so that slow clients can't keep others from an answer. Imported only where
+`[http]` is configured: it needs the extra.
 
-waitress itself closes who has sent nothing for long; one byte now and then is enough to stay. And it
-closes nobody whose answer can't be sent, as it waits until something can.
+waitress itself closes a connection on which nothing was sent for long, but one byte now and then keeps it
+open; and it never closes one whose client does not read its answer. It has no public way to change that, so
+classes of its inside are extended here. tests/unit/node/http/test_server.py pins what is used of them, and
+setup.py bounds the version.
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ from zelect.system.clock import now_us
 __all__ = ["CLOSED", "Server"]
 
 CLOSED = ("unfinished", "unread", "full")
-_MOST = 64  # connections, the listener and the reason among them: within what is set aside for them
+_MOST = 64  # sockets, the listener and the trigger included: so many descriptors are reserved
 _REQUEST_US = 3_000_000
 _ANSWER_US = 3_000_000
 _IDLE_US = 30_000_000
-_NEW_US = 100_000  # so long every connection has for its request, however many wait
+_NEW_US = 100_000  # every connection has this long for its request, however many wait
 _TURN_US = 1_000_000
 _THREADS = 2
 
 
 class _Request(HTTPRequestParser):  # type: ignore[misc]  # comes without type hints
-    """One at a time: of requests sent without waiting for answers the first is answered, and the connection
-    closed, or a few clients could order more answers than anybody can make in time."""
+    """One request at a time: of several sent without waiting for answers the first is answered and the
+    connection closed. Otherwise a few clients could ask for more answers than can be made in time."""
 
     def received(self, data: bytes) -> int:
         taken: int = super().received(data)
@@ -46,7 +48,7 @@ class _Request(HTTPRequestParser):  # type: ignore[misc]  # comes without type h
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]  # comes without type hints
-    """A connection that knows how long it waits for its client."""
+    """A connection that knows how long it has waited for its client."""
 
     parser_class = _Request
 
@@ -65,7 +67,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # comes without type hints
         super().service()
         self.since_us = now_us()
 
-    # A connection that was closed in this turn must not be polled: its number may be another's soon.
+    # A connection that was closed in this turn must not be polled: its descriptor may be another's soon.
 
     def readable(self) -> bool:
         return self.connected and bool(super().readable())
@@ -74,23 +76,23 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # comes without type hints
         return self.connected and bool(super().writable())
 
     def overdue(self, now: int) -> str | None:
-        """For what its client took too long."""
+        """The reason to close it: what its client took too long for; None if nothing."""
         waited_us = now - self.since_us
         if self.total_outbufs_len:
             return "unread" if waited_us > _ANSWER_US else None
         if self.requests:
-            return None  # it waits for us
+            return None  # the client waits for us
         if self.request is not None:
             return "unfinished" if waited_us > _REQUEST_US else None
         return "idle" if waited_us > _IDLE_US else None
 
-    def may_go(self, now: int) -> bool:
-        """Whether it makes room for others: there is no request of it to answer, and there was time for one."""
+    def can_be_replaced(self, now: int) -> bool:
+        """Whether it may be closed to make room: it has no request to answer, and had time for one."""
         return not self.requests and now - self.opened_us > _NEW_US
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # comes without type hints
-    """Answers on `listener` with `application`. `closed`: how many connections it closed, by `CLOSED`;
+    """Answers on `listener` with `application`. `closed`: how many connections it closed, by reason (`CLOSED`);
     `sockets`: all that it has open."""
 
     channel_class = _Channel
@@ -127,31 +129,31 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # comes without type hints
             wasyncore.loop(timeout=wait_us / 1e6, use_poll=True, map=self._map, count=1)
 
     def readable(self) -> bool:
-        """Asked once a turn. The listener is, while there is room or somebody to make it."""
+        """Called once a turn: whether to accept. Yes while there is room, or a connection that can be replaced."""
         now, before = now_us(), self._turned_us
         self._turned_us = now
-        if now - before < 2 * _TURN_US:  # else this process was frozen: first read what came meanwhile
+        if now - before < 2 * _TURN_US:  # otherwise this process was frozen: first read what has come
             self._close_overdue(now)
-        return bool(self.accepting) and (len(self._map) < _MOST or self._next_to_go(now) is not None)
+        return bool(self.accepting) and (len(self._map) < _MOST or self._to_replace(now) is not None)
 
     def handle_accept(self) -> None:
         super().handle_accept()
-        # Not before: the new one could get the number of the old one, and what this turn has seen of that.
-        if len(self._map) > _MOST and (channel := self._next_to_go(now_us())) is not None:
+        # Not before: the new one could get the descriptor of the old one, and the events of this turn with it.
+        if len(self._map) > _MOST and (channel := self._to_replace(now_us())) is not None:
             self._close(channel, "full")
 
     def _close_overdue(self, now: int) -> None:
         channels: Mapping[int, _Channel] = self.active_channels
         for channel in list(channels.values()):
-            if (why := channel.overdue(now)) is not None:
-                self._close(channel, why)
+            if (reason := channel.overdue(now)) is not None:
+                self._close(channel, reason)
 
-    def _next_to_go(self, now: int) -> _Channel | None:
+    def _to_replace(self, now: int) -> _Channel | None:
         channels: Mapping[int, _Channel] = self.active_channels
-        them = [channel for channel in channels.values() if channel.may_go(now)]
-        return min(them, key=lambda channel: channel.since_us, default=None)
+        idle = [channel for channel in channels.values() if channel.can_be_replaced(now)]
+        return min(idle, key=lambda channel: channel.since_us, default=None)
 
-    def _close(self, channel: _Channel, why: str) -> None:
-        if why in self._closed:
-            self._closed[why] += 1
+    def _close(self, channel: _Channel, reason: str) -> None:
+        if reason in self._closed:
+            self._closed[reason] += 1
         channel.handle_close()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer, TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 
 from tests.integration.test_http import HOST, QUIET, Served, Stand
 from tests.support.clusters import Fleet, fleet_of
@@ -41,8 +47,31 @@ def port(tmp_path: Path) -> Iterator[int]:
     stand.publisher.close()
 
 
+def test_what_is_used_of_the_inside_of_waitress_is_there() -> None:
+    """`zelect.node.http.server` extends classes that waitress does not document."""
+    channel = inspect.signature(HTTPChannel.received).parameters
+    parser = inspect.signature(HTTPRequestParser.received).parameters
+    loop = inspect.signature(wasyncore.loop).parameters
+    server = inspect.signature(TcpWSGIServer.__init__).parameters
+    assert (list(channel), list(parser)) == (["self", "data"], ["self", "data"])
+    assert {"timeout", "use_poll", "map", "count"} <= loop.keys()
+    assert {"_sock", "dispatcher", "adj", "sockinfo", "bind_socket"} <= server.keys()
+    for owner, names in (
+        (HTTPChannel, "parser_class request requests total_outbufs_len service readable writable handle_close"),
+        (HTTPRequestParser, "completed empty"),
+        (TcpWSGIServer, "channel_class handle_accept readable accepting"),
+        (ThreadedTaskDispatcher, "set_thread_count shutdown"),
+        (wasyncore, "close_all"),
+    ):
+        for name in names.split():
+            used = hasattr(owner, name) or f"self.{name} =" in inspect.getsource(owner)
+            assert used, f"{owner.__name__}.{name}"
+    source = inspect.getsource(BaseWSGIServer)
+    assert all(f"self.{name} =" in source for name in ("active_channels", "trigger", "task_dispatcher"))
+
+
 def lost(client: socket.socket, more: bytes) -> bool:
-    """Whether the server has closed the connection of `client`, who sends `more` if he can."""
+    """Whether the server has closed the connection of `client`, which sends `more` if it can."""
     client.setblocking(False)
     try:
         client.send(more)
