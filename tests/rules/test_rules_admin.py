@@ -120,7 +120,7 @@ def test_who_is_not_active_names_who_is(message: AdminCommand) -> None:
     assert view(world, 2).cooling_left_us == 0
     world.kill(1, 3)
     world.run(2000)
-    assert ask(world, 2, message).detail == "node 2 is not active, and it knows of nobody who is"
+    assert ask(world, 2, message).detail == "node 2 is not active, and it knows of no controller"
 
 
 def test_r5_who_is_active_no_more_hands_over_nothing() -> None:

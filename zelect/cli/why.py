@@ -26,7 +26,7 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
     That of TERM, by default the last one: the reason, every vote with its reason, failed rounds, and how long
     each phase took.
 
-    While no node is active: whom each node asked for votes, and who refused.
+    While no node is active: the vote requests of each node, and who refused.
 
     Exit code 0: explained; 1: nothing is known of that term; 5: neither Redis nor a node answered.
     """

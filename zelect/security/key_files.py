@@ -138,7 +138,7 @@ def _keys_of(known: Directory, owner: Owner) -> tuple[bytes, ...]:
 
 def _write_secret(path: Path, owner: Owner, pair: KeyPair, force: bool) -> None:
     text = (
-        f"# Secret key of {owner.name}. Whoever can read this file can speak in its name.\n"
+        f"# Secret key of {owner.name}. Anyone who can read this file can act in its name.\n"
         f'public = "{pair.public.decode()}"\nsecret = "{pair.secret.decode()}"\n'
     )
     try:

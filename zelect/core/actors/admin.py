@@ -66,7 +66,7 @@ def _leave(step: Step, leader_state: LeaderState, successor: int, why: str, aske
 
 def _leads(step: Step) -> str:
     leader = step.state.controller
-    known = f"node {leader.id} is" if leader is not None else "and it knows of nobody who is"
+    known = f"node {leader.id} is" if leader is not None else "and it knows of no controller"
     return f"node {step.me} is not active, {known}"
 
 
