@@ -159,7 +159,7 @@ def test_a_priority_changed_while_running_counts(cluster: Cluster) -> None:
 
 
 @pytest.mark.long
-def test_only_who_may_admin_steers(fleet: Fleet) -> None:
+def test_only_an_operator_with_the_permission_changes_anything(fleet: Fleet) -> None:
     cluster = fleet.cluster(timing=CALM, secure=True)
     cluster.start()
     head = cluster.settled()
@@ -172,8 +172,8 @@ def test_only_who_may_admin_steers(fleet: Fleet) -> None:
     assert admin(cluster, "transfer", "--dry-run", "--key", reader).returncode == 0, "looking takes less"
     assert cluster.controller().term == head.term
     assert admin(cluster, "transfer").returncode == 0
-    (steered,) = cluster.events(head.id, "admin_command_received")
-    assert steered["asked"] == f"operator steerer ({ASKER})"[:64], "whose key it was"
+    (received,) = cluster.events(head.id, "admin_command_received")
+    assert received["asked"] == f"operator steerer ({ASKER})"[:64], "whose key it was"
 
 
 @pytest.mark.long

@@ -1,0 +1,114 @@
+"""Dataclasses to JSON and back; a report's way from the core over the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.reports import report
+from tools.simulator.small_world import World
+from zelect.core.election_trace import Vote
+from zelect.core.messages import MalformedMessage
+from zelect.core.messages import Report as ReportMessage
+from zelect.core.status import NodeFacts, NodeStatus, PauseStatus, PeerStatus
+from zelect.status.codec import WrongShape, plain, read
+from zelect.status.election import Election, RoundReport, TraceReport
+from zelect.status.report import NodeReport, RedisReport, encode, parse, report_of
+
+ROUND = RoundReport(4, False, 2_000, 1_500, "won", (Vote(0, True, ""), Vote(3, False, "voted")))
+ELECTION = Election(4, 1, 2, "death", 252_000, 1_770_000_000_000, TraceReport(252_000, None, 500, (ROUND,), "me: why"))
+FULL = report(
+    1,
+    active=True,
+    election=ELECTION,
+    rounds=(ROUND,),
+    pause=PauseStatus(60_000_000, "me: why"),
+    peers=(PeerStatus(2, True, False, False, None, -1, "behind"),),
+    redis=RedisReport("", "down", None, "not configured"),
+    reload_problem="no such key",
+)
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    assert parse(encode(FULL), FULL.at_us) == FULL
+
+
+def test_times_and_defaults() -> None:
+    table = plain(PeerStatus(2, True, False, False, 1_234))
+    assert table == {"id": 2, "linked": True, "dead": False, "offline": False, "heard_ago_ms": 1.234}
+    assert read(PeerStatus, table | {"of_a_later_release": 1}) == PeerStatus(2, True, False, False, 1_234)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"id": "1"}, "id is '1'"),
+        ({"id": True}, "id is True"),
+        ({"id": 1 << 63}, "id is 9223372036854775808"),
+        ({"active": 1}, "active is 1"),
+        ({"lease_left_ms": "1"}, "lease_left_ms is '1'"),
+        ({"lease_left_ms": float("inf")}, "lease_left_ms is inf"),
+        ({"lease_left_ms": float("nan")}, "lease_left_ms is nan"),
+        ({"voters": {}}, "voters.generation is missing"),
+        ({"voters": []}, r"voters is \[\]"),
+        ({"succession": [1, None]}, "succession is None"),
+        ({"counters": {"received": 1.5}}, "counters.received is 1.5"),
+        ({"peers": [7]}, "peers is 7"),
+    ],
+)
+def test_what_has_another_shape_is_refused_by_name(changes: dict[str, Any], where: str) -> None:
+    table = plain(FULL)
+    with pytest.raises(WrongShape, match=f"^{where}$"):
+        read(NodeReport, table | changes)
+    with pytest.raises(MalformedMessage, match=where):
+        parse(json.dumps(table | changes), 0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "null", "[" * 100_000, "{}"])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(MalformedMessage):
+        parse(text, 0)
+
+
+@given(
+    st.sampled_from(sorted(plain(FULL))), st.recursive(st.none() | st.integers() | st.floats() | st.text(), st.lists)
+)
+def test_no_value_of_a_key_breaks_the_reader(key: str, value: object) -> None:
+    try:
+        parse(json.dumps(plain(FULL) | {key: value}), 0)
+    except MalformedMessage:
+        return
+
+
+def test_all_that_the_machine_knows_is_in_the_report() -> None:
+    world = World(3)
+    world.start()
+    world.run_until(lambda: world.controller() == 1)
+    machine = world.processes[1].machine
+    status: NodeStatus = machine.status(world.now_us)
+    made = report_of(
+        status,
+        cluster="demo",
+        address="tcp://127.0.0.1:7101",
+        redis=RedisReport("", "down", None, ""),
+        counters={},
+        reload_problem="",
+        began_us=0,
+    )
+    for field in fields(NodeFacts):
+        assert getattr(made, field.name) == getattr(status, field.name)
+    assert made.election is not None
+    assert made.election.votes == status.trace.rounds[-1].votes if status.trace else ()
+
+
+def test_the_report_of_a_large_cluster_fits_in_one_message() -> None:
+    peers = tuple(PeerStatus(node, True, False, False, 123_456_789) for node in range(2, 100))
+    votes = tuple(Vote(node, False, "stale_voters") for node in range(100))
+    rounds = tuple(replace(ROUND, votes=votes[:20]) for _ in range(20))
+    large = replace(FULL, peers=peers, rounds=rounds, succession=tuple(range(2, 100)))
+    ReportMessage(encode(large))
