@@ -462,7 +462,7 @@ class NodeLoop:
         caller = caller_of(received, self.running.directory)
         about = type_of(envelope.message)
         details = {"type": about.name, "sender": envelope.sender, "reason": denial.reason, "origin": received.origin}
-        key_of = caller.name if caller else "nobody"
+        key_of = caller.name if caller else ""
         self.log.limited(denial.reason, "warning", "message_denied", **details, key_of=key_of)
         if denial.detail:
             self._answer(received.route, CommonResp(int(about), Result.FORBIDDEN, denial.detail))
