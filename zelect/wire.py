@@ -77,7 +77,7 @@ def _message(code: object, body: object) -> Message:
     kind, readers = _TYPES[code]
     if type(body) is not list or len(body) != len(readers):
         raise MalformedMessage("bad_field", f"{kind.__name__} has {len(readers)} fields")
-    return kind(*[value if read is _as_is else read(value) for read, value in zip(readers, body, strict=True)])
+    return kind(*[value if read is None else read(value) for read, value in zip(readers, body, strict=True)])
 
 
 def _plain(value: object) -> object:
@@ -85,10 +85,6 @@ def _plain(value: object) -> object:
         w = value.witness
         witness = None if w is None else (w.key, w.run_id, w.replid)
         return (value.generation, value.config_term, value.version, value.members, witness, value.epochs)
-    return value
-
-
-def _as_is(value: Any) -> Any:
     return value
 
 
@@ -129,10 +125,10 @@ def _one_of(kind: type[Reason] | type[Refusal] | type[Result] | type[AdminAction
 
 
 # By the annotation of the field, so that a new message needs no second description.
-_BY_ANNOTATION: dict[str, _Reader] = {
-    "int": _as_is,
-    "bool": _as_is,
-    "str": _as_is,
+_BY_ANNOTATION: dict[str, _Reader | None] = {  # None: taken as it is, the message checks it
+    "int": None,
+    "bool": None,
+    "str": None,
     "tuple[int, ...]": _tuple,
     "tuple[int, int, int]": _tuple,
     "Record": _record,
@@ -143,6 +139,6 @@ _BY_ANNOTATION: dict[str, _Reader] = {
     "AdminAction": _one_of(AdminAction),
 }
 
-_TYPES: dict[int, tuple[Callable[..., Message], tuple[_Reader, ...]]] = {
+_TYPES: dict[int, tuple[Callable[..., Message], tuple[_Reader | None, ...]]] = {
     int(code): (kind, tuple(_BY_ANNOTATION[str(item.type)] for item in fields(kind))) for code, kind in MESSAGES.items()
 }

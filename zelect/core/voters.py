@@ -151,10 +151,8 @@ def _settled(record: Record, living: Collection[int], witness_up: bool, dynamic:
         change = next_change(record, VoterHealth(gone=gone, witness_ready=witness_up, witness_lost=is_lost), dynamic)
         if change is None or not has_quorum(record.voters, _may_vote(record, living, witness_up, lost)):
             return record
-        after = change.applied(record, {}, Witness("assumed", "", ""))
-        if not has_quorum(after.voters, _may_vote(after, living, witness_up, lost)):
-            return record
-        record = after
+        # Each change leaves a quorum of the living where there was one (`next_change`).
+        record = change.applied(record, {}, Witness("assumed", "", ""))
 
 
 def _may_vote(record: Record, living: Collection[int], witness_up: bool, lost: Witness | None) -> set[int]:

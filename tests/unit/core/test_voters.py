@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zelect.core.quorum import Record, Witness, has_quorum
-from zelect.core.voters import FLOOR, Change, VoterHealth, failures_survived, next_change
+from zelect.core.voters import FLOOR, Change, VoterHealth, failures_survived, next_change, outlook
 
 W = Witness("key", "run", "repl")
 LIVES = {node: 10 * node for node in range(1, 10)}
@@ -268,3 +268,23 @@ def test_dynamic_voters_never_survive_less_than_static_ones() -> None:
     for now, _, alive, ready in SITUATIONS:
         if now.witness is None:
             assert failures_survived(now, alive, ready, True) >= failures_survived(now, alive, ready, False)
+
+
+def test_a_change_that_names_epochs_keeps_the_voters() -> None:
+    before = Record(1, 1, (1, 2, 3), epochs=(1, 0, 3))
+    after = Change(learn=frozenset({2})).applied(before, {2: 22})
+    assert (after.epochs, after.voters, after.version) == ((1, 22, 3), before.voters, 2)
+
+
+@pytest.mark.parametrize(
+    ("members", "down", "at_once", "in_turn"),
+    [
+        ((1, 2, 3), (3,), 1, 1),
+        ((1, 2, 3), (2, 3), -1, 0),
+        ((1, 2, 3), (1, 2, 3), -1, -1),
+    ],
+)
+def test_the_outlook_tells_failures_at_once_from_failures_in_turn(
+    members: tuple[int, ...], down: tuple[int, ...], at_once: int, in_turn: int
+) -> None:
+    assert outlook(Record(1, 1, members), members, down, True, True) == (at_once, in_turn)
