@@ -228,9 +228,20 @@ def test_new_names_in_the_changelog_exist() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(document))
-    missing = [target for target in targets if "://" not in target and not (document.parent / target).exists()]
+    missing = []
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text_of(document)):
+        path = document.parent / target if target else document
+        if "://" not in target and not path.exists():
+            missing.append(target)
+        elif heading and heading not in headings(path):
+            missing.append(f"{target}#{heading}")
     assert not missing
+
+
+def headings(document: Path) -> set[str]:
+    """The headings of a document, as a link names them."""
+    titles = re.findall(r"^#+ (.+)$", text_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_readme_is_short_and_knows_every_document() -> None:
@@ -254,13 +265,29 @@ def test_the_tables_of_messages_and_reasons_are_those_of_the_program() -> None:
     assert {name for cell in refused for name in cell.split(", ")} == set(Ineligible)
 
 
+def sections_of_rules() -> list[tuple[str, str]]:
+    """Each rule of docs/protocol.md with its section."""
+    return re.findall(r"^### (R\d+) (.*?)(?=^##)", text_of(ROOT / "docs" / "protocol.md"), re.MULTILINE | re.DOTALL)
+
+
 def test_each_rule_names_the_files_that_keep_it_and_the_tests_that_show_it() -> None:
-    rules = re.findall(r"^### (R\d+) (.*?)(?=^##)", text_of(ROOT / "docs" / "protocol.md"), re.MULTILINE | re.DOTALL)
-    assert [rule for rule, _ in rules] == [f"R{number}" for number in range(1, 15)]
-    for rule, section in rules:
+    assert [rule for rule, _ in sections_of_rules()] == [f"R{number}" for number in range(1, 15)]
+    for rule, section in sections_of_rules():
         kept, shown = re.findall(r"`(zelect/[\w/]+\.py)`", section), re.findall(r"`(tests/[\w/]+\.py)`", section)
         assert kept, rule
         assert shown, rule
         silent = [path for path in kept if not re.search(rf"\b{rule}\b", text_of(ROOT / path))]
         assert not silent, f"{rule} is not mentioned in {silent}"
         assert any(f"def test_{rule.lower()}_" in text_of(ROOT / path) for path in shown), rule
+
+
+def test_each_rule_is_asserted_where_its_section_says() -> None:
+    functions = re.findall(r"^def (r\d+_\w+)", text_of(ROOT / "zelect" / "core" / "invariants.py"), re.MULTILINE)
+    for rule, section in sections_of_rules():
+        line = re.search(r"^- Asserted: (.*(?:\n  .*)*)", section, re.MULTILINE)
+        assert line, rule
+        named = re.findall(r"`(\w+)`", line[1])
+        assert named == [name for name in functions if name.startswith(f"{rule.lower()}_")]
+        decided = re.findall(r"`(zelect/[\w/]+\.py)`", line[1])
+        assert named or decided, rule
+        assert [path for path in decided if f'"{rule}"' not in text_of(ROOT / path)] == []
