@@ -144,8 +144,15 @@ def test_epochs_are_named_before_the_node_is_active() -> None:
     assert turn.outbox, "a round carries the record"
 
 
-def test_a_static_cluster_uses_no_witness() -> None:
-    assert witness_state(deaf(3).state(1), False) == "unused"
+def test_the_witness_in_a_word() -> None:
+    state = deaf(3).state(1)
+    assert (witness_state(state, False), witness_state(state, True)) == ("unused", "unreachable")
+    state.witness_ready = True
+    assert witness_state(state, True) == "ready"
+    state.saved = replace(state.saved, record=Record(0, 1, (1, 2, 3), IDENTITY))
+    assert witness_state(state, True) == "unrecognized"
+    state.witness_same = True
+    assert witness_state(state, True) == "member"
 
 
 def test_a_reset_to_unknown_members_or_without_a_place_left_is_refused() -> None:
