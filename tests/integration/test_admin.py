@@ -147,6 +147,7 @@ def test_who_steps_down_rests_and_another_leads(cluster: Cluster) -> None:
     assert admin(cluster, "transfer", "--to", head.id).returncode == 1
 
 
+@pytest.mark.long
 def test_a_priority_changed_while_running_counts(cluster: Cluster) -> None:
     head = cluster.settled()
     last = max({1, 2, 3} - {head.id})

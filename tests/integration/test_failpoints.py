@@ -112,6 +112,7 @@ def test_a_controller_that_dies_while_the_voters_changes(fleet: Fleet, point: st
     votes_seen.stop()
 
 
+@pytest.mark.long
 def test_a_controller_whose_authenticator_breaks_ends_with_4_and_is_replaced(fleet: Fleet) -> None:
     """The authenticator breaks with a new priority, since that can be brought about at any time."""
     cluster = fleet.cluster(secure=True)

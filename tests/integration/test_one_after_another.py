@@ -16,7 +16,6 @@ import pytest
 import zmq
 
 from tests.support.clusters import Cluster, Fleet, fleet_of
-from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
@@ -229,8 +228,9 @@ class Walk:
         assert [(int(one["term"]), int(one["id"])) for one in self.registry.elections()] == self.heads
 
 
-@pytest.mark.parametrize("way", long_but(WAYS, "kill"))
-@pytest.mark.parametrize("size", long_but([3, 5], 3))
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.long
 def test_the_walk(fleet: Fleet, server: RedisServer, size: int, way: str, number: int) -> None:
     cluster = fleet.cluster(range(1, size + 1), redis_url=server.url, timing=UNHURRIED)
     votes_seen = VoteWatch(cluster)

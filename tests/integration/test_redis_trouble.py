@@ -218,6 +218,7 @@ def test_unreachable_at_the_start_and_there_later(fleet: Fleet, tmp_path: Path) 
         server.stop()
 
 
+@pytest.mark.long
 def test_no_redis_configured(fleet: Fleet) -> None:
     cluster = fleet.cluster(redis_url="", timing=CALM)
     cluster.start()

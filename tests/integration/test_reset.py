@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
-from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
@@ -129,7 +128,8 @@ def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Clust
     assert after.voters.generation == generation, "they vote in it"
 
 
-@pytest.mark.parametrize("quorum", long_but(["dynamic", "static"], "dynamic"))
+@pytest.mark.parametrize("quorum", ["dynamic", "static"])
+@pytest.mark.long
 def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=UNHURRIED, quorum=quorum)
     head = lost(cluster, 4, 5)

@@ -213,9 +213,8 @@ def test_stopping_waits_for_the_command_hands_over_and_returns_its_code(fleet: F
     stage.check()
 
 
-@pytest.mark.parametrize(
-    "words", [(), pytest.param(("stubborn",), marks=pytest.mark.long)], ids=["obedient", "stubborn"]
-)
+@pytest.mark.parametrize("words", [(), ("stubborn",)], ids=["obedient", "stubborn"])
+@pytest.mark.long
 def test_a_transfer_waits_for_the_command_to_end(fleet: Fleet, words: tuple[str, ...]) -> None:
     stage = Stage(fleet.cluster(timing=BUSY))
     stage.start(1, 2, 3, words=words)
@@ -314,6 +313,7 @@ def test_it_runs_without_any_standard_stream(fleet: Fleet, tmp_path: Path) -> No
     assert out.read_text() == "1"
 
 
+@pytest.mark.long
 def test_what_cannot_be_run_is_reported_at_once(fleet: Fleet, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,))
     done = zelect("run", "-c", cluster.conf(1), "--", "no-such-command-here")

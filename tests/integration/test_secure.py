@@ -144,6 +144,7 @@ def test_an_observer_asks_with_the_key_of_its_configuration(living: Cluster) -> 
         assert seen.source == "nodes"
 
 
+@pytest.mark.long
 def test_the_command_line_finds_its_key(living: Cluster) -> None:
     conf, reader = living.conf(2), secret_file(living.keys, READER)
     assert zelect("status", "-c", conf).returncode == 0
@@ -254,10 +255,22 @@ def test_a_changed_priority_takes_effect(fleet: Fleet) -> None:
     ("change", "named"),
     [
         (lambda text: text.replace("heartbeat_ms = 250", "heartbeat_ms = 251"), "timing.heartbeat_ms"),
-        (lambda text: text.replace("[log]", "[limits]\nmax_connections = 77\n\n[log]"), "limits.max_connections"),
-        (lambda text: text.replace('"json"', '"text"'), "log.format"),
-        (lambda text: text + '\n[[peers]]\nid = 4\naddress = "tcp://127.0.0.1:7104"\n', "peers"),
-        (lambda text: text.replace("[log]", "[security]\nallow_plaintext = true\n\n[log]"), "security.allow_plaintext"),
+        pytest.param(
+            lambda text: text.replace("[log]", "[limits]\nmax_connections = 77\n\n[log]"),
+            "limits.max_connections",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(lambda text: text.replace('"json"', '"text"'), "log.format", marks=pytest.mark.long),
+        pytest.param(
+            lambda text: text + '\n[[peers]]\nid = 4\naddress = "tcp://127.0.0.1:7104"\n',
+            "peers",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            lambda text: text.replace("[log]", "[security]\nallow_plaintext = true\n\n[log]"),
+            "security.allow_plaintext",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_takes_a_restart_is_refused_and_nothing_changes(

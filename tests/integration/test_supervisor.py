@@ -211,6 +211,7 @@ def test_second_supervisor_is_refused(cluster: Cluster) -> None:
     assert wait_until(cluster.controller)
 
 
+@pytest.mark.long
 def test_everything_dies_with_a_killed_supervisor(cluster: Cluster) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux kills children with their parent")
@@ -232,6 +233,7 @@ def test_down_ends_a_frozen_supervisor(cluster: Cluster) -> None:
     wait_until(lambda: not any(map(alive, [supervisor, *children])))
 
 
+@pytest.mark.long
 def test_foreground_prints_lines_and_ends_on_interrupt(tmp_path: Path) -> None:
     place = ("--dir", str(tmp_path / "c"), "--base-port", str(free_ports(3)[0]), "--name", "fore")
     process = subprocess.Popen(

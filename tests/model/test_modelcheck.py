@@ -67,6 +67,7 @@ def test_a_broken_rule_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "bounds"), SMALL, ids=[name for name, _ in SMALL])
+@pytest.mark.long
 def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
     """What is left out by taking worlds as one is nothing: each is on a stage, with all its messages in flight."""
     universe, start = SCENARIOS[name].begin(replace(SCENARIOS[name].bounds, **bounds), Seams())
@@ -84,6 +85,7 @@ def test_stages_hold_every_world(name: str, bounds: dict[str, Any]) -> None:
         assert any(not in_flight & ~bits for bits in held[key])
 
 
+@pytest.mark.long
 def test_names_may_be_given_in_the_order_of_campaigns() -> None:
     """With and without it, the same comes about, but for the names."""
     bounds = Bounds(terms=1, crashes=1, restarts=0, witness_losses=0, beats=False, clock=False)

@@ -96,6 +96,7 @@ def in_lease(old: str, new: str) -> Case:
     return Case("made-up", "R5", "nothing", Mutant("R5", "made-up", "nothing", "core/lease", old, new))
 
 
+@pytest.mark.long
 def test_a_mutant_that_changes_nothing_lives(runner: MutantRunner) -> None:
     verdict = runner.run(in_lease("Send time of the newest", "When the newest was sent"), ONE)
     assert (verdict.suite, verdict.test, verdict.caught) == ("", "", False)
