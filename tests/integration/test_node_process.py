@@ -33,7 +33,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def child_of_this_process() -> psutil.Process:
-    (child,) = [p for p in psutil.Process().children() if "--child" in p.cmdline()]
+    living = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    (child,) = [p for p in living if "--child" in p.cmdline()]
     return child
 
 
