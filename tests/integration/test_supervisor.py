@@ -187,7 +187,7 @@ def test_a_node_that_ends_by_itself_is_shown_and_not_started_again(cluster: Clus
     wait_until(lambda: cluster.process(3)["state"] == "ended")
     assert cluster.process(3)["pid"] == pid
     log = cluster.layout.supervisor_log
-    wait_until(lambda: "ended by itself (signal 9); not started again" in log.read_text())
+    wait_until(lambda: "ended by itself (signal 9); not restarted" in log.read_text())
     assert "ended by itself" in cluster.do("status")
 
 
@@ -241,7 +241,7 @@ def test_foreground_prints_lines_and_ends_on_interrupt(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     try:
-        line = next(line for line in process.stdout if "controller is node" in line)
+        line = next(line for line in process.stdout if " is active, term " in line)
         assert "term 1" in line
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()

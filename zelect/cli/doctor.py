@@ -66,5 +66,5 @@ def _text(config: Config, findings: list[Finding], timings: list[Advised]) -> st
     if short:
         lines += textwrap.wrap(f"raise {', '.join(short)}, on all nodes", WIDTH)
     else:
-        lines.append("the configured timings are enough; shorter ones detect an unresponsive controller sooner")
+        lines.append("the configured timings are enough; shorter ones detect a failure sooner")
     return "\n".join(lines)

@@ -146,8 +146,8 @@ def _warn(state: ClusterStatus, nodes: set[int]) -> None:
     click.echo(
         f"This forces new voters on {state.cluster}: {ids_text(nodes)}.\n"
         f"If a member that you leave out ({others}) still runs somewhere and is\n"
-        "connected to others of the old voters, two controllers may be active at\n"
-        "once, even in one term. Make sure that it is down.",
+        "connected to others of the old voters,\n"
+        "two controllers may be active at once, even in one term. Make sure that it is down.",
         err=True,
     )
 
