@@ -197,7 +197,7 @@ class Router:
             code = error.errno or 0
             raise CannotBind(self._listen, code, _explain(self._listen, code)) from error
         self._poller.register(router, zmq.POLLIN, eager=True)
-        self._left = True  # the poller reports only what comes from now on
+        self._left = descriptor >= 0  # the poller reports only what comes to the new ROUTER from now on
         self.router, self._connections = router, connections
 
     def rekey(self, keyring: Keyring) -> None:
