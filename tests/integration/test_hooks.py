@@ -130,5 +130,5 @@ def test_a_file_that_cannot_be_written_is_said(fleet: Fleet, tmp_path: Path) -> 
     cluster.controller()
     done = zelect("file", tmp_path / "none" / "file", "-c", cluster.conf(1))
     assert done.returncode == 2
-    assert "No such file or directory; name a file in a directory that you may write to" in done.stderr
+    assert "No such file or directory; name a file in a directory that is writable" in done.stderr
     assert zelect("file", tmp_path / "file", "-c", tmp_path / "none.toml").returncode == 2
