@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """The table of docs/testing.md."""
-    lines = ["| rule | mutant | what is wrong | noticed by | s |", "|---|---|---|---|---|"]
+    lines = ["| rule | mutant | what is wrong | caught by | s |", "|---|---|---|---|---|"]
     for verdict in verdicts:
         case, test = verdict.case, verdict.test.removeprefix("tests/")
         row = (case.rule, f"`{case.name}`", case.about, f"{verdict.suite}: `{test}`", f"{verdict.seconds:.0f}")

@@ -223,7 +223,7 @@ MUTANTS = {
     "handed-over-at-once": Mutant(
         "R6", "a leadership is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
     ),
-    "job-unprotected": Mutant("R6", "the own promise ends before the job", _JobUnprotected, "guarded3"),
+    "job-unprotected": Mutant("R6", "the node's own promise ends before the job does", _JobUnprotected, "guarded3"),
     "any-witness": Mutant(
         "R12",
         "the witness's identity is not checked",

@@ -22,7 +22,7 @@ class SecurityConfig:
         The public keys of all members, and of the operators with their permissions: the file public.toml of
         'zelect keygen', the same on every host. Set together with key_file.""")
     operator_key_file: str = key("", optional_path, is_path=True)("""
-        For commands with "-c" this file: the key that they use. The node doesn't read it. "": the node's
+        For commands run with "-c" on this file: the key that they use. The node doesn't read it. "": the node's
         own key, which has the permission to read but not the permission for admin commands.""")
     allow_plaintext: bool = key(False)("""
         true: plain text on any address. I accept that everybody who can reach this node's port can read

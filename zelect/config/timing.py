@@ -24,9 +24,9 @@ _TEXTS = {
     "still runs.",
     "drift_ppm": "How far a clock's rate may be off, in millionths. Crystals stay within 100; a virtual machine's "
     "clock, while it is being corrected, within 500 or so.",
-    "proof": 'What proves a controller dead before its lease has run out. "refused": its lock is free, its parent '
-    "reaped it, or its address refuses connections (only where no firewall or proxy refuses in the name of a living "
-    'process). "process": the first two only. "none": nothing does.',
+    "proof": 'What proves a controller dead before its lease has run out, besides its own restart. "refused": its '
+    "lock is free, or its address refuses connections (only where no firewall or proxy refuses in the name of a "
+    'living process). "process": only the free lock. "none": neither.',
 }
 
 _CHECKS = {"proof": one_of(*Proof)}

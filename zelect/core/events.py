@@ -34,7 +34,8 @@ __all__ = [
 
 
 class Evidence(StrEnum):
-    """The kinds of first-hand proof of death (R9)."""
+    """The kinds of first-hand proof of death (R9). No probe gives REAPED, a parent's word for its child;
+    the checker uses it."""
 
     LOCK = "lock"
     REAPED = "reaped"

@@ -1,9 +1,10 @@
 """NODE_ONLINE, NODE_ONLINE_RESP, NODE_OFFLINE, HANDOVER, and proofs of death (R3, R9).
 
 A promise to a controller ends early in three ways: it left (NODE_OFFLINE of itself), it handed over
-(HANDOVER), or its process is proven dead. Proof is first-hand: the lock on its data is free, its parent
-saw it end, or its connection closed *and* a new one was refused. While a connection stands, a refusal
-proves nothing. What another node says of a third one proves nothing either; it only starts a probe.
+(HANDOVER), or its process is proven dead. Proof is first-hand: the lock on its data is free, its
+connection closed *and* a new one was refused, or its id came back with a newer incarnation. While a
+connection stands, a refusal proves nothing. What another node says of a third one proves nothing either;
+it only starts a probe.
 """
 
 from __future__ import annotations
