@@ -10,7 +10,7 @@
     python tools/chaos.py --timing heartbeat_ms=50,election_timeout_ms=250,lease_ms=200
 
 The seed is printed first; with the same nodes and faults it gives the same rounds. Exit codes: 0 all
-promises held, 1 one broke (the slice of history that shows it is printed), 2 it could not run. What
+guarantees held, 1 one broke (the slice of history that shows it is printed), 2 it could not run. What
 the faults are, and how it is checked, is in docs/chaos.md.
 """
 

@@ -121,7 +121,7 @@ def test_a_short_run_holds_all_promises_and_leaves_what_it_was_asked_for(tmp_pat
     timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
     said = chaos("--seed", "11", "--rounds", "6", "--faults", wanted, *timing, *files)
     assert said.startswith("seed 11, 3 nodes, 5 kinds of faults")
-    assert "every promise held" in said
+    assert "every guarantee held" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["held"]
     assert figures["rounds"] == 6
@@ -167,7 +167,7 @@ def test_each_node_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
     kinds = "kill,cut,loss"
     said = chaos("--namespaces", "--seed", "2", "--rounds", "3", "--faults", kinds, *timing, "--dir", tmp_path)
-    assert "every promise held" in said
+    assert "every guarantee held" in said
     facts = [json.loads(line) for path in tmp_path.glob("history/node*.jsonl") for line in path.open()]
     proofs = {fact["evidence"] for fact in facts if fact["event"] == "peer_died"}
     assert "refused" in proofs, "no node can look at another host's lock"
@@ -186,7 +186,7 @@ def test_the_job_as_users_run_it(tmp_path: Path, job: str) -> None:
     timing = ("--timing", "heartbeat_ms=100,election_timeout_ms=1000,lease_ms=800")
     where = ("--dir", tmp_path, "--json", tmp_path / "figures.json")
     said = chaos("--job", job, "--seed", "3", "--rounds", "4", "--faults", "kill,freeze,cut", *timing, *where)
-    assert "every promise held" in said
+    assert "every guarantee held" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     effects = figures["effects"]
     assert {"kill", "freeze", "cut"} == set(figures["faults"])

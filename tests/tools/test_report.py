@@ -77,7 +77,7 @@ def data_of(page: str) -> dict[str, list[dict[str, object]]]:
 def test_the_page_is_well_formed_and_needs_nothing_from_outside(rounds: int) -> None:
     page = page_of(made(1, rounds))
     checker = checked(page)
-    assert "every promise held" in checker.text
+    assert "every guarantee held" in checker.text
     assert not [one for one in checker.attributes if one[0] in ("src", "href", "srcset", "action", "data")]
     for word in ("://", "url(", "@import", "fetch(", "XMLHttpRequest", "WebSocket", "import("):
         assert word not in page

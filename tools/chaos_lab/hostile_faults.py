@@ -68,7 +68,7 @@ class Garbage(_UnknownClients):
 
 class SlowLoris(_UnknownClients):
     name = "slow_loris"
-    text = "two hundred connections a node that say a byte now and then"
+    text = "two hundred connections per node that send a byte now and then"
 
 
 class Flood(_UnknownClients):

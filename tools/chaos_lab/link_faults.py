@@ -160,7 +160,7 @@ class Reset(_LinkFault):
 
 class RefuseAlive(_LinkFault):
     name = "refuse_alive"
-    text = "connections to a living node are refused, as a firewall's reset does: outside of what S2 is promised under"
+    text = "connections to a running node are refused, as by a firewall's reset: S2 is not guaranteed under it"
     marks: ClassVar[dict[str, object]] = {"forged": True}
 
     def hold_ms(self, rng: random.Random) -> int:

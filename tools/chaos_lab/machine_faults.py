@@ -19,7 +19,7 @@ from zelect.system.parent_death import prefix
 
 class CpuStarved(Fault):
     name = "cpu"
-    text = "two busy processes a core; every other time the controller is killed meanwhile"
+    text = "two busy processes per core; every other time the controller is killed meanwhile"
     hold = (500, 3000)
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class SyncSlow(_Strace):
 
 class SyncFails(_Strace):
     name = "sync_fails"
-    text = "every fdatasync of one node fails with EIO, while another leaves: it must end (strace)"
+    text = "every fdatasync of one node fails with EIO, while another leaves: it must exit (strace)"
     inject = "error=EIO"
 
     def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:

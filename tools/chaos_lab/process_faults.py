@@ -144,7 +144,7 @@ def _answers(cluster: ChaosCluster, node: int) -> bool:
 
 class SupervisorKilled(Fault):
     name = "supervisor_killed"
-    text = "SIGKILL to the supervisor; the kernel ends its nodes with it"
+    text = "SIGKILL to the supervisor; the kernel kills its nodes with it"
     alone = True
     hold = (0, 300)
 

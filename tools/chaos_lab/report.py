@@ -58,7 +58,7 @@ def report_of(history: History, verdict: Verdict) -> str:
     run = history.run
     page = Template((_PAGE / "page.html").read_text(encoding="utf-8"))
     seed = run.get("seed")
-    words = "every promise held" if verdict.held else _count(len(verdict.violations), "violation")
+    words = "every guarantee held" if verdict.held else _count(len(verdict.violations), "violation")
     vacancies = {kind: [gap.vacant_ms for gap in gaps] for kind, gaps in by_kind(verdict.gaps).items()}
     for overlap in verdict.overlaps:
         kind = "forged refusals" if overlap.forged else "overlap"

@@ -25,7 +25,7 @@ class RecordedFault:
 
     @property
     def forges(self) -> bool:
-        """Whether the network forged refusals: S2 is not promised then (R9)."""
+        """Whether the network forged refusals: S2 is not guaranteed then (R9)."""
         return self.fault.startswith("refuse") or bool(self.detail.get("forged"))
 
 

@@ -1,4 +1,4 @@
-"""Checks a recorded history: did the promises hold?
+"""Checks a recorded history: did the guarantees hold?
 
     S1       no term has two winners
     S2       no two nodes are active at once; no unguarded effect of one falls into another's leadership
@@ -10,7 +10,7 @@
 
 Only what the history proves is a violation: ends of leaderships are never taken later than they were, and an
 effect is checked by the whole span between the look at the lease and Redis' answer. While a fault forged
-refusals of connections S2 is not promised (R9): overlaps in its round are reported separately.
+refusals of connections S2 is not guaranteed (R9): overlaps in its round are reported separately.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class Verdict:
 
     @property
     def held(self) -> bool:
-        """Whether every promise held."""
+        """Whether every guarantee held."""
         return not self.violations
 
     @property
     def worst_overlap_ms(self) -> float:
-        """The longest that two were active at once while S2 is promised; 0 is expected."""
+        """The longest that two were active at once while S2 is guaranteed; 0 is expected."""
         return max((one.ms for one in self.overlaps if not one.forged), default=0.0)
 
     @property
@@ -110,7 +110,7 @@ class Verdict:
         lines += [f"skipped {fault}: {reason}" for fault, reason in self.skipped.items()]
         for violation in self.violations:
             lines += ["", *described(violation, width)]
-        held = "every promise held" if self.held else f"{len(self.violations)} violations"
+        held = "every guarantee held" if self.held else f"{len(self.violations)} violations"
         return [*lines, "", held]
 
     def _table(self, faults: Mapping[str, int]) -> Iterator[str]:
