@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from zelect.api import ChildFailed, Leadership, LeadershipLost, Node, NodeFailed, Observer, Seen
     from zelect.config.loading import ConfigError
     from zelect.fencing.asyncio import AsyncFencedRedis
-    from zelect.fencing.sync import FencedOut, FencedRedis
+    from zelect.fencing.core import FencedOut
+    from zelect.fencing.sync import FencedRedis
 
 __all__ = [
     "AsyncFencedRedis",

@@ -28,8 +28,6 @@ from zelect.core.messages import (
 )
 from zelect.core.quorum import Record, Witness
 
-__all__ = ["MAX_MESSAGE_BYTES", "decode", "encode"]
-
 MAX_MESSAGE_BYTES = 65_536
 _HEADER = 9
 

@@ -33,7 +33,8 @@ from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.fencing.asyncio import AsyncFencedRedis
-from zelect.fencing.sync import FencedOut, FencedRedis
+from zelect.fencing.core import FencedOut
+from zelect.fencing.sync import FencedRedis
 
 WRITERS = 1000
 

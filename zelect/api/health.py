@@ -8,8 +8,6 @@ from collections.abc import Callable
 from zelect.api.leadership import Leadership
 from zelect.system.clock import now_us
 
-__all__ = ["JobHealth"]
-
 
 class JobHealth:
     """Calls `check` every `every_s` seconds, in a thread of its own. It says no by returning something

@@ -19,8 +19,6 @@ from zelect.core.lease import Lease
 from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.system.clock import now_us
 
-__all__ = ["Leadership", "LeadershipLost", "nodes_of_this_job"]
-
 T = TypeVar("T")
 
 _LOOK_S = 0.05

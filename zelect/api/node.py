@@ -28,8 +28,6 @@ from zelect.api.watch import Callbacks, LeadershipWatcher
 from zelect.config.loading import Config, load
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 
-__all__ = ["LeadershipIterator", "Node", "NodeFailed"]
-
 
 class NodeFailed(Exception):
     """The node ended without being asked to; the cause is in `__cause__`, and in its log."""

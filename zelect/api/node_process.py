@@ -24,8 +24,6 @@ from zelect.node.storage.lock_holder import LockHolder
 from zelect.system.channel import Channel
 from zelect.system.child import Child, ChildFailed, environment
 
-__all__ = ["ChildFailed", "NodeProcess"]
-
 
 class _ProgramHandle(NodeHandle):
     """The handle of a node in another process, by what its page says."""

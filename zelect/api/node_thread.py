@@ -13,8 +13,6 @@ from zelect.node.leadership.hooks import Hooks
 from zelect.system.log import setup
 from zelect.system.signals import WakeupPipe
 
-__all__ = ["NodeThread", "RunningNode"]
-
 
 class RunningNode(Protocol):
     """A node that runs for this program. `handle` is all that the rest of the interface knows of it;

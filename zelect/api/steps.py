@@ -13,8 +13,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-__all__ = ["Steps"]
-
 T = TypeVar("T")
 
 

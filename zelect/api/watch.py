@@ -20,8 +20,6 @@ from zelect.api.leadership import Leadership, nodes_of_this_job
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 
-__all__ = ["Callbacks", "LeadershipWatcher"]
-
 _OUTLASTED_CODE = 70
 
 

@@ -34,8 +34,6 @@ from zelect.cli.who import wait, watch, who
 from zelect.cli.why import why
 from zelect.version import __version__
 
-__all__ = ["main"]
-
 
 class _Main(click.Group):
     """Ends with a message when its output can't be written, as on a full disk."""

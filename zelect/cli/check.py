@@ -12,8 +12,6 @@ from zelect.cli.support.options import Target, cluster_options, json_option
 if TYPE_CHECKING:
     from zelect.status.forecast import Forecast
 
-__all__ = ["check"]
-
 
 class _Ids(click.ParamType[tuple[int, ...]]):
     """Node ids such as 2,4."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
-__all__ = ["cluster"]
-
 _UP_WITHIN_S = 30.0
 _DOWN_WITHIN_S = 20.0
 _ENDED_WITHIN_S = 10.0

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from zelect.config.loading import Config
     from zelect.doctor.advice import Advised, Finding
 
-__all__ = ["doctor"]
-
 
 @click.command()
 @cluster_options

@@ -9,8 +9,6 @@ import click
 
 from zelect.cli.support.options import Target, cluster_options
 
-__all__ = ["history"]
-
 
 @click.command()
 @cluster_options

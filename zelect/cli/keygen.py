@@ -6,8 +6,6 @@ import re
 
 import click
 
-__all__ = ["keygen"]
-
 
 @click.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(1, 65_535), metavar="[NODE]...")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["node"]
-
 
 @click.command()
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")

@@ -13,8 +13,6 @@ from zelect.cli.support.options import Duration, Target, cluster_options, json_o
 if TYPE_CHECKING:
     from zelect.core.messages import AdminCommand
 
-__all__ = ["pause", "resume"]
-
 
 @click.command()
 @click.option("--for", "for_ms", type=Duration(), default="30m", show_default=True, metavar="TIME", help="How long.")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from zelect.security.keys import Keyring
     from zelect.status.report import NodeReport
 
-__all__ = ["reload"]
-
 _WITHIN_S = 5.0
 
 

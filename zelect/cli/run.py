@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["run"]
-
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")

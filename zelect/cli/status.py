@@ -13,8 +13,6 @@ from zelect.cli.support.options import Target, cluster_options, timeout_option
 if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
 
-__all__ = ["status"]
-
 _WATCH_EVERY_S = 1.0
 
 

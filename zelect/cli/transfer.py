@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from zelect.core.messages import AdminCommand, CommonResp
     from zelect.status.report import NodeReport
 
-__all__ = ["stepdown", "transfer"]
-
 _AWAY = {"dead", "offline", "unresponsive", "not_connected"}
 _SUCCESSOR_WITHIN_US = 10_000_000
 

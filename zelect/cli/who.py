@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
-__all__ = ["wait", "watch", "who"]
-
 _EVERY_MS = 50
 _NO_ANSWER_S = 1.0
 """After so long without any answer, no node is said to be active."""

@@ -12,8 +12,6 @@ from zelect.cli.support.options import Target, cluster_options, json_option
 if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
 
-__all__ = ["why"]
-
 
 @click.command()
 @cluster_options

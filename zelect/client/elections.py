@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from zelect.config.loading import Config
 from zelect.status.election import Election, read_elections
 
-__all__ = ["RecordedElections", "recorded_elections"]
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedElections:

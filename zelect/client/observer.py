@@ -27,8 +27,6 @@ from zelect.system.clock import now_us
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["Changes", "Observer", "Seen"]
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:

@@ -17,8 +17,6 @@ from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
-__all__ = ["Asker", "ask_all", "tell_all"]
-
 _REOPEN_AFTER_US = 5_000_000
 _AGAIN_US = 20_000
 """A node that has answered is not asked again for so long: while others are waited for, it would be asked a

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from zelect.config.schema import key
 from zelect.config.validators import is_loopback, quoted
 
-__all__ = ["HttpConfig", "split"]
-
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[1-9][0-9]{0,4})")
 
 

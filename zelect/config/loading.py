@@ -22,8 +22,6 @@ from zelect.config.security import SecurityConfig, plaintext_problem
 from zelect.core.settings import Settings
 from zelect.core.timing import Proof, Timing
 
-__all__ = ["Config", "ConfigError", "load"]
-
 _MOST_BYTES = 1 << 20
 
 

@@ -10,8 +10,6 @@ from zelect.config.schema import key
 from zelect.config.validators import address, between, cluster_name, one_of, path
 from zelect.core.timing import MAX_NODE_ID
 
-__all__ = ["ClusterConfig", "NodeConfig", "PeerConfig", "check_members"]
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:

@@ -8,8 +8,6 @@ from urllib.parse import parse_qsl, urlsplit
 from zelect.config.schema import key
 from zelect.config.validators import between, optional_path
 
-__all__ = ["RedisConfig"]
-
 _OPTIONS = ("db", "username", "password", "client_name", "protocol")
 """What a URL may hold after "?" (and options of TLS, which are refused with their own fix). Time-outs and
 retries are this program's."""

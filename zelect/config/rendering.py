@@ -12,8 +12,6 @@ from zelect.config.schema import REQUIRED, Key
 from zelect.config.sections import SCHEMA
 from zelect.config.validators import quoted
 
-__all__ = ["reference", "render"]
-
 _OPENING = (
     "Every key of a node's configuration. Values are the defaults. A required key has an example instead; an optional "
     "key without a default is commented out. Unknown keys are errors. Durations are in milliseconds and end in _ms, "

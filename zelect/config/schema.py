@@ -22,8 +22,6 @@ from typing import Any
 
 from zelect.config.validators import words_of
 
-__all__ = ["REQUIRED", "Key", "key", "keys_of", "kind_of", "nearest", "table_of"]
-
 REQUIRED: Any = object()
 """Instead of a default."""
 

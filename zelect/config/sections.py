@@ -14,8 +14,6 @@ from zelect.config.timing import TIMING_KEYS
 from zelect.config.validators import Commands, between, commands, one_of, optional_path
 from zelect.core.timing import Timing
 
-__all__ = ["SCHEMA", "SECTIONS", "HooksConfig", "LimitsConfig", "LogConfig"]
-
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from zelect.config.schema import key
 from zelect.config.validators import ADDRESS, is_loopback, optional_path
 
-__all__ = ["SecurityConfig", "plaintext_problem"]
-
 
 @dataclass(frozen=True, slots=True)
 class SecurityConfig:

@@ -9,8 +9,6 @@ from zelect.config.schema import Key
 from zelect.config.validators import one_of
 from zelect.core.timing import Proof, Timing
 
-__all__ = ["TIMING_KEYS"]
-
 _TEXTS = {
     "heartbeat_ms": "The controller sends a PING this often. At most half of lease_ms: one may get lost.",
     "election_timeout_ms": "An answered PING binds its voter for this time. A lower value detects a frozen controller "

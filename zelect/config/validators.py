@@ -9,22 +9,6 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-__all__ = [
-    "ADDRESS",
-    "MAX_PORT",
-    "Commands",
-    "address",
-    "between",
-    "cluster_name",
-    "commands",
-    "is_loopback",
-    "one_of",
-    "optional_path",
-    "path",
-    "quoted",
-    "words_of",
-]
-
 Commands = tuple[tuple[str, ...], ...]
 """Programs to run, each as a tuple of words."""
 

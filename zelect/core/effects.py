@@ -18,26 +18,6 @@ from zelect.core.messages import CommonResp, Envelope, Reason
 from zelect.core.quorum import Record, RecordId, Witness
 from zelect.core.status import NodeStatus
 
-__all__ = [
-    "FACTS",
-    "AskController",
-    "Depart",
-    "Effects",
-    "Fact",
-    "Intent",
-    "MarkOffline",
-    "Probe",
-    "PublishController",
-    "PublishNode",
-    "Saved",
-    "WithdrawController",
-    "WitnessCreate",
-    "WitnessIntent",
-    "WitnessLook",
-    "WitnessPing",
-    "WitnessVote",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Saved:

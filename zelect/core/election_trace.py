@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MOST_ROUNDS", "ElectionTrace", "Round", "Vote"]
-
 MOST_ROUNDS = 20
 """A candidate keeps its newest rounds only: one that is not elected for a day has thousands."""
 

@@ -12,8 +12,6 @@ from zelect.core.messages import COOLING_DOWN, UNHEALTHY
 from zelect.core.state import State
 from zelect.core.timing import Timing
 
-__all__ = ["Ineligible", "ineligible"]
-
 
 class Ineligible(StrEnum):
     """Why a controller does not hand its leadership to this member."""

@@ -12,26 +12,6 @@ from enum import StrEnum
 from zelect.core.messages import Envelope, Refusal
 from zelect.core.quorum import RecordId, Witness
 
-__all__ = [
-    "ControllerHint",
-    "DeathProven",
-    "Event",
-    "Evidence",
-    "HealthChanged",
-    "JobEnded",
-    "Leave",
-    "LinkDown",
-    "LinkUp",
-    "MessageReceived",
-    "PriorityChanged",
-    "Started",
-    "Tick",
-    "WitnessAnswered",
-    "WitnessCreated",
-    "WitnessSeen",
-    "WitnessVoted",
-]
-
 
 class Evidence(StrEnum):
     """The kinds of first-hand proof of death (R9). No probe gives REAPED, a parent's word for its child;

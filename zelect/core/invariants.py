@@ -24,8 +24,6 @@ from zelect.core.state import Campaign, LeaderState, Promise, Role
 from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM
 
-__all__ = ["RuleBroken", "check", "require"]
-
 
 class RuleBroken(Exception):
     """One of the numbered rules does not hold: a bug in zelect; the node must end."""

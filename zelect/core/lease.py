@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import quorum_size
 
-__all__ = ["NEVER_US", "Lease", "renewed_us"]
-
 NEVER_US = 2**62
 """A deadline that never comes."""
 

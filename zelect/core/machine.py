@@ -76,19 +76,6 @@ from zelect.core.step import Step
 from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
 from zelect.core.transitions import become_follower
 
-__all__ = [
-    "ACTORS",
-    "AFTER_EVERY_EVENT",
-    "EVENTS",
-    "Actor",
-    "Admission",
-    "After",
-    "GateRefusal",
-    "Machine",
-    "first_state",
-    "judge",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Actor:

@@ -18,40 +18,6 @@ from enum import IntEnum, StrEnum
 from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
-__all__ = [
-    "COOLING_DOWN",
-    "MAX_FOR_MS",
-    "MAX_NUMBER",
-    "MAX_VERSION_HEARD",
-    "MAX_VERSION_JUMP",
-    "MESSAGES",
-    "PROTOCOL_VERSION",
-    "TEMPORARY",
-    "UNHEALTHY",
-    "AdminAction",
-    "AdminCommand",
-    "CommonResp",
-    "Envelope",
-    "Handover",
-    "MalformedMessage",
-    "Message",
-    "NodeOffline",
-    "NodeOnline",
-    "NodeOnlineResp",
-    "Ping",
-    "Pong",
-    "Query",
-    "Reason",
-    "Refusal",
-    "Report",
-    "Reset",
-    "Result",
-    "Type",
-    "VotResp",
-    "Voting",
-    "type_of",
-]
-
 PROTOCOL_VERSION = 1
 COOLING_DOWN = -1
 """The priority that a member reports after it was asked to step down for a while: it goes last (R8)."""

@@ -18,8 +18,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-__all__ = ["WITNESS", "Outcome", "Record", "RecordId", "Witness", "has_quorum", "quorum_size", "tally"]
-
 RecordId = tuple[int, int, int]
 """(generation, config_term, version): what orders two voter records."""
 

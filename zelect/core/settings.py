@@ -9,8 +9,6 @@ from functools import cached_property
 
 from zelect.core.timing import Timing
 
-__all__ = ["Settings"]
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -32,21 +32,6 @@ from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Re
 from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum, quorum_size
 from zelect.core.timing import MAX_TERM, Timing
 
-__all__ = [
-    "Campaign",
-    "KnownController",
-    "LeaderState",
-    "Pause",
-    "Peer",
-    "PendingHandover",
-    "Promise",
-    "Role",
-    "State",
-    "Status",
-    "VoteAnswer",
-    "clone",
-]
-
 T = TypeVar("T")
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from zelect.core.election_trace import ElectionTrace, Round
 
-__all__ = ["NodeFacts", "NodeStatus", "PauseStatus", "PeerStatus", "VotersStatus"]
-
 
 @dataclass(frozen=True, slots=True)
 class VotersStatus:

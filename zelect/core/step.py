@@ -17,8 +17,6 @@ from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
 from zelect.core.timing import Proof
 
-__all__ = ["NOTHING", "Step"]
-
 NOTHING = Effects()
 """The effects of a step that asks for nothing."""
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from zelect.core.messages import COOLING_DOWN
 from zelect.core.step import Step
 
-__all__ = ["jitter_us", "rank", "ranked", "succession_of", "wait_us"]
-
 
 def ranked(step: Step, nodes: Sequence[int]) -> tuple[int, ...]:
     """`nodes` with the highest priority first, then the lowest id."""

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-__all__ = ["MAX_NODE_ID", "MAX_TERM", "MAX_TERM_HEARD", "MAX_TERM_JUMP", "Proof", "Timing"]
-
 MAX_TERM = 2**53 - 1
 """Largest term: Redis scripts hold numbers as doubles (R14)."""
 MAX_TERM_JUMP = 2**20

@@ -18,26 +18,6 @@ from zelect.core.state import Campaign, KnownController, LeaderState, PendingHan
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us, succession_of, wait_us
 
-__all__ = [
-    "accept_reset",
-    "adopt_record",
-    "become_active",
-    "become_candidate",
-    "become_elected",
-    "become_follower",
-    "become_pre_candidate",
-    "end_round",
-    "follow",
-    "hand_over",
-    "leave_election",
-    "lose_controller",
-    "publish_self",
-    "schedule_campaign",
-    "set_status",
-    "step_down",
-]
-
-
 PUBLISH_SOON_US = 50_000
 
 

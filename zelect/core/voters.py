@@ -19,8 +19,6 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
-__all__ = ["Change", "VoterHealth", "failures_survived", "next_change", "outlook"]
-
 FLOOR = 2
 """The voting nodes are not reduced below this number, except to replace an epoch."""
 

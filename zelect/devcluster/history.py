@@ -12,8 +12,6 @@ from zelect.status.report import NodeReport
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["History"]
-
 _ENTRY_WITHIN_S = 1.0
 _READ = 5
 

@@ -30,8 +30,6 @@ from zelect.security.key_files import DIRECTORY_FILE, Owner, make_missing_keys, 
 from zelect.security.keys import Keyring, keyring_to_ask
 from zelect.system.secure_files import make_directory
 
-__all__ = ["HOST", "ClusterError", "ClusterPlan", "Layout", "find_port", "port_is_free"]
-
 HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
 DEFAULT_BASE_PORT = 7101

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["ClusterSnapshot", "ClusterView", "LiveView", "PlainView", "open_view"]
-
 Row = TypeVar("Row")
 
 _CLAIM_SLACK_US = 300_000

@@ -34,8 +34,6 @@ from zelect.system.parent_death import prefix
 from zelect.system.secure_files import make_directory
 from zelect.system.signals import SignalPipe
 
-__all__ = ["ClusterOptions", "Supervisor", "detach", "supervise"]
-
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_MS = 250
 _LEAVE_WITHIN_S = 5.0

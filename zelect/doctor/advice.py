@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from zelect.doctor.measurements import Clock, Percentiles, RedisFigures
     from zelect.security.keys import Keyring
 
-__all__ = ["FINDING_COLUMNS", "TIMING_COLUMNS", "Advised", "Finding", "advised", "examine", "judge"]
-
 _FAST_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen", "unknown")
 _LEAST_REMOTE_MS = 500
 """TCP repeats a lost segment after 200 ms at the earliest; twice that, and some more, must not cause an election."""

@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from zelect.security.keys import Keyring
     from zelect.status.report import NodeReport
 
-__all__ = [
-    "Clock",
-    "Percentiles",
-    "RedisFigures",
-    "clock_of",
-    "lag_of",
-    "percentiles_of",
-    "redis_of",
-    "round_trips_of",
-    "sync_of",
-]
-
 _ROUNDS = 30
 _SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 

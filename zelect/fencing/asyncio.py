@@ -13,8 +13,6 @@ from redis.exceptions import NoScriptError, ResponseError
 from zelect.fencing.connection_guard import AsyncConnectionGuard, Fenced
 from zelect.fencing.core import FencedCall, FencedClient, FencedCommands, FencedSteps, HasTerm
 
-__all__ = ["AsyncFencedLock", "AsyncFencedPipeline", "AsyncFencedRedis"]
-
 
 class AsyncFencedLock(FencedSteps, Lock):
     """What `AsyncFencedRedis.lock` returns."""

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AsyncConnectionGuard", "ConnectionGuard", "Fenced", "guarded", "plain"]
-
 _BY_ITSELF = ("AUTH", "PING")
 """What redis-py sends between commands: a renewed credential, a check of the connection's health."""
 

@@ -23,17 +23,6 @@ from zelect.fencing.connection_guard import guarded, plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Fence",
-    "FencedCall",
-    "FencedClient",
-    "FencedCommands",
-    "FencedOut",
-    "FencedScript",
-    "FencedSteps",
-    "HasTerm",
-]
-
 _MOST_WORDS = 7000
 """Lua hands no more values than that to one call."""
 

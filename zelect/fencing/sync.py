@@ -11,9 +11,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.lock import Lock
 
 from zelect.fencing.connection_guard import ConnectionGuard, Fenced
-from zelect.fencing.core import FencedCall, FencedClient, FencedCommands, FencedOut, FencedSteps, HasTerm
-
-__all__ = ["FencedLock", "FencedOut", "FencedPipeline", "FencedRedis"]
+from zelect.fencing.core import FencedCall, FencedClient, FencedCommands, FencedSteps, HasTerm
 
 
 class FencedLock(FencedSteps, Lock):

@@ -12,8 +12,6 @@ from zelect.client.observer import Observer, Seen
 from zelect.system.clock import now_us
 from zelect.system.signals import SignalPipe
 
-__all__ = ["ControllerFile"]
-
 
 class ControllerFile:
     """Writes `path` by what `observer` sees every `every_s` seconds: "ID TERM", no file while nobody is active."""

@@ -14,8 +14,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
-__all__ = ["MARK", "descendants", "kill_descendants", "kill_each", "kill_orphans"]
-
 MARK = "ZELECT_WATCHDOG"
 """In the environment of a command: the process id of its watchdog."""
 

@@ -25,8 +25,6 @@ from zelect.node.leadership.hooks import election_environment
 from zelect.system.clock import now_us
 from zelect.system.signals import SignalPipe
 
-__all__ = ["FORWARDED", "RunPlan", "Runner"]
-
 FORWARDED = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
 """Signals that go on to the command; TERM and INT end it, and the node. HUP has the node read its files
 again, and goes on only where the plan says so: a command that doesn't handle it would end."""

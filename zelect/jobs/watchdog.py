@@ -37,8 +37,6 @@ from zelect.system.clock import now_us
 from zelect.system.parent_death import adopt_orphans, die_with_parent
 from zelect.system.signals import SignalPipe
 
-__all__ = ["Watchdog", "main"]
-
 _NEVER_US = 1 << 62
 _AGAIN_US = 5_000
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)

@@ -16,8 +16,6 @@ from zelect.node.storage.lock_holder import listener_of
 from zelect.system.child import Child, ChildFailed, isolated
 from zelect.system.parent_death import adopt_orphans
 
-__all__ = ["WatchdogClient", "WatchdogFailed"]
-
 _READY_WITHIN_S = 10.0
 
 

@@ -36,8 +36,6 @@ from zelect.system.log import setup
 from zelect.system.signals import SignalPipe
 from zelect.system.sockets import CannotBind
 
-__all__ = ["run_child"]
-
 _EVERY_TERM = 2**62
 _LOOK_US = 20_000
 

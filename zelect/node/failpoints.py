@@ -15,8 +15,6 @@ from typing import Self
 
 from zelect.core.effects import Effects
 
-__all__ = ["FAILPOINTS", "Failpoint"]
-
 FAILPOINTS = ("before_save", "after_save", "after_send", "after_publish")
 _AUTHENTICATOR = "authenticator"
 

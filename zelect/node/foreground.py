@@ -15,8 +15,6 @@ from zelect.system.log import setup
 from zelect.system.signals import SignalPipe
 from zelect.system.sockets import CannotBind
 
-__all__ = ["run"]
-
 
 def run(config: Config) -> int:
     """Run the node of `config` until SIGTERM or SIGINT; returns the exit code: 0 after a graceful leave,

@@ -19,8 +19,6 @@ from zelect.core.effects import Effects, Saved
 from zelect.core.lease import Lease
 from zelect.system.clock import now_us
 
-__all__ = ["HISTORY", "HistoryRecorder", "open_history"]
-
 HISTORY = "ZELECT_HISTORY"
 """Name of the environment variable."""
 

@@ -61,8 +61,6 @@ from zelect.system.signals import SignalPipe, WakeupPipe
 if TYPE_CHECKING:
     from zelect.node.http.snapshot import StatusPublisher
 
-__all__ = ["BREATH_US", "LoopTiming", "NodeLoop"]
-
 BREATH_US = 5_000
 _BATCH = 64
 _LINGER_US = 200_000

@@ -16,8 +16,6 @@ from zelect.security.keys import Directory, Keyring, read_keyring
 from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
 
-__all__ = ["MAY_CHANGE", "RunningConfig", "changes", "read_again"]
-
 MAY_CHANGE = frozenset(
     {
         "node.priority",

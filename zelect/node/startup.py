@@ -27,8 +27,6 @@ from zelect.version import __version__
 if TYPE_CHECKING:
     from zelect.node.http.snapshot import StatusPublisher
 
-__all__ = ["bind", "log_start", "open_state", "publisher_of", "transport_of"]
-
 
 def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
     """Open the durable state in `path`, and take a new incarnation, which is durable before any message

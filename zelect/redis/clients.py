@@ -18,8 +18,6 @@ from zelect.redis.worker import RedisSettings
 from zelect.status.report import RedisReport
 from zelect.system.log import Log
 
-__all__ = ["RedisClients"]
-
 
 class RedisClients:
     """The `registry` and the `witness` of process `incarnation`, and what is known of Redis. Use from the node's

@@ -13,8 +13,6 @@ from zelect.redis.scripts import Script
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisConnection", "connect"]
-
 
 class RedisConnection:
     """Belongs to one thread, which may hang in it. Nothing of redis-py is imported before `client` is called."""

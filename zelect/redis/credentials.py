@@ -15,8 +15,6 @@ from typing import Any
 from zelect.config.loading import Config, ConfigError
 from zelect.system.secure_files import UnsafeFile, read_secret
 
-__all__ = ["Credentials", "CredentialsError", "credentials_of"]
-
 
 class CredentialsError(Exception):
     """The user's password or a TLS file cannot be used; the text names key and fix, no secret."""

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from zelect.redis.registry_scripts import parse_node
 from zelect.redis.scripts import GarbledReply, Script, texts_of
 
-__all__ = ["AUDIT", "MOST_ENTRIES", "Findings", "Own", "parse_findings"]
-
 MOST_ENTRIES = 1000
 """More entries in `nodes` are not looked at one by one."""
 

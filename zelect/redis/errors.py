@@ -9,8 +9,6 @@ from urllib.parse import unquote, urlsplit
 from zelect.redis.credentials import CredentialsError
 from zelect.redis.scripts import GarbledReply
 
-__all__ = ["RedisFailure", "UnusableUrl", "explain", "safe_url"]
-
 
 def safe_url(url: str) -> str:
     """`url` without its secrets, for logs and people. Everything before the last "@" goes,

@@ -18,8 +18,6 @@ from zelect.core.effects import (
     WithdrawController,
 )
 
-__all__ = ["Job", "Outbox"]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -26,8 +26,6 @@ from zelect.redis.worker import RedisSettings
 from zelect.status.election import stream_fields
 from zelect.system.clock import now_us
 
-__all__ = ["LeaseOver", "Publisher"]
-
 _OFFLINE = "offline"
 
 

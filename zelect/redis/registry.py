@@ -27,8 +27,6 @@ from zelect.redis.registry_scripts import RegistryReply
 from zelect.redis.worker import RedisSettings, RedisWorker
 from zelect.system.clock import now_us, unix_ms
 
-__all__ = ["RegistryClient", "RegistryEvent", "RegistryHint", "RegistryStatus"]
-
 _COUNTERS = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
 _TIMEOUTS = 4
 """A question, and any single write, has this many time-outs."""

@@ -19,19 +19,6 @@ from typing import Any
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.scripts import Script, number_in, texts_of
 
-__all__ = [
-    "PUBLISH_CONTROLLER",
-    "PUBLISH_NODE",
-    "READ_CONTROLLER",
-    "REMOVE_NODE",
-    "REPLACE_NODE",
-    "WITHDRAW_CONTROLLER",
-    "Keys",
-    "RegistryReply",
-    "parse_node",
-    "parse_reply",
-]
-
 _PRELUDE = """
 local controller, nodes, elections = KEYS[1], KEYS[2], KEYS[3]
 local wrong = {controller = '', nodes = '', elections = ''}

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["GarbledReply", "Script", "number_in", "texts_of"]
-
 
 class GarbledReply(Exception):
     """A script's answer does not have the form that the script gives it."""

@@ -21,8 +21,6 @@ from zelect.redis.witness_scripts import WITNESS_SCRIPT, WitnessReply, parse_wit
 from zelect.redis.worker import RedisSettings, RedisWorker
 from zelect.system.clock import now_us
 
-__all__ = ["WitnessClient", "WitnessEvent"]
-
 WitnessEvent = WitnessVoted | WitnessAnswered | WitnessCreated | WitnessSeen
 
 _COUNTERS = ("submitted", "overtaken", "done", "refused", "failed", "unsent", "unanswered")

@@ -31,8 +31,6 @@ from zelect.core.quorum import RecordId, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.scripts import GarbledReply, Script, number_in, texts_of
 
-__all__ = ["DONE", "WITNESS_SCRIPT", "WitnessReply", "parse_witness_reply", "witness_key", "words"]
-
 DONE = "done"
 
 # ARGV: 1 op, 2 key, 3 run_id, 4 replid; except for a look: 5 node, 6 incarnation, 7 term,

@@ -28,8 +28,6 @@ from zelect.redis.credentials import Credentials
 from zelect.redis.errors import UnusableUrl
 from zelect.system.clock import now_us
 
-__all__ = ["RedisSettings", "RedisWorker"]
-
 _READY_WITHIN_MS = 5000
 _RETRY_S = 0.25
 _LAST_RETRY_S = 0.05

@@ -17,8 +17,6 @@ from typing import Protocol
 from zelect.core.messages import AdminCommand, Envelope, Message, Query, Reset
 from zelect.security.keys import Caller, Directory, Permission
 
-__all__ = ["NEEDS", "Denied", "Origin", "Permission", "caller_of", "denied", "permission_of", "signed"]
-
 NEEDS: dict[type[Message], Permission] = {
     Query: Permission.READ,
     Reset: Permission.ADMIN,

@@ -21,8 +21,6 @@ from zelect.config.loading import ConfigError
 from zelect.security.keys import MAY, Directory, KeyPair, Permission, read_directory, read_key
 from zelect.system.secure_files import sync_directory
 
-__all__ = ["DIRECTORY_FILE", "Owner", "add_next", "make_keys", "make_missing_keys", "promote", "retire", "secret_file"]
-
 DIRECTORY_FILE = "public.toml"
 
 _HEAD = """\

@@ -25,20 +25,6 @@ from zmq.utils import z85
 from zelect.config.loading import Config, ConfigError
 from zelect.core.timing import MAX_NODE_ID
 
-__all__ = [
-    "MAY",
-    "Caller",
-    "ClientKeys",
-    "Directory",
-    "KeyPair",
-    "Keyring",
-    "Permission",
-    "keyring_to_ask",
-    "read_directory",
-    "read_key",
-    "read_keyring",
-]
-
 MOST_KEYS = 2
 """Keys of one owner: the one in use and the next."""
 

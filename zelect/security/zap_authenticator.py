@@ -20,8 +20,6 @@ from zelect.security.keys import Directory
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import Context, Counters
 
-__all__ = ["DOMAIN", "AuthenticatorFailed", "ZapAuthenticator"]
-
 DOMAIN = b"zelect"
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"

@@ -9,8 +9,6 @@ from typing import Any
 from zelect.status.codec import plain
 from zelect.status.report import NodeReport, RedisReport
 
-__all__ = ["ClusterStatus", "controller_json", "controller_of"]
-
 
 def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
     """The node that says of itself that it is active; of several, the one of the newest term."""

@@ -11,8 +11,6 @@ from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport
 from zelect.status.table import WIDTH, Column, duration, table
 
-__all__ = ["NODE_COLUMNS", "NodeRow", "cluster_text", "controller_text", "ids_text"]
-
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:

@@ -16,8 +16,6 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["WrongShape", "plain", "read"]
-
 _MOST = 1 << 63
 Value = TypeVar("Value")
 

@@ -14,18 +14,6 @@ from typing import Any
 from zelect.core.election_trace import ElectionTrace, Round, Vote
 from zelect.status.codec import plain, read
 
-__all__ = [
-    "Election",
-    "NotAnElection",
-    "RoundReport",
-    "TraceReport",
-    "parse_election",
-    "read_elections",
-    "round_reports",
-    "stream_fields",
-    "trace_report",
-]
-
 
 class NotAnElection(ValueError):
     """An entry of the stream that no node writes."""

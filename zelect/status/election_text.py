@@ -10,8 +10,6 @@ from zelect.core.election_trace import Vote
 from zelect.status.election import Election, RoundReport, TraceReport
 from zelect.status.table import WIDTH, Column, table
 
-__all__ = ["ELECTION_COLUMNS", "REASONS", "REFUSALS", "explain_election", "explain_rounds", "history_table"]
-
 REASONS = {
     "start": "no controller was known",
     "timeout": "the controller before became unresponsive",

@@ -10,8 +10,6 @@ from zelect.core.voters import outlook
 from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport
 
-__all__ = ["Forecast", "Outlook", "forecast"]
-
 
 @dataclass(frozen=True, slots=True)
 class Outlook:

@@ -19,8 +19,6 @@ from zelect.status.election import Election, RoundReport, round_reports, trace_r
 from zelect.system.clock import now_us, unix_ms
 from zelect.version import __version__
 
-__all__ = ["NodeReport", "RedisReport", "encode", "parse", "report_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class RedisReport:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["WIDTH", "Column", "duration", "table"]
-
 WIDTH = 80
 Row = TypeVar("Row")
 

@@ -25,8 +25,6 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Channel"]
-
 MAX_BYTES = 64 * 1024 * 1024
 """The longest line: a command with the largest environment that a kernel passes on fits in."""
 _READ_BYTES = 65536

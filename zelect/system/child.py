@@ -12,8 +12,6 @@ from pathlib import Path
 
 from zelect.system.channel import Channel
 
-__all__ = ["Child", "ChildFailed", "environment", "isolated", "start_logged"]
-
 HOME = str(Path(__file__).resolve().parents[2])
 """The directory from which the zelect that is running here is imported."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["now_us", "unix_ms"]
-
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

@@ -21,8 +21,6 @@ from enum import Enum
 from zelect.core.effects import Fact
 from zelect.system import clock
 
-__all__ = ["DeferredLog", "Log", "setup"]
-
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _COLUMNS = {"debug": "DEBUG", "info": "INFO ", "warning": "WARN ", "error": "ERROR"}
 _STDERR = 2

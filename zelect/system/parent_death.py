@@ -18,8 +18,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["adopt_orphans", "die_with_parent", "prefix"]
-
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGKILL = 9

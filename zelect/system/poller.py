@@ -22,8 +22,6 @@ from typing import Any
 
 import zmq
 
-__all__ = ["Poller", "has_messages"]
-
 _POLLIN = int(zmq.POLLIN)  # plain: an enumeration's operators are slow
 _MASKS: dict[int, int] = {zmq.POLLIN: select.POLLIN, zmq.POLLOUT: select.POLLOUT}
 

@@ -15,8 +15,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["UnsafeFile", "make_directory", "open_directory", "open_file", "read_secret", "sync_directory"]
-
 _LOW_FDS = 3
 _SECRET_BYTES = 4096
 

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Self
 
-__all__ = ["SignalPipe", "WakeupPipe"]
-
 
 class WakeupPipe:
     """Wakes a poller that waits for the descriptor `fd`; any thread may `ring`."""

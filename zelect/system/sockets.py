@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 import zmq
 
-__all__ = ["CannotBind", "Context", "Counters", "addresses_of", "borrowed", "parse_endpoint"]
-
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
 

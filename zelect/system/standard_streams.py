@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["fill_standard"]
-
 
 def fill_standard() -> None:
     """Open /dev/null where standard input, output or error is closed. Otherwise the next socket would get that

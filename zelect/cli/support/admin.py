@@ -9,8 +9,6 @@ import click
 if TYPE_CHECKING:
     from zelect.core.messages import AdminAction, AdminCommand
 
-__all__ = ["admin_command", "reason_option"]
-
 reason_option = click.option(
     "--reason", default="", metavar="TEXT", help="Why; kept in the history together with who asks."
 )

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from zelect.cli.support.options import Target
     from zelect.status.election import Election
 
-__all__ = ["elections_of"]
-
 
 def elections_of(
     target: Target, most: int, wanted: Callable[[Election], bool] = lambda election: True

@@ -9,8 +9,6 @@ from typing import IO, Any
 
 import click
 
-__all__ = ["CommandError", "explained", "print_error"]
-
 
 class CommandError(click.ClickException):
     """Ends the command with `exit_code` and a message on standard error."""

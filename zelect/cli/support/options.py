@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
-__all__ = [
-    "DIRECTORY",
-    "Duration",
-    "Target",
-    "cluster_options",
-    "directory_option",
-    "json_option",
-    "key_option",
-    "place_of",
-    "timeout_option",
-]
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DIRECTORY = ".zelect"

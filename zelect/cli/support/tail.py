@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["tail"]
-
 _LAST_LINES = 20
 _EVERY_S = 0.2
 

@@ -16,8 +16,6 @@ from zelect.core.step import Step
 from zelect.core.succession import ranked
 from zelect.core.transitions import hand_over, step_down
 
-__all__ = ["admin"]
-
 _Answer = tuple[Result, str]
 
 

@@ -22,8 +22,6 @@ from zelect.core.step import Step
 from zelect.core.succession import succession_of
 from zelect.core.transitions import hand_over, step_down
 
-__all__ = ["health_changed", "job_ended", "priority_changed", "vacate", "yield_leadership"]
-
 
 def priority_changed(step: Step, event: PriorityChanged) -> None:
     """The operator changed this node's priority; its next PONG tells the controller."""

@@ -13,8 +13,6 @@ from zelect.core.state import KnownController, LeaderState, Role, State
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, follow
 
-__all__ = ["ping", "pong"]
-
 
 def ping(step: Step, envelope: Envelope, message: Ping) -> None:
     """Follow the controller of the current term and promise to it; answer in any case.

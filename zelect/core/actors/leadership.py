@@ -22,15 +22,6 @@ from zelect.core.step import Step
 from zelect.core.succession import succession_of
 from zelect.core.transitions import become_active, become_follower, set_status
 
-__all__ = [
-    "keep",
-    "ping_one",
-    "ping_round",
-    "publish_controller",
-    "settle",
-    "trace_of",
-]
-
 
 def ping_round(step: Step) -> None:
     """Ask everybody to extend the lease and to save the record; the witness only when the nodes fall

@@ -13,8 +13,6 @@ from zelect.core.events import LinkDown, LinkUp
 from zelect.core.messages import NodeOnline
 from zelect.core.step import Step
 
-__all__ = ["introduce", "link_down", "link_up"]
-
 
 def link_up(step: Step, event: LinkUp) -> None:
     """Introduce this node to the peer; an elected node also sends its PING."""

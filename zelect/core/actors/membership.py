@@ -38,8 +38,6 @@ _BELIEVED = {
     Proof.NONE: frozenset({Evidence.RESTARTED}),
 }
 
-__all__ = ["death_proven", "died", "handover", "leave", "node_offline", "node_online", "node_online_resp"]
-
 
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     """A peer is online: answer who is controller; the controller also sends it a PING."""

@@ -16,8 +16,6 @@ from zelect.core.status import NodeStatus, PauseStatus, PeerStatus, VotersStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
 
-__all__ = ["common_resp", "query", "status_of", "unhandled"]
-
 
 def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
     """A peer complains: it goes to the log; the election doesn't change."""

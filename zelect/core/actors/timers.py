@@ -24,8 +24,6 @@ from zelect.core.succession import rank
 from zelect.core.timing import MAX_TERM_JUMP
 from zelect.core.transitions import become_follower, publish_self, schedule_campaign, set_status
 
-__all__ = ["begin", "chores", "hint", "tick"]
-
 _IDLE = Ping(0, False, None, ())
 
 

@@ -23,8 +23,6 @@ from zelect.core.messages import TEMPORARY, Envelope, Reason, Refusal, Voting, V
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, become_follower
 
-__all__ = ["answer_waiting", "voting"]
-
 
 def voting(step: Step, envelope: Envelope, message: Voting) -> None:
     """Answer a request; the answer is never absent."""

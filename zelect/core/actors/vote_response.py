@@ -29,8 +29,6 @@ from zelect.core.transitions import (
     lose_controller,
 )
 
-__all__ = ["round_over", "start_campaign", "vot_resp", "witness_voted"]
-
 
 def start_campaign(step: Step) -> None:
     """Ask the voters whether they would vote for this node."""

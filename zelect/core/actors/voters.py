@@ -20,19 +20,6 @@ from zelect.core.step import Step
 from zelect.core.transitions import accept_reset, become_follower
 from zelect.core.voters import Change, VoterHealth, next_change
 
-__all__ = [
-    "health_of",
-    "look",
-    "manage",
-    "nothing_to_change",
-    "reset",
-    "witness_answered",
-    "witness_created",
-    "witness_seen",
-    "witness_state",
-]
-
-
 MAX_GENERATION = 2**40
 """The command line takes seconds since 1970 as generation; a much higher one leaves no room for another reset."""
 

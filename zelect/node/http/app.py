@@ -26,8 +26,6 @@ from zelect.status.codec import plain
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
-__all__ = ["HttpApp", "HttpServer", "Response"]
-
 _TEXT = "text/plain; charset=utf-8"
 _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
 _CLOSE_WITHIN_S = 1.0

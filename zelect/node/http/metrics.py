@@ -18,8 +18,6 @@ from zelect.node.leadership.handle import NodeHandle
 from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WITNESS = ("member", "ready", "unrecognized", "unreachable", "unused")
 _WRITES = ("written", "failed", "superseded", "void", "coalesced")

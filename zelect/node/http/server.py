@@ -22,8 +22,6 @@ from waitress.task import ThreadedTaskDispatcher
 
 from zelect.system.clock import now_us
 
-__all__ = ["CLOSED", "Server"]
-
 CLOSED = ("unfinished", "unread", "full")
 _MOST = 64  # sockets, the listener and the trigger included: so many descriptors are reserved
 _REQUEST_US = 3_000_000

@@ -27,8 +27,6 @@ from zelect.system.clock import now_us
 from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
 
-__all__ = ["Histogram", "StatusPublisher", "StatusSnapshot"]
-
 _EVERY_US = 500_000
 _SOON_US = 20_000  # an election is over by then
 _LATELY_US = 2_000_000

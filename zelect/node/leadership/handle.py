@@ -22,8 +22,6 @@ from zelect.core.lease import Lease
 from zelect.core.machine import Machine
 from zelect.system.clock import now_us
 
-__all__ = ["NOBODY", "Controller", "NodeHandle", "controller_now"]
-
 
 @dataclass(frozen=True, slots=True)
 class Controller:

@@ -20,8 +20,6 @@ from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 from zelect.system.log import Log
 
-__all__ = ["Hooks", "election_environment"]
-
 _LAST_S = 5.0
 
 

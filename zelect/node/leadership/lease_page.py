@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from zelect.node.leadership.handle import NodeHandle
 
-__all__ = ["LeasePage", "LeaseRecord"]
-
 PAGE_BYTES = 128
 _BODY = struct.Struct("<QqqQQQ??15s")  # the fields of `LeaseRecord`, in their order
 _SUM = struct.Struct("<I")

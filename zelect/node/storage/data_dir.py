@@ -25,8 +25,6 @@ from pathlib import Path
 
 from zelect.system.secure_files import UnsafeFile, make_directory, open_directory, open_file
 
-__all__ = ["HOLD_BYTE", "DataDir", "DataDirError", "DataDirInUse", "adopted", "holder", "lock_evidence"]
-
 HOLD_BYTE = 2**40
 """The byte of the lock that another process may hold for the node's job, see `zelect.node.storage.lock_holder`."""
 

@@ -18,8 +18,6 @@ from contextlib import suppress
 
 from zelect.node.storage.data_dir import HOLD_BYTE, adopted
 
-__all__ = ["LockHolder", "listener_of"]
-
 
 class LockHolder:
     """Holds the byte of a node's lock, on the descriptor `lock` that `DataDir.share` returned there, and

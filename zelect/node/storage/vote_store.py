@@ -34,17 +34,6 @@ from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.node.storage.data_dir import DataDir
 from zelect.system.secure_files import UnsafeFile, open_file, sync_directory
 
-__all__ = [
-    "SLOT_BYTES",
-    "VOTE_FILE_BYTES",
-    "Slot",
-    "VoteStore",
-    "VoteStoreError",
-    "decode",
-    "encode_slot",
-    "newest_slot",
-]
-
 SLOT_BYTES = 4096
 VOTE_FILE_BYTES = 2 * SLOT_BYTES
 

@@ -39,16 +39,6 @@ from zelect.system.log import Log
 from zelect.system.poller import Poller
 from zelect.system.sockets import Counters, borrowed
 
-__all__ = [
-    "Connection",
-    "ConnectionLimits",
-    "Connections",
-    "Rate",
-    "connection_limits_of",
-    "raise_descriptor_limit",
-    "room_for",
-]
-
 _EVENTS = (
     zmq.EVENT_LISTENING
     | zmq.EVENT_ACCEPTED

@@ -40,8 +40,6 @@ from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
 from zelect.system.poller import Poller
 
-__all__ = ["AGAIN_US", "GIVE_UP_AFTER_US", "DeathProbe", "Verdict"]
-
 AGAIN_US = 5_000
 """A new attempt starts this often."""
 GIVE_UP_AFTER_US = 50_000

@@ -42,8 +42,6 @@ from zelect.security.keys import ClientKeys
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import Context, Counters, addresses_of, borrowed, parse_endpoint
 
-__all__ = ["LINK_COUNTERS", "PeerLink"]
-
 LINK_COUNTERS = (
     "sent",
     "dropped",

@@ -25,8 +25,6 @@ from zelect.system.clock import now_us
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint
 
-__all__ = ["ROUTER_COUNTERS", "Received", "Router"]
-
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
 

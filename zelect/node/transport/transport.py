@@ -29,8 +29,6 @@ from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters
 
-__all__ = ["LinkChange", "Transport"]
-
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
