@@ -22,8 +22,8 @@ _HEAD = """# Every command
 
 What `zelect COMMAND --help` says, all on one page. Made by `python tools/commands.py --write`; a test compares.
 
-Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable state unusable; 4 cannot bind;
-5 no node answered.
+Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable state unusable;
+4 cannot listen, or the authenticator failed; 5 no node answered.
 """
 
 

@@ -109,7 +109,7 @@ def test_a_node_that_runs_already_is_named(fleet: Fleet) -> None:
     cluster.settled()
     done = zelect("node", "-c", cluster.conf(1))
     assert done.returncode == 4, done.stderr
-    assert f"node 1 runs already, as process {cluster.processes[1].pid}" in done.stderr
+    assert f"node 1 is already running, as process {cluster.processes[1].pid}" in done.stderr
     cluster.settled()
 
 

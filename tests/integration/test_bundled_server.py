@@ -124,7 +124,7 @@ def test_the_prefix_comes_first_and_keeps_the_pid(tmp_path: Path) -> None:
             wait_until(
                 lambda: cmdline.read_bytes().startswith(os.fsencode(find_server())) or b"valkey" in cmdline.read_bytes()
             )
-        with pytest.raises(ServerFailed, match="runs already"):
+        with pytest.raises(ServerFailed, match="already running"):
             server.start()
     finally:
         server.stop()

@@ -54,7 +54,7 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
     cluster = fleet.cluster(timing=IN_ORDER)
     votes_seen = VoteWatch(cluster)
     cluster.start(1)
-    wait_until(lambda: cluster.events(1, "node_began"))
+    wait_until(lambda: cluster.events(1, "machine_started"))
     cluster.start(3)
     cluster.settled(1, 3)
     cluster.start(2, failpoint=failpoint)

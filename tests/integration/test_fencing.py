@@ -139,7 +139,7 @@ def test_a_frozen_and_thawed_job_cannot_write(client: redis.Redis, server: Redis
             FencedRedis(client, "job", 2).rpush("log", 2)
             job.send_signal(signal.SIGCONT)
             assert job.stdout is not None
-            assert job.stdout.read() == "job: term 1 is not active, term 2 has written since\n"
+            assert job.stdout.read() == "job: term 1 is not active; term 2 has written since\n"
         finally:
             job.kill()
     assert client.lindex("log", -1) == "2"
@@ -198,7 +198,7 @@ def test_being_fenced_out_changes_nothing_and_tells_the_newer_term(client: redis
         lambda: old.register_script("redis.call('SET', 'a', 'old')")(),
         lambda: _set_in_a_pipeline(old),
     ):
-        with pytest.raises(FencedOut, match="r: term 3 is not active, term 4 has written since") as caught:
+        with pytest.raises(FencedOut, match="r: term 3 is not active; term 4 has written since") as caught:
             call()
         assert (caught.value.resource, caught.value.term, caught.value.newest) == ("r", 3, 4)
     assert client.get("a") == "new"
@@ -454,7 +454,7 @@ async def _coroutines(url: str) -> None:
             lambda: old.pipeline().set("a", "old").execute(),
         ]
         for call in calls:
-            with pytest.raises(FencedOut, match="r: term 3 is not active, term 4 has written since"):
+            with pytest.raises(FencedOut, match="r: term 3 is not active; term 4 has written since"):
                 await call()
         assert await new.register_script("return ARGV[1]")(args=["v"]) == "v"
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

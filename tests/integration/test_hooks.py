@@ -86,7 +86,7 @@ def test_a_hook_that_hangs_or_cannot_start_is_noted_and_delays_no_election(fleet
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ('"say"', "is of type text, must be of type array"),
+        ('"say"', "is of type text, but must be of type array"),
         ("[1]", "command 1 is 1; write"),
         ('["fine", []]', "command 2 is"),
         ('[""]', "command 1 is empty"),

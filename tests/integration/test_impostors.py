@@ -48,7 +48,7 @@ def test_a_second_process_with_one_id_is_refused(fleet: Fleet, twin: int) -> Non
     wait_until(lambda: all(refused(cluster, node, twin, "id_in_use") for node in others), 20, what="they refuse")
     complaints = wait_until(lambda: cluster.events(twin, "error_received"), 20, what="the first process hears of it")
     assert complaints[0]["level"] == "error"
-    assert f"two processes say they are node {twin}" in complaints[0]["detail"]
+    assert f"two processes claim to be node {twin}" in complaints[0]["detail"]
     assert all(cluster.counters(node)["refused_id_in_use"] > 0 for node in others)
     holds_for(lambda: cluster.active() is not None, 1.5, "active")
     cluster.term(second)

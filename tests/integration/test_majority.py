@@ -111,6 +111,6 @@ def test_restarts_of_all_with_their_saved_state(fleet: Fleet, server: RedisServe
         assert sum(one.record.config_term >= term for one in saved.values()) >= 2, f"round {round_number} (R7)"
     watch.stop()
     votes_seen.stop()
-    began = cluster.events(1, "node_began")
+    began = cluster.events(1, "machine_started")
     assert len({fact["incarnation"] for fact in began}) == 3
     assert [fact["term"] for fact in began] == sorted(fact["term"] for fact in began)

@@ -52,7 +52,7 @@ class Trouble:
 
 TROUBLES = {
     "killed": Trouble(lambda server, registry: server.kill(), lambda server, registry: start_again(server), "refused"),
-    "hung": Trouble(lambda server, registry: server.freeze(), lambda server, registry: server.thaw(), "time-out"),
+    "hung": Trouble(lambda server, registry: server.freeze(), lambda server, registry: server.thaw(), "timeout"),
     "full": Trouble(
         lambda server, registry: registry.client.config_set("maxmemory", 1),
         lambda server, registry: registry.client.config_set("maxmemory", 0),

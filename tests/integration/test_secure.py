@@ -122,7 +122,7 @@ def test_operators_may_do_what_their_keys_permit(living: Cluster) -> None:
         answers = tell_all(living.name, living.addresses, admin, 10, ring)
         assert set(answers) == {1, 2, 3}
         lacks = {
-            answer.detail == "giving admin commands needs the permission admin, which this key lacks"
+            answer.detail == "sending admin commands needs the permission admin, which this key lacks"
             for answer in answers.values()
         }
         assert lacks == {not may_admin}
@@ -285,7 +285,7 @@ def test_what_takes_a_restart_is_refused_and_nothing_changes(
     assert conf.read_text() != before
     done = zelect("reload", "-c", conf)
     assert done.returncode == 1
-    assert f"{named} changed, which takes a restart" in done.stderr
+    assert f"{named} cannot change without a restart" in done.stderr
     conf.write_text(change(before).replace("[node]", "[node]\nprioritea = 7"))
     cluster.signal(signal.SIGHUP, 1)
     wait_until(lambda: len(cluster.events(1, "reload_refused")) == 2, 20, what="a broken file is refused too")

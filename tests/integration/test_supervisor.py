@@ -138,12 +138,12 @@ def test_a_bundled_redis_that_died_comes_back(cluster: Cluster) -> None:
     later = wait_until(lambda: {cluster.listed()["processes"]["redis_pid"]} - {None, redis}, 30).pop()
     told = cluster.layout.supervisor_log.read_text()
     assert "Redis has ended" in told
-    assert f"Redis started again (pid {later}), empty" in told
+    assert f"Redis was restarted (pid {later}), empty" in told
     wait_until(lambda: (cluster.listed()["status"]["redis"] or {}).get("published_term") == head["term"], 30)
     assert cluster.controller()["term"] == head["term"], "the controller has not changed"
     assert wait_until(told_ms) == since_ms, "nor has its history"
     os.kill(later, signal.SIGKILL)  # again, soon: now it waits longer
-    wait_until(lambda: "started again in 1 s" in cluster.layout.supervisor_log.read_text(), 30)
+    wait_until(lambda: "it will be restarted in 1 s" in cluster.layout.supervisor_log.read_text(), 30)
     wait_until(lambda: cluster.listed()["processes"]["redis_pid"], 30)
 
 
@@ -187,8 +187,8 @@ def test_a_node_that_ends_by_itself_is_shown_and_not_started_again(cluster: Clus
     wait_until(lambda: cluster.process(3)["state"] == "ended")
     assert cluster.process(3)["pid"] == pid
     log = cluster.layout.supervisor_log
-    wait_until(lambda: "ended by itself (signal 9); not restarted" in log.read_text())
-    assert "ended by itself" in cluster.do("status")
+    wait_until(lambda: "exited on its own (signal 9); not restarted" in log.read_text())
+    assert "exited on its own" in cluster.do("status")
 
 
 def test_unknown_node_is_bad_usage(cluster: Cluster) -> None:

@@ -126,7 +126,7 @@ def test_why_says_that_no_node_is_active_before_the_last_election(fleet: Fleet, 
     wait_until(lambda: zelect("who", *here).returncode == 1, 10, what="no node is active")
     told = zelect("why", *here).stdout
     assert told.startswith("No node is active.")
-    assert f"node {head.id} has asked for no votes" in told
+    assert f"node {head.id} has not requested votes" in told
     assert f"The last election:\n\nterm {head.term}:" in told
     assert "no answer from node" in told
 

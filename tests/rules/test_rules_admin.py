@@ -108,7 +108,7 @@ def test_r8_a_priority_changed_while_running_counts() -> None:
 def test_a_transfer_to_the_node_active_changes_nothing() -> None:
     world = settled()
     answer = ask(world, 1, transfer(1))
-    assert (answer.result, answer.detail) == (Result.OK, "node 1 is active already")
+    assert (answer.result, answer.detail) == (Result.OK, "node 1 is already active")
     assert world.controller() == 1
 
 
@@ -116,11 +116,11 @@ def test_a_transfer_to_the_node_active_changes_nothing() -> None:
 def test_who_is_not_active_names_who_is(message: AdminCommand) -> None:
     world = settled()
     answer = ask(world, 2, message)
-    assert (answer.result, answer.detail) == (Result.NOT_CONTROLLER, "node 2 is not active, node 1 is")
+    assert (answer.result, answer.detail) == (Result.NOT_CONTROLLER, "node 2 is not active; node 1 is")
     assert view(world, 2).cooling_left_us == 0
     world.kill(1, 3)
     world.run(2000)
-    assert ask(world, 2, message).detail == "node 2 is not active, and it knows of no controller"
+    assert ask(world, 2, message).detail == "node 2 is not active and knows of no controller"
 
 
 def test_r5_who_is_active_no_more_hands_over_nothing() -> None:

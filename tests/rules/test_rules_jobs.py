@@ -111,7 +111,7 @@ def test_r8_an_unhealthy_controller_hands_over_to_the_first_that_is_well() -> No
     took_ms = world.run_until(lambda: world.controller() == 3)
     assert took_ms < 50, "no promise to wait for"
     (left,) = world.happened("stopped_being_active", 1)
-    assert left.details == {"term": term, "why": "unhealthy", "over_ms": 0}
+    assert left.details == {"term": term, "why": "unhealthy", "lease_ended_ms_ago": 0}
     world.run(3000)
     assert world.controller() == 3
     world.feed(1, HealthChanged(True))

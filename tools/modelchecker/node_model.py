@@ -312,7 +312,7 @@ class NodeModel:
                 seen.add("active")
                 if state.handed_over:
                     seen.add("handover done")
-            if fact.name not in ("status_changed", "node_began", "link_opened", "link_closed"):
+            if fact.name not in ("status_changed", "machine_started", "link_opened", "link_closed"):
                 words = " ".join(f"{k}={v}" for k, v in details.items() if k not in _IDLE_WORDS and v not in ("", None))
                 facts.append(f"{fact.name} {words}".rstrip())
         return elected

@@ -90,7 +90,7 @@ class Node:
         """Start the node; returns once it listens. A node may be started again after `stop`. Raises
         RuntimeError when it runs already, and what the class says."""
         if self._running is not None:
-            raise RuntimeError("the node runs already")
+            raise RuntimeError("the node is already running")
         running = self._new_running_node()
         running.start()
         self._running = running

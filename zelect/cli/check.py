@@ -36,9 +36,9 @@ class _Ids(click.ParamType[tuple[int, ...]]):
 @json_option
 @click.pass_context
 def check(context: click.Context, /, down: tuple[int, ...], as_json: bool, **where: Any) -> None:
-    """Would the cluster survive the loss of nodes?
+    """Check whether the cluster would survive the loss of nodes.
 
-    Says which node would be active then. Asks the nodes for their status and changes nothing. Without
+    Prints which node would then be active. Asks the nodes for their status and changes nothing. Without
     --down: how many failures it survives now.
 
     Exit code 0: it survives the loss of all of them at once; 1: it does not; 5: no node answered.
@@ -54,14 +54,14 @@ def check(context: click.Context, /, down: tuple[int, ...], as_json: bool, **whe
 
 
 def _lines(found: Forecast) -> list[str]:
-    from zelect.status.cluster_text import ids_text
+    from zelect.status.cluster_text import ids_text, nodes_text
 
     down = found.down
     active = f"node {found.controller} is active" if found.controller else "no node is active now"
     lines = [f"{found.cluster}: {active}; members {ids_text(found.members)}; witness {found.witness}"]
     if not down:
         return [*lines, f"  now       {_more(found.more)}"]
-    names = f"node {down[0]}" if len(down) == 1 else f"nodes {ids_text(down)}"
+    names = nodes_text(down)
     lines.append(f"If {names} went down{' at once' if len(down) > 1 else ''}:")
     if not found.survives:
         left = "no node could be elected: too few votes are left" if found.left else "no member would be left"
@@ -80,5 +80,5 @@ def _more(more: int) -> str:
     if more < 0:
         return "no quorum: no node can be elected"
     if more == 0:
-        return "survives, but no further failure"
+        return "survives, but not another failure"
     return f"survives {more} more failure" + ("s, one after the other" if more > 1 else "")

@@ -42,7 +42,7 @@ def cluster() -> None:
     "--base-port",
     type=click.IntRange(1024, 32_767),
     metavar="P",
-    help="Port of node 1; the others get the next ones.  [default: as before, or 7101]",
+    help="Port of node 1; the others get the following ports.  [default: as before, or 7101]",
 )
 @click.option(
     "--redis",
@@ -50,7 +50,7 @@ def cluster() -> None:
     metavar="URL",
     envvar="ZELECT_REDIS_URL",
     show_envvar=True,
-    help='Use this Redis ("": run a bundled one). Give a URL with a password by the variable only.  '
+    help='Use this Redis ("": run a bundled one). Pass a URL that contains a password only through the variable.  '
     "[default: as before, or run a bundled one]",
 )
 @click.option("--name", metavar="NAME", help="The cluster's name.  [default: as before, or demo]")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
-    """Do disk, clock, network and Redis suit the timings?
+    """Check whether disk, clock, network and Redis suit the timings.
 
     Also names the shortest timings that suit what was measured. Takes about three seconds and changes nothing;
     no node needs to run. Run it on each host, as the user that runs the node.

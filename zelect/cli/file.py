@@ -25,8 +25,8 @@ def file(target: str, path: str, every_s: float) -> None:
     """Keep a file that names the active node.
 
     PATH contains "ID TERM" while node ID is active, and does not exist otherwise. It is always replaced as a
-    whole, and touched at each check: a PATH that is older than a few checks was left behind by a `zelect file`
-    that was killed. Asks the nodes themselves. On TERM or INT it removes PATH and ends.
+    whole, and its mtime is updated at each check: a PATH that is older than a few checks was left behind by a
+    `zelect file` that was killed. Asks the nodes themselves. On TERM or INT it removes PATH and ends.
     """
     from pathlib import Path
 

@@ -18,7 +18,7 @@ from zelect.cli.support.options import Target, cluster_options
 def history(context: click.Context, /, most: int, as_json: bool, **where: Any) -> None:
     """List the last elections, newest first, from Redis.
 
-    With Redis away: the one that the active node remembers.
+    While Redis is down: only the last one, from the active node.
 
     Exit code 0: there are elections; 1: there are none; 5: neither Redis nor a node answered.
     """

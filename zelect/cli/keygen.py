@@ -12,8 +12,8 @@ import click
 @click.option("--dir", "directory", default="keys", show_default=True, metavar="DIR", help="Where the keys are.")
 @click.option("--operator", "operators", multiple=True, metavar="NAME", help="For an operator. May be repeated.")
 @click.option("--read-only", is_flag=True, help="The operators get the permission to read, not admin.")
-@click.option("--next", "step", flag_value="next", help="Make a second key, accepted besides the first.")
-@click.option("--promote", "step", flag_value="promote", help="Replace the first key by the second.")
+@click.option("--next", "step", flag_value="next", help="Make a second key, accepted alongside the first.")
+@click.option("--promote", "step", flag_value="promote", help="Replace the first key with the second.")
 @click.option("--retire", "step", flag_value="retire", help="Stop accepting the first key.")
 @click.option("--force", is_flag=True, help="Replace existing keys.")
 def keygen(
@@ -27,8 +27,7 @@ def keygen(
     """Make keys for nodes and operators, or change them.
 
     Makes a key pair for each NODE. The public keys are in DIR/public.toml, which goes to every host. Each secret
-    key is in its own file, DIR/n1.key and so on, which goes to its own host only and is readable by its owner
-    only.
+    key is in its own file, DIR/n1.key and so on, which goes only to its own host and is private to its owner.
 
     To change keys without downtime: run --next, copy public.toml to every host, and `zelect reload` everywhere;
     then, node by node, run --promote, copy its secret file and reload it; then run --retire, copy public.toml

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WITNESS = {
     "member": "is a voter (in Redis)",
     "ready": "ready in Redis, not a voter now",
-    "unrecognized": "named in the record, but Redis has lost it; a controller puts in a new one",
+    "unrecognized": "named in the record, but Redis has lost it; a controller will create a new one",
     "unreachable": "Redis does not answer",
     "unused": 'not used (quorum = "static")',
 }
@@ -73,7 +73,7 @@ def _text(state: ClusterStatus) -> str:
     lines = [
         f"{state.cluster}: voters {voters.config_term}.{voters.version}"
         + (f", generation {voters.generation}" if voters.generation else ""),
-        f"  members   {ids_text(voters.members)}" + (f"   (no voters now: {ids_text(absent)})" if absent else ""),
+        f"  members   {ids_text(voters.members)}" + (f"   (not voting now: {ids_text(absent)})" if absent else ""),
         f"  witness   {witness}: {_WITNESS.get(witness, '')}",
     ]
     if survives < 0:
@@ -95,17 +95,17 @@ def _text(state: ClusterStatus) -> str:
 def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure: bool) -> None:
     """Force new voters: NODE..., in a new generation.
 
-    For when so many members are lost for good that no quorum is possible again. Nodes of the old generation
+    Use this when so many members are lost that a quorum can never be reached again. Nodes of the old generation
     that come back are refused until they join the new one: `reset --join GENERATION NODE`.
 
     With --join, NODE... discard the old voter record and follow the new generation; its controller makes them
-    voters again. Run both on the host of the nodes that they name. For another cluster than .zelect: zelect
+    voters again. Run both commands on the host of the nodes that they name. For another cluster than .zelect: zelect
     members -c FILE reset NODE..., or --dir DIR before `reset`.
     """
     import time
 
     from zelect.cli.support.errors import CommandError
-    from zelect.status.cluster_text import ids_text
+    from zelect.status.cluster_text import ids_text, nodes_text
 
     target = Target.of(**context.obj)
     if not nodes:
@@ -120,7 +120,9 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     if join is None:
         _warn(state, set(nodes))
     else:
-        click.echo(f"Node {names} discards the old voter record and joins generation {join}.", err=True)
+        discards, joins = ("discards", "joins") if len(set(nodes)) == 1 else ("discard", "join")
+        text = nodes_text(set(nodes)).capitalize()
+        click.echo(f"{text} {discards} the old voter record and {joins} generation {join}.", err=True)
     if not sure:
         _confirm(target.cluster)
     newest = max(report.voters.generation for report in state.reports.values())
@@ -130,7 +132,8 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
         click.echo(f"reset: generation {generation} with {names}. When the others are back, have them join:")
         click.echo(f"  zelect members{target.place} reset --join {generation} NODE...")
     else:
-        click.echo(f"node {names} joined generation {generation}; the controller makes it a voter")
+        makes = "makes it a voter" if len(set(nodes)) == 1 else "makes them voters"
+        click.echo(f"{nodes_text(set(nodes))} joined generation {generation}; the controller {makes}")
 
 
 def _warn(state: ClusterStatus, nodes: set[int]) -> None:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--for", "for_ms", type=Duration(), default="30m", show_default=True, metavar="TIME", help="How long.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; `zelect status` shows it together with who asks.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; `zelect status` shows it together with who asked.")
 @cluster_options
 @json_option
 @click.pass_context
 def pause(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **where: Any) -> None:
     """Pause planned transfers for some time.
 
-    No transfer, no stepdown, no handover because a job is unhealthy. Failovers still happen, and a node that
+    No transfer, no stepdown, no handover on account of an unhealthy job. Failovers still happen, and a node that
     is stopped still hands over. The pause ends by itself. It is sent to all nodes that answer; a node that
     starts later does not know of it.
 
@@ -53,7 +53,7 @@ def _tell_all(target: Target, command: AdminCommand, as_json: bool) -> int:
     """Send `command` to all nodes and print their answers; returns the exit code."""
     from zelect.cli.support.errors import CommandError
     from zelect.core.messages import Result
-    from zelect.status.cluster_text import ids_text
+    from zelect.status.cluster_text import nodes_text
 
     answers = target.tell(target.answered().reports, command)
     if not answers:
@@ -70,6 +70,6 @@ def _tell_all(target: Target, command: AdminCommand, as_json: bool) -> int:
         for node, answer in sorted(answers.items()):
             click.echo(f"node {node}: {'refused: ' if node in refused else ''}{answer.detail}")
     if unresponsive := set(target.addresses) - set(answers):
-        names = ids_text(unresponsive)
-        click.echo(f"node {names} did not answer; this holds for the others only", err=True)
+        names = nodes_text(unresponsive)
+        click.echo(f"{names} did not answer; only the others have done this", err=True)
     return 1 if refused else 0

@@ -25,15 +25,16 @@ _WITHIN_S = 5.0
 @directory_option
 @key_option
 def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
-    """Have running nodes read keys, priority and log level again.
+    """Make running nodes reread keys, priority and log level.
 
-    Works on nodes of this host, by SIGHUP. With -c FILE: the node of that file; else those of the local cluster
-    in DIR, or only NODE... Other changes, and files with errors, are refused: then the node goes on as before.
+    Sends SIGHUP to nodes on this host. With -c FILE: the node of that file. Without -c: all nodes of the cluster
+    in DIR, or only the given ones. Other changes, and files with errors, are refused: then the node goes on as before.
     """
     from pathlib import Path
 
     from zelect.cli.support.errors import CommandError, explained
     from zelect.config.loading import load
+    from zelect.status.cluster_text import nodes_text
 
     if path is not None and (directory is not None or nodes):
         raise click.UsageError("-c FILE names the node; leave out --dir and NODE")
@@ -42,7 +43,7 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
         configs = [load(file) for file in files]
         failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
     if failed:
-        raise CommandError(f"node {', '.join(map(str, failed))}: no sign that it reloaded", 1)
+        raise CommandError(f"{nodes_text(failed)}: no sign that it reloaded", 1)
 
 
 def _files(directory: Path, nodes: tuple[int, ...]) -> list[Path]:
@@ -68,7 +69,7 @@ def _reload(config: Config, key_file: str) -> bool:
     node = config.node.id
     pid = holder(config.node.data_dir, config.cluster.name, node)
     if not pid:
-        click.echo(f"node {node}: does not run on this host; it will read the files when it starts")
+        click.echo(f"node {node}: is not running on this host; it will read the files when it starts")
         return True
     keyring = keyring_to_ask(config, key_file)
     if not _catches(pid, signal.SIGHUP):
@@ -91,7 +92,7 @@ def _reload(config: Config, key_file: str) -> bool:
             return True
         time.sleep(0.05)
     click.echo(
-        f"node {node}: got SIGHUP (pid {pid}) but gives no answer; see its log. "
+        f"node {node}: was sent SIGHUP (pid {pid}) but has not answered; see its log. "
         "If it is frozen, it reads its files when it is thawed",
         err=True,
     )

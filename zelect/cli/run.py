@@ -12,7 +12,7 @@ import click
     type=click.Choice(["on-failure", "always", "never"]),
     default="on-failure",
     show_default=True,
-    help="Whether CMD is started again when it ends by itself while the node is active.",
+    help="Whether CMD is restarted when it exits on its own while the node is active.",
 )
 @click.option(
     "--grace",
@@ -21,10 +21,12 @@ import click
     default=10.0,
     show_default=True,
     metavar="S",
-    help="How long CMD may take to end after TERM, as long as the lease runs.",
+    help="How long CMD may take to end after TERM, but never past the lease.",
 )
-@click.option("--forward-hup", is_flag=True, help="Pass HUP on to CMD as well; it ends a CMD that does not handle it.")
-@click.option("--child-exit-code", "pass_code", is_flag=True, help="When CMD ends by itself, exit with its exit code.")
+@click.option("--forward-hup", is_flag=True, help="Pass HUP on to CMD as well; CMD dies if it does not handle HUP.")
+@click.option(
+    "--child-exit-code", "pass_code", is_flag=True, help="Exit with the exit code of a CMD that exits on its own."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGUMENT]...")
 @click.pass_context
 def run(

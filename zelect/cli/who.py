@@ -65,9 +65,9 @@ def _none(target: Target, state: ClusterStatus | None) -> str:
 def wait(context: click.Context, /, wanted: str, timeout_s: float, **where: Any) -> None:
     """Wait until a node is active.
 
-    With --quorum: until, besides, one more member may fail.
+    With --quorum: until, in addition, the cluster can survive one more failure.
 
-    Exit code 0: it is so; 1: it is not after --timeout seconds; 5: no node answered in that time.
+    Exit code 0: reached; 1: not reached after --timeout seconds; 5: no node answered in that time.
     """
     import time
 
@@ -99,10 +99,10 @@ def _reached(reports: Any, wanted: str) -> NodeReport | None:
 @cluster_options
 @click.pass_context
 def watch(context: click.Context, /, **where: Any) -> None:
-    """Print a line of JSON at each change of controller.
+    """Print a line of JSON whenever the controller changes.
 
     Until Ctrl-C. The first line is the state at the start. {"id": null, ...} while no node is active;
-    "previous" is the controller before; "answered" says how many nodes answered.
+    "previous" is the previous controller; "answered" says how many nodes answered.
     """
     import time
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any) -> None:
     """Explain an election: its reason, votes and phases.
 
-    That of TERM, by default the last one: the reason, every vote with its reason, failed rounds, and how long
-    each phase took.
+    Explains the election of TERM (default: the last): the reason, every vote with its reason, failed rounds, and
+    how long each phase took.
 
     While no node is active: the vote requests of each node, and who refused.
 
@@ -52,7 +52,7 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
 
 def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
     """What each node that answers has asked in vain since the last controller was lost."""
-    from zelect.status.cluster_text import ids_text
+    from zelect.status.cluster_text import nodes_text
     from zelect.status.codec import plain
     from zelect.status.election_text import explain_rounds
 
@@ -68,7 +68,7 @@ def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
             click.echo(f"\nnode {node}: {last}{len(some)} round{'s' if len(some) > 1 else ''}")
             click.echo("\n".join(explain_rounds(some[-3:])))
         else:
-            click.echo(f"\nnode {node} has asked for no votes: it waits, or too few voters are connected")
+            click.echo(f"\nnode {node} has not requested votes: it is waiting, or too few voters are connected")
     if unresponsive := set(target.addresses) - set(rounds):
-        names = ids_text(unresponsive)
-        click.echo(f"\nno answer from node {names}; for the voters see 'zelect members{target.place}'")
+        names = nodes_text(unresponsive)
+        click.echo(f"\nno answer from {names}; for the voters see 'zelect members{target.place}'")

@@ -70,7 +70,7 @@ def load(path: Path) -> Config:
             problems.append(f"{name}: unknown section; the nearest is [{nearest(name, SCHEMA)}]")
     peers = raw.pop("peers", [])
     if not isinstance(peers, list):
-        problems.append(f"peers: is of type {kind_of(peers)}, must be an array of tables; write [[peers]] for each")
+        problems.append(f"peers: is of type {kind_of(peers)}, but must be an array of tables; write [[peers]] for each")
         peers = []
     listed = [table_of(problems, f"peers[{at}]", SCHEMA["peers"], peer, base) for at, peer in enumerate(peers, 1)]
     tables = {

@@ -19,7 +19,7 @@ class ClusterConfig:
     quorum: str = key("dynamic", one_of("dynamic", "static"))("""
         Who votes. "dynamic": the members that are alive, and the witness in Redis where it makes their
         number odd, so that members may fail one after the other down to the last. "static": always all
-        members listed below. Equal on all members.""")
+        members listed below. The same on all members.""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NodeConfig:
         Where this node listens. Default: the address of its own entry below, which is where the others
         connect to. The host may be 0.0.0.0 or * (every interface) here, and only here.""")
     data_dir: Path = key(None, path, example='"data/n1"', is_path=True)("""
-        Durable state and the lock, a directory of this node alone; relative to this file. Default: what its
+        Durable state and the lock, its own directory; relative to this file. Default: what its
         own entry below says, else "data/n" and the id. Local disk: each vote waits for its sync.""")
     priority: int = key(0, between(0, 1000))("""
         0 to 1000. Among the members that answer, the one with the highest priority succeeds first, then the
@@ -44,8 +44,8 @@ class PeerConfig:
 
     id: int = key(check=between(1, MAX_NODE_ID), example="1")("Required. 1 to 65535.")
     address: str = key(check=address(wildcard=False), example='"tcp://127.0.0.1:7101"')("""
-        Required. "tcp://host:port", an IPv6 address in brackets, port 1 to 32767: above lie the ephemeral
-        ports, where a peer that retries a dead port can connect to itself and then block it.""")
+        Required. "tcp://host:port", an IPv6 address in brackets, port 1 to 32767: higher ports are
+        ephemeral, and a peer that retries a dead one can connect to itself and then block it.""")
     data_dir: Path | None = key(None, path, example='"data/n1"', is_path=True)("""
         Only for a member on this host. The kernel frees the lock in it when the process dies, which proves
         the death at once.""")

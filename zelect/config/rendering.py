@@ -18,8 +18,8 @@ _OPENING = (
     "sizes in bytes and end in _bytes. This file is written by 'python -m zelect.config.rendering'."
 )
 _PEERS = (
-    "One [[peers]] section for every member, this node included, and equal on all members: ids and addresses are what "
-    "the quorum rests on."
+    "One [[peers]] section for every member, this node included, and the same on all members: ids and addresses are "
+    "what the quorum rests on."
 )
 _OTHER_PEERS = "".join(f'\n[[peers]]\nid = {node}\naddress = "tcp://127.0.0.1:710{node}"\n' for node in (2, 3))
 

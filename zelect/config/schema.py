@@ -83,7 +83,7 @@ def table_of(problems: list[str], label: str, keys: Sequence[Key], table: object
     valid = {key.name: key for key in keys}
     values = {key.name: None if key.default is REQUIRED else key.default for key in keys}
     if not isinstance(table, dict):
-        problems.append(f"{label}: is of type {kind_of(table)}, must be a table; write it as a section in brackets")
+        problems.append(f"{label}: is of type {kind_of(table)}, but must be a table; write it as a section in brackets")
         return values
     for name, value in table.items():
         key = valid.get(name)
@@ -91,7 +91,7 @@ def table_of(problems: list[str], label: str, keys: Sequence[Key], table: object
             what = _REMOVED.get(f"{label}.{name}", f"unknown key; the nearest is {nearest(name, valid)}")
             problems.append(f"{label}.{name}: {what}")
         elif type(value) is not key.kind:
-            problems.append(f"{label}.{name}: is of type {kind_of(value)}, must be of type {_KINDS[key.kind]}")
+            problems.append(f"{label}.{name}: is of type {kind_of(value)}, but must be of type {_KINDS[key.kind]}")
         elif wrong := key.check(value):
             problems.append(f"{label}.{name}: {wrong}")
         else:

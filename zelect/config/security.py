@@ -13,7 +13,7 @@ class SecurityConfig:
     """Absolute paths, or empty."""
 
     key_file: str = key("", optional_path, is_path=True)("""
-        This node's secret key, made by 'zelect keygen', readable by its user alone. "": plain text, which
+        This node's secret key, made by 'zelect keygen', readable only by its user. "": plain text, which
         is allowed while "listen" is a loopback address; then everybody on this host may ask and send admin
         commands. All paths here are relative to this file. 'zelect reload' reads the files again.""")
     directory_file: str = key("", optional_path, is_path=True)("""
@@ -30,7 +30,7 @@ class SecurityConfig:
         if bool(self.key_file) == bool(self.directory_file):
             return []
         missing, given = ("directory_file", "key_file") if self.key_file else ("key_file", "directory_file")
-        return [(missing, f"is missing beside {given}; set both, 'zelect keygen' writes both files")]
+        return [(missing, f"is missing, but {given} is set; set both, 'zelect keygen' writes both files")]
 
 
 def plaintext_problem(security: SecurityConfig, listen: str | None) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from zelect.core.timing import Proof, Timing
 _TEXTS = {
     "heartbeat_ms": "The controller sends a PING this often. At most half of lease_ms: one may get lost.",
     "election_timeout_ms": "An answered PING binds its voter for this time. A lower value detects a frozen controller "
-    "earlier; below some 450 ms a network that loses packets gives false alarms, as TCP waits 200 ms before it sends "
+    "earlier; below about 450 ms a network that loses packets gives false alarms, as TCP waits 200 ms before it sends "
     "again.",
     "lease_ms": "A PING that a quorum answered keeps the controller active for this time. Must stay below "
     "election_timeout_ms with a margin of 5 per cent and the drift: leadership must end before the promises do.",

@@ -45,8 +45,8 @@ def address(wildcard: bool) -> Callable[[str], str]:
         host, port = match["host"], int(match["port"])
         if not 1 <= port <= MAX_PORT:
             return (
-                f"has port {port}; take one from 1 to {MAX_PORT}: above lie the ephemeral ports, where a peer that "
-                "retries a dead port can connect to itself and then block it"
+                f"has port {port}; choose one from 1 to {MAX_PORT}; higher ports are ephemeral, and a peer that "
+                "retries a dead one can connect to itself and then block it"
             )
         if not wildcard and not host.strip("*[0:.]"):
             return f"names every interface ({host}); write the address that other members connect to"

@@ -46,7 +46,7 @@ class AskController:
 class PublishController:
     """Publish, or refresh, this node as controller; not to be carried out after `valid_until_us`.
 
-    `active_since_us`: when it became active. `previous`: the controller before (0: unknown), `gap_us`:
+    `active_since_us`: when it became active. `previous`: the previous controller (0: unknown), `gap_us`:
     time since that controller was last heard (-1: unknown). `trace`: how the election went.
     """
 
@@ -150,7 +150,7 @@ _VOTE = {"candidate": int, "term": int, "pre": bool, "reason": str, "election_re
 
 FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     # this node
-    "node_began": {"term": int, "incarnation": int, "may_vote": bool},
+    "machine_started": {"term": int, "incarnation": int, "may_vote": bool},
     "status_changed": {"status": str},
     "health_changed": {"healthy": bool},
     "priority_changed": {"priority": int},
@@ -164,7 +164,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "peer_died": {"peer": int, "evidence": str},
     "peer_unresponsive": {"peer": int},
     "peer_lost_state": {"sender": int, "epoch": int},
-    "address_mismatched": {"sender": int, "said": str, "configured": str},
+    "address_mismatch": {"sender": int, "said": str, "configured": str},
     # messages that changed nothing
     "message_refused": {"sender": int, "reason": str},
     "error_received": {"sender": int, "result": str, "detail": str, "generation": (int, _OR_NONE)},
@@ -192,7 +192,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     },
     "leadership_suspended": {"term": int},
     "leadership_resumed": {"term": int},
-    "stopped_being_active": {"term": int, "why": str, "over_ms": float},
+    "stopped_being_active": {"term": int, "why": str, "lease_ended_ms_ago": float},
     "leadership_vacated": {"term": int},
     "leadership_handed_over": {"controller": int, "term": int, "successor": int},
     "controller_followed": {"controller": int, "term": int},

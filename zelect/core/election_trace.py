@@ -34,10 +34,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class ElectionTrace:
-    """From the last message of the controller before until this node was active. `heard_us`: when that
+    """From the last message of the previous controller until this node was active. `heard_us`: when that
     controller was heard last, `lost_us`: when this node noticed that it was gone (both -1: none was known);
     `elected_us`: when the vote was won; `active_since_us`: when this node became active. `asked`: who asked
-    the controller before to hand over, and why; empty where nobody did."""
+    the previous controller to hand over, and why; empty where nobody did."""
 
     heard_us: int
     lost_us: int

@@ -41,7 +41,7 @@ _WORDS = {
     Ineligible.NOT_CONNECTED: "is not connected",
     Ineligible.NOT_HEARD: "has not been heard for an election timeout",
     Ineligible.LOST_STATE: "lost its state, and has no voting right yet",
-    Ineligible.BEHIND: "has not saved the present voter record",
+    Ineligible.BEHIND: "has not saved the current voter record",
     Ineligible.UNHEALTHY: "is unhealthy: its job can't be done there",
     Ineligible.COOLING_DOWN: "stepped down and is cooling down",
 }

@@ -373,14 +373,17 @@ def _complaint(state: State, envelope: Envelope, refusal: GateRefusal) -> tuple[
     match refusal:
         case GateRefusal.SETTINGS_MISMATCH:
             shared = "members, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm"
-            return Result.SETTINGS_MISMATCH, f"{shared} must be equal on all nodes"
+            return Result.SETTINGS_MISMATCH, f"{shared} must be the same on all nodes"
         case GateRefusal.OTHER_GENERATION if envelope.generation < state.record.generation:
             return Result.OTHER_GENERATION, f"the cluster was reset to generation {state.record.generation}"
         case GateRefusal.TERM_JUMP:
             return Result.TERM_JUMP, f"this node's term is {state.term}"
         case GateRefusal.OLD_INCARNATION:
             heard = state.peers[sender].incarnation
-            return Result.OLD_INCARNATION, f"heard as {heard} before: a clock runs behind, or the id is used twice"
+            return (
+                Result.OLD_INCARNATION,
+                f"seen earlier with incarnation {heard}: a clock is slow, or the id is used twice",
+            )
         case GateRefusal.ID_IN_USE:
-            return Result.ID_IN_USE, f"two processes say they are node {sender}"
+            return Result.ID_IN_USE, f"two processes claim to be node {sender}"
     return None

@@ -41,7 +41,7 @@ class Settings:
         return tuple(sorted(set(self.addresses) - {self.node}))
 
     def digest(self) -> int:
-        """A 32-bit digest of what must be equal on all members for the election to be safe: the
+        """A 32-bit digest of what must be the same on all members for the election to be safe: the
         members with their addresses, the kind of quorum, and the durations that the lease and the
         promises rest on. Priorities and the rest may differ."""
         timing = self.timing

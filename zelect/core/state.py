@@ -172,7 +172,7 @@ class LeaderState:
     beginning of its unbroken run of answers; `removed_for_lost_state` holds nodes that stopped being
     voters only because they lost their state. `pending_witness_key` names the new witness that was
     asked for (again from `create_witness_again_us` on), `created_witness` is the one that is ready to
-    become a voter. `previous` is the controller before; it, `lost_us` (when its loss was noticed),
+    become a voter. `previous` is the previous controller; it, `lost_us` (when its loss was noticed),
     `rounds` and `asked` are for people (core/election_trace.py).
     """
 
@@ -210,7 +210,7 @@ class LeaderState:
     @property
     def lease(self) -> Lease | None:
         """The lease by what is known now; None when this node is not active, whatever the time."""
-        if not self.holds(0):
+        if self.active_since_us == 0 or self.renewed_us < self.quorum_lost_us:
             return None
         return Lease(self.term, self.active_since_us, self.lease_lapses_us)
 
@@ -315,7 +315,7 @@ class State:
         """Whether this node is active at `now_us`: a look at the deadline, not a flag (R5)."""
         return self.leader_state is not None and self.leader_state.holds(now_us)
 
-    def promised(self, now_us: int, candidate: int) -> int:
+    def promise_left_us(self, now_us: int, candidate: int) -> int:
         """For how many microseconds a promise to a node other than `candidate` still runs (0: none)."""
         if self.promise is None or self.promise.to == candidate:
             return 0
@@ -331,7 +331,7 @@ class State:
         """Whether planned transfers are paused; a pause ends by itself."""
         return self.pause is not None and now_us < self.pause.until_us
 
-    def links_quorum(self) -> bool:
+    def linked_to_quorum(self) -> bool:
         """Whether connections to a quorum, this node included, are up. Asked after every
         step, so it stops counting as soon as there are enough."""
         voters, peers = self.voters, self.peers
@@ -364,7 +364,7 @@ class State:
             or self.node not in self.record.members
             or self.campaign_at_us == NEVER_US
             or self.term >= MAX_TERM
-            or not self.links_quorum()
+            or not self.linked_to_quorum()
         ):
             return NEVER_US
         promise_us = 0 if self.promise is None or self.promise.to == self.node else self.promise.until_us

@@ -107,7 +107,7 @@ class Timing:
         ):
             value = getattr(self, key)
             if not least <= value <= most:
-                found.append((key, f"is {value}, must lie between {least} and {most}"))
+                found.append((key, f"is {value}, but must lie between {least} and {most}"))
         if found:
             return found
         drift = self.drift_ppm
@@ -137,7 +137,7 @@ class Timing:
             found.append(
                 (
                     "stagger_ms",
-                    f"is {self.stagger_ms}, must be below election_timeout_ms = "
+                    f"is {self.stagger_ms}, but must be below election_timeout_ms = "
                     f"{self.election_timeout_ms}: the second successor would wait longer than a "
                     "whole election",
                 )
@@ -146,7 +146,7 @@ class Timing:
             found.append(
                 (
                     "down_after_ms",
-                    f"is {self.down_after_ms}, must be at least election_timeout_ms = "
+                    f"is {self.down_after_ms}, but must be at least election_timeout_ms = "
                     f"{self.election_timeout_ms}: a member must not count as gone while its "
                     "promise still runs",
                 )

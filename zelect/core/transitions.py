@@ -103,7 +103,9 @@ def become_candidate(step: Step, asked: Campaign) -> None:
     """The pre-vote `asked` was won: raise the term and vote for oneself (R2)."""
     state = step.state
     require(asked.pre and asked.term_sought == state.term + 1, "R3", "a vote follows the pre-vote of its own term")
-    require(state.promised(step.now_us, step.me) == 0, "R3", "no vote for oneself while a promise to another runs")
+    require(
+        state.promise_left_us(step.now_us, step.me) == 0, "R3", "no vote for oneself while a promise to another runs"
+    )
     require(step.now_us >= state.grace_until_us, "R4", "no vote for oneself in the grace period")
     require(not state.lost_state, "R1", "no vote after the state was lost")
     step.save(term=asked.term_sought, voted_for=step.me)
@@ -254,8 +256,8 @@ def step_down(step: Step, why: str) -> None:
     state.last_controller = KnownController(step.me, state.saved.incarnation, leader_state.term)
     state.last_controller_heard_us = state.lost_us = step.now_us
     if leader_state.active_since_us:
-        over_ms = max(0, step.now_us - leader_state.lease_lapses_us) / 1000  # how long ago the lease ended it
-        step.note("stopped_being_active", term=leader_state.term, why=why, over_ms=over_ms)
+        ago_ms = max(0, step.now_us - leader_state.lease_lapses_us) / 1000
+        step.note("stopped_being_active", term=leader_state.term, why=why, lease_ended_ms_ago=ago_ms)
         step.publish(WithdrawController(leader_state.term, why))
     else:
         step.note("election_abandoned", term=leader_state.term, why=why)

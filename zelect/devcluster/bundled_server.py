@@ -101,7 +101,7 @@ class RedisServer:
         """Start the process; `wait_ready` waits until it answers. Raises `ServerFailed` when it runs
         already or can't be executed."""
         if self.pid is not None:
-            raise ServerFailed(f"the server runs already (process {self.pid})")
+            raise ServerFailed(f"the server is already running (process {self.pid})")
         argv = [*self._prefix, str(self._binary), *self._options(), *self._extra]
         try:
             self._process = start_logged(argv, self.log, self.directory)

@@ -47,7 +47,7 @@ class ProcessState:
         if self.asked and code == -signal.SIGKILL:
             return "killed"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"stopped ({how})" if self.asked else f"ended by itself ({how})"
+        return f"stopped ({how})" if self.asked else f"exited on its own ({how})"
 
     @property
     def short(self) -> tuple[str, str]:
@@ -55,14 +55,14 @@ class ProcessState:
         if self.state == "up":
             return "", ""
         first, _, rest = self.description.partition(" (")
-        return first.removesuffix(" by itself"), rest.removesuffix(")")
+        return first.removesuffix(" on its own"), rest.removesuffix(")")
 
     @property
     def note(self) -> str:
         """A sentence when it ended without being asked to, else empty."""
         if self.state != "ended" or self.asked:
             return ""
-        return f"node {self.id} {self.description} and is not started again: see logs/n{self.id}.log"
+        return f"node {self.id} {self.description} and will not be restarted: see logs/n{self.id}.log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class Layout:
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             os.close(descriptor)
             raise ClusterError(
-                f"the cluster in {self.directory} is running already (supervisor pid {pid}): stop it with "
+                f"the cluster in {self.directory} is already running (supervisor pid {pid}): stop it with "
                 f"'zelect cluster down', or give another --dir"
             )
         os.ftruncate(descriptor, 0)

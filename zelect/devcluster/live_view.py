@@ -145,7 +145,7 @@ class PlainView:
 
 def _how(election: Election) -> str:
     gap_us = election.gap_us
-    gap = f", {gap_us / 1000:.1f} ms after the controller before was last heard" if gap_us is not None else ""
+    gap = f", {gap_us / 1000:.1f} ms after the previous controller was last heard" if gap_us is not None else ""
     return f" ({election.reason}{gap})"
 
 

@@ -156,7 +156,7 @@ class Supervisor:
     def _start_again(self, node: int) -> None:
         state = self._processes().node(node)
         if state.state != "ended":
-            raise ClusterError(f"node {node} is running already (pid {state.pid})", 1)
+            raise ClusterError(f"node {node} is already running (pid {state.pid})", 1)
         self._start(node)
 
     def _signal(self, command: str, node: int) -> None:
@@ -202,7 +202,7 @@ class Supervisor:
             self._redis_wait_s = _REDIS_FIRST_WAIT_S if long_run else min(_REDIS_LONGEST_WAIT_S, 2 * self._redis_wait_s)
             self._redis_wait_s = max(_REDIS_FIRST_WAIT_S, self._redis_wait_s)
             self._redis_retry_s = now_s + self._redis_wait_s
-            self._view.print(f"Redis has ended, see {redis.log}; started again in {self._redis_wait_s:g} s")
+            self._view.print(f"Redis has ended, see {redis.log}; it will be restarted in {self._redis_wait_s:g} s")
         if now_s < self._redis_retry_s:
             return
         self._redis_retry_s, self._redis_began_s = 0.0, now_s
@@ -211,7 +211,7 @@ class Supervisor:
         except ServerFailed as error:
             self._view.print(f"Redis: {error}")
             return
-        self._view.print(f"Redis started again (pid {redis.pid}), empty")
+        self._view.print(f"Redis was restarted (pid {redis.pid}), empty")
         self._write_control()
 
     def _start(self, node: int) -> None:

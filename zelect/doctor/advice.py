@@ -106,7 +106,9 @@ def _round_trip(timing: Timing, node: int, percentiles: Percentiles | None) -> F
 
 def _late(node: int, count: int) -> Finding:
     advice = "its host is short of CPU time, or the process was stopped"
-    return _found(f"loop, node {node}", f"late {count} times", "warn" if count else "ok", advice)
+    return _found(
+        f"loop, node {node}", f"late {count} time{'s' if count != 1 else ''}", "warn" if count else "ok", advice
+    )
 
 
 def _lag(timing: Timing, lag: Percentiles) -> Finding:
@@ -150,7 +152,7 @@ def _redis(redis: RedisFigures | None) -> list[Finding]:
         _found("Redis round trip", redis.round_trip, slow, f"it is close to redis.timeout_ms = {redis.timeout_ms}"),
         _found("Redis eviction", redis.eviction, safe, "it may evict the witness: set maxmemory-policy to noeviction"),
         _found("Redis persistence", redis.persistence, keeps, "a restart of Redis loses the history of elections"),
-        _found("Redis role", redis.role, leads, "it takes no writes: name the master in redis.url"),
+        _found("Redis role", redis.role, leads, "it takes no writes: point redis.url at the primary"),
     ]
 
 
@@ -162,7 +164,7 @@ def advised(timing: Timing, round_trip_ms: float, lag_ms: float, sync_ms: float,
         f"2 rounds of votes of {vote_ms:.2f} ms": 2 * vote_ms,
         f"4 round trips of {round_trip_ms:.2f} ms": 4 * round_trip_ms,
         f"twice the loop lag of {lag_ms:.2f} ms": 2 * lag_ms,
-        "25 ms; shorter gains nothing": 25.0,
+        "25 ms; anything shorter gains nothing": 25.0,
     }
     if remote:
         floors[f"a lost packet costs TCP 200 ms: election_timeout_ms {_LEAST_REMOTE_MS}"] = _LEAST_REMOTE_MS / 5

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 _MOST_WORDS = 7000
 """Lua hands no more values than that to one call."""
 
-# KEYS[1]: the token. A value that is no number is an error, never a guess.
+# KEYS[1]: the token. A value that is not a number is an error, never a guess.
 _FENCE = """
 local function fence(key, mine)
   local newest = redis.call('GET', key)
   if newest and not string.match(newest, '^%d+$') then
-    return redis.error_reply('FENCEBROKEN the token in ' .. key .. ' is no number')
+    return redis.error_reply('FENCEBROKEN the token in ' .. key .. ' is not a number')
   end
   if newest and tonumber(newest) > tonumber(mine) then return redis.error_reply('FENCEDOUT ' .. newest) end
   if newest ~= mine then redis.call('SET', key, mine) end
@@ -85,7 +85,7 @@ class FencedOut(Exception):
     is over; stop working."""
 
     def __init__(self, resource: str, term: int, newest: int) -> None:
-        super().__init__(f"{resource}: term {term} is not active, term {newest} has written since")
+        super().__init__(f"{resource}: term {term} is not active; term {newest} has written since")
         self.resource, self.term, self.newest = resource, term, newest
 
 

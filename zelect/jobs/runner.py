@@ -41,7 +41,7 @@ _AGAIN_MS = 10.0
 class RunPlan:
     """What to run. `restart`: "on-failure", "always" or "never", within one leadership. `grace_ms`: how
     long the command may take to end after TERM while the lease lasts. `pass_code`: end with the
-    command's exit code when it has ended by itself for good. `forward_hup`: the command gets HUP too."""
+    command's exit code when it has exited on its own for good. `forward_hup`: the command gets HUP too."""
 
     command: Sequence[str]
     restart: str
@@ -177,7 +177,7 @@ class Runner:
             # Nobody may succeed this node before the command is dead: this process, and with it the
             # leadership, lives on until then.
             while not self._watchdog.kill():
-                self._say("the watchdog has died, and something that the command started is not dead yet")
+                self._say("the watchdog has died, and something that the command started is still running")
             raise NodeFailed("the watchdog of the command has died")
         if "failed" in message:
             self._say(f"the command was not started: {message['failed']}")
@@ -200,10 +200,10 @@ class Runner:
             grown_us = _FIRST_WAIT_US if ran_us > _LONG_RUN_US else 2 * self._wait_us
             self._wait_us = min(max(grown_us, _FIRST_WAIT_US), _LONGEST_WAIT_US)
             self._retry_us = now_us() + self._wait_us
-            self._say(f"the command ended with exit code {code}; it is started again in {self._wait_us / 1e6:.1f} s")
+            self._say(f"the command ended with exit code {code}; it will be restarted in {self._wait_us / 1e6:.1f} s")
         else:
             self._done, self._over = leadership.number, self._plan.pass_code
-            then = "" if self._over else "; it is started again in the next leadership"
+            then = "" if self._over else "; it will be restarted in the next leadership"
             self._say(f"the command ended with exit code {code}{then}")
 
     def _release(self) -> None:

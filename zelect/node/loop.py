@@ -150,8 +150,8 @@ class NodeLoop:
         self._end_us = NEVER_US
 
     def run(self, wake: WakeupPipe | None = None) -> int:
-        """Connect, run until asked to leave, leave gracefully. Closes `wake`, which is no `SignalPipe` where
-        the process is not this node's own."""
+        """Connect, run until asked to leave, leave gracefully. Closes `wake`: a `SignalPipe` by default,
+        another pipe where the process does more than run this node."""
         wake = wake or SignalPipe()
         self.handle.wake_loop = wake.ring
         wake.ring()  # the process may have asked for something already

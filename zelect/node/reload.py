@@ -66,13 +66,13 @@ def read_again(config: Config) -> tuple[Config, Keyring | None]:
     fixed = sorted(changes(config, fresh) - MAY_CHANGE)
     if fixed:
         raise ConfigError(
-            f"{config.path}: {', '.join(fixed)} changed, which takes a restart of the node; "
-            "nothing was changed. Restart it, or set back what was there"
+            f"{config.path}: {', '.join(fixed)} cannot change without a restart; "
+            "nothing was applied. Restart the node, or undo the edit"
         )
     if bool(fresh.security.key_file) != bool(config.security.key_file):
         raise ConfigError(
             f"{config.path}: security.key_file: encryption can't be turned on or off in a running node; "
-            "nothing was changed. Restart it, or set back what was there"
+            "nothing was applied. Restart it, or undo the edit"
         )
     return fresh, read_keyring(fresh)
 

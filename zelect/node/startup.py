@@ -50,7 +50,7 @@ def _check_members(vote_store: VoteStore, settings: Settings) -> None:
     if missing:
         raise VoteStoreError(
             f"node {missing[0]} is one of the saved voters, but [[peers]] does not list it",
-            "list it, stop it, wait until it is no voter any more ('zelect members'), then remove it",
+            "list it, stop it, wait until it is no longer a voter ('zelect members'), then remove it",
         )
 
 
@@ -80,7 +80,7 @@ def bind(router: Router, config: Config) -> None:
         pid = holder(me.data_dir, config.cluster.name, me.id)
         if not pid:
             raise
-        runs = f"node {me.id} runs already, as process {pid} with data_dir {me.data_dir}; stop that one first"
+        runs = f"node {me.id} is already running, as process {pid} with data_dir {me.data_dir}; stop that one first"
         raise CannotBind(error.address, error.code, runs) from error
 
 
@@ -114,5 +114,5 @@ def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, l
     if was_open := data_dir.was_open:
         log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
     if lost_state:
-        fix = "this node votes again once a controller has taken it out of the voters and in again"
+        fix = "this node votes again once a controller has removed it from the voters and added it back"
         log.event("warning", "state_lost", fix=fix)

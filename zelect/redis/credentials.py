@@ -130,4 +130,4 @@ def _check_private(path: str) -> None:
 
 def _why(error: OSError) -> str:
     reason = getattr(error, "reason", "")
-    return str(reason).lower().replace("_", " ") if reason else error.strerror or "is no PEM file"
+    return str(reason).lower().replace("_", " ") if reason else error.strerror or "is not a PEM file"

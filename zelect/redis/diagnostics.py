@@ -132,7 +132,9 @@ class Findings:
         """Traces of a process that is no member of this cluster."""
         key = f"zelect:{{{own.cluster}}}:nodes"
         if self.many > MOST_ENTRIES:
-            return f"{key} has {self.many} entries: who writes there? Give each user of this Redis keys of its own"
+            return (
+                f"{key} has {self.many} entries: something else writes there; give each user of this Redis its own keys"
+            )
         who, left = self._among_records(own), ""
         if not who:
             who, name = self._among_nodes(own)
@@ -140,7 +142,7 @@ class Findings:
         if not who:
             return ""
         return (
-            f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is no member of this one; "
+            f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is not a member of this one; "
             f"give each its own cluster.name{left}"
         )
 

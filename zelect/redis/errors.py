@@ -35,18 +35,19 @@ _LACKS = "the user lacks permissions"
 _CODES = {
     "WRONGPASS": "wrong password: correct redis.username and redis.password_file, or redis.url",
     "NOAUTH": "a password is needed: set redis.password_file, or redis.password_env",
-    "NOPERM": f"{_LACKS}: give it those of a node in docs/security.md",
+    "NOPERM": f"{_LACKS}: grant those listed for a node in docs/security.md",
     "READONLY": "the server is a read-only replica: point redis.url at the primary",
-    "LOADING": "the server is loading its data: wait for it",
+    "LOADING": "the server is loading its data: wait until it has finished",
     "OOM": "the server's memory is full: raise maxmemory or remove data",
     "MISCONF": "the server refuses writes as it cannot save to disk: fix its disk, or its save settings",
     "NOREPLICAS": "the server refuses writes without enough replicas: start replicas, or change min-replicas-to-write",
     "BUSY": "the server is busy with a script: SCRIPT KILL ends it",
     "CLUSTERDOWN": "the Redis Cluster is down: look at CLUSTER INFO",
     "MOVED": "another node of the Redis Cluster holds the keys: point redis.url at that node",
-    "ASK": "the keys are moving within the Redis Cluster: wait for it",
-    "TRYAGAIN": "the keys are moving within the Redis Cluster: wait for it",
-    "NOSCRIPT": "the server forgot a script just loaded: it is flushed repeatedly, or a proxy distributes the commands",
+    "ASK": "the keys are moving within the Redis Cluster: wait until that has finished",
+    "TRYAGAIN": "the keys are moving within the Redis Cluster: wait until that has finished",
+    "NOSCRIPT": "the server lost a script that was just loaded: it is flushed repeatedly, or a proxy "
+    "distributes the commands",
 }
 _PATTERNS = (
     # What a server says instead of its code: redis-py cuts some codes off, old servers lack them.
@@ -73,7 +74,7 @@ def explain(error: Exception, url: str, timeout_ms: int) -> RedisFailure:
         return RedisFailure(f"{code}: {text} ({place})", lost)
     if isinstance(error, kinds.TimeoutError):
         what = "hung, overloaded or without TLS" if place.startswith("rediss://") else "hung or overloaded"
-        return RedisFailure(f"time-out: {place} gave no answer within {timeout_ms} ms; is it {what}?", True)
+        return RedisFailure(f"timeout: {place} gave no answer within {timeout_ms} ms; is it {what}?", True)
     if isinstance(error.__context__, ConnectionRefusedError):
         return RedisFailure(
             f"connection refused: nothing listens at {place}; start the server or correct redis.url", True
@@ -85,7 +86,7 @@ def explain(error: Exception, url: str, timeout_ms: int) -> RedisFailure:
     if isinstance(error, kinds.ConnectionError):
         return RedisFailure(f"no connection to {place}: {text}", True)
     if isinstance(error, kinds.InvalidResponse | GarbledReply):
-        return RedisFailure(f"garbage: {place} does not answer as Redis does; correct redis.url", True)
+        return RedisFailure(f"garbage: {place} does not answer like Redis; correct redis.url", True)
     return RedisFailure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
 
 
@@ -112,7 +113,7 @@ def _tls(error: BaseException, place: str) -> str:
             "set redis.ca_file to the authority that issued it"
         )
     if reason == "WRONG_VERSION_NUMBER":
-        return f"TLS: {place} does not speak it: point redis.url at the TLS port, or write redis://"
+        return f"TLS: {place} does not speak TLS: point redis.url at the TLS port, or write redis://"
     what = reason.lower().replace("_", " ") or "the connection ended"
     return (
         f"TLS: {place} refused the handshake ({what}): "

@@ -117,8 +117,8 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
         self._emit(RegistryHint(0, 0))
 
     def _write_hangs(self) -> None:
-        what = f"is not done after {self._timeout_ms} ms; is it, or the name lookup, hung?"
-        self._tell(replace(self.status, up=False, problem=f"time-out: {safe_url(self.settings.url)} {what}"))
+        what = f"has not answered after {self._timeout_ms} ms; is it, or DNS, hanging?"
+        self._tell(replace(self.status, up=False, problem=f"timeout: {safe_url(self.settings.url)} {what}"))
 
     def _answer(self, hint: RegistryHint) -> None:
         if self._met(_QUESTION):

@@ -78,7 +78,7 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
     def _unanswered(self, intent: WitnessIntent) -> None:
         self.counters["unanswered"] += 1
         url, timeout_ms = safe_url(self.settings.url), self.settings.timeout_ms
-        hung = f"time-out: {url} gave no answer within {timeout_ms} ms; is it hung or overloaded?"
+        hung = f"timeout: {url} gave no answer within {timeout_ms} ms; is it hung or overloaded?"
         self._problem = self._problem or hung
         self._emit(_no_answer(intent))
 

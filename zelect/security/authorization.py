@@ -24,7 +24,7 @@ NEEDS: dict[type[Message], Permission] = {
 }
 """The permission that a client's message needs. All other messages are members' own."""
 
-_WORDS = {Permission.READ: "reading", Permission.ADMIN: "giving admin commands"}
+_WORDS = {Permission.READ: "reading", Permission.ADMIN: "sending admin commands"}
 
 
 class Origin(Protocol):

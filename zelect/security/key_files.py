@@ -56,8 +56,8 @@ def make_keys(directory: Path, owners: Sequence[Owner], force: bool = False) -> 
     taken = [owner.name for owner in owners if _keys_of(known, owner) or os.path.lexists(secret_file(directory, owner))]
     if taken and not force:
         raise ConfigError(
-            f"{directory}: {taken[0]} has a key already, nothing was changed; change it without a pause with --next, "
-            "or replace it with --force, which locks its owner out until every host has the new directory"
+            f"{directory}: {taken[0]} already has a key, so nothing was changed; change it without downtime with "
+            "--next, or replace it with --force, which locks its owner out until every host has the new directory"
         )
     pairs = {owner: KeyPair.new() for owner in owners}
     for owner, pair in pairs.items():
@@ -81,7 +81,7 @@ def add_next(directory: Path, owners: Sequence[Owner]) -> list[Path]:
     for owner in owners:
         count = len(_keys_of(known, owner))
         if count != 1:
-            why = "has no key yet; make it without --next" if not count else "is being changed already; --retire first"
+            why = "has no key yet; make it without --next" if not count else "is already being changed; --retire first"
             raise ConfigError(f"{directory / DIRECTORY_FILE}: {owner.name} {why}")
     pairs = {owner: KeyPair.new() for owner in owners}
     for owner, pair in pairs.items():
@@ -108,7 +108,7 @@ def retire(directory: Path, owners: Sequence[Owner]) -> list[Path]:
     known = _begin(directory)
     kept: dict[Owner, tuple[bytes, ...]] = {}
     if all(len(_keys_of(known, owner)) == 1 for owner in owners):
-        raise ConfigError(f"{directory / DIRECTORY_FILE}: holds one key each already; there is nothing to retire")
+        raise ConfigError(f"{directory / DIRECTORY_FILE}: already holds one key each; there is nothing to retire")
     for owner in owners:
         public = read_key(secret_file(directory, owner)).public
         if public not in _keys_of(known, owner):

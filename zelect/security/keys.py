@@ -173,7 +173,7 @@ def read_directory(path: Path) -> Directory:
     for label, value in _section(table, "nodes", problems):
         known = label.isascii() and label.isdigit() and 1 <= int(label) <= MAX_NODE_ID
         if not known:
-            problems.append(f"nodes.{label}: is no node; write the id, 1 to {MAX_NODE_ID}")
+            problems.append(f"nodes.{label}: is not a node; write the id, 1 to {MAX_NODE_ID}")
             continue
         nodes[int(label)] = _keys(f"nodes.{label}", value, problems)
         _own(owners, nodes[int(label)], Caller(f"node {label}", int(label), Permission.READ), problems)
@@ -210,7 +210,7 @@ def _own(owners: dict[bytes, Caller], keys: tuple[bytes, ...], owner: Caller, pr
     for key in keys:
         other = owners.setdefault(key, owner)
         if other != owner:
-            problems.append(f"{owner.name}: has the key of {other.name}; every owner needs a key of its own")
+            problems.append(f"{owner.name}: has the key of {other.name}; every owner needs its own key")
 
 
 def _key(value: object) -> bytes:
@@ -233,11 +233,11 @@ def _read(path: Path, forbidden: int, why: str, fix: str) -> dict[str, Any]:
             mode = status.st_mode
             if status.st_uid not in (os.geteuid(), 0):
                 raise ConfigError(
-                    f"{path}: belongs to user {status.st_uid}, this process runs as user {os.geteuid()}; "
+                    f"{path}: belongs to user {status.st_uid}, but this process runs as user {os.geteuid()}; "
                     f"run it as the owner, or, if you trust the content: chown {os.geteuid()} {path}"
                 )
             if not stat.S_ISREG(mode):
-                raise ConfigError(f"{path}: is no file; name the file that 'zelect keygen' wrote")
+                raise ConfigError(f"{path}: is not a file; name the file that 'zelect keygen' wrote")
             if mode & forbidden:
                 raise ConfigError(f"{path}: {why} (mode {stat.S_IMODE(mode):04o}); run: {fix}")
             text = file.read(_MAY_BYTES).decode()
@@ -247,4 +247,4 @@ def _read(path: Path, forbidden: int, why: str, fix: str) -> dict[str, Any]:
             f"{path}: cannot be read: {error.strerror or error}; make keys with 'zelect keygen', or name their file"
         ) from error
     except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: is no valid TOML in UTF-8; take the file that 'zelect keygen' wrote") from None
+        raise ConfigError(f"{path}: is not valid TOML in UTF-8; take the file that 'zelect keygen' wrote") from None

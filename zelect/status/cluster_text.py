@@ -65,6 +65,11 @@ def ids_text(nodes: Collection[int]) -> str:
     return ", ".join(map(str, sorted(nodes)))
 
 
+def nodes_text(nodes: Collection[int]) -> str:
+    """The nodes in a sentence: "node 2", or "nodes 2, 3"."""
+    return f"node{'s' if len(nodes) > 1 else ''} {ids_text(nodes)}"
+
+
 def controller_text(state: ClusterStatus) -> str:
     """One sentence about who is active."""
     if (active := state.controller) is not None:

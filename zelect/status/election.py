@@ -35,8 +35,8 @@ class RoundReport:
 @dataclass(frozen=True, slots=True)
 class TraceReport:
     """When what happened, in microseconds before the node became active (None: unknown), and every
-    round. `heard_us`: the controller before was heard last; `lost_us`: its loss was noticed; `elected_us`:
-    the vote was won. `asked`: who asked the controller before to hand over, and why; empty where nobody did."""
+    round. `heard_us`: the previous controller was heard last; `lost_us`: its loss was noticed; `elected_us`:
+    the vote was won. `asked`: who asked the previous controller to hand over, and why; empty where nobody did."""
 
     heard_us: int | None
     lost_us: int | None
@@ -47,7 +47,7 @@ class TraceReport:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """How `id` became active at `at_ms` (Unix). `previous`: the controller before, 0 for unknown; `gap_us`:
+    """How `id` became active at `at_ms` (Unix). `previous`: the previous controller, 0 for unknown; `gap_us`:
     since it was last heard (so up to a heartbeat before its end), None where that is unknown. `trace`: None
     where the election was seen from outside only."""
 

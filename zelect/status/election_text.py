@@ -12,10 +12,10 @@ from zelect.status.table import WIDTH, Column, table
 
 REASONS = {
     "start": "no controller was known",
-    "timeout": "the controller before became unresponsive",
-    "death": "the controller before was proven dead",
-    "leave": "the controller before left",
-    "handover": "the controller before handed over",
+    "timeout": "the previous controller became unresponsive",
+    "death": "the previous controller was proven dead",
+    "leave": "the previous controller left",
+    "handover": "the previous controller handed over",
 }
 """Why an election was held, by its reason."""
 
@@ -26,14 +26,14 @@ REFUSALS = {
     "grace_period": "it just restarted: grace period",
     "lost_state": "it lost its state and may not vote yet",
     "leaving": "it was leaving",
-    "not_member": "the candidate is not one of its voters",
+    "not_member": "the candidate or this node is not in the candidate's record",
     "unrecognized": "it is not the witness in the record",
     "unreachable": "no answer from Redis in time",
     "stale_voters": "the candidate's voter record is older",
 }
 """What a refusal means, by its reason (docs/protocol.md)."""
 
-_OUTCOMES = {"overtaken": "overtaken by a newer term or another's election"}
+_OUTCOMES = {"overtaken": "overtaken by a newer term or another node's election"}
 
 
 def _refused(one: Election) -> int:
@@ -84,7 +84,7 @@ def explain_election(one: Election) -> list[str]:
 
 def _phases(trace: TraceReport) -> list[str]:
     steps = (
-        ("the controller before was last heard", trace.heard_us),
+        ("the previous controller was last heard", trace.heard_us),
         ("its loss was noticed", trace.lost_us),
         ("the first vote request was sent", trace.rounds[0].began_us if trace.rounds else None),
         ("the vote was won", trace.elected_us),

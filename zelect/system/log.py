@@ -30,7 +30,7 @@ _LIMIT_US = 1_000_000
 _LIMIT_KEYS = 1000
 _MOST_DEFERRED = 500
 _DEBUG = frozenset({"vote_answered", "stale_answer_ignored", "stale_pong_ignored", "foreign_answer_ignored"})
-_ERROR = frozenset({"conflicting_controller_seen", "error_received", "address_mismatched", "peer_lost_state"})
+_ERROR = frozenset({"conflicting_controller_seen", "error_received", "address_mismatch", "peer_lost_state"})
 
 
 def setup(level: str, format: str, file: str, node: int, cluster: str) -> Log:

@@ -101,7 +101,7 @@ def read_secret(path: Path) -> str:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise UnsafeFile(path, "is no regular file", "name a file that holds the secret and nothing else")
+            raise UnsafeFile(path, "is not a regular file", "name a file that holds the secret and nothing else")
         if status.st_uid not in (os.geteuid(), 0):
             raise _foreign(path, status)
         if status.st_mode & 0o077:
@@ -136,7 +136,7 @@ def _claim(path: Path, fd: int, mode: int) -> int:
     it had if others could read it, else 0."""
     status = os.fstat(fd)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise UnsafeFile(path, "is no regular file", "move it away")
+        raise UnsafeFile(path, "is not a regular file", "move it away")
     if status.st_uid != os.geteuid():
         raise _foreign(path, status)
     if status.st_mode & 0o022:
@@ -155,7 +155,7 @@ def _foreign(path: Path, status: os.stat_result) -> UnsafeFile:
     me = os.geteuid()
     return UnsafeFile(
         path,
-        f"belongs to user {status.st_uid}, the node runs as user {me}",
+        f"belongs to user {status.st_uid}, but the node runs as user {me}",
         f"run the node as its owner, or, if you trust the content: chown {me} {path}",
     )
 

@@ -56,13 +56,13 @@ def test_a_quorum_of_connections_counts_the_witness_only_while_it_is_up() -> Non
     state = active_state()
     state.saved = replace(state.saved, record=Record(1, 1, (1, 2), Witness("k", "r", "i")))
     state.peers = {2: Peer(linked=False), 3: Peer(linked=True)}
-    assert not state.links_quorum(), "node 3 is no voter"
+    assert not state.linked_to_quorum(), "node 3 is no voter"
     assert state.connected() == {1, 3}
     state.witness_ready = state.witness_same = True
-    assert state.links_quorum()
+    assert state.linked_to_quorum()
     assert WITNESS in state.connected()
     state.witness_same = False
-    assert not state.links_quorum()
+    assert not state.linked_to_quorum()
 
 
 def test_a_node_that_leaves_waits_for_nothing() -> None:

@@ -90,8 +90,8 @@ def test_where_no_supervisor_runs_the_question_says_so(tmp_path: Path) -> None:
         ("frozen", None, False, "frozen"),
         ("ended", -signal.SIGKILL, True, "killed"),
         ("ended", 0, True, "stopped (exit code 0)"),
-        ("ended", 3, False, "ended by itself (exit code 3)"),
-        ("ended", -signal.SIGKILL, False, "ended by itself (signal 9)"),
+        ("ended", 3, False, "exited on its own (exit code 3)"),
+        ("ended", -signal.SIGKILL, False, "exited on its own (signal 9)"),
     ],
 )
 def test_how_a_process_is_described(state: str, code: int | None, asked: bool, text: str) -> None:
@@ -100,7 +100,7 @@ def test_how_a_process_is_described(state: str, code: int | None, asked: bool, t
 
 def test_an_end_that_was_not_asked_for_is_noted() -> None:
     assert ProcessState(1, 100, "ended", 3, True).note == ""
-    assert "node 1 ended by itself (exit code 3)" in ProcessState(1, 100, "ended", 3, False).note
-    assert ProcessState(1, 100, "ended", 3, False).short == ("ended", "exit code 3")
+    assert "node 1 exited on its own (exit code 3)" in ProcessState(1, 100, "ended", 3, False).note
+    assert ProcessState(1, 100, "ended", 3, False).short == ("exited", "exit code 3")
     assert ProcessState(1, 100, "ended", -9, True).short == ("killed", "")
     assert ProcessState(1, 100, "up", None, False).short == ("", "")

@@ -61,7 +61,7 @@ def test_one_change_that_needs_a_restart_refuses_all_of_them(node: NodeLoop, con
     edit(conf, 'name = "reload"', 'name = "other"')
     assert reload(node) is None
     assert node.running.config is before
-    assert "cluster.name changed, which takes a restart" in node.running.problem
+    assert "cluster.name cannot change without a restart" in node.running.problem
     assert (node.counters["reloaded"], node.counters["reload_refused"]) == (0, 1)
     edit(conf, 'name = "other"', 'name = "reload"')
     assert reload(node) == PriorityChanged(7)

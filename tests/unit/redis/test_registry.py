@@ -491,7 +491,7 @@ def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own_registry: Regis
         process.submit([held, RUNNING, MarkOffline(2, 5)])
     assert answer(process) == RegistryHint(0, 0)
     status = status_where(process, lambda status: not status.up)
-    assert status.problem.startswith("time-out")
+    assert status.problem.startswith("timeout")
     own_registry.server.thaw()
     assert status_where(process, lambda status: status.up).published_term == 5
     assert own_registry.record()["term"] == "5"
@@ -655,7 +655,7 @@ def _drips(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "time-out: .* hung")]
+    ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "timeout: .* hung")]
 )
 def test_what_is_no_redis_gets_the_hint_nothing(
     registry: Registry, serve: Callable[[socket.socket], None], problem: str

@@ -690,7 +690,7 @@ def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own: Asking) -> Non
         client.submit([WitnessPing(identity, 6, number, RECORD), WitnessCreate("x", 6, RECORD)])
     assert client.receive() == []
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=False, same=False)
-    assert client.problem.startswith("time-out")
+    assert client.problem.startswith("timeout")
     vote = ask(client, WitnessVote(identity, True, 3, 7, RECORD))
     assert vote == WitnessVoted(True, 3, Refusal.UNREACHABLE, 0)
     wait_until(lambda: sum(client.counters[name] for name in ("overtaken", "unsent", "failed")) == 2002)

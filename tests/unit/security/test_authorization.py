@@ -111,4 +111,4 @@ def test_a_refusal_names_the_missing_permission_only() -> None:
         for key in (READER, ONE)
         if (no := denied(Origin(key), said(Reset(77, (1,)), 0), DIRECTORY)) is not None
     }
-    assert details == {"giving admin commands needs the permission admin, which this key lacks"}
+    assert details == {"sending admin commands needs the permission admin, which this key lacks"}

@@ -93,7 +93,7 @@ def test_secrets_are_their_owners_alone_whatever_the_umask(tmp_path: Path, umask
 
 def test_nothing_is_overwritten(keys: Path) -> None:
     before = {path: path.read_bytes() for path in keys.iterdir()}
-    with pytest.raises(ConfigError, match=r"n2 has a key already, nothing was changed.*--next"):
+    with pytest.raises(ConfigError, match=r"n2 already has a key, so nothing was changed.*--next"):
         make_keys(keys, [Owner(node=3), NODES[1]])
     assert {path: path.read_bytes() for path in keys.iterdir()} == before
     make_keys(keys, [NODES[1]], force=True)
@@ -107,7 +107,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     for owner in NODES:
         secret_file(tmp_path / "keys", owner).symlink_to(target)
-    with pytest.raises(ConfigError, match="n1 has a key already"):
+    with pytest.raises(ConfigError, match="n1 already has a key"):
         make_keys(tmp_path / "keys", [NODES[0]])
     make_keys(tmp_path / "keys", [NODES[1]], force=True)
     assert not target.exists()
@@ -169,8 +169,8 @@ def test_every_member_needs_a_key(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[nodes]\nx = []", "nodes.x: is no node"),
-        ("[nodes]\n0 = []", "nodes.0: is no node"),
+        ("[nodes]\nx = []", "nodes.x: is not a node"),
+        ("[nodes]\n0 = []", "nodes.0: is not a node"),
         ("[nodes]\n1 = []", "nodes.1: must be a list of one public key"),
         ('[nodes]\n1 = "KEY"', "nodes.1: must be a list of one public key"),
         ('[nodes]\n1 = ["short"]', "nodes.1: must be a list of one public key"),
@@ -182,7 +182,7 @@ def test_every_member_needs_a_key(keys: Path) -> None:
         ('[operators.a]\nkeys = ["KEY"]\nmay = "read"\nx = 1', "operators.a: must hold keys"),
         ("[node]\n", "node: unknown section"),
         ("nodes = 1", "nodes: must be a section"),
-        ("[nodes", "is no valid TOML"),
+        ("[nodes", "is not valid TOML"),
     ],
 )
 def test_a_directory_says_what_is_wrong_with_it(tmp_path: Path, text: str, problem: str) -> None:
@@ -213,7 +213,7 @@ def test_a_secret_file_that_is_none_is_not_shown(tmp_path: Path) -> None:
         assert "hunter2" not in str(caught.value)
         assert other.secret.decode() not in str(caught.value)
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a file"):
         read_key(tmp_path / "pipe")
 
 
@@ -227,7 +227,7 @@ def test_a_change_of_keys_step_by_step(keys: Path) -> None:
     assert read_directory(path).nodes[1] == (old, new)
     assert read_key(secret_file(keys, one)).public == old
     assert mode(secret_file(keys, one, upcoming=True)) == 0o600
-    with pytest.raises(ConfigError, match="n1 is being changed already"):
+    with pytest.raises(ConfigError, match="n1 is already being changed"):
         add_next(keys, [one])
     promote(keys, [one, BOB])
     assert read_key(secret_file(keys, one)).public == new
@@ -273,7 +273,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         *("n1.key", "n2.key", "n3.key", "operator-alice.key", DIRECTORY_FILE)
     ]
     again = zelect("keygen", "--dir", keys, 3)
-    assert (again.returncode, "n3 has a key already" in again.stderr) == (2, True)
+    assert (again.returncode, "n3 already has a key" in again.stderr) == (2, True)
     for step in ("--next", "--promote", "--retire"):
         assert zelect("keygen", "--dir", keys, step, 3).returncode == 0
     assert zelect("keygen", "--dir", keys, "--retire", 3).returncode == 2

@@ -105,7 +105,7 @@ def test_what_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises((DataDirError, VoteStoreError)) as caught:
         use(path)
     assert str(path / name) in str(caught.value)
-    assert f"belongs to user {NOBODY}, the node runs as user 0" in str(caught.value)
+    assert f"belongs to user {NOBODY}, but the node runs as user 0" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["lock", "vote"])
@@ -141,7 +141,7 @@ def test_linked_files_and_pipes_are_refused_and_not_written_through(tmp_path: Pa
         use(path)
     (path / name).unlink()
     os.mkfifo(path / name, 0o600)
-    with pytest.raises((DataDirError, VoteStoreError), match="is no regular file"):
+    with pytest.raises((DataDirError, VoteStoreError), match="is not a regular file"):
         use(path)
     assert target.read_text() == "precious"
 
@@ -234,7 +234,7 @@ def test_no_secret_where_there_is_none(tmp_path: Path) -> None:
         read_secret(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(UnsafeFile, match="is no regular file"):
+        with pytest.raises(UnsafeFile, match="is not a regular file"):
             read_secret(path)
 
 

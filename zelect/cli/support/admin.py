@@ -1,4 +1,4 @@
-"""What the commands that change something have in common: who asks, and why."""
+"""What the commands that change something have in common: who asked, and why."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import click
 if TYPE_CHECKING:
     from zelect.core.messages import AdminAction, AdminCommand
 
-reason_option = click.option(
-    "--reason", default="", metavar="TEXT", help="Why; kept in the history together with who asks."
-)
+reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; logged together with who asked.")
 
 
 def admin_command(what: AdminAction, reason: str, to: int = 0, for_ms: int = 0) -> AdminCommand:

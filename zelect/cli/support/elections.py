@@ -23,7 +23,7 @@ def elections_of(
     found = recorded_elections(target.config, most, wanted)
     if found.garbage:
         stream = f"zelect:{{{target.cluster}}}:elections"
-        click.echo(f"{found.garbage} entries of {stream} are not elections; left out", err=True)
+        click.echo(f"{found.garbage} entries of {stream} are not elections; skipped", err=True)
     if not found.problem:
         return found.elections
     state = target.ask()

@@ -30,7 +30,7 @@ def admin(step: Step, envelope: Envelope, message: AdminCommand) -> None:
 
 def _transfer(step: Step, message: AdminCommand) -> _Answer:
     if message.to == step.me and step.state.active(step.now_us):
-        return Result.OK, f"node {step.me} is active already"
+        return Result.OK, f"node {step.me} is already active"
     return _hand(step, message, "transferred")
 
 
@@ -64,8 +64,8 @@ def _leave(step: Step, leader_state: LeaderState, successor: int, why: str, aske
 
 def _leads(step: Step) -> str:
     leader = step.state.controller
-    known = f"node {leader.id} is" if leader is not None else "and it knows of no controller"
-    return f"node {step.me} is not active, {known}"
+    known = f"; node {leader.id} is" if leader is not None else " and knows of no controller"
+    return f"node {step.me} is not active{known}"
 
 
 def _successor(step: Step, wanted: int) -> tuple[int, str]:

@@ -28,7 +28,7 @@ def ping(step: Step, envelope: Envelope, message: Ping) -> None:
         if _rival(state, envelope):
             step.note("conflicting_controller_seen", sender=envelope.sender, term=envelope.term)
             return  # two winners of one term: S1 is broken; a promise would make it worse
-        if not message.active and state.promised(step.now_us, envelope.sender):
+        if not message.active and state.promise_left_us(step.now_us, envelope.sender):
             step.note("waiting_controller_seen", sender=envelope.sender, term=envelope.term)
             return  # it may be waiting for this very promise to end (R7b), which must not be replaced
         record = message.record

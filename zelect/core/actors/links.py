@@ -43,6 +43,6 @@ def link_down(step: Step, event: LinkDown) -> None:
     )
     if matters:
         step.probe(peer)
-    if state.leader_state is not None and not state.links_quorum():
+    if state.leader_state is not None and not state.linked_to_quorum():
         state.leader_state.quorum_lost_us = step.now_us + 1
         state.leader_state.next_ping_us = min(state.leader_state.next_ping_us, step.now_us + 1)

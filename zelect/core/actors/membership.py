@@ -45,7 +45,7 @@ def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     expected = step.settings.addresses[sender]
     if message.address != expected:
         detail = f"node {sender} says {message.address}, node {step.me} is configured with {expected}"
-        step.note("address_mismatched", sender=sender, said=message.address, configured=expected)
+        step.note("address_mismatch", sender=sender, said=message.address, configured=expected)
         step.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
         return
     if state.record.epoch_of(sender) not in (-1, 0, message.epoch):
@@ -68,9 +68,9 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     if message.controller in (0, step.me) or state.controller is not None or state.role is not Role.FOLLOWER:
         return
     if state.reason is Reason.START and not state.attempts:
-        wait_us = step.now_us + step.timing.promise_us
+        until_us = step.now_us + step.timing.promise_us
         if state.status is Status.VOTING:
-            state.campaign_at_us = max(state.campaign_at_us, wait_us)
+            state.campaign_at_us = max(state.campaign_at_us, until_us)
             state.attempts += 1  # once only: hints must not put it off forever
 
 

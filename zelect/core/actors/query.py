@@ -53,7 +53,7 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         active_for_us=0 if leader_state is None else now_us - leader_state.active_since_us,
         controller=settings.node if active else controller.id if controller is not None else None,
         controller_heard_ago_us=None if controller is None else now_us - state.controller_heard_us,
-        quorate=state.links_quorum(),
+        quorate=state.linked_to_quorum(),
         lost_state=state.lost_state,
         voters=_voters_status(settings, state),
         succession=state.succession,

@@ -35,7 +35,7 @@ def begin(step: Step, event: Started) -> None:
     state.identify_until_us = step.now_us + step.timing.promise_us
     state.next_idle_us = step.now_us + step.timing.idle_ping_us
     state.next_publish_us = step.now_us + step.timing.refresh_us
-    step.note("node_began", term=state.term, incarnation=state.saved.incarnation, may_vote=not state.lost_state)
+    step.note("machine_started", term=state.term, incarnation=state.saved.incarnation, may_vote=not state.lost_state)
     step.publish(AskController())
     look(step)
     publish_self(step)

@@ -78,7 +78,7 @@ def _wait_for_the_promise(step: Step, envelope: Envelope, message: Voting) -> No
 def _give_vote(step: Step, candidate: int, message: Voting) -> None:
     state = step.state
     require(state.term == message.term_sought, "R2", "a vote is given in the current term")
-    require(state.promised(step.now_us, candidate) == 0, "R3", "no vote while a promise to another runs")
+    require(state.promise_left_us(step.now_us, candidate) == 0, "R3", "no vote while a promise to another runs")
     require(step.now_us >= state.grace_until_us, "R4", "no vote in the grace period after a restart")
     adopt_record(step, message.record)
     step.save(voted_for=candidate)
@@ -100,7 +100,7 @@ def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None,
         return Refusal.LEAVING, 0
     if now_us < state.grace_until_us:
         return Refusal.GRACE_PERIOD, state.grace_until_us - now_us
-    promised_us = state.promised(now_us, candidate)
+    promised_us = state.promise_left_us(now_us, candidate)
     if promised_us:
         return Refusal.PROMISED, promised_us
     if message.term_sought == state.term and state.saved.voted_for not in (0, candidate):

@@ -99,7 +99,7 @@ def _change(step: Step, leader_state: LeaderState, change: Change, health: Voter
     )
     ping_round(step)
     if change.add_witness:
-        # It was created by this controller in this term, and holds the record before.
+        # It was created by this controller in this term, and holds the previous record.
         leader_state.created_witness, leader_state.pending_witness_key = None, ""
         state.witness_same = True
 

@@ -108,7 +108,7 @@ def _elections(snapshot: StatusSnapshot) -> Iterator[Metric]:
     refused = {**dict.fromkeys(map(str, Refusal), 0), **snapshot.refusals}
     text = "Votes and pre-votes that this node refused."
     yield _by_label(CounterMetricFamily, "zelect_votes_refused_total", text, "reason", refused)
-    text = "From the last message of the controller before until this node became active."
+    text = "From the last message of the previous controller until this node became active."
     yield _histogram("zelect_election_gap_seconds", text, snapshot.gaps)
     text = "From this node's PING until an answer was read."
     yield _histogram("zelect_heartbeat_round_trip_seconds", text, snapshot.round_trips)

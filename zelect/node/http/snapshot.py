@@ -52,7 +52,7 @@ class Histogram:
 @dataclass(frozen=True, slots=True)
 class StatusSnapshot:
     """The node at `taken_us`. `elections`: how often this node became active, by reason; `refusals`: how
-    often it refused a vote, by reason; `gaps`: from when the controller before was heard last until this node
+    often it refused a vote, by reason; `gaps`: from when the previous controller was last heard until this node
     became active; `round_trips`: from a PING to its answer."""
 
     taken_us: int

@@ -140,7 +140,7 @@ class NodeHandle:
             self.notify()
 
     def update(self, lease: Lease | None, controller: Controller) -> None:
-        """What is true now."""
+        """Take over this node's lease and who is controller; tell all who wait when either has changed."""
         before, known = self.lease, self.controller
         if lease == before and controller == known:
             return

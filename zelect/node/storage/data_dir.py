@@ -49,7 +49,7 @@ class DataDirInUse(DataDirError):
     def __init__(self, path: Path, pid: int) -> None:
         holder = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"{path}: in use by {holder}, which holds its lock; every node needs a data_dir of its own: "
+            f"{path}: in use by {holder}, which holds its lock; every node needs its own data_dir: "
             "stop that process or set another node.data_dir"
         )
         self.pid = pid
@@ -94,7 +94,7 @@ class DataDir:
             if not line:
                 os.fsync(directory)
         except UnsafeFile as error:
-            raise DataDirError(f"{error}; a data_dir must be the node's user's alone") from error
+            raise DataDirError(f"{error}; a data_dir must be accessible only to the user that runs the node") from error
         except OSError as error:
             _close(fd)
             raise DataDirError(

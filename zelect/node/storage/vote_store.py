@@ -50,8 +50,8 @@ development only."""
 _MAX_NUMBER = 2**53 - 1
 
 _REPLACE = (
-    "restore nothing (an older copy would vote a second time); move this file away, leave the rest of data_dir, "
-    "and start the node again: it comes back as a member that lost its state"
+    "do not restore a backup (an older copy would vote a second time); move this file away, leave the rest of "
+    "data_dir, and start the node again: it comes back as a member that lost its state"
 )
 _ELSEWHERE = "set node.data_dir to this node's own directory, or correct node.id and cluster.name"
 _REPAIR = "free space on or repair the file system of data_dir, then start the node again"
@@ -114,7 +114,7 @@ def newest_slot(file_bytes: bytes, cluster: str, node: int) -> Slot:
             raise _damaged(f"slot 1 is empty after {first.sequence} saves")
         return first
     if abs(first.sequence - second.sequence) != 1:
-        raise _damaged(f"the slots hold saves {first.sequence} and {second.sequence}, which do not follow each other")
+        raise _damaged(f"the slots hold saves {first.sequence} and {second.sequence}, which are not consecutive")
     return max(first, second, key=lambda slot: slot.sequence)
 
 
@@ -174,7 +174,7 @@ class VoteStore:
                 raise OSError(f"{written} of {SLOT_BYTES} bytes written")
             _sync(self._fd)
         except (OSError, VoteStoreError) as error:
-            self._error = f"a save failed and is not tried again: {_text(error)}"
+            self._error = f"a save failed and will not be retried: {_text(error)}"
             raise VoteStoreError(self._error, _REPAIR, self._path) from error
         self._slot = slot
 
@@ -195,15 +195,15 @@ def _decode_slot(block: bytes, index: int, cluster: str, node: int) -> Slot | No
         raise _damaged(f"slot {index} fails its checksum")
     magic, version, length = _HEADER.unpack_from(body)
     if magic != _MAGIC:
-        raise _damaged(f"slot {index} does not begin like a vote file")
+        raise _damaged(f"slot {index} lacks the vote-file header")
     if version != _FORMAT:
         raise VoteStoreError(
-            f"written in format {version}, this release knows {_FORMAT}",
+            f"written in format {version}, but this release only knows {_FORMAT}",
             "run the release that wrote it",
         )
     payload, padding = body[_HEADER.size : _HEADER.size + length], body[_HEADER.size + length :]
     if length > _ROOM_BYTES or any(padding):
-        raise _damaged(f"slot {index} has a wrong length")
+        raise _damaged(f"slot {index} has the wrong length")
     try:
         owner, slot = _unpack(msgpack.unpackb(payload))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -225,7 +225,7 @@ def _unpack(value: object) -> tuple[tuple[str, int], Slot]:
     sequence, cluster, node, lost_state, epoch, term, voted_for, incarnation, *voters = value
     generation, config_term, version, members, identity, epochs = voters
     if type(cluster) is not str or type(lost_state) is not bool or not type(members) is type(epochs) is list:
-        raise ValueError("a field of the payload has a wrong type")
+        raise ValueError("a field of the payload has the wrong type")
     for number, least, most in (
         (sequence, 1, _MAX_NUMBER),
         (node, 1, MAX_NODE_ID),

@@ -9,12 +9,12 @@ one that takes too much is shut down, and libzmq cleans up behind it:
   has been read here: a new one is closed at once, before it could send anything;
 - too many of one key: the oldest of them is closed;
 - too fast: messages are dropped, and at ten times the rate the connection is closed;
-- unknown clients that send and send and never anything valid are closed;
+- unknown clients that keep sending and never send anything valid are closed;
 - too many bytes that no message accounts for, such as one without an end: the largest is closed. The
   kernel knows how many came (TCP_INFO), the loop how many it has read.
 
 Everything is counted by its reason. The limits lie far above what an election needs. What a connection sends
-is counted where it is read, in `Router`; what it costs besides is looked at here.
+is counted where it is read, in `Router`; what else it costs is checked here.
 
 Connections cost descriptors. When a process has none left, libzmq's listener asks the kernel for the
 same connection again and again, at 100 % of a core, and nothing can be opened. Hence the soft limit of
@@ -59,8 +59,8 @@ _AUDIT_OF_ALL_US = 1_000_000
 """Connections that have sent something valid are looked at less often: asking the kernel about each peer
 ten times a second would be a tenth of what an idle node does."""
 _PER_KEY = 16
-_CLOSING = 2
-"""So many times the connections may be waiting for libzmq to close them."""
+_CLOSING_FACTOR = 2
+"""This many times the connection limit may wait for libzmq to close them."""
 _HANDSHAKE_BYTES = 4096
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
 
@@ -92,11 +92,11 @@ class Rate:
 @dataclass(slots=True)
 class Connection:
     """What one connection has sent so far. `key`: what its valid messages came with, empty in plain text; None
-    before the first valid one."""
+    before the first valid one. `invalid_messages`: how many came before that."""
 
     rate: Rate = field(default_factory=Rate)
     read_bytes: int = 0
-    never_valid: int = 0
+    invalid_messages: int = 0
     key: bytes | None = None
 
 
@@ -192,7 +192,7 @@ class Connections:
                     self.entries.pop(value, None)
                     self.closing.discard(value)
                     self.entries[value] = Connection()
-                    if len(self.closing) >= _CLOSING * self._limits.connections:
+                    if len(self.closing) >= _CLOSING_FACTOR * self._limits.connections:
                         self.close_one(value, "over_limit")
                 elif code == zmq.EVENT_DISCONNECTED:
                     self.entries.pop(value, None)

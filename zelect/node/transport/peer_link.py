@@ -1,8 +1,9 @@
-"""The connection to one peer: a DEALER, the monitor that shows whether it is connected, and a watchdog.
+"""The connection to one peer: a DEALER, the monitor that shows whether it is connected, and a
+supervision timer.
 
 A link is **up** from HANDSHAKE_SUCCEEDED (a TCP connection alone is made by the kernel of a frozen
 process too) until DISCONNECTED. libzmq reconnects by itself, with one exception that makes the
-watchdog necessary: after a single protocol error (something that speaks no ZMTP answered on the
+supervision timer necessary: after a single protocol error (something that speaks no ZMTP answered on the
 port, another socket type or mechanism, an oversize frame) it gives the connection up for ever,
 silently. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does) it stays
 "connected" without a handshake and without a time limit. Both show as silence of the monitor:
@@ -19,7 +20,7 @@ may connect to itself, and then holds the port. The connection's two addresses s
 
 A dead DEALER is closed and made again on the same endpoint; `disconnect` and `connect` would keep a
 monitor whose late events look like new ones. While a peer is merely not there the
-retries go on, so its link is left alone. While a link is up the watchdog has no timer at all.
+retries go on, so its link is left alone. While a link is up the supervision timer is off.
 
 Descriptors: an eventfd each for the DEALER and the two ends of its monitor, and the connection: 4
 for a peer, and a fifth for the connection that the peer makes to the ROUTER.
@@ -183,12 +184,12 @@ class PeerLink:
         return changes
 
     def deadline_us(self) -> int:
-        """When the watchdog is to look at this link; never while it is up."""
+        """When the supervision timer is due; never while it is up."""
         if self.up:
             return NEVER_US
         if self._rejected_us != NEVER_US:
             return self._rejected_us + self._key_pause_us
-        timeout_us = 0 if self._looped else RETRY_TIMEOUT_US if self._disconnected else MONITOR_TIMEOUT_US
+        timeout_us = 0 if self._connected_to_itself else RETRY_TIMEOUT_US if self._disconnected else MONITOR_TIMEOUT_US
         return max(self._heard_us + timeout_us, self._not_before_us)
 
     def close(self) -> None:
@@ -208,7 +209,7 @@ class PeerLink:
     def _reset(self, now_us: int) -> None:
         self._heard_us = now_us  # when the monitor's last event came
         self._disconnected = False  # DISCONNECTED was the last event
-        self._looped = False  # the DEALER had connected to itself, and is closed
+        self._connected_to_itself = False  # the DEALER had connected to itself, and is closed
         self._descriptor = -1  # of the connection, by CONNECTED
         self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
 
@@ -272,7 +273,7 @@ class PeerLink:
         self._counters["self_connects"] += 1
         _reset_when_closed(self._descriptor)
         self.close()
-        self._looped = True
+        self._connected_to_itself = True
         self._not_before_us = now_us + self._pause_us
 
     def _turn(self, up: bool, changes: list[bool]) -> None:

@@ -344,8 +344,8 @@ class Router:
         if not last:
             return True
         if connection.key is None:
-            connection.never_valid += 1
-            if connection.never_valid > _MOST_NEVER_VALID:
+            connection.invalid_messages += 1
+            if connection.invalid_messages > _MOST_NEVER_VALID:
                 self._connections.close_one(descriptor, "never_valid")
                 return False
         rate = self._rates.setdefault(key, Rate()) if key else connection.rate
@@ -379,7 +379,7 @@ def _explain(address: str, code: int) -> str:
     port = parse_endpoint(address)[1]
     if code == errno.EADDRINUSE:
         return (
-            "the port is taken. Perhaps this node already runs, or another program listens there: "
+            "the port is taken. Perhaps this node is already running, or another program listens there: "
             f"`ss -ltnp 'sport = :{port}'` names it. Stop that one, or choose another port for node.listen"
         )
     if code in (errno.EADDRNOTAVAIL, errno.ENODEV):

@@ -3,7 +3,7 @@
 Owned by one thread and driven by its poller::
 
     ready = poller.poll(timeout_ms)
-    changes = transport.service(ready)          # links that opened or closed, watchdogs, probes
+    changes = transport.service(ready)          # links that opened or closed, supervision timers, probes
     received = transport.router.receive(100)    # what the peers sent
     verdicts = transport.take_verdicts()        # what the probes found, those just begun included
     transport.links[peer].send(payload)
@@ -77,7 +77,7 @@ class Transport:
         self.links = {peer: self._link(peer) for peer in peers}
         self._replacements: dict[int, PeerLink] = {}
         """Links with new keys, until they are up."""
-        self._links_due_us = NEVER_US  # the earliest watchdog of a link, as of the last look at all of them
+        self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
 
     def _link(self, peer: int) -> PeerLink:
         return PeerLink(
@@ -95,7 +95,7 @@ class Transport:
         now = now_us()
         for link in self.links.values():
             link.open(now)
-        self._links_due_us = self._watchdogs_us()
+        self._links_due_us = self._supervision_due_us()
 
     def rekey(self, keyring: Keyring) -> None:
         """Use the keys of `keyring` from now on. A connection is closed only when the one that replaces it is up.
@@ -110,7 +110,7 @@ class Transport:
                     self._replacements[peer].close()
                 self._replacements[peer] = link = self._link(peer)
                 link.open(now)
-        self._links_due_us = self._watchdogs_us()
+        self._links_due_us = self._supervision_due_us()
 
     def close(self) -> None:
         """Close all sockets at once, sending nothing more. Harmless when repeated."""
@@ -123,7 +123,7 @@ class Transport:
         self.router.close()
 
     def service(self, ready: Mapping[Any, int]) -> list[LinkChange]:
-        """Read the monitors, run watchdogs and probes. `ready` is what the poller returned.
+        """Read the monitors, run supervision timers and probes. `ready` is what the poller returned.
 
         Every change of a link is reported, in order: one that went down and came up again in one
         turn is reported twice. Raises `AuthenticatorFailed`: no new connection can be made any more.
@@ -143,10 +143,10 @@ class Transport:
                 before.close()
         for key, probe in list(self._probes.items()) if self._probes else ():
             self._step(key, probe, now)
-        self._links_due_us = self._watchdogs_us()
+        self._links_due_us = self._supervision_due_us()
         return changes
 
-    def _watchdogs_us(self) -> int:
+    def _supervision_due_us(self) -> int:
         links = (*self.links.values(), *self._replacements.values())
         return min((link.deadline_us() for link in links), default=NEVER_US)
 

@@ -86,7 +86,7 @@ def test_a_node_that_leaves_greets_nobody_publishes_nothing_and_leaves_once() ->
 def test_an_address_that_is_not_the_configured_one_is_answered() -> None:
     world = deaf(3)
     effects = step(world, 1, packet(world, 2, NodeOnline("tcp://elsewhere:1", 0, 1)))
-    assert "address_mismatched" in names(effects)
+    assert "address_mismatch" in names(effects)
     assert [answer.result for answer in sent_by(effects, CommonResp)] == [Result.ADDRESS_MISMATCH]
 
 
