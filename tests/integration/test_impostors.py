@@ -121,4 +121,4 @@ def test_a_node_with_other_settings_is_told_what_must_be_equal(fleet: Fleet) -> 
     cluster.start()
     cluster.settled(1, 2)
     wait_until(lambda: refused(cluster, 3, 1, "settings_mismatch"), 20, what="refused")
-    wait_until(lambda: "must be equal" in json.dumps(cluster.events(3)), 10, what="the fix in the log of node 3")
+    wait_until(lambda: "must be the same" in json.dumps(cluster.events(3)), 10, what="the fix in the log of node 3")

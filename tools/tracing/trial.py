@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 _RECORDER = Path(__file__).resolve().parent / "recorder.py"
 # Calm: a recorded node is some times slower, and the first candidate should win before the second asks.
 _TIMING = {"heartbeat_ms": 100, "lease_ms": 800, "election_timeout_ms": 1000, "stagger_ms": 400}
-_SETTLED_S = 1.5 * _TIMING["election_timeout_ms"] / 1000  # a restarted node votes after one time-out (R4)
+_SETTLED_S = 1.5 * _TIMING["election_timeout_ms"] / 1000  # a restarted node votes after one timeout (R4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 class Steps(Coroutine[Any, Any, T]):
     """`job`, cancelled at its first step at which `is_lost()`. `cancelled`: it was, and is cleaning up; that
-    happens once. What else is thrown into it, by a task that failed or by a time-out of its own, changes
+    happens once. What else is thrown into it, by a task that failed or by a timeout of its own, changes
     nothing about this."""
 
     def __init__(self, job: Coroutine[Any, Any, T], is_lost: Callable[[], bool]) -> None:

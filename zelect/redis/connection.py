@@ -65,7 +65,7 @@ def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis
     from redis.driver_info import DriverInfo
     from redis.retry import Retry
 
-    # Not Redis.from_url: there the URL's query overrides the arguments, time-outs and retries too.
+    # Not Redis.from_url: there the URL's query overrides the arguments, timeouts and retries too.
     options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     for name in ("retry_on_error", "timeout", "max_connections"):
         options.pop(name, None)

@@ -29,7 +29,7 @@ from zelect.system.clock import now_us, unix_ms
 
 _COUNTERS = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
 _TIMEOUTS = 4
-"""A question, and any single write, has this many time-outs."""
+"""A question, and any single write, has this many timeouts."""
 _AUDIT_EVERY_US = 10_000_000
 _QUESTION, _WRITE = "question", "write"
 

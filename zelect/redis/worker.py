@@ -2,7 +2,7 @@
 
 - The node's thread calls `submit`, `receive` and `close`. None of them waits for Redis.
 - The *worker* thread alone uses the connection. It may hang there for as long as it likes: a name
-  lookup, and a server that sends single bytes, know no time-out.
+  lookup, and a server that sends single bytes, know no timeout.
 - The *watch* thread answers in its place when a deadline passes. It never touches Redis.
 - One lock guards what the three share. Nobody holds it while waiting for Redis.
 

@@ -51,7 +51,7 @@ class WakeupPipe:
 class SignalPipe(WakeupPipe):
     """The signals `numbers` wake the poller too, and do nothing else. For the main thread.
 
-    Without it a poll that a signal interrupts starts over with its whole time-out, and returns late.
+    Without it a poll that a signal interrupts starts over with its whole timeout, and returns late.
     `last`: the process ends afterwards, and a second signal must not spoil its exit code.
     """
 

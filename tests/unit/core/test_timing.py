@@ -63,7 +63,8 @@ def test_the_ends_of_the_ranges_hold(changes: dict[str, Any]) -> None:
 def test_a_value_out_of_its_range_names_the_range(key: str, least: int, most: int) -> None:
     changed: Any = replace
     for value in (least - 1, most + 1, -(10**9)):
-        assert (key, f"is {value}, must lie between {least} and {most}") in changed(Timing(), **{key: value}).problems()
+        text = f"is {value}, but must lie between {least} and {most}"
+        assert (key, text) in changed(Timing(), **{key: value}).problems()
 
 
 def test_the_named_limit_of_the_lease_is_the_exact_limit() -> None:

@@ -584,7 +584,7 @@ def test_closing_with_a_hung_server_is_bounded(own_registry: Registry) -> None:
     process.submit([Depart(last=True)])
     closer = threading.Thread(target=process.close, args=(0.2,), daemon=True)
     closer.start()
-    closer.join(20)  # far below the time-out of the exchange that hangs
+    closer.join(20)  # far below the timeout of the exchange that hangs
     assert not closer.is_alive()
 
 
@@ -647,7 +647,7 @@ def _drips(connection: socket.socket) -> None:
         connection.recv(1000)
         connection.sendall(b"$1000000\r\n")
         try:
-            while True:  # never a whole answer, never a silence as long as the time-out
+            while True:  # never a whole answer, never a silence as long as the timeout
                 connection.sendall(b"x")
                 time.sleep(0.02)
         except OSError:
@@ -655,7 +655,7 @@ def _drips(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "timeout: .* hung")]
+    ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "timeout: .* hanging")]
 )
 def test_what_is_no_redis_gets_the_hint_nothing(
     registry: Registry, serve: Callable[[socket.socket], None], problem: str

@@ -805,7 +805,7 @@ def _drips(connection: socket.socket) -> None:
         connection.recv(1000)
         connection.sendall(b"$1000000\r\n")
         try:
-            while True:  # never a whole answer, never a silence as long as the time-out
+            while True:  # never a whole answer, never a silence as long as the timeout
                 connection.sendall(b"x")
                 time.sleep(0.02)
         except OSError:
@@ -841,7 +841,7 @@ def test_closing_with_a_hung_server_is_bounded(own: Asking) -> None:
     client.submit([WitnessVote(identity, False, 1, 6, RECORD), WitnessLook(identity)])
     closer = threading.Thread(target=client.close, args=(0.2,), daemon=True)
     closer.start()
-    closer.join(20)  # far below the time-out of the exchange that hangs
+    closer.join(20)  # far below the timeout of the exchange that hangs
     assert not closer.is_alive()
     own.server.thaw()  # the late answer meets a closed pipe, and the worker ends
     wait_until(lambda: not client._threads[0].is_alive())
