@@ -335,7 +335,7 @@ def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(fleet: Fl
         zelect.Node(cluster.conf(1)),
     ):
         pass
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         node.campaign()
     with node:
         assert next(iter(node.campaign())).term == 2, "a node may be started again"

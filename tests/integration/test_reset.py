@@ -151,7 +151,7 @@ def test_it_says_what_is_at_stake_and_wants_the_name(cluster: Cluster) -> None:
         assert "nothing was changed" in done.stderr
         assert done.stdout == ""
         assert f"forces new voters on {cluster.name}: 3." in done.stderr
-        assert "(1, 2) still runs somewhere" in done.stderr, "which nodes to check"
+        assert "(1, 2) is still running somewhere" in done.stderr, "which nodes to check"
         assert "two controllers may be active at once" in done.stderr
     assert voters(cluster, 3)["generation"] == 0
     assert not cluster.events(3, "voters_reset")

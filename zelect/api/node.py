@@ -180,7 +180,7 @@ class Node:
     def watcher(self) -> LeadershipWatcher:
         """What watches the node's leadership. Raises RuntimeError unless the node was started."""
         if self._watcher is None:
-            raise RuntimeError("the node does not run: use it in a with block, or call start()")
+            raise RuntimeError("the node is not running: use it in a with block, or call start()")
         return self._watcher
 
     @property

@@ -211,7 +211,9 @@ def _change(command: str, directory: str, node: int) -> None:
         active = _settled(layout, processes, node if command == "start" else None)
         process = request(layout, "status").node(node)
     if command in ("stop", "kill") and process.state != "ended":
-        raise CommandError(f"node {node} (pid {process.pid}) still runs {_ENDED_WITHIN_S:.0f} s after {command}", 1)
+        raise CommandError(
+            f"node {node} (pid {process.pid}) is still running {_ENDED_WITHIN_S:.0f} s after {command}", 1
+        )
     if command == "start" and process.state == "ended":
         raise CommandError(f"node {node} {process.description}; see {layout.log_of(node)}", 1)
     done = {"start": "started", "stop": "stopped", "kill": "killed", "freeze": "frozen", "thaw": "thawed"}[command]

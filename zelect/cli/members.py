@@ -80,7 +80,7 @@ def _text(state: ClusterStatus) -> str:
         lines.append("  survives  no quorum now: no node can be elected until members return")
         lines.append("            (lost for good? 'zelect members reset --help')")
     elif survives == 0:
-        lines.append("  survives  no further failure: the next one leaves no quorum")
+        lines.append("  survives  no more failures: the next one leaves no quorum")
     else:
         more = "1 more failure" if survives == 1 else f"{survives} more failures, one after the other"
         lines.append(f"  survives  {more}")
@@ -115,7 +115,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     for node in sorted(set(nodes) - set(state.reports)):
         if node in target.denials:
             raise CommandError(f"node {node}: {target.denials[node]}; nothing was changed", 5)
-        raise CommandError(f"node {node} does not answer: start it first, it must take part in the reset", 5)
+        raise CommandError(f"node {node} does not answer: start it first, because it must take part in the reset", 5)
     names = ids_text(set(nodes))
     if join is None:
         _warn(state, set(nodes))
@@ -146,7 +146,7 @@ def _warn(state: ClusterStatus, nodes: set[int]) -> None:
     others = ids_text(set(state.addresses) - nodes) or "none"
     click.echo(
         f"This forces new voters on {state.cluster}: {ids_text(nodes)}.\n"
-        f"If a member that you leave out ({others}) still runs somewhere and is\n"
+        f"If a member that you leave out ({others}) is still running somewhere and is\n"
         "connected to others of the old voters,\n"
         "two controllers may be active at once, even in one term. Make sure that it is down.",
         err=True,

@@ -24,7 +24,7 @@ def pause(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **
     """Pause planned transfers for some time.
 
     No transfer, no stepdown, no handover on account of an unhealthy job. Failovers still happen, and a node that
-    is stopped still hands over. The pause ends by itself. It is sent to all nodes that answer; a node that
+    is stopped still hands over. The pause ends on its own. It is sent to all nodes that answer; a node that
     starts later does not know of it.
 
     Exit code 0: all nodes that answered agreed; 1: one refused; 5: no node answered.

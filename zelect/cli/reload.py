@@ -93,7 +93,7 @@ def _reload(config: Config, key_file: str) -> bool:
         time.sleep(0.05)
     click.echo(
         f"node {node}: was sent SIGHUP (pid {pid}) but has not answered; see its log. "
-        "If it is frozen, it reads its files when it is thawed",
+        "If it is frozen, it will read its files when it is thawed",
         err=True,
     )
     return False

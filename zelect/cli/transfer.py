@@ -132,7 +132,7 @@ def _answer(target: Target, active: NodeReport, command: AdminCommand) -> Common
 
     answer = target.tell([active.id], command).get(active.id)
     if answer is None:
-        raise CommandError(f"node {active.id} is active, but gave no answer", 5)
+        raise CommandError(f"node {active.id} is active, but did not answer", 5)
     return answer
 
 

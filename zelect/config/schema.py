@@ -26,7 +26,7 @@ REQUIRED: Any = object()
 """Instead of a default."""
 
 _REMOVED = {
-    "node.advertise": "is not a key any more: others connect to the address in this node's [[peers]] entry; remove "
+    "node.advertise": "is no longer a key: others connect to the address in this node's [[peers]] entry; remove "
     "the line",
 }
 _KINDS: Mapping[type, str] = {

@@ -43,7 +43,7 @@ class LogConfig:
 @dataclass(frozen=True, slots=True)
 class HooksConfig:
     on_elected: Commands = key([], commands)("""
-        Programs that this node runs when something changes, one after the other, beside the election:
+        Programs that this node runs when something changes, one after the other, alongside the election:
         "program argument", split as a shell would but without a shell, or ["program", "argument"]. They
         find ZELECT_HOOK, ZELECT_NODE, ZELECT_TERM, ZELECT_ROLE, ZELECT_CONTROLLER, ZELECT_PREVIOUS,
         ZELECT_REASON and ZELECT_LEASE_MS. They are for notification, not for the work itself: for that see

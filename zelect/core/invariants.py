@@ -123,7 +123,7 @@ def r8_only_a_follower_without_controller_campaigns(step: Step, campaign: Campai
     """A node that follows a controller disturbs no election, nor does one that left or has no voting right."""
     state = step.state
     free = state.controller is None and not state.leaving and step.me in state.members
-    require(free, "R8", "a node that follows a controller, leaves, or is no voter does not campaign")
+    require(free, "R8", "a node that follows a controller, leaves, or is not a voter does not campaign")
 
 
 def r12_the_witness_answers_only_when_asked(step: Step, campaign: Campaign) -> None:
@@ -143,7 +143,7 @@ def r6_a_leadership_belongs_to_the_present_term(step: Step, leader_state: Leader
     """A higher term ends a leadership (Raft, 5.1), and so does leaving; a leader follows nobody."""
     state = step.state
     present = leader_state.term == state.term and not state.leaving and state.controller is None
-    require(present, "R6", "a leadership belongs to the present term of a node that follows nobody and stays")
+    require(present, "R6", "a leadership belongs to the current term of a node that follows nobody and stays")
     require(state.saved.voted_for == step.me, "R2", "a winner voted for itself")
 
 

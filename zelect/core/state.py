@@ -292,7 +292,7 @@ class State:
         return not self.may_vote(self.record)
 
     def may_vote(self, record: Record) -> bool:
-        """Whether this node has a voting right under `record`: the record names its present epoch, or none
+        """Whether this node has a voting right under `record`: the record names its current epoch, or none
         yet, unless the node knows that it lost its state. One that the record doesn't name has none."""
         node, epoch = self.node, self.saved.epoch
         return record.counts(node, epoch) and not (self.saved.lost_state and record.epoch_of(node) != epoch)

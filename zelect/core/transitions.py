@@ -196,7 +196,7 @@ def follow(step: Step, controller: KnownController, succession: tuple[int, ...])
     """Accept the controller of the current term: promise it one election timeout (R3)."""
     state, now_us = step.state, step.now_us
     present = controller.term == state.term and controller.id != step.me
-    require(present, "R3", "only the controller of the present term is followed")
+    require(present, "R3", "only the controller of the current term is followed")
     if state.role is not Role.FOLLOWER:
         become_follower(step)
     if state.controller != controller:

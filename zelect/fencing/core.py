@@ -76,7 +76,7 @@ _NOT_HERE = {
     "SUBSCRIBE": "use an ordinary client: it changes nothing",
     "PSUBSCRIBE": "use an ordinary client: it changes nothing",
     "MONITOR": "use an ordinary client: it changes nothing",
-    "CLIENT": "a fenced client has no connection of its own to speak of; use an ordinary one",
+    "CLIENT": "a fenced client has no connection of its own; use an ordinary one",
 }
 
 

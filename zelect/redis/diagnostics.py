@@ -152,7 +152,7 @@ class Findings:
             return f"the record names node {node} at {address}"
         # Incarnations grow: a later one can't be this node's own past.
         if node == str(own.node) and incarnation.isdecimal() and int(incarnation) > own.incarnation:
-            return f"the record names another process that calls itself node {node}"
+            return f"the record names another process that claims to be node {node}"
         return ""
 
     def _among_nodes(self, own: Own) -> tuple[str, str]:

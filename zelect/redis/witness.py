@@ -150,7 +150,7 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
         """What a look found wrong with the server."""
         place = safe_url(self.settings.url)
         if note == "CLUSTER":
-            return f"{place} is a Redis Cluster, which can't be a witness: point redis.url at a server of its own"
+            return f"{place} is a Redis Cluster, which can't be a witness: point redis.url at a standalone server"
         if note == "NAMELESS":
             return f"{place} does not report its run_id and master_replid, so it can't be a witness"
         if note.startswith("EVICTS "):

@@ -75,7 +75,7 @@ def make_missing_keys(directory: Path, owners: Sequence[Owner]) -> None:
 
 
 def add_next(directory: Path, owners: Sequence[Owner]) -> list[Path]:
-    """Make the next key of each of `owners`, to be accepted beside the present one. Raises
+    """Make the next key of each of `owners`, to be accepted alongside the current one. Raises
     `ConfigError` when one has none, or has a next one already."""
     known = _begin(directory)
     for owner in owners:
@@ -91,7 +91,7 @@ def add_next(directory: Path, owners: Sequence[Owner]) -> list[Path]:
 
 
 def promote(directory: Path, owners: Sequence[Owner]) -> list[Path]:
-    """Put the next secret of each of `owners` in the place of the present one."""
+    """Put the next secret of each of `owners` in the place of the current one."""
     known = _begin(directory)
     for owner in owners:
         upcoming = secret_file(directory, owner, upcoming=True)

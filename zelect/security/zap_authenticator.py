@@ -32,8 +32,7 @@ class AuthenticatorFailed(Exception):
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"the authenticator, which checks keys, has failed ({why}): no new connection can be made. "
-            "Start the node again"
+            f"the authenticator, which checks keys, has failed ({why}): no new connection can be made. Restart the node"
         )
 
 

@@ -150,7 +150,7 @@ def test_other_redis_urls(file: Path, url: str) -> None:
         (
             "node",
             'advertise = "tcp://127.0.0.1:7101"',
-            "node.advertise: is not a key any more: others connect",
+            "node.advertise: is no longer a key: others connect",
         ),
         (
             "node",

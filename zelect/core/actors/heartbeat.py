@@ -67,7 +67,7 @@ def _count(step: Step, leader_state: LeaderState, envelope: Envelope, message: P
 
     A stale answer renews nothing: its PING is forgotten, or older than one that this member answered
     already; or it answers a PING of an earlier leadership, whose numbers were the same: the sender made
-    no promise then, though its answer carries its present term.
+    no promise then, though its answer carries its current term.
     """
     state, sender = step.state, envelope.sender
     sent_us = leader_state.sent_us.get(message.number)

@@ -118,7 +118,11 @@ def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
         return
     if evidence is Evidence.REFUSED and known.linked:
         return  # closed *and* refused: while the connection stands, a refusal proves nothing
-    require(not known.dead and known.incarnation > 0, "R9", "proof is about a process that was heard and not dead yet")
+    require(
+        not known.dead and known.incarnation > 0,
+        "R9",
+        "proof is about a process that was heard and is not known to be dead",
+    )
     step.know(peer, dead=True)
     step.note("peer_died", peer=peer, evidence=evidence.value)
     if state.leader_state is not None:

@@ -1,7 +1,7 @@
 """The voters follow the living members (R10, R11), and the witness in Redis (R12).
 
 The active controller changes the voter record towards what `core.voters.next_change` names, one
-voter at a time. Each change waits until a quorum of the voters of the present record has saved it, in
+voter at a time. Each change waits until a quorum of the voters of the current record has saved it, in
 the controller's own term: then any two quorums of records that follow each other share a voter, and no
 older record can elect anybody any more (logless reconfiguration, OPODIS 2021). A storage epoch, or
 the identity of a witness, is replaced in two changes: the old one out, then the new one in.

@@ -124,7 +124,7 @@ class DataDir:
         except OSError as error:
             raise DataDirError(
                 f"{self.path / _LOCK}: cannot be written: {error.strerror or error}; free space on or repair the "
-                "file system, then start the node again"
+                "file system, then restart the node"
             ) from error
 
     def share(self) -> int:

@@ -51,10 +51,10 @@ _MAX_NUMBER = 2**53 - 1
 
 _REPLACE = (
     "do not restore a backup (an older copy would vote a second time); move this file away, leave the rest of "
-    "data_dir, and start the node again: it comes back as a member that lost its state"
+    "data_dir, and restart the node: it comes back as a member that lost its state"
 )
 _ELSEWHERE = "set node.data_dir to this node's own directory, or correct node.id and cluster.name"
-_REPAIR = "free space on or repair the file system of data_dir, then start the node again"
+_REPAIR = "free space on or repair the file system of data_dir, then restart the node"
 
 
 class VoteStoreError(Exception):
