@@ -12,7 +12,7 @@ from zelect.status.election import Election, read_elections
 @dataclass(frozen=True, slots=True)
 class RecordedElections:
     """Newest first. `problem`: why Redis could not be asked, "" where it was; `garbage`: how many entries
-    of the stream are no elections."""
+    of the stream are not elections."""
 
     elections: Sequence[Election]
     problem: str = ""

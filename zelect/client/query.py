@@ -1,6 +1,6 @@
 """Asks nodes for their status, from outside the cluster.
 
-The client is no member: it is sender 0, and its queries change nothing. It has one DEALER a node and never
+The client is not a member: it is sender 0, and its queries change nothing. It has one DEALER a node and never
 blocks, so a frozen or dead node does not delay the others.
 """
 

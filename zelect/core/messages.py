@@ -352,7 +352,7 @@ class Handover:
         _check_text("asked", self.asked, 256)
 
 
-# -- messages between the command line and a node; its sender is no member and has no id (0)
+# -- messages between the command line and a node; its sender is not a member and has no id (0)
 
 MAX_FOR_MS = 7 * 24 * 3600 * 1000
 """The longest pause or cooling-down, 7 days: one that is forgotten ends by itself."""

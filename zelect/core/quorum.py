@@ -8,7 +8,7 @@ count of messages goes unnoticed; with five it elects two controllers.
 
 Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
 2102.11960): only an active controller changes one, by one voter at a time, and only when a quorum has
-saved the record before in the controller's term. Any two quorums of records that follow each other then
+saved the previous record in the controller's term. Any two quorums of records that follow each other then
 share a voter, and an older record elects nobody, because a quorum would refuse it.
 """
 
@@ -71,7 +71,7 @@ class Record:
         return (self.generation, self.config_term, self.version)
 
     def epoch_of(self, node: int) -> int:
-        """Which storage epoch of `node` votes; 0: not known yet, -1: none, it is no voter."""
+        """Which storage epoch of `node` votes; 0: not known yet, -1: none, it is not a voter."""
         return self.epochs[self.members.index(node)] if node in self.members else -1
 
     def named(self) -> dict[int, int]:

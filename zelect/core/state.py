@@ -391,7 +391,7 @@ class State:
     def renew_lease(self, lease_us: int) -> None:
         """Extend the lease by the PINGs answered so far (R5).
 
-        The lease is never shortened: what a quorum of the record before promised still binds. A quorum
+        The lease is never shortened: what a quorum of the previous record promised still binds. A quorum
         of the next record shares a voter with it, and the one after that is written only when a quorum
         has answered a later PING (R10).
         """

@@ -46,7 +46,7 @@ def kill_descendants(pid: int) -> bool:
 
 
 def kill_orphans() -> bool:
-    """Kill the children of this process that are no hooks, and their descendants, until none lives; False
+    """Kill the children of this process that are not hooks, and their descendants, until none lives; False
     when one still does after 0.2 s. Where this process adopts orphans, they are what a dead watchdog leaves
     behind, whatever became of their environment."""
 

@@ -129,7 +129,7 @@ class Findings:
         )
 
     def _other_cluster(self, own: Own) -> str:
-        """Traces of a process that is no member of this cluster."""
+        """Traces of a process that is not a member of this cluster."""
         key = f"zelect:{{{own.cluster}}}:nodes"
         if self.many > MOST_ENTRIES:
             return (
@@ -156,7 +156,7 @@ class Findings:
         return ""
 
     def _among_nodes(self, own: Own) -> tuple[str, str]:
-        """The first that is no member, and the entry that may be left from earlier (empty: it is not)."""
+        """The first that is not a member, and the entry that may be left from earlier (empty: it is not)."""
         for name, text in sorted(self.entries.items()):
             entry = parse_node(text)
             if entry is None or entry["status"] == "offline":

@@ -94,6 +94,6 @@ def _us(value: object, where: str) -> int:
 
 
 def _typed(kind: type, value: object, where: str) -> Any:
-    if type(value) is not kind or (kind is int and not -_MOST < cast(int, value) < _MOST):  # True is no number
+    if type(value) is not kind or (kind is int and not -_MOST < cast(int, value) < _MOST):  # True is not a number
         raise WrongShape(f"{where} is {value!r:.40}")
     return value

@@ -4,7 +4,7 @@ The reasons to refuse, in the order in which they are checked; the first that ap
 
     old_term           the term sought is not ahead of (pre-vote) or is behind (vote) this node's
     stale_voters       the candidate's voter record is older; the newer one is sent back (R10)
-    not_member         the candidate or this node is no voter in the candidate's record
+    not_member         the candidate or this node is not a voter in the candidate's record
     lost_state         the record names another storage epoch of this node, which may have voted (R1)
     leaving            this node leaves
     grace_period       it restarted, and may have made a promise before (R4)

@@ -125,7 +125,7 @@ def _epochs_present(state: State) -> dict[int, int]:
 
 
 def _may_join(step: Step, leader_state: LeaderState, node: int) -> bool:
-    """Whether a node that is no voter answers, has saved the record, and has been steady for one election
+    """Whether a node that is not a voter answers, has saved the record, and has been steady for one election
     timeout, or was a voter until it lost its state."""
     now_us = step.now_us
     if step.peer(node).gone or leader_state.saved_by.get(node) != step.state.record.id:

@@ -1,7 +1,7 @@
 """Programs that a node runs when something changes: `[hooks]` of its configuration.
 
 One thread runs one program at a time, in the order of what happened: a hook that takes long delays the
-next hook, and never an election. Hooks are told of changes; they are no jobs. What may run only where
+next hook, and never an election. Hooks are told of changes; they are not jobs. What may run only where
 the node is active belongs under `zelect run` or into a program with `zelect.Node`, which end it in time.
 """
 
