@@ -36,7 +36,7 @@ class Leadership:
     """One period in which this node is active. May be used from any thread.
 
     `term`: the fencing token, larger than that of every earlier leadership of any node. `node`: id of this
-    node. `previous`: id of the controller before (0: none is known). `reason`: why the election was held:
+    node. `previous`: id of the previous controller (0: none is known). `reason`: why the election was held:
     "start", "timeout", "death", "leave" or "handover". `number`: which of the node's leaderships this
     is, from 1 up. `lapses_us`: the end of the lease when it was last looked at, in microseconds of the
     election's clock (`zelect.system.clock`).
