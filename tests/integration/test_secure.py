@@ -156,7 +156,7 @@ def test_the_command_line_finds_its_key(living: Cluster) -> None:
         nodes = ("1", "2", "3", "--yes-i-know") if "reset" in command else ()
         done = zelect(command[0], *place, *command[1:], *nodes)
         assert done.returncode == 5
-        assert done.stderr.count("takes no such key") == 1
+        assert done.stderr.count("does not accept this key") == 1
         assert "start it" not in done.stderr
     wrong = zelect("status", "-c", conf, "--key", living.keys / DIRECTORY_FILE)
     assert wrong.returncode == 2
