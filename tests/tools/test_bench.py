@@ -228,7 +228,7 @@ def test_flood_attacks_one_of_two_clusters(words: tuple[str, ...], capsys: pytes
     assert result["frames"] >= 20_000
     assert result["without_successor"] == 0
     assert [len(samples) for samples in result["samples"].values()] == [1, 1]
-    assert result["counted"]["link_accepted"] > 0
+    assert result["counted"]["link_connections_accepted"] > 0
     reason = "link_handshakes_failed" if words else "malformed_not_msgpack"
     assert result["counted"][reason] > 0
     assert "hostile connections" in check_width(flood.show, result, capsys)
