@@ -42,6 +42,7 @@ class Channel:
         self.closed = False
         self.received_descriptors: list[int] = []
         self._end = end
+        self._put_back: list[dict[str, Any]] = []
         self._received = b""  # the beginning of a line
         self._unsent = b""
 
@@ -94,6 +95,9 @@ class Channel:
     def receive(self, timeout_s: float | None = 0.0, descriptors: int = 0) -> list[dict[str, Any]]:
         """The messages that have come; waits up to `timeout_s` seconds (None: for ever) until there is
         something to read. `descriptors`: how many may come with them."""
+        if self._put_back:
+            messages, self._put_back = self._put_back, []
+            return messages
         if timeout_s != 0:
             poll = select.poll()
             poll.register(self._end, select.POLLIN)
@@ -108,10 +112,14 @@ class Channel:
         for _, _, numbers in rights:
             self.received_descriptors += array("i", numbers[: len(numbers) // 4 * 4])
         *lines, self._received = (self._received + data).split(b"\n")
-        messages = [_message(line) for line in lines]
-        wrong = len(self._received) > MAX_BYTES or None in messages
+        parsed = [_message(line) for line in lines]
+        wrong = len(self._received) > MAX_BYTES or None in parsed
         self.closed = self.closed or wrong or not data
-        return [message for message in messages if message is not None]
+        return [message for message in parsed if message is not None]
+
+    def put_back(self, messages: list[dict[str, Any]]) -> None:
+        """Have the next `receive` return `messages`, which were received and are meant for somebody else."""
+        self._put_back = messages + self._put_back
 
     def close(self) -> None:
         """Close this end, which the other side notices."""

@@ -55,6 +55,20 @@ def test_a_child_has_its_settings_its_descriptors_and_no_others() -> None:
         os.close(fd)
 
 
+def test_what_comes_together_with_ready_is_not_lost() -> None:
+    made = child(
+        BEGIN
+        + """
+channel.send({"ready": 1}); channel.send({"next": 2}); channel.receive(None)
+"""
+    )
+    made.channel.put_back([{"ready": 1}, {"next": 2}])  # as when one read brings both
+    made.wait_ready(60)
+    assert made.channel.receive(None) == [{"next": 2}]
+    made.channel.close()
+    made.process.wait(60)
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [
