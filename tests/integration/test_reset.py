@@ -65,7 +65,7 @@ def lost(cluster: Cluster, *left: int) -> NodeReport:
     return head
 
 
-def new_witness(done: subprocess.CompletedProcess[str]) -> int:
+def generation_of(done: subprocess.CompletedProcess[str]) -> int:
     """The generation that a reset printed."""
     assert done.returncode == 0, done.stderr
     said = re.search(r"^reset: generation (\d+) ", done.stdout)
@@ -103,7 +103,7 @@ def has(cluster: Cluster, generation: int, *members: int) -> None:
 @pytest.mark.long
 def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Cluster) -> None:
     head = lost(cluster, 3)
-    generation = new_witness(reset(cluster, 3, typed=f"{cluster.name}\n"))
+    generation = generation_of(reset(cluster, 3, typed=f"{cluster.name}\n"))
     new = cluster.controller(term_above=head.term)
     assert new.id == 3
     assert (new.voters.generation, new.voters.members) == (generation, (3,))
@@ -133,7 +133,7 @@ def test_what_was_lost_is_reset_and_the_old_ones_follow_when_told(cluster: Clust
 def test_a_generation_of_two_outlives_their_processes(fleet: Fleet, server: RedisServer, quorum: str) -> None:
     cluster = fleet.cluster(range(1, 6), redis_url=server.url, timing=UNHURRIED, quorum=quorum)
     head = lost(cluster, 4, 5)
-    generation = new_witness(reset(cluster, 4, 5, "--yes-i-know"))
+    generation = generation_of(reset(cluster, 4, 5, "--yes-i-know"))
     has(cluster, generation, 4, 5)
     term = cluster.settled(4, 5, term_above=head.term).term
     cluster.kill(4, 5)
@@ -175,7 +175,7 @@ def test_a_generation_that_nobody_is_in_or_that_is_its_own_is_not_joined(cluster
     assert done.returncode == 1
     assert "no node that answers is in generation 7" in done.stderr
     assert voters(cluster, 3)["generation"] == 0
-    generation = new_witness(reset(cluster, 3, "--yes-i-know"))
+    generation = generation_of(reset(cluster, 3, "--yes-i-know"))
     again = reset(cluster, "--join", generation, "--yes-i-know", 3)
     assert again.returncode == 1
     assert f"node 3 refused: this node is in generation {generation}" in again.stderr

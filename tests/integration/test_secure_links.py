@@ -150,7 +150,7 @@ def test_a_broken_authenticator_accepts_no_connection(keys: Keys, unknowns: Unkn
 
 
 def test_an_authenticator_that_cannot_answer_is_broken(alone: Loop) -> None:
-    """Somebody else has taken a question away from it, and it owed_term the answer first."""
+    """Somebody else has taken a question away from it, and it answers that one first."""
     authenticator = alone.transport.router._authenticator
     assert authenticator is not None
     asker = alone.context.socket(zmq.DEALER)

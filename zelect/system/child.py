@@ -59,7 +59,7 @@ class Child:
         while within_s is None and not messages and not self.channel.closed:
             messages = self.channel.receive(None, descriptors)
         if messages and "ready" in messages[0]:
-            self.channel.put_back(messages[1:])  # what came in the same breath
+            self.channel.put_back(messages[1:])  # what one read brought along with it
             return
         if not messages and not self.channel.closed:
             self.process.kill()

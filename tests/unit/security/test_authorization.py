@@ -87,10 +87,10 @@ def test_permissions_follow_the_key_wherever_it_is_used(key: bytes, permission: 
     assert permission_of(origin, DIRECTORY) is permission
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
     commanded = denied(origin, said(AdminCommand(AdminAction.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
-    new_witness = denied(origin, said(Reset(3, (1,)), 0), DIRECTORY)
+    reset = denied(origin, said(Reset(3, (1,)), 0), DIRECTORY)
     assert (asked is None) is (permission >= Permission.READ)
-    assert (commanded is None) is (new_witness is None) is (permission >= Permission.ADMIN)
-    for no, name in ((asked, "read"), (commanded, "admin"), (new_witness, "admin")):
+    assert (commanded is None) is (reset is None) is (permission >= Permission.ADMIN)
+    for no, name in ((asked, "read"), (commanded, "admin"), (reset, "admin")):
         assert no is None or (no.reason == "forbidden" and f"the permission {name}" in no.detail)
 
 
