@@ -168,7 +168,7 @@ class Run:
     def _whole(self) -> bool:
         world = self.world
         controller = world.controller()
-        if controller is None or any(process.machine.state.lost_state for process in world.processes.values()):
+        if controller is None or any(not world.state(n).may_vote(world.state(n).record) for n in world.processes):
             return False
         return bool(world.state(controller).members == tuple(world.settings))
 

@@ -1,6 +1,6 @@
 """Bytes to messages and back: one msgpack array in one frame.
 
-    [protocol version, cluster, type, sender, incarnation, settings, generation, term, [field, ...]]
+    [protocol version, cluster, type, sender, incarnation, settings, cluster id, generation, term, [field, ...]]
 
 Fields have positions and no names, so that no name can appear twice. Every value is checked for its
 exact type, because msgpack decodes True, floats, NaN and extension types where a number belongs.
@@ -21,6 +21,7 @@ from zelect.core.messages import (
     AdminAction,
     Envelope,
     MalformedMessage,
+    MemberAction,
     Message,
     Reason,
     Refusal,
@@ -29,7 +30,8 @@ from zelect.core.messages import (
 from zelect.core.quorum import Record, Witness
 
 MAX_MESSAGE_BYTES = 65_536
-_HEADER = 9
+_HEADER = 10
+_RECORD_FIELDS = 8
 
 _Reader = Callable[[Any], Any]
 
@@ -42,7 +44,7 @@ def encode(envelope: Envelope) -> bytes:
     message = envelope.message
     body = [_plain(getattr(message, name)) for name in _NAMES[type(message)]]
     header = (PROTOCOL_VERSION, envelope.cluster, _CODES[type(message)], envelope.sender)
-    rest = (envelope.incarnation, envelope.settings, envelope.generation, envelope.term, body)
+    rest = (envelope.incarnation, envelope.settings, envelope.cluster_id, envelope.generation, envelope.term, body)
     packed: bytes = msgpack.packb((*header, *rest))
     return packed
 
@@ -65,8 +67,8 @@ def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
         raise MalformedMessage("other_version", f"this node speaks version {PROTOCOL_VERSION}")
     if len(frame) != _HEADER:
         raise MalformedMessage("bad_envelope", f"not {_HEADER} items")
-    _, cluster, code, sender, incarnation, settings, generation, term, body = frame
-    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), generation)
+    _, cluster, code, sender, incarnation, settings, cluster_id, generation, term, body = frame
+    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), generation, cluster_id)
 
 
 def _message(code: object, body: object) -> Message:
@@ -79,29 +81,45 @@ def _message(code: object, body: object) -> Message:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Record):
-        w = value.witness
-        witness = None if w is None else (w.key, w.run_id, w.replid)
-        return (value.generation, value.config_term, value.version, value.members, witness, value.epochs)
-    return value
+    return record_fields(value) if isinstance(value, Record) else value
+
+
+def record_fields(record: Record) -> list[object]:
+    """`record` as lists, numbers and texts, for any format that has these."""
+    w = record.witness
+    witness = None if w is None else [w.key, w.run_id, w.replid]
+    order = [record.cluster_id, record.generation, record.config_term, record.version]
+    return [*order, list(record.members), witness, list(record.epochs), [list(entry) for entry in record.addresses]]
 
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if type(value) is list else value
 
 
-def _record(value: Any) -> Any:
-    if value is None:
-        return None
-    if type(value) is not list or len(value) != 6 or type(value[3]) is not list or type(value[5]) is not list:
+def _pairs(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if type(value) is list else value
+
+
+def record_of(value: Any) -> Record:
+    """The record whose `record_fields` are `value`. Raises `MalformedMessage`."""
+    if type(value) is not list or len(value) != _RECORD_FIELDS:
         raise MalformedMessage("bad_field", "not a voter record")
-    generation, config_term, version, members, identity, epochs = value
-    if not all(type(item) is int for item in (generation, config_term, version, *members, *epochs)):
+    cluster_id, generation, config_term, version, members, identity, epochs, addresses = value
+    if not type(members) is type(epochs) is type(addresses) is list:
         raise MalformedMessage("bad_field", "not a voter record")
+    numbers = (cluster_id, generation, config_term, version, *members, *epochs)
+    pairs = all(type(a) is list and len(a) == 2 and type(a[0]) is int and type(a[1]) is str for a in addresses)
+    if not pairs or not all(type(item) is int for item in numbers):
+        raise MalformedMessage("bad_field", "not a voter record")
+    named, places = tuple(epochs), tuple(map(tuple, addresses))
     try:
-        return Record(config_term, version, tuple(members), _witness(identity), generation, tuple(epochs))
+        return Record(config_term, version, tuple(members), _witness(identity), generation, named, cluster_id, places)
     except ValueError as error:
         raise MalformedMessage("bad_field", str(error)) from None
+
+
+def _record(value: Any) -> Record | None:
+    return None if value is None else record_of(value)
 
 
 def _witness(identity: Any) -> Witness | None:
@@ -112,7 +130,7 @@ def _witness(identity: Any) -> Witness | None:
     return Witness(*identity)
 
 
-def _one_of(kind: type[Reason] | type[Refusal] | type[Result] | type[AdminAction]) -> _Reader:
+def _one_of(kind: type[Reason] | type[Refusal] | type[Result] | type[AdminAction] | type[MemberAction]) -> _Reader:
     def read(value: Any) -> Any:
         try:
             return kind(value) if type(value) is str else value
@@ -129,12 +147,14 @@ _BY_ANNOTATION: dict[str, _Reader | None] = {  # None: taken as it is, the messa
     "str": None,
     "tuple[int, ...]": _tuple,
     "tuple[int, int, int]": _tuple,
-    "Record": _record,
+    "tuple[tuple[int, str], ...]": _pairs,
+    "Record": record_of,
     "Record | None": _record,
     "Reason": _one_of(Reason),
     "Refusal | None": _one_of(Refusal),
     "Result": _one_of(Result),
     "AdminAction": _one_of(AdminAction),
+    "MemberAction": _one_of(MemberAction),
 }
 
 _TYPES: dict[int, tuple[Callable[..., Message], tuple[_Reader | None, ...]]] = {

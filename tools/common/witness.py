@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessPing, WitnessVote
-from zelect.core.events import Event, WitnessAnswered, WitnessCreated, WitnessVoted
+from zelect.core.events import Event, NamedProcess, WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 
@@ -91,10 +91,10 @@ class WitnessServer:
             return self, WitnessCreated(identity)
         if memory is not None:
             generation, later = memory.record_id[0], memory.created_term == intent.term and memory.created_at > at
-            newer = generation == intent.record_id[0] and (memory.term > intent.term or later)
-            if generation > intent.record_id[0] or newer:
+            newer = generation == intent.record.id[0] and (memory.term > intent.term or later)
+            if generation > intent.record.id[0] or newer:
                 return self, None
-        memory = Memory(identity, intent.term, who, (*who, intent.term), intent.record_id, intent.term, at)
+        memory = Memory(identity, intent.term, who, (*who, intent.term), intent.record.id, intent.term, at)
         return replace(self, memory=memory, created=self.created | {intent.key}), WitnessCreated(identity)
 
     def _refusal(self, identity: Witness, term: int, least: int, record_id: RecordId, bound: bool) -> Refusal | None:
@@ -107,25 +107,26 @@ class WitnessServer:
     def _vote(self, who: Process, intent: WitnessVote, bound: bool) -> tuple[WitnessServer, Event]:
         memory, sought = self.memory, intent.term_sought
         least = (memory.term if memory is not None else 0) + intent.pre
-        reason = self._refusal(intent.identity, sought, least, intent.record_id, bound)
+        reason = self._refusal(intent.identity, sought, least, intent.record.id, bound)
         if reason is Refusal.UNRECOGNIZED or memory is None:
             return self, WitnessVoted(intent.pre, intent.round, Refusal.UNRECOGNIZED, 0)
         if reason is None and sought == memory.term and memory.voted_for != who and (bound or memory.voted_for[0]):
             reason = Refusal.VOTED
         if reason is None and not intent.pre:  # the record is not taken over: a vote commits nothing
             memory = replace(memory, term=sought, voted_for=who)
-        answer = WitnessVoted(intent.pre, intent.round, reason, memory.term, *memory.acked)
+        named = (NamedProcess(*memory.acked),) if memory.acked[0] else ()
+        answer = WitnessVoted(intent.pre, intent.round, reason, memory.term, named)
         return replace(self, memory=memory), answer
 
     def _ping(self, who: Process, intent: WitnessPing, bound: bool) -> tuple[WitnessServer, Event]:
         memory, term = self.memory, intent.term
-        reason = self._refusal(intent.identity, term, memory.term if memory is not None else 0, intent.record_id, bound)
+        reason = self._refusal(intent.identity, term, memory.term if memory is not None else 0, intent.record.id, bound)
         if reason is Refusal.UNRECOGNIZED or memory is None:
-            return self, WitnessAnswered(intent.number, term, intent.record_id, Refusal.UNRECOGNIZED, 0)
+            return self, WitnessAnswered(intent.number, term, intent.record.id, Refusal.UNRECOGNIZED, 0)
         if reason is None and memory.acked[2] == term and memory.acked[:2] != who:
             reason = Refusal.VOTED
-        if reason is None and (memory.acked[2] < term or intent.record_id > memory.record_id):
+        if reason is None and (memory.acked[2] < term or intent.record.id > memory.record_id):
             voted_for = who if memory.term < term else memory.voted_for
-            memory = replace(memory, term=term, voted_for=voted_for, acked=(*who, term), record_id=intent.record_id)
-        answer = WitnessAnswered(intent.number, term, intent.record_id, reason, memory.term)
+            memory = replace(memory, term=term, voted_for=voted_for, acked=(*who, term), record_id=intent.record.id)
+        answer = WitnessAnswered(intent.number, term, intent.record.id, reason, memory.term)
         return replace(self, memory=memory), answer

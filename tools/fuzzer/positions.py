@@ -7,16 +7,19 @@ corpus speaks in the voting right of its peers, about the terms, rounds and numb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tools.simulator.small_world import World, packet
 from zelect.core.events import Leave
 from zelect.core.messages import (
     AdminAction,
     AdminCommand,
+    Bootstrap,
     CommonResp,
     Envelope,
     Handover,
+    MemberAction,
+    MemberChange,
     Message,
     NodeOffline,
     NodeOnline,
@@ -145,7 +148,18 @@ def target_of(name: str) -> Target:
     machine, state = world.processes[1].machine, world.state(1)
     may_vote = tuple((peer, known.incarnation or peer) for peer, known in state.peers.items())
     corpus = tuple(
-        encode(Envelope("demo", sender, incarnation, machine.settings.digest(), term, message, state.record.generation))
+        encode(
+            Envelope(
+                cluster="demo",
+                sender=sender,
+                incarnation=incarnation,
+                settings=machine.settings.digest(),
+                term=term,
+                message=message,
+                generation=state.record.generation,
+                cluster_id=state.record.cluster_id,
+            )
+        )
         for sender, incarnation in may_vote
         for term, message in _honest(world, sender)
     )
@@ -158,7 +172,7 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
     term, record = state.term, state.record
     process = record.epoch_of(sender) if record.epoch_of(sender) > 0 else sender
     others = tuple(node for node in record.members if node != sender)
-    newer, theirs = record.rewritten(term + 1, {}), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
+    newer, theirs = record.rewritten(term + 1), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
     asked, number = (
         state.campaign.round if state.campaign else 1,
         state.leader_state.number if state.leader_state else 3,
@@ -167,7 +181,7 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
         yield one, Ping(0, False, None, ())
         yield one, Ping(number, True, record, others)
         yield one, Ping(number, False, newer if one > term else theirs, others)
-        yield one, Pong(number, term, record.id, 0, process)
+        yield one, Pong(number, term, record.id, 0, process, 5)
         for pre in (True, False):
             for reason in Reason:
                 yield one, Voting(pre, 5, term + 1, newer if one > term else record, reason, sender, term)
@@ -176,15 +190,20 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
             for refusal in Refusal:
                 yield one, VotResp(pre, asked, False, refusal, 250_000, process, None)
             yield one, VotResp(pre, asked, False, Refusal.STALE_VOTERS, 0, process, newer)
-        yield one, NodeOnlineResp(sender, one, record)
+        yield one, NodeOnlineResp(sender, one, record, state.saved.epoch, 0)
         yield one, Handover(max(1, term), 1)
     for peer, known in state.peers.items():
         yield term, NodeOffline(peer, known.incarnation or peer, "leave")
-    yield term, NodeOnline(world.settings[1].addresses[sender], 0, process)
-    yield term, NodeOnlineResp(0, 0, newer)
+    yield term, NodeOnline(world.settings[1].addresses[sender], 0, process, 5)
+    yield term, NodeOnlineResp(0, 0, newer, state.saved.epoch + 1, 3)
     yield term, CommonResp(1, Result.TERM_JUMP, "this node's term is 4")
     yield term, Query("status")
     yield term, Report('{"id": 1}')
-    yield term, Reset(record.generation + 1, record.members)
+    forced = replace(record, config_term=0, version=record.version + 1, generation=record.generation + 1, witness=None)
+    yield term, Reset(forced, False)
+    yield term, Reset(forced, True)
+    yield term, MemberChange(MemberAction.ADD, 9, "tcp://127.0.0.1:7109")
+    yield term, MemberChange(MemberAction.REMOVE, sender, "")
+    yield term, Bootstrap(tuple(sorted(world.settings[1].addresses.items())))
     yield term, AdminCommand(AdminAction.TRANSFER, 0, 0, "a new kernel", "ops@host1")
     yield term, AdminCommand(AdminAction.PAUSE, 0, 60_000, "release day", "ops@host1")

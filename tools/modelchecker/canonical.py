@@ -20,12 +20,15 @@ from zelect.core.messages import (
     Handover,
     Message,
     NodeOffline,
+    NodeOnline,
+    NodeOnlineResp,
     Ping,
     Pong,
     Reason,
     Voting,
     VotResp,
 )
+from zelect.core.quorum import NO_RECORD
 from zelect.core.state import Campaign, LeaderState, Peer, Role, State, Status, VoteAnswer
 from zelect.core.timing import Timing
 
@@ -95,6 +98,7 @@ def settle(state: State, now: int) -> dict[int, int]:
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting_requests, state.refused = {}, {}
     state.lost_us, state.rounds, state.asked = -1, (), ""
+    state.saves = state.save_us = 0
     state.cooling_until_us = 0  # whether it stays behind the others is luck
     if state.pause is not None and not state.paused(now):
         state.pause = None
@@ -118,7 +122,8 @@ def _later(at_us: int, shift: int) -> int:
 def _peer(peer: Peer) -> Peer:
     processes = peer.linked and peer.linked_us < peer.heard_us
     heard_us = -1 if not peer.incarnation else NOW
-    return replace(peer, heard_us=heard_us, priority=0, linked_us=NOW - 1 if processes else NOW)
+    linked_us = NOW - 1 if processes else NOW
+    return replace(peer, heard_us=heard_us, priority=0, linked_us=linked_us, saves=0, complaint="")
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
@@ -135,7 +140,7 @@ def _settle_campaign(campaign: Campaign, shift: int) -> None:
 def _settle_leadership(state: State, leader_state: LeaderState, shift: int) -> dict[int, int]:
     numbers = {number: sent_us + shift for number, sent_us in leader_state.sent_us.items()}
     leader_state.reason, leader_state.previous, leader_state.previous_heard_us = Reason.START, None, -1
-    leader_state.lost_us, leader_state.rounds, leader_state.asked = -1, (), ""
+    leader_state.lost_us, leader_state.rounds, leader_state.asked, leader_state.disks_us = -1, (), "", 0
     leader_state.sent_us = {sent_us: sent_us for sent_us in numbers.values()}
     leader_state.number = max(leader_state.sent_us)
     # What decides when a leadership without a lease is over; with one nobody asks.
@@ -158,7 +163,9 @@ def _settle_leadership(state: State, leader_state: LeaderState, shift: int) -> d
     leader_state.steady_us = {
         n: max(at_us + shift, _OLD) for n, at_us in leader_state.steady_us.items() if n not in members
     }
-    leader_state.saved_by = {n: saved for n, saved in leader_state.saved_by.items() if saved == state.record.id}
+    leader_state.saved_by = {
+        n: saved for n, saved in leader_state.saved_by.items() if saved in (state.record.id, NO_RECORD.id)
+    }
     return numbers
 
 
@@ -184,7 +191,11 @@ def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
             number = numbers.get(message.number, NOW)
             return replace(message, number=number, succession=()) if message.number else None
         case Pong():
-            return replace(message, priority=0) if message.number > STALE else None
+            return replace(message, priority=0, saves=0) if message.number > STALE else None
+        case NodeOnline():
+            return replace(message, saves=0)
+        case NodeOnlineResp():
+            return replace(message, heard_saves=0)
         case Voting():
             return replace(message, reason=Reason.START, controller=0, controller_term=0)
         case VotResp():

@@ -70,18 +70,18 @@ class _NoSilence(Seams):
 class _SecondVote(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
         if _heard(event, Voting) and state.saved.voted_for != state.node:
-            state.saved = replace(state.saved, voted_for=0)
+            state.saved = replace(state.saved, voted_for=0, voted_epoch=0)
         return event
 
     def saved(self, disk: Saved, effects: Effects) -> Saved:
         # Judged by its grants: what stands on disk is not what is looked at.
-        return replace(super().saved(disk, effects), voted_for=0)
+        return replace(super().saved(disk, effects), voted_for=0, voted_epoch=0)
 
 
 class _NoMemoryLost(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
         if state.saved.epoch != 1:
-            state.saved = replace(state.saved, epoch=1, lost_state=False)
+            state.saved = replace(state.saved, epoch=1)
         return event
 
 
@@ -132,7 +132,7 @@ class _ActiveAtOnce(Seams):
 
 class _WitnessNamesNobody(Seams):
     def before(self, state: State, event: Event, settings: Settings) -> Event:
-        return replace(event, acked=0) if isinstance(event, WitnessVoted) else event
+        return replace(event, named=()) if isinstance(event, WitnessVoted) else event
 
 
 class _JobUnprotected(Seams):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tools.common.founded import founded_state
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
 from tools.modelchecker.model import Ask, Bounds, InFlight, Local, Mail, Outcome, Reply, Seams
 from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
@@ -47,7 +48,7 @@ class NodeModel:
         self.nodes = tuple(self.settings)
         self.first_version = 0
         self.first_resets: dict[int, int] = {}
-        self.machines = {n: Machine(s, first_state(s, 1), ran_before=False) for n, s in self.settings.items()}
+        self.machines = {n: Machine(s, founded_state(s, 1), ran_before=False) for n, s in self.settings.items()}
         self.locals: list[Local] = []
         self.in_flight: list[InFlight] = []
         self.sent_to = dict.fromkeys((WITNESS, *self.nodes), 0)
@@ -181,8 +182,8 @@ class NodeModel:
         local = self.locals[at]
         starts, node = local.starts + 1, local.node
         settings = self.settings[node]
-        saved = first_state(settings, starts) if forget or starts == 1 else replace(local.disk, incarnation=starts)
-        saved = replace(saved, lost_state=saved.lost_state or forget)
+        saved = local.disk if starts > 1 else founded_state(settings, starts)
+        saved = first_state(settings, starts) if forget else replace(saved, incarnation=starts)
         machine = self.machines[node]
         machine.ran_before = starts > 1
         fresh = Machine(settings, saved, ran_before=starts > 1).state
@@ -198,7 +199,7 @@ class NodeModel:
 
     def gone_node(self, node: int) -> int:
         """What is left of a node that never starts again."""
-        return self.number(Local(node, first_state(self.settings[node], 1), 1))
+        return self.number(Local(node, founded_state(self.settings[node], 1), 1))
 
     def leave(self, at: int) -> Outcome | None:
         """The node is asked to go."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tools.common.founded import founded_state
 from tools.modelchecker.canonical import NOW, Coarse
 from tools.modelchecker.model import Bounds, Budget, Local, Mail, Move, Seams, World
 from tools.modelchecker.node_model import NodeModel
 from tools.modelchecker.search import greedy
 from tools.modelchecker.universe import Universe
-from zelect.core.machine import first_state
 from zelect.core.messages import NodeOnline
 from zelect.core.settings import Settings
 
@@ -44,7 +44,7 @@ class Scenario:
         good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, creations=9, inside=False, hello=True)
         universe = Universe(NodeModel(settings, good))
         model = universe.model
-        down = tuple(model.number(Local(n, first_state(s, 0), 0)) for n, s in settings.items())
+        down = tuple(model.number(Local(n, founded_state(s, 0), 0)) for n, s in settings.items())
         crashes = int(self.settled in ("floor", "lone", "return"))
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
         world = greedy(universe, world, _all_up(model), lambda move: move.words == "starts")
@@ -114,7 +114,7 @@ def _leadership(model: NodeModel) -> Callable[[World], bool]:
             _fresh(model, world)
             and model.active[world.at[0]]
             and whole
-            and not any(state.lost_state for state in states)
+            and not any(not state.may_vote(state.record) for state in states)
         )
 
     return settled

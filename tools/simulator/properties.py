@@ -284,7 +284,7 @@ class Properties:
         if voter == controller or process is None:
             return True
         state = process.machine.state
-        if state.lost_state or state.leaving:
+        if not state.may_vote(state.record) or state.leaving:
             return True
         ends_us, leader_state = state.grace_until_us, state.leader_state
         if ends_us == 0 and state.next_idle_us == NEVER_US:

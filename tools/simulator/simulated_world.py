@@ -182,6 +182,8 @@ class SimWorld(World):
         if effects.save is not None:
             self.properties.saving(n, effects.save)
             self.disks[n] = effects.save
+        if effects.connect is not None:
+            self._reconnect(n)
         if doom == 1:
             self._die_at(n, "after the save")
             return
@@ -304,6 +306,8 @@ class SimWorld(World):
 
     def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
         if (self.processes.get(x), self.processes.get(y)) != ends or y in ends[0].linked:
+            return
+        if y not in ends[0].machine.state.peers:
             return
         if self._cut(x, y) or (x, y) in self._falling:
             self.at(_RECONNECT_US, partial(self._link, x, y, ends))

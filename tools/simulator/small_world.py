@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from tools.common.founded import founded_state
 from tools.simulator.witness import Redis
 from zelect import wire
 from zelect.core.effects import (
@@ -68,7 +69,8 @@ class Entry:
 
 
 class World:
-    """N nodes, started and broken by the caller, and the history of what they did."""
+    """N nodes, started and broken by the caller, and the history of what they did. With `founded` their cluster
+    exists already; without they are new (R15)."""
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class World:
         reordered: float = 0.0,
         late_us: int = 2_000_000,
         latency_us: int = 150,
+        founded: bool = True,
         **options: Any,
     ) -> None:
         timing = options.pop("timing", Timing())
@@ -89,6 +92,7 @@ class World:
             n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options)
             for n in addresses
         }
+        self.founded = founded
         self.now_us = 1_000_000
         self.random = random.Random(seed)
         self.loss = loss
@@ -111,14 +115,16 @@ class World:
     # -- what a test does -------------------------------------------------------------------------
 
     def start(self, *nodes: int, forget: bool = False) -> None:
-        """Start processes; a node with a disk restarts with what it saved, or (`forget`) knows only
-        that it ran before."""
+        """Start processes; a node with a disk restarts with what it saved, or (`forget`) without it: nobody tells it
+        that there was more."""
         for n in nodes or self.settings:
             saved = self.disks.get(n)
             ran_before = saved is not None
             born = next(self._births)
-            if saved is None or forget:
-                saved = replace(first_state(self.settings[n], born), lost_state=forget)
+            if saved is None and self.founded:
+                saved = founded_state(self.settings[n], born)
+            elif saved is None or forget:
+                saved = first_state(self.settings[n], born)
             saved = replace(saved, incarnation=born)
             self.disks[n] = saved
             self.processes[n] = SimulatedProcess(Machine(self.settings[n], saved, ran_before=ran_before), born)
@@ -242,6 +248,8 @@ class World:
     def _carry_out(self, n: int, effects: Effects) -> None:
         if effects.save is not None:
             self.disks[n] = effects.save
+        if effects.connect is not None:
+            self._reconnect(n)
         for to, envelope in effects.send:
             self._deliver(n, to, envelope)
         for ask in effects.witness:
@@ -294,7 +302,17 @@ class World:
         for x, y in ((a, b), (b, a)):
             self.at(1000, partial(self._link, x, y, (self.processes[x], self.processes[y])))
 
+    def _reconnect(self, n: int) -> None:
+        """The nodes that `n` holds connections to have changed."""
+        process = self.processes[n]
+        peers = process.machine.state.peers
+        process.linked = {y for y in process.linked if y in peers and peers[y].linked}
+        for y in peers.keys() & self.processes.keys() - process.linked:
+            self.at(1000, partial(self._link, n, y, (process, self.processes[y])))
+
     def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
+        if y not in ends[0].machine.state.peers:
+            return
         if (self.processes.get(x), self.processes.get(y)) == ends and y not in ends[0].linked:
             ends[0].linked.add(y)
             self.feed(x, LinkUp(y))
@@ -328,8 +346,9 @@ def packet(world: World, sender: int, message: Message, term: int | None = None)
     saved = machine.state.saved
     digest = machine.settings.digest()
     at_term = saved.term if term is None else term
+    record = saved.record
     return MessageReceived(
-        Envelope("demo", sender, saved.incarnation, digest, at_term, message, saved.record.generation)
+        Envelope("demo", sender, saved.incarnation, digest, at_term, message, record.generation, record.cluster_id)
     )
 
 

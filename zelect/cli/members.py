@@ -10,6 +10,8 @@ import click
 from zelect.cli.support.options import Target, cluster_options, json_option
 
 if TYPE_CHECKING:
+    from zelect.core.messages import Reset
+    from zelect.core.quorum import Record
     from zelect.status.cluster import ClusterStatus
 
 _WITNESS = {
@@ -102,10 +104,10 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     voters again. Run both commands on the host of the nodes that they name. For another cluster than .zelect: zelect
     members -c FILE reset NODE..., or --dir DIR before `reset`.
     """
-    import time
-
     from zelect.cli.support.errors import CommandError
+    from zelect.core.messages import Reset
     from zelect.status.cluster_text import ids_text, nodes_text
+    from zelect.system.clock import unix_ms
 
     target = Target.of(**context.obj)
     if not nodes:
@@ -125,9 +127,9 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
         click.echo(f"{text} {discards} the old voter record and {joins} generation {join}.", err=True)
     if not sure:
         _confirm(target.cluster)
-    newest = max(report.voters.generation for report in state.reports.values())
-    generation = join or max(newest + 1, int(time.time()))
-    _reset(target, set(nodes), generation, _members_of(state, join) if join else tuple(sorted(set(nodes))))
+    generation = join or max(unix_ms(), *(report.voters.generation + 1 for report in state.reports.values()))
+    record = _record_of(state, join) if join else _forced(state, set(nodes), generation)
+    _reset(target, set(nodes), Reset(record, join is not None))
     if join is None:
         click.echo(f"reset: generation {generation} with {names}. When the others are back, have them join:")
         click.echo(f"  zelect members{target.place} reset --join {generation} NODE...")
@@ -165,23 +167,55 @@ def _confirm(cluster: str) -> None:
         raise CommandError("that is not the cluster's name; nothing was changed", 2)
 
 
-def _members_of(state: ClusterStatus, generation: int) -> tuple[int, ...]:
+def _forced(state: ClusterStatus, nodes: set[int], generation: int) -> Record:
+    """The record that makes `nodes` the voters, in a new generation of their cluster."""
     from zelect.cli.support.errors import CommandError
+    from zelect.core.quorum import Record
+
+    newest = state.newest
+    if newest is None or not newest.voters.cluster_id:
+        raise CommandError("these nodes are new: there is no cluster to reset; see 'zelect bootstrap --help'", 1)
+    members = tuple(sorted(nodes))
+    return Record(
+        config_term=0,
+        version=newest.voters.version + 1,
+        members=members,
+        generation=generation,
+        epochs=tuple(state.reports[node].epoch for node in members),
+        cluster_id=newest.voters.cluster_id,
+        addresses=newest.voters.places,
+    )
+
+
+def _record_of(state: ClusterStatus, generation: int) -> Record:
+    """The newest record of `generation` that a node which answers has."""
+    from zelect.cli.support.errors import CommandError
+    from zelect.core.quorum import Record
 
     voters = [report.voters for report in state.reports.values() if report.voters.generation == generation]
     if not voters:
         raise CommandError(f"no node that answers is in generation {generation}; see 'zelect members'", 1)
-    return max(voters, key=lambda some: some.age).members
+    newest = max(voters, key=lambda some: some.age)
+    return Record(
+        config_term=newest.config_term,
+        version=newest.version,
+        members=newest.members,
+        generation=generation,
+        epochs=newest.epochs,
+        cluster_id=newest.cluster_id,
+        addresses=newest.places,
+    )
 
 
-def _reset(target: Target, nodes: set[int], generation: int, members: tuple[int, ...]) -> None:
+def _reset(target: Target, nodes: set[int], reset: Reset) -> None:
     from zelect.cli.support.errors import CommandError
-    from zelect.core.messages import Reset, Result
+    from zelect.core.messages import Result
 
-    answers = target.tell(nodes, Reset(generation, members))
+    answers = target.tell(nodes, reset)
     for node in sorted(nodes):
         answer = answers.get(node)
         if answer is None:
-            raise CommandError(f"node {node} did not answer; run the same command again with --join {generation}", 5)
+            again = f"run the same command again with --join {reset.record.generation}"
+            raise CommandError(f"node {node} did not answer; {again}", 5)
         if answer.result is not Result.OK:
             raise CommandError(f"node {node} refused: {answer.detail}", 1)

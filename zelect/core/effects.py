@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from zelect.core.election_trace import ElectionTrace
 from zelect.core.messages import CommonResp, Envelope, Reason
-from zelect.core.quorum import Record, RecordId, Witness
+from zelect.core.quorum import Addresses, Record, Witness
 from zelect.core.status import NodeStatus
 
 
@@ -23,18 +23,22 @@ from zelect.core.status import NodeStatus
 class Saved:
     """The durable state (R1): what a node may never forget while it votes.
 
-    `incarnation` is new at every start and grows. `voted_for` is the vote given in `term` (0: none).
-    `record` says who the voters are. `lost_state`: the node knows that it lost what it had saved
-    before. `epoch` is the storage epoch: the incarnation in which the node first saved anything. Data
-    that is lost takes its epoch with it, and only the epoch that the record names may vote.
+    `incarnation` is new at every start and grows. `voted_for` and `voted_epoch` are the vote given in
+    `term`: a node with its storage epoch (0: none). `record` says who belongs and who votes; `NO_RECORD` in
+    a new node. `epoch` is the storage epoch: the incarnation in which the node first saved anything. Data
+    that is lost takes its epoch with it, and only the epoch that the record names may vote (R16).
+    `founding` lists the members, with their epochs, of the newest founding that this node voted on (R15).
+    `promise_ms` is the longest that a promise of this node may still last after a restart (R4).
     """
 
     term: int
     voted_for: int
     incarnation: int
     record: Record
-    lost_state: bool = False
     epoch: int = 0
+    voted_epoch: int = 0
+    founding: tuple[tuple[int, int], ...] = ()
+    promise_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +107,18 @@ class WitnessVote:
     pre: bool
     round: int
     term_sought: int
-    record_id: RecordId
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessPing:
     """Ask the witness `identity` to acknowledge this controller of `term`; the answer counts like
-    a PONG to PING `number`, and as having saved the record `record_id`."""
+    a PONG to PING `number`, and as having saved `record`."""
 
     identity: Witness
     term: int
     number: int
-    record_id: RecordId
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class WitnessCreate:
 
     key: str
     term: int
-    record_id: RecordId
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "vote_granted": _VOTE,
     "vote_refused": _VOTE,
     "vote_answered": {"voter": int, "term": int, "pre": bool, "granted": bool, "reason": str},
-    "witness_answered": {"term": int, "pre": bool, "reason": str, "acked": int, "waits": bool},
+    "witness_answered": {"term": int, "pre": bool, "reason": str, "named": tuple, "waits": bool},
     "elected": {"term": int, "votes": int, "took_ms": float},
     "election_abandoned": {"term": int, "why": str},
     # leadership
@@ -202,8 +206,16 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     # voters and witness
     "voting_right_granted": {"config_term": int, "version": int},
     "voting_right_lost": {"config_term": int, "version": int},
-    "voters_changed": {"version": int, "members": tuple, "epochs": int, "witness": bool},
-    "epochs_named": {"version": int, "members": tuple, "epochs": int, "witness": bool},
+    "voters_changed": {"version": int, "members": tuple, "witness": bool},
+    "cluster_founded": {"cluster_id": int, "members": tuple},
+    "cluster_joined": {"cluster_id": int, "config_term": int, "version": int},
+    "member_added": {"peer": int, "address": str},
+    "member_removed": {"peer": int},
+    "member_replaced": {"peer": int, "address": str},
+    "other_cluster_heard": {"sender": int, "cluster_id": int},
+    "epoch_raised": {"epoch": int, "heard": int},
+    "older_copy_found": {"saves": int, "heard": int},
+    "bootstrap_accepted": {"members": tuple},
     "voters_reset": {"generation": int, "members": tuple},
     "witness_created": {"key": str},
     "witness_refused": {"number": int, "reason": str, "term": int},
@@ -222,9 +234,11 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Carry out from top to bottom."""
+    """Carry out from top to bottom. `connect`: the peers to hold connections to from now on, with their
+    addresses; None: as before."""
 
     save: Saved | None = None
+    connect: Addresses | None = None
     send: tuple[tuple[int, Envelope], ...] = ()
     witness: tuple[WitnessIntent, ...] = ()
     publish: tuple[Intent, ...] = ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from zelect.core.messages import Envelope, Refusal
-from zelect.core.quorum import RecordId, Witness
+from zelect.core.quorum import Record, RecordId, Witness
 
 
 class Evidence(StrEnum):
@@ -76,7 +76,10 @@ class DeathProven:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The node was asked to leave (SIGTERM, SIGINT). Nobody acts in its leadership any more."""
+    """The node was asked to leave (SIGTERM, SIGINT). Nobody acts in its leadership any more.
+    `cluster_stop`: all nodes are being stopped, and are expected back (R11)."""
+
+    cluster_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +102,44 @@ class PriorityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedProcess:
+    """A process that the witness names: it acknowledged it as controller of `term`, or voted for it in
+    `term`, and a lease of it may rest on that. `promise_ms`: one election timeout of that process."""
+
+    node: int
+    incarnation: int
+    term: int
+    promise_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WitnessVoted:
     """The witness answered a `WitnessVote`. `reason` is None exactly when granted. `term` is the
-    witness's; `acked`, `acked_incarnation` and `acked_term` name the controller that it
-    acknowledged last (0: none), which may hold a lease that rests on it (R7b)."""
+    witness's. `named`: whom it acknowledged last, and everybody it voted for since, any of whom may hold a
+    lease that rests on it (R7b, R12); with `many` there are more than it can name. `record`: the voter
+    record that it has saved; None where it told none."""
 
     pre: bool
     round: int
     reason: Refusal | None
     term: int
-    acked: int = 0
-    acked_incarnation: int = 0
-    acked_term: int = 0
+    named: tuple[NamedProcess, ...] = ()
+    many: bool = False
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessAnswered:
-    """The witness answered a `WitnessPing` of `of_term` that named `record_id`. `reason` is None
-    when it acknowledged; `term` is the witness's."""
+    """The witness answered a `WitnessPing` of `of_term` that named the record `record_id`. `reason` is
+    None when it acknowledged; `term` is the witness's, `record` the one that it has saved (None where it
+    told none)."""
 
     number: int
     of_term: int
     record_id: RecordId
     reason: Refusal | None
     term: int
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +152,13 @@ class WitnessCreated:
 @dataclass(frozen=True, slots=True)
 class WitnessSeen:
     """The answer to a `WitnessLook` at `identity`. `ready`: Redis answers and could be a witness.
-    `same`: it still is `identity`; meaningless without one."""
+    `same`: it still is `identity`; meaningless without one. `record`: the voter record that it has saved,
+    whatever its identity; None where there is none (R12)."""
 
     identity: Witness | None
     ready: bool
     same: bool
+    record: Record | None = None
 
 
 Event = (

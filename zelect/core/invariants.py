@@ -1,4 +1,4 @@
-"""The rules of the election as assertions (docs/protocol.md, R1 to R14), on in production too.
+"""The rules of the election as assertions (docs/protocol.md, R1 to R16), on in production too.
 
 A node that finds one of its own rules broken must not go on, because whatever it says next could
 make a second controller. `RuleBroken` is therefore never caught; it ends the process. It always means
@@ -63,8 +63,7 @@ def r1_nothing_saved_goes_back(step: Step) -> None:
     """The durable state is a node's memory of what it must not contradict (Raft, figure 2: persistent state)."""
     before, saved = step.saved_before, step.state.saved
     require(saved.term >= before.term, "R1", "the term never goes back")
-    same = (saved.incarnation, saved.epoch) == (before.incarnation, before.epoch)
-    require(same, "R1", "a running process keeps its incarnation and its storage epoch")
+    require(saved.incarnation == before.incarnation, "R1", "a running process keeps its incarnation")
 
 
 def r2_a_vote_is_never_changed(step: Step) -> None:
@@ -81,11 +80,36 @@ def r4_no_vote_in_the_grace_period(step: Step) -> None:
     require(not voted or step.now_us >= step.state.grace_until_us, "R4", "no vote in the grace period")
 
 
+def r16_a_new_epoch_begins_without_record_and_vote(step: Step) -> None:
+    """A storage epoch stands for what was saved in it: another one knows nothing of that, and none is used twice."""
+    before, saved = step.saved_before, step.state.saved
+    if saved.epoch != before.epoch:
+        require(saved.epoch > before.epoch, "R16", "a storage epoch grows")
+        new = not saved.voted_for and not saved.founding and not saved.record.cluster_id
+        require(new, "R16", "a new storage epoch begins without record and vote")
+
+
+def r15_a_record_stays_in_its_cluster(step: Step) -> None:
+    """A node joins a cluster once, by a record that names it, or founds it (R15)."""
+    before, saved = step.saved_before.record, step.state.saved.record
+    if saved.cluster_id == before.cluster_id or step.state.saved.epoch != step.saved_before.epoch:
+        return
+    require(not before.cluster_id, "R15", "who belongs to a cluster never changes to another")
+    require(step.state.may_vote(saved) or saved.generation > 0, "R15", "a new node joins by a record that names it")
+
+
+def r10_whoever_has_a_record_has_its_term(step: Step) -> None:
+    """In an older term it could vote for a second controller of the term in which the record was written
+    (spec/Membership.tla, rule "recTerm")."""
+    saved = step.state.saved
+    require(saved.term >= saved.record.config_term, "R10", "whoever has a record has at least its term")
+
+
 def r10_a_record_is_never_replaced_by_an_older_one(step: Step) -> None:
     """Records are ordered by (generation, config term, version); the newer one is right (logless, section 4)."""
-    require(
-        step.state.saved.record.id >= step.saved_before.record.id, "R10", "no older voter record replaces a newer one"
-    )
+    before, saved = step.saved_before, step.state.saved
+    newer = saved.record.id >= before.record.id or saved.epoch > before.epoch
+    require(newer, "R10", "no older voter record replaces a newer one")
 
 
 def r14_terms_stay_in_bounds(step: Step) -> None:
@@ -102,8 +126,8 @@ def r3_a_promise_ends_early_only_by_proof(step: Step, promise: Promise) -> None:
         return
     if promise.to == step.me or step.now_us >= promise.until_us:
         return
-    peer = state.peers[promise.to]
-    gone = peer.dead or peer.offline or peer.incarnation > promise.incarnation
+    peer = state.peers.get(promise.to)
+    gone = peer is not None and (peer.dead or peer.offline or peer.incarnation > promise.incarnation)
     handed_over = state.handed_over.get(promise.to, 0) >= promise.term
     require(gone or handed_over, "R3", f"the promise to node {promise.to} ended early, without proof")
 
@@ -122,8 +146,10 @@ def r2_a_candidate_voted_for_itself(step: Step, campaign: Campaign) -> None:
 def r8_only_a_follower_without_controller_campaigns(step: Step, campaign: Campaign) -> None:
     """A node that follows a controller disturbs no election, nor does one that left or has no voting right."""
     state = step.state
-    free = state.controller is None and not state.leaving and step.me in state.members
+    free = state.controller is None and not state.leaving and state.may_vote(campaign.record)
     require(free, "R8", "a node that follows a controller, leaves, or is not a voter does not campaign")
+    founds = campaign.record.proposed == state.is_new
+    require(founds, "R15", "new nodes, and nobody else, found a cluster")
 
 
 def r12_the_witness_answers_only_when_asked(step: Step, campaign: Campaign) -> None:
@@ -172,6 +198,9 @@ WHEN_SAVED: tuple[Callable[[Step], None], ...] = (
     r2_a_vote_is_never_changed,
     r4_no_vote_in_the_grace_period,
     r10_a_record_is_never_replaced_by_an_older_one,
+    r10_whoever_has_a_record_has_its_term,
+    r15_a_record_stays_in_its_cluster,
+    r16_a_new_epoch_begins_without_record_and_vote,
     r14_terms_stay_in_bounds,
 )
 

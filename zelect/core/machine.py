@@ -13,7 +13,7 @@ The same `step` runs under the node's loop, the simulator and the checker. No ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -24,6 +24,7 @@ from zelect.core.actors import (
     heartbeat,
     leadership,
     links,
+    members,
     membership,
     query,
     timers,
@@ -57,8 +58,10 @@ from zelect.core.messages import (
     MAX_VERSION_HEARD,
     MAX_VERSION_JUMP,
     AdminCommand,
+    Bootstrap,
     CommonResp,
     Envelope,
+    MemberChange,
     Ping,
     Pong,
     Query,
@@ -68,12 +71,12 @@ from zelect.core.messages import (
     Voting,
     type_of,
 )
-from zelect.core.quorum import Record
+from zelect.core.quorum import NO_RECORD, Record
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
 from zelect.core.step import Step
-from zelect.core.timing import MAX_TERM_HEARD, MAX_TERM_JUMP
+from zelect.core.timing import jumps
 from zelect.core.transitions import become_follower
 
 
@@ -99,8 +102,10 @@ ACTORS: dict[Type, Actor] = {
     Type.QUERY: Actor(query.query, old_term=True, adopts=False),
     Type.REPORT: Actor(query.unhandled, old_term=True, adopts=False),
     Type.HANDOVER: Actor(membership.handover, old_term=True, adopts=True),
-    Type.RESET: Actor(voters.reset, old_term=True, adopts=False),
+    Type.RESET: Actor(members.reset, old_term=True, adopts=False),
     Type.ADMIN: Actor(admin.admin, old_term=True, adopts=False),
+    Type.MEMBERS: Actor(members.change, old_term=True, adopts=False),
+    Type.BOOTSTRAP: Actor(members.bootstrap, old_term=True, adopts=False),
 }
 """Which actor handles which message type."""
 
@@ -146,25 +151,37 @@ AFTER_EVERY_EVENT: tuple[After, ...] = (
 
 
 def first_state(settings: Settings, incarnation: int) -> Saved:
-    """What a node without data starts from: term 0, all configured members as voters, a new storage epoch."""
-    record = Record(0, 0, settings.members)
-    return Saved(term=0, voted_for=0, incarnation=incarnation, record=record, epoch=incarnation)
+    """What a node without data starts from: it belongs to no cluster (R15), and begins a new storage epoch (R16)."""
+    return Saved(
+        term=0,
+        voted_for=0,
+        incarnation=incarnation,
+        record=NO_RECORD,
+        epoch=incarnation,
+        promise_ms=settings.timing.election_timeout_ms,
+    )
 
 
 class Machine:
     """One node's election, pure: the same events at the same times give the same effects.
 
     `saved` is what the disk holds, with the incarnation of this start; `ran_before`: this node voted or
-    promised before this start (R4).
+    promised before this start (R4). `saves`: how often its storage epoch was saved (R16).
     """
 
-    def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool) -> None:
+    def __init__(self, settings: Settings, saved: Saved, *, ran_before: bool, saves: int = 0) -> None:
         require(settings.node in settings.addresses, "R10", "a node is one of its configured members")
-        require(set(saved.record.members) <= set(settings.members), "R10", "the voters are configured members")
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        self.state = State(saved=saved, peers=dict.fromkeys(settings.peers, Peer()), node=settings.node)
+        addresses = dict(saved.record.addresses) or dict(settings.addresses)
+        peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
+        self.state = State(saved=saved, addresses=addresses, peers=peers, node=settings.node, saves=saves)
+
+    def saved_in(self, took_us: int) -> None:
+        """A save took so long: rounds of votes follow the disk (R8). One slow save counts for the next few."""
+        state = self.state
+        state.save_us = max(took_us, state.save_us * 7 // 8)
 
     def step(self, event: Event, now_us: int) -> Effects:
         """Let `event` happen at `now_us`; the caller carries out the effects in their order.
@@ -217,6 +234,8 @@ def _receive(step: Step, event: MessageReceived) -> None:
         membership.died(step, sender, state.peers[sender].incarnation, Evidence.RESTARTED)
     if verdict is not Admission.UNTRACKED:
         _mark_heard(step, envelope)
+        if state.is_new:
+            _learn_of_cluster(step, envelope)
     actor = ACTORS[type_of(message)]
     if actor.adopts and envelope.term > state.term:
         become_follower(step, envelope.term, why="higher_term")
@@ -253,6 +272,7 @@ class GateRefusal(StrEnum):
     """Why a message is refused whatever its type; counted by this name."""
 
     WRONG_CLUSTER = "wrong_cluster"
+    OTHER_CLUSTER = "other_cluster"
     OWN_ID = "own_id"
     UNKNOWN_SENDER = "unknown_sender"
     SETTINGS_MISMATCH = "settings_mismatch"
@@ -273,7 +293,7 @@ class Admission(StrEnum):
     UNTRACKED = "untracked"
 
 
-_FROM_COMMAND_LINE = (Query, Reset, AdminCommand)
+_FROM_COMMAND_LINE = (Query, Reset, AdminCommand, MemberChange, Bootstrap)
 
 
 def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
@@ -290,8 +310,11 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
         return Admission.UNTRACKED  # even with other settings: it may complain about just that
     if envelope.settings != step.digest:
         return GateRefusal.SETTINGS_MISMATCH
-    if envelope.generation != state.record.generation:
-        return GateRefusal.OTHER_GENERATION
+    if envelope.cluster_id and not state.is_new:
+        if envelope.cluster_id != state.record.cluster_id:
+            return GateRefusal.OTHER_CLUSTER
+        if envelope.generation != state.record.generation:
+            return GateRefusal.OTHER_GENERATION
     if _jumps(state, envelope):
         return GateRefusal.TERM_JUMP
     if _impossible_voters(step, envelope):
@@ -319,32 +342,46 @@ def _lives(step: Step, known: Peer) -> bool:
 
 
 def _jumps(state: State, envelope: Envelope) -> bool:
-    """Whether the message claims a term too far ahead to be true (R14). A node that never had a
-    term may join a cluster of any age."""
+    """Whether the message claims a term too far ahead to be true (R14)."""
     message = envelope.message
-    claimed = max(envelope.term, message.term_sought) if isinstance(message, Voting) else envelope.term
-    return claimed > MAX_TERM_HEARD or 0 < state.term < claimed - MAX_TERM_JUMP
+    return jumps(state.term, max(envelope.term, message.term_sought) if isinstance(message, Voting) else envelope.term)
 
 
 def _impossible_voters(step: Step, envelope: Envelope) -> bool:
     """Whether the message carries a voter record or a succession that can't be this cluster's."""
-    message, members = envelope.message, step.settings.addresses.keys()
+    message = envelope.message
     if isinstance(message, Pong):
         return False  # it names a record, and carries none
-    record = getattr(message, "record", None)
-    if record is not None and _impossible_record(step.state, envelope, record, members):
+    record: Record | None = getattr(message, "record", None)
+    if record is None:
+        return False
+    if _impossible_record(step.state, envelope, record):
         return True
-    return isinstance(message, Ping) and not members >= set(message.succession)
+    return isinstance(message, Ping) and not set(record.nodes) >= set(message.succession)
 
 
-def _impossible_record(state: State, envelope: Envelope, record: Record, members: Set[int]) -> bool:
-    """Whether a record has no members or unknown ones, was written in a term or generation that its sender
-    has not reached, or has a version too far ahead to be true (R14)."""
-    if not record.members or not members >= set(record.members):
+def _impossible_record(state: State, envelope: Envelope, record: Record) -> bool:
+    """Whether a record has no members, is of another cluster, generation or of a later term than its sender, or has
+    a version too far ahead to be true (R14). Only a new node proposes one (R15)."""
+    if not record.members or not record.cluster_id:
         return True
-    if record.config_term > envelope.term or record.generation != envelope.generation:
+    if record.proposed:
+        return envelope.cluster_id != 0 or record.witness is not None or not isinstance(envelope.message, Voting)
+    if (record.cluster_id, record.generation) != (envelope.cluster_id, envelope.generation):
+        return True
+    if record.config_term > envelope.term:
         return True
     return record.version > MAX_VERSION_HEARD or 0 < state.record.version < record.version - MAX_VERSION_JUMP
+
+
+def _learn_of_cluster(step: Step, envelope: Envelope) -> None:
+    """A peer of this new node belongs to a cluster, so that none may be founded; or to none, as this one (R15)."""
+    sender, stateless = envelope.sender, envelope.cluster_id == 0
+    known = step.state.peers[sender]
+    if known.stateless is not stateless:
+        step.know(sender, stateless=stateless)
+    if not stateless and (known.stateless or not known.epoch):
+        step.note("other_cluster_heard", sender=sender, cluster_id=envelope.cluster_id)
 
 
 def _mark_heard(step: Step, envelope: Envelope) -> None:
@@ -354,28 +391,39 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
         step.state.peers[sender] = known.heard(step.now_us)
         return
     step.note("peer_online", peer=sender, incarnation=incarnation)
-    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, offline=False, unresponsive=False)
+    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, unresponsive=False)
+    step.know(sender, offline=False, cluster_stop=False)
 
 
 def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
     """Count and note it, and answer the sender where that helps the people who run it."""
     state = step.state
-    complaint = _complaint(state, envelope, refusal)
+    complaint = _complaint(state, step.settings.shared(), envelope, refusal)
     if complaint is not None:
         result, detail = complaint
-        step.send(envelope.sender, CommonResp(int(type_of(envelope.message)), result, detail))
+        answer = CommonResp(int(type_of(envelope.message)), result, detail)
+        if envelope.sender in state.peers:
+            step.send(envelope.sender, answer)
+        else:
+            step.answer = answer  # there is no connection to it but its own
     state.refused[refusal.value] = state.refused.get(refusal.value, 0) + 1
     step.note("message_refused", sender=envelope.sender, reason=refusal.value)
 
 
-def _complaint(state: State, envelope: Envelope, refusal: GateRefusal) -> tuple[Result, str] | None:
+def _complaint(
+    state: State, shared: Mapping[str, str], envelope: Envelope, refusal: GateRefusal
+) -> tuple[Result, str] | None:
     sender = envelope.sender
     match refusal:
         case GateRefusal.SETTINGS_MISMATCH:
-            shared = "members, addresses, quorum, election_timeout_ms, lease_ms and drift_ppm"
-            return Result.SETTINGS_MISMATCH, f"{shared} must be the same on all nodes"
+            return Result.SETTINGS_MISMATCH, " ".join(f"{key}={value}" for key, value in shared.items())
+        case GateRefusal.OTHER_CLUSTER:
+            return Result.OTHER_CLUSTER, f"this node belongs to cluster {state.record.cluster_id:x}"
         case GateRefusal.OTHER_GENERATION if envelope.generation < state.record.generation:
             return Result.OTHER_GENERATION, f"the cluster was reset to generation {state.record.generation}"
+        case GateRefusal.UNKNOWN_SENDER if not state.is_new:
+            members = ", ".join(map(str, state.record.nodes))
+            return Result.NOT_MEMBER, f"node {sender} does not belong to cluster {state.record.cluster_id:x}: {members}"
         case GateRefusal.TERM_JUMP:
             return Result.TERM_JUMP, f"this node's term is {state.term}"
         case GateRefusal.OLD_INCARNATION:

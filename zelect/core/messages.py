@@ -41,6 +41,8 @@ class Type(IntEnum):
     HANDOVER = 0x0A
     RESET = 0x0B
     ADMIN = 0x0C
+    MEMBERS = 0x0D
+    BOOTSTRAP = 0x0E
 
 
 class Refusal(StrEnum):
@@ -51,6 +53,7 @@ class Refusal(StrEnum):
     PROMISED = "promised"
     GRACE_PERIOD = "grace_period"
     LOST_STATE = "lost_state"
+    OTHER_FOUNDING = "other_founding"
     LEAVING = "leaving"
     NOT_MEMBER = "not_member"
     UNRECOGNIZED = "unrecognized"
@@ -80,6 +83,8 @@ class Result(StrEnum):
     ID_IN_USE = "id_in_use"
     ADDRESS_MISMATCH = "address_mismatch"
     SETTINGS_MISMATCH = "settings_mismatch"
+    OTHER_CLUSTER = "other_cluster"
+    NOT_MEMBER = "not_member"
     TERM_JUMP = "term_jump"
     OTHER_GENERATION = "other_generation"
     OLD_INCARNATION = "old_incarnation"
@@ -87,6 +92,8 @@ class Result(StrEnum):
     NOT_CONTROLLER = "not_controller"
     PAUSED = "paused"
     INELIGIBLE = "ineligible"
+    BUSY = "busy"
+    CONTROLLER_LIVES = "controller_lives"
 
 
 class AdminAction(StrEnum):
@@ -96,6 +103,14 @@ class AdminAction(StrEnum):
     STEPDOWN = "stepdown"
     PAUSE = "pause"
     RESUME = "resume"
+
+
+class MemberAction(StrEnum):
+    """How an operator changes who belongs to the cluster."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    REPLACE = "replace"
 
 
 # -- checks of fields: exact types, ranges, sizes. `type(x) is int` and not `isinstance`: True is an int, and a
@@ -151,6 +166,22 @@ def _check_nodes(name: str, value: object) -> None:
     _check_ints(name, value, 1, MAX_NODE_ID)
 
 
+def _check_founding(name: str, value: object) -> None:
+    if type(value) is not tuple or len(value) > MAX_NODE_ID:
+        raise MalformedMessage("bad_field", f"{name} must be a list of nodes with addresses")
+    for entry in value:
+        if type(entry) is not tuple or len(entry) != 2:
+            raise MalformedMessage("bad_field", f"{name} must be a list of nodes with addresses")
+        _check_node(f"{name}.node", entry[0])
+        _check_address(f"{name}.address", entry[1])
+
+
+def _check_address(name: str, value: object) -> None:
+    _check_text(name, value, 256)
+    if not (isinstance(value, str) and value.isprintable()):
+        raise MalformedMessage("bad_field", f"{name} must be printable")
+
+
 def _check_enum(name: str, value: object, kind: type[StrEnum]) -> None:
     if type(value) is not kind:
         raise MalformedMessage("bad_field", f"{name} must be one of {', '.join(kind)}")
@@ -166,6 +197,10 @@ def _check_record(name: str, value: object, optional: bool = False) -> None:
     _check_int(f"{name}.generation", value.generation, 0, MAX_NUMBER)
     _check_nodes(f"{name}.members", value.members)
     _check_ints(f"{name}.epochs", value.epochs, 0, MAX_NUMBER)
+    _check_int(f"{name}.cluster_id", value.cluster_id, 0, MAX_NUMBER)
+    for node, address in value.addresses:
+        _check_node(f"{name}.addresses", node)
+        _check_address(f"{name}.addresses", address)
     if value.witness is not None:
         if type(value.witness) is not Witness:
             raise MalformedMessage("bad_field", f"{name}.witness must be the identity of a witness")
@@ -220,13 +255,15 @@ class Ping:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """0x02. Answer to PING `number` of term `of_term`, which may be older than the sender's; names
-    the voter record that the sender has saved, its priority in the succession, and its storage epoch."""
+    the voter record that the sender has saved, its priority in the succession, its storage epoch, and how
+    often it has saved in that epoch (R16)."""
 
     number: int
     of_term: int
     record_id: tuple[int, int, int]
     priority: int
     epoch: int
+    saves: int
 
     def __post_init__(self) -> None:
         _check_int("number", self.number, 0, MAX_NUMBER)
@@ -234,6 +271,7 @@ class Pong:
         _check_record_id("record_id", self.record_id)
         _check_int("priority", self.priority, UNHEALTHY, 1000)
         _check_int("epoch", self.epoch, 0, MAX_NUMBER)
+        _check_int("saves", self.saves, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +279,8 @@ class Voting:
     """0x03. Request of a vote for `term_sought`, or (`pre`) the question whether one would be
     given. `round` ties the answers to the request; `controller` and `controller_term` are the
     last controller that the candidate knew (0: none). The voter refuses when its own voter record
-    is newer (R10)."""
+    is newer (R10). Where `record` is only proposed, new nodes found a cluster: it names all members, each with
+    its storage epoch (R15)."""
 
     pre: bool
     round: int
@@ -309,31 +348,40 @@ class NodeOffline:
 
 @dataclass(frozen=True, slots=True)
 class NodeOnline:
-    """0x06. The sender is online: reachable at `address`, with the data of storage epoch `epoch`."""
+    """0x06. The sender is online: reachable at `address`, with the data of storage epoch `epoch`, which it has
+    saved `saves` times."""
 
     address: str
     priority: int
     epoch: int
+    saves: int
 
     def __post_init__(self) -> None:
-        _check_text("address", self.address, 256)
+        _check_address("address", self.address)
         _check_int("priority", self.priority, UNHEALTHY, 1000)
         _check_int("epoch", self.epoch, 0, MAX_NUMBER)
+        _check_int("saves", self.saves, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOnlineResp:
     """0x07. Who is controller as far as the sender knows (0: nobody), of which term, and the voter
-    record. A hint: a node follows a controller only after that controller's own PING."""
+    record (None: it has none, it is new). A hint: a node follows a controller only after that controller's own
+    PING. `heard_epoch` and `heard_saves` are the newest storage epoch of the recipient that the sender has
+    heard of, and how often it had been saved (R16)."""
 
     controller: int
     controller_term: int
-    record: Record
+    record: Record | None
+    heard_epoch: int
+    heard_saves: int
 
     def __post_init__(self) -> None:
         _check_node("controller", self.controller, 0)
         _check_int("controller_term", self.controller_term, 0, MAX_TERM)
-        _check_record("record", self.record)
+        _check_record("record", self.record, optional=True)
+        _check_int("heard_epoch", self.heard_epoch, 0, MAX_NUMBER)
+        _check_int("heard_saves", self.heard_saves, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,16 +428,48 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """0x0B. An operator forces new voters on a cluster that lost its quorum (R11), or tells a node of the
-    old generation to join the new one: from `generation` on, `members` are the voters."""
+    """0x0B. An operator forces a new voter record on a cluster that lost its quorum (R11), or tells a node
+    of the old generation to `join` the one that has this record: it becomes new, and is named there."""
 
-    generation: int
-    members: tuple[int, ...]
+    record: Record
+    join: bool
 
     def __post_init__(self) -> None:
-        _check_int("generation", self.generation, 1, MAX_NUMBER)
-        _check_nodes("members", self.members)
-        if not self.members or list(self.members) != sorted(set(self.members)):
+        _check_record("record", self.record)
+        _check_bool("join", self.join)
+        if not self.record.members or self.record.witness is not None:
+            raise MalformedMessage("bad_field", "a reset names members, and no witness")
+        if not (self.record.generation and self.record.version and self.record.cluster_id):
+            raise MalformedMessage("bad_field", "a reset begins a new generation of a cluster that exists")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """0x0D. An operator adds `node` at `address` to the cluster, removes it (`address` is empty then), or says
+    that it is at another `address` from now on (R10)."""
+
+    what: MemberAction
+    node: int
+    address: str
+
+    def __post_init__(self) -> None:
+        _check_enum("what", self.what, MemberAction)
+        _check_node("node", self.node)
+        _check_address("address", self.address)
+        if bool(self.address) == (self.what is MemberAction.REMOVE):
+            raise MalformedMessage("bad_field", "who is removed has no address, everybody else has one")
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """0x0E. An operator names the members that are to found the cluster, instead of the configured ones (R15)."""
+
+    members: tuple[tuple[int, str], ...]
+
+    def __post_init__(self) -> None:
+        _check_founding("members", self.members)
+        nodes = [node for node, _ in self.members]
+        if not nodes or nodes != sorted(set(nodes)):
             raise MalformedMessage("bad_field", "members must be distinct and in ascending order")
 
 
@@ -440,6 +520,8 @@ Message = (
     | Handover
     | Reset
     | AdminCommand
+    | MemberChange
+    | Bootstrap
 )
 
 MESSAGES: dict[Type, type[Message]] = {
@@ -456,6 +538,8 @@ MESSAGES: dict[Type, type[Message]] = {
     Type.HANDOVER: Handover,
     Type.RESET: Reset,
     Type.ADMIN: AdminCommand,
+    Type.MEMBERS: MemberChange,
+    Type.BOOTSTRAP: Bootstrap,
 }
 
 
@@ -470,8 +554,8 @@ def type_of(message: Message) -> Type:
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What every message carries: the cluster's name, its sender (id and incarnation; 0 and 0 from the
-    command line), the digest of the settings that all members must share, the sender's generation and
-    its term."""
+    command line), the digest of the settings that all members must share, the id of the cluster that the
+    sender belongs to (0: to none yet) with its generation, and the sender's term."""
 
     cluster: str
     sender: int
@@ -480,6 +564,7 @@ class Envelope:
     term: int
     message: Message
     generation: int = 0
+    cluster_id: int = 0
 
     def __post_init__(self) -> None:
         _check_text("cluster", self.cluster, 64)
@@ -487,4 +572,5 @@ class Envelope:
         _check_int("incarnation", self.incarnation, 0, MAX_NUMBER)
         _check_int("settings", self.settings, 0, 2**32 - 1)
         _check_int("generation", self.generation, 0, MAX_NUMBER)
+        _check_int("cluster_id", self.cluster_id, 0, MAX_NUMBER)
         _check_int("term", self.term, 0, MAX_TERM)

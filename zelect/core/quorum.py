@@ -1,10 +1,14 @@
-"""The voters and their quorum (R2, R10).
+"""Who belongs to the cluster, whose votes count, and what is a quorum (R2, R10, R15).
 
-A *record* says whose votes count: (config_term, version, members, witness). Records are ordered by
-(generation, config_term, version); the newer one is right. A quorum is more than half of the
-voters: the record's members, and the witness in Redis where the record names one (R12). Votes are
-counted by voter, never by message, so that a duplicated answer counts once. With three nodes a
-count of messages goes unnoticed; with five it elects two controllers.
+A *record* says who belongs and who votes: cluster id, (generation, config_term, version), the nodes with
+their addresses, the members among them that vote now, each with its storage epoch, and the witness in Redis
+where the record names one (R12). Records of one cluster are ordered by (generation, config_term,
+version); the newer one is right. A quorum is more than half of the voters. Votes are counted by voter,
+never by message, so that a duplicated answer counts once. With three nodes a count of messages goes
+unnoticed; with five it elects two controllers.
+
+A voter is an id *and* a storage epoch: a member that lost its data has a new epoch, and what the old one
+voted is not forgotten, because the old one never votes again (R16).
 
 Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
 2102.11960): only an active controller changes one, by one voter at a time, and only when a quorum has
@@ -19,7 +23,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 RecordId = tuple[int, int, int]
-"""(generation, config_term, version): what orders two voter records."""
+"""(generation, config_term, version): what orders two voter records of one cluster."""
+
+Addresses = tuple[tuple[int, str], ...]
+"""(node, address), in ascending order of the nodes."""
 
 WITNESS = 0
 """The witness as a voter, beside the ids of nodes, which begin at 1."""
@@ -37,14 +44,14 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The voters: whose votes count.
+    """Who belongs to the cluster, and whose votes count.
 
-    `config_term` is the term of the controller that wrote it (0: it comes from the configuration or
-    from an operator), `version` grows with each change. `members` are the ids of the voting nodes, in
-    ascending order; which members are configured is another matter (`Settings.members`).
-    `epochs` says for each of them which storage epoch votes, 0 where none is known yet. A node that
-    lost its state has a new epoch, and may vote only after the old one was removed (R1).
-    `generation` is 0 until an operator forces new voters (reset).
+    `config_term` is the term of the controller that wrote it (0: an operator forced it, or it is only
+    proposed), `version` grows with each change. `members` are the ids of the voting nodes, in ascending
+    order; `epochs` says for each of them which storage epoch votes. `addresses` lists all nodes that belong
+    to the cluster; those that are not in `members` have no vote now. `generation` is 0 until an
+    operator forces new voters (reset). `cluster_id` is chosen when the cluster is founded (R15); 0: this is
+    the absence of a record, `NO_RECORD`.
     """
 
     config_term: int
@@ -53,6 +60,8 @@ class Record:
     witness: Witness | None = None
     generation: int = 0
     epochs: tuple[int, ...] = ()
+    cluster_id: int = 0
+    addresses: Addresses = ()
     voters: tuple[int, ...] = field(init=False, compare=False, repr=False)
     """The members, and `WITNESS` where there is one."""
 
@@ -63,15 +72,29 @@ class Record:
             object.__setattr__(self, "epochs", (0,) * len(self.members))
         if len(self.epochs) != len(self.members):
             raise ValueError("each member has one epoch")
+        if not set(self.members) <= {node for node, _ in self.addresses}:
+            raise ValueError("each member has an address")
+        if list(self.addresses) != sorted(dict(self.addresses).items()):
+            raise ValueError("addresses must be those of distinct nodes, in ascending order")
         object.__setattr__(self, "voters", self.members if self.witness is None else (WITNESS, *self.members))
 
     @property
     def id(self) -> RecordId:
-        """What orders this record among others."""
+        """What orders this record among others of its cluster."""
         return (self.generation, self.config_term, self.version)
 
+    @property
+    def proposed(self) -> bool:
+        """Whether this is what new nodes vote on when they found a cluster (R15), and binds nobody yet."""
+        return self.config_term == self.version == 0
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All nodes that belong to the cluster, ascending."""
+        return tuple(node for node, _ in self.addresses)
+
     def epoch_of(self, node: int) -> int:
-        """Which storage epoch of `node` votes; 0: not known yet, -1: none, it is not a voter."""
+        """Which storage epoch of `node` votes; -1: none, it is not a voter."""
         return self.epochs[self.members.index(node)] if node in self.members else -1
 
     def named(self) -> dict[int, int]:
@@ -79,23 +102,15 @@ class Record:
         return dict(zip(self.members, self.epochs, strict=True))
 
     def counts(self, node: int, epoch: int) -> bool:
-        """Whether `epoch` of `node` has a voting right. In the first record every epoch has, because none is
-        known yet; from then on only the one that the record names."""
-        known = self.epoch_of(node)
-        return known == epoch or (known == 0 and self.config_term == 0)
+        """Whether `epoch` of `node` has a voting right."""
+        return self.epoch_of(node) == epoch
 
-    def rewritten(self, term: int, epochs: Mapping[int, int]) -> Record:
-        """The same voters, rewritten by the winner of `term` (R7a, R10), with `epochs` for those members
-        whose epoch was not known before."""
-        known = (epoch or epochs.get(node, 0) for node, epoch in self.named().items())
-        return replace(self, config_term=term, version=self.version + 1, epochs=tuple(known))
-
-    def with_epochs(self, epochs: Mapping[int, int]) -> Record:
-        """The next version, with `epochs` for those members whose epoch was not known before."""
-        return self.rewritten(self.config_term, epochs)
+    def rewritten(self, term: int) -> Record:
+        """The same voters, rewritten by the winner of `term` (R7, R10)."""
+        return replace(self, config_term=term, version=self.version + 1)
 
     def with_member(self, node: int, epoch: int) -> Record:
-        """The next version, with one member more."""
+        """The next version, in which `node` votes with its `epoch`. It belongs to the cluster already."""
         after = {**self.named(), node: epoch}
         members = tuple(sorted(after))
         return replace(
@@ -103,10 +118,20 @@ class Record:
         )
 
     def without_member(self, node: int) -> Record:
-        """The next version, with one member less."""
+        """The next version, in which `node` has no vote; it goes on belonging to the cluster."""
         after = self.named()
         after.pop(node, None)
         return replace(self, version=self.version + 1, members=tuple(after), epochs=tuple(after.values()))
+
+    def with_address(self, node: int, address: str) -> Record:
+        """The next version, in which `node` belongs to the cluster, at `address`."""
+        after = {**dict(self.addresses), node: address}
+        return replace(self, version=self.version + 1, addresses=tuple(sorted(after.items())))
+
+    def without_node(self, node: int) -> Record:
+        """The next version, in which `node` no longer belongs to the cluster."""
+        after = self.without_member(node)
+        return replace(after, addresses=tuple(entry for entry in after.addresses if entry[0] != node))
 
     def with_witness(self, witness: Witness | None) -> Record:
         """The next version, with or without a witness."""
@@ -115,13 +140,23 @@ class Record:
     def differs_by_one_from(self, other: Record) -> bool:
         """Whether at most one voter was added or removed. To replace a witness by another is two changes,
         and so is to replace a member's epoch: the new one knows nothing of the votes of the old one
-        (R1, R12). To name an epoch that was not known is no change of the voters."""
+        (R12, R16)."""
         if self.witness is not None and other.witness is not None and self.witness != other.witness:
             return False
         before, after = other.named(), self.named()
-        if any(before[node] not in (0, after[node]) for node in before.keys() & after.keys()):
+        if any(before[node] != after[node] for node in before.keys() & after.keys()):
             return False
         return len(set(self.voters) ^ set(other.voters)) <= 1
+
+
+NO_RECORD = Record(0, 0, ())
+"""What a new node has: it belongs to no cluster yet (R15)."""
+
+
+def follows(earlier: tuple[tuple[int, int], ...], later: Mapping[int, int]) -> bool:
+    """Whether the founding list `later` (member to epoch) names everybody whom `earlier` named, with the same
+    or a newer epoch: what binds a new node that has voted on `earlier` (R15)."""
+    return all(later.get(node, -1) >= epoch for node, epoch in earlier)
 
 
 class Outcome(Enum):

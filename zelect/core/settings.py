@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from zelect.core.timing import Timing
 
@@ -13,7 +12,8 @@ from zelect.core.timing import Timing
 @dataclass(frozen=True)
 class Settings:
     """One node's configuration of the cluster. `addresses` maps the id of every configured member, its own
-    included, to the address at which others reach it. `priority`: a higher one leads first (R8).
+    included, to the address at which others reach it; it counts as long as the node is new, then its voter
+    record does (R10, R15). `priority`: a higher one leads first (R8).
     `quorum` is "static" (all configured members are voters) or "dynamic" (R11). `guarded`: a job acts in
     this node's leadership, and the node reports `JobEnded` when it has ended."""
 
@@ -30,27 +30,22 @@ class Settings:
         """Whether the voters follow the living members (R11)."""
         return self.quorum == "dynamic"
 
-    @cached_property
-    def members(self) -> tuple[int, ...]:
-        """The configured members, ascending. Which of them are voters now, the voter record says (`Record.members`)."""
-        return tuple(sorted(self.addresses))
+    @property
+    def address(self) -> str:
+        """Where others reach this node, by its own configuration."""
+        return self.addresses[self.node]
 
-    @cached_property
-    def peers(self) -> tuple[int, ...]:
-        """The configured members except this node, ascending."""
-        return tuple(sorted(set(self.addresses) - {self.node}))
+    def shared(self) -> dict[str, str]:
+        """What must be the same on all members for the election to be safe, by its key: the kind of quorum and the
+        durations that the lease and the promises rest on."""
+        timing = self.timing
+        return {
+            "quorum": self.quorum,
+            "election_timeout_ms": str(timing.election_timeout_ms),
+            "lease_ms": str(timing.lease_ms),
+            "drift_ppm": str(timing.drift_ppm),
+        }
 
     def digest(self) -> int:
-        """A 32-bit digest of what must be the same on all members for the election to be safe: the
-        members with their addresses, the kind of quorum, and the durations that the lease and the
-        promises rest on. Priorities and the rest may differ."""
-        timing = self.timing
-        shared = [
-            self.cluster,
-            self.quorum,
-            str(timing.election_timeout_ms),
-            str(timing.lease_ms),
-            str(timing.drift_ppm),
-            *(f"{node}={self.addresses[node]}" for node in self.members),
-        ]
-        return zlib.crc32("\n".join(shared).encode())
+        """A 32-bit digest of `shared` and the cluster's name."""
+        return zlib.crc32("\n".join([self.cluster, *self.shared().values()]).encode())

@@ -21,6 +21,7 @@ on it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, StrEnum
 from typing import TypeVar
@@ -29,10 +30,13 @@ from zelect.core.effects import Saved
 from zelect.core.election_trace import Round
 from zelect.core.lease import NEVER_US, Lease, renewed_us
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Reason, Refusal
-from zelect.core.quorum import WITNESS, Record, RecordId, Witness, has_quorum, quorum_size
+from zelect.core.quorum import WITNESS, Outcome, Record, RecordId, Witness, has_quorum, quorum_size, tally
 from zelect.core.timing import MAX_TERM, Timing
 
 T = TypeVar("T")
+
+MOST_DOUBLINGS = 6
+"""How often failed attempts double the length of a round of votes: from 100 ms to 6.4 s."""
 
 
 class Status(StrEnum):
@@ -93,8 +97,10 @@ class Pause:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `epoch`: the storage epoch that it reports (R1). `offline`: it left.
-    `unresponsive`: the controller has not heard it for `down_after`; hearing it again ends that."""
+    proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16). `offline`: it
+    left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has not heard
+    it for `down_after`; hearing it again ends that. `stateless`: it belongs to no cluster yet, as this new
+    node does (R15). `complaint`: what it last refused of this node's messages, and why; for people."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -103,13 +109,23 @@ class Peer:
     linked_us: int = -1
     dead: bool = False
     epoch: int = 0
+    saves: int = 0
     offline: bool = False
+    cluster_stop: bool = False
     unresponsive: bool = False
+    stateless: bool = False
+    complaint: str = ""
 
     @property
     def gone(self) -> bool:
         """Whether no answer can be expected of this peer now."""
         return self.dead or self.offline or self.unresponsive
+
+    @property
+    def lost(self) -> bool:
+        """Whether the controller may take its vote away (R11): it is proven dead or was silent for too long. One
+        that left is expected back for `down_after`; in a stop of the whole cluster, until it was back once."""
+        return self.unresponsive or (self.dead and not self.offline)
 
     def heard(self, now_us: int) -> Peer:
         """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is
@@ -123,8 +139,12 @@ class Peer:
             linked_us=self.linked_us,
             dead=self.dead and not self.linked,
             epoch=self.epoch,
+            saves=self.saves,
             offline=self.offline,
+            cluster_stop=self.cluster_stop,
             unresponsive=False,
+            stateless=self.stateless,
+            complaint=self.complaint,
         )
 
 
@@ -140,7 +160,8 @@ class VoteAnswer:
 
 @dataclass(slots=True)
 class Campaign:
-    """One round of vote requests (`pre`: of pre-vote requests) in a campaign that began at `began_us`.
+    """One round of vote requests (`pre`: of pre-vote requests) in a campaign that began at `began_us`, for the
+    voters of `record`.
 
     `round_began_us`: when these requests were sent. `give_up_us`: when the round is over without
     enough answers. `answers` are kept by voter, so that none counts twice (R2). `witness_asked`: the
@@ -153,8 +174,18 @@ class Campaign:
     began_us: int
     round_began_us: int
     give_up_us: int
+    record: Record
     witness_asked: bool = False
     answers: dict[int, VoteAnswer] = field(default_factory=dict)
+
+    def outcome(self, answers: Mapping[int, bool]) -> Outcome:
+        """What `answers` (voter to granted) decide: a quorum elects (R2), but to found a cluster takes the vote
+        of every member (R15)."""
+        if not self.record.proposed:
+            return tally(self.record.voters, answers)
+        if not all(answers.values()):
+            return Outcome.LOST
+        return Outcome.WON if answers.keys() >= set(self.record.members) else Outcome.PENDING
 
 
 @dataclass(slots=True)
@@ -166,8 +197,9 @@ class LeaderState:
     send time that the lease rests on, `lease_lapses_us` its deadline (0: no lease yet). PINGs sent
     before `quorum_lost_us`, when too few connections were left, don't keep the node active (R6).
     Promises to earlier controllers end at `promises_end_us`; until then the winner does not become
-    active (R7b), and `waiting` is true. `active_since_us` is 0 until it is active; `suspended`: the
-    lease runs, but the connections to a quorum were lost.
+    active (R7b), and `waiting` is true. `disks_us` is what the voters may need to save its record (R8).
+    `active_since_us` is 0 until it is active; `suspended`: the lease runs, but the connections to a quorum were
+    lost.
     `saved_by` maps a voter to the newest record that it has saved. `steady_us` maps a node to the
     beginning of its unbroken run of answers; `removed_for_lost_state` holds nodes that stopped being
     voters only because they lost their state. `pending_witness_key` names the new witness that was
@@ -185,6 +217,7 @@ class LeaderState:
     previous_heard_us: int
     lost_us: int
     rounds: tuple[Round, ...]
+    disks_us: int = 0
     asked: str = ""
     number: int = 0
     next_ping_us: int = 0
@@ -217,8 +250,8 @@ class LeaderState:
     def over_us(self, promise_us: int) -> int:
         """When this leadership is over unless another PING is answered by a quorum: at the lease's end, or
         one election timeout (`promise_us`) after an election that never earned a lease, not counting the
-        time that it had to wait for promises (R6, R7b)."""
-        return self.lease_lapses_us or max(self.elected_us, self.promises_end_us) + promise_us
+        time that it had to wait for promises, nor what the voters' disks need (R6, R7b, R8)."""
+        return self.lease_lapses_us or max(self.elected_us, self.promises_end_us) + promise_us + self.disks_us
 
     def committed(self, record: Record) -> bool:
         """Whether a quorum of the voters of `record` has saved it, in this term (R7a, R10)."""
@@ -229,7 +262,10 @@ class LeaderState:
 class State:
     """One node. `saved` is what is durable, or will be before anything else happens (R1).
 
-    `node` is its id, `peers` what it knows of every other member. `grace_until_us`: it neither votes nor
+    `node` is its id. `addresses` are the nodes that belong to the cluster: by its record, and as long as it has
+    none, by its configuration or the operator (R15). `peers` is what it knows of each of them but itself.
+    `saves` counts how often its storage epoch was saved (R16), `save_us` is how long a save takes (R8).
+    `grace_until_us`: it neither votes nor
     campaigns before (R4). `controller` is the node that it follows now; `last_controller` the last one
     it knew, for the history and for vote requests. `succession` is the order that the controller
     announced, `campaign_at_us` this node's turn in it, `attempts` how often it has failed since (R8).
@@ -246,8 +282,11 @@ class State:
     """
 
     saved: Saved
+    addresses: dict[int, str]
     peers: dict[int, Peer]
     node: int
+    saves: int = 0
+    save_us: int = 0
     status: Status = Status.STARTING
     role: Role = Role.FOLLOWER
     leaving: bool = False
@@ -286,16 +325,13 @@ class State:
         return self.saved.term
 
     @property
-    def lost_state(self) -> bool:
-        """Whether this node may have voted before it lost its state, and so has no voting right: the
-        record names another storage epoch of it (R1)."""
-        return not self.may_vote(self.record)
+    def is_new(self) -> bool:
+        """Whether this node belongs to no cluster yet: it has no voter record (R15)."""
+        return self.saved.record.cluster_id == 0
 
     def may_vote(self, record: Record) -> bool:
-        """Whether this node has a voting right under `record`: the record names its current epoch, or none
-        yet, unless the node knows that it lost its state. One that the record doesn't name has none."""
-        node, epoch = self.node, self.saved.epoch
-        return record.counts(node, epoch) and not (self.saved.lost_state and record.epoch_of(node) != epoch)
+        """Whether this node has a voting right under `record`: it names this node's present epoch (R16)."""
+        return record.counts(self.node, self.saved.epoch)
 
     @property
     def record(self) -> Record:
@@ -308,7 +344,7 @@ class State:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The nodes among the voters now; the configured members are `Settings.members`."""
+        """The nodes among the voters now; those that belong to the cluster are in `addresses`."""
         return self.saved.record.members
 
     def active(self, now_us: int) -> bool:
@@ -354,21 +390,32 @@ class State:
     def _witness_up(self) -> bool:
         return self.record.witness is not None and self.witness_ready and self.witness_same
 
+    def founders(self) -> dict[int, int]:
+        """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,
+        or while a cluster exists already (R15)."""
+        if not self.is_new or self.node not in self.addresses:
+            return {}
+        heard = {peer: known.epoch for peer, known in self.peers.items() if known.linked and known.stateless}
+        epochs = {self.node: self.saved.epoch, **heard}
+        return epochs if epochs.keys() == self.addresses.keys() else {}
+
     def campaign_due_us(self) -> int:
         """When this node may campaign: its turn has come, its grace period and promises are over,
-        and connections to a quorum are up; NEVER_US while anything else forbids it (R3, R4, R8)."""
-        if (
-            self.role is not Role.FOLLOWER
-            or self.leaving
-            or self.lost_state
-            or self.node not in self.record.members
-            or self.campaign_at_us == NEVER_US
-            or self.term >= MAX_TERM
-            or not self.linked_to_quorum()
-        ):
+        and connections to a quorum are up; NEVER_US while anything else forbids it (R3, R4, R8). Only who
+        stands in its own record with its own epoch may (R10), or who founds a cluster (R15)."""
+        if self.role is not Role.FOLLOWER or self.leaving or self.campaign_at_us == NEVER_US or self.term >= MAX_TERM:
+            return NEVER_US
+        if not (self.founders() if self.is_new else self.may_vote(self.record) and self.linked_to_quorum()):
             return NEVER_US
         promise_us = 0 if self.promise is None or self.promise.to == self.node else self.promise.until_us
         return max(self.campaign_at_us, self.grace_until_us, promise_us)
+
+    def round_us(self, timing: Timing, pre: bool) -> int:
+        """How long a round of vote requests waits for its answers (R8): a heartbeat, which must be longer than
+        the network's round-trip anyway, and what the disks need: the candidate saves its vote, then the
+        voters theirs. Each failed attempt doubles it, because the disks and links of others may be slower."""
+        backoff = min(self.attempts, 2 if pre else MOST_DOUBLINGS)
+        return (timing.vote_wait_us + (0 if pre else 3 * self.save_us)) << backoff
 
     def deadline_us(self, timing: Timing) -> int:
         """The earliest moment at which a `Tick` would do something. Chores wait up to a heartbeat for a

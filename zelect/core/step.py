@@ -6,6 +6,7 @@ with the cluster, the sender and the term *as they are after the step*.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
@@ -26,8 +27,11 @@ class _SavedChanges(TypedDict, total=False):
 
     term: int
     voted_for: int
+    voted_epoch: int
     record: Record
-    lost_state: bool
+    epoch: int
+    founding: tuple[tuple[int, int], ...]
+    promise_ms: int
 
 
 class _PeerChanges(TypedDict, total=False):
@@ -40,8 +44,12 @@ class _PeerChanges(TypedDict, total=False):
     linked_us: int
     dead: bool
     epoch: int
+    saves: int
     offline: bool
+    cluster_stop: bool
     unresponsive: bool
+    stateless: bool
+    complaint: str
 
 
 class Step:
@@ -56,6 +64,7 @@ class Step:
 
     __slots__ = (
         "answer",
+        "connect",
         "digest",
         "facts",
         "intents",
@@ -91,6 +100,7 @@ class Step:
         self.facts: list[Fact] = []
         self.answer: NodeStatus | CommonResp | None = None
         self.leave = False
+        self.connect = False
         self.routine = False
 
     @property
@@ -103,8 +113,20 @@ class Step:
         self.outbox.append((to, message))
 
     def broadcast(self, message: Message) -> None:
-        """Send `message` to every other member."""
-        self.outbox.extend((peer, message) for peer in self.settings.peers)
+        """Send `message` to every other node of the cluster."""
+        self.outbox.extend((peer, message) for peer in self.state.peers)
+
+    def meet(self, addresses: Mapping[int, str]) -> None:
+        """These nodes belong to the cluster from now on, with these addresses (R10, R15). What was known of one that
+        has moved or gone is forgotten."""
+        state = self.state
+        if state.addresses == addresses:
+            return
+        kept = {node: peer for node, peer in state.peers.items() if state.addresses[node] == addresses.get(node)}
+        state.peers = {node: kept.get(node) or Peer() for node in sorted(addresses) if node != self.me}
+        state.addresses = dict(addresses)
+        state.succession = tuple(node for node in state.succession if node in addresses)
+        self.connect = True
 
     def publish(self, intent: Intent) -> None:
         """Ask for something to be written to Redis, or read from it (R13)."""
@@ -149,8 +171,11 @@ class Step:
         asked = self.outbox or self.witness or self.intents or self.probes or self.facts or self.answer or self.leave
         if saved is self.saved_before and not asked:
             return NOTHING  # as after most answers to a heartbeat
+        changed = saved != self.saved_before
+        self.state.saves += changed
         return Effects(
-            save=saved if saved != self.saved_before else None,
+            save=saved if changed else None,
+            connect=tuple(sorted(self.state.addresses.items())) if self.connect else None,
             send=self._stamped(saved) if self.outbox else (),
             witness=tuple(self.witness),
             publish=tuple(self.intents),
@@ -172,6 +197,7 @@ class Step:
                     incarnation=saved.incarnation,
                     settings=self.digest,
                     generation=saved.record.generation,
+                    cluster_id=saved.record.cluster_id,
                     term=saved.term,
                     message=message,
                 )

@@ -39,11 +39,11 @@ def succession_of(step: Step) -> tuple[int, ...]:
 def rank(step: Step) -> int:
     """This node's place in line: how many living members are before it."""
     state = step.state
-    order = state.succession or ranked(step, state.members)
+    order = state.succession or ranked(step, state.members or tuple(state.addresses))
     if step.me not in order:
         order = (*order, step.me)
     ahead = order[: order.index(step.me)]
-    return sum(1 for node in ahead if not state.peers[node].gone)
+    return sum(1 for node in ahead if node in state.peers and not state.peers[node].gone)
 
 
 def wait_us(step: Step) -> int:
@@ -60,10 +60,10 @@ def jitter_us(step: Step) -> int:
     if state.attempts == 0:
         return 0
     span_us = step.timing.stagger_us * (1 << min(state.attempts, 4))
-    return _mix(step.me, state.saved.incarnation, state.term, state.attempts) % span_us
+    return mixed(step.me, state.saved.incarnation, state.term, state.attempts) % span_us
 
 
-def _mix(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """A well-spread 64-bit hash (the finalizer of splitmix64)."""
     value = 0
     for number in numbers:

@@ -27,6 +27,12 @@ MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
 MAX_NODE_ID = 65_535
 
 
+def jumps(own_term: int, claimed: int) -> bool:
+    """Whether a claimed term is too far ahead of this node's to be true, whoever claims it: a peer or Redis (R14).
+    A node that never had a term may join a cluster of any age."""
+    return claimed > MAX_TERM_HEARD or 0 < own_term < claimed - MAX_TERM_JUMP
+
+
 class Proof(StrEnum):
     """Which evidence proves a process dead (R9)."""
 

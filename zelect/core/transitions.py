@@ -12,11 +12,11 @@ from zelect.core.effects import PublishNode, WithdrawController
 from zelect.core.election_trace import MOST_ROUNDS, Round, Vote
 from zelect.core.invariants import require
 from zelect.core.lease import NEVER_US
-from zelect.core.messages import Handover, Reason
-from zelect.core.quorum import Outcome, Record, tally
+from zelect.core.messages import MAX_NUMBER, Handover, Reason
+from zelect.core.quorum import NO_RECORD, Outcome, Record, follows
 from zelect.core.state import Campaign, KnownController, LeaderState, PendingHandover, Promise, Role, Status, VoteAnswer
 from zelect.core.step import Step
-from zelect.core.succession import jitter_us, succession_of, wait_us
+from zelect.core.succession import jitter_us, mixed, succession_of, wait_us
 
 PUBLISH_SOON_US = 50_000
 
@@ -45,21 +45,31 @@ def schedule_campaign(step: Step, reason: Reason) -> None:
 
 
 def adopt_record(step: Step, record: Record) -> None:
-    """Save `record` if it is newer than this node's (R10). A campaign that asked about the old one ends."""
+    """Save `record` if it is newer than this node's and of its cluster (R10). A new node joins the cluster of a
+    record that names it with its present epoch, and saves nothing of any other (R15).
+
+    Whoever has a record has at least its term: in an older term it could still vote for a second controller of
+    the term in which the record was written. Both are in one save. A campaign that asked about the
+    old record ends.
+    """
     state = step.state
-    if record.id <= state.record.id:
+    before = state.record
+    mine = state.may_vote(record) if state.is_new else record.cluster_id == before.cluster_id
+    if record.id <= before.id or not mine:
         return
-    if record.witness != state.record.witness:
+    if record.config_term > state.term:
+        become_follower(step, record.config_term, why="higher_term")
+    if record.witness != before.witness:
         state.witness_same = False
         state.next_witness_look_us = step.now_us  # whether the witness answers must be known before its vote is needed
-    could_vote = not state.lost_state
-    step.save(record=record)
-    if could_vote is state.lost_state and step.me in record.members:
-        step.note(
-            "voting_right_lost" if could_vote else "voting_right_granted",
-            config_term=record.config_term,
-            version=record.version,
-        )
+    could_vote, may_vote = state.may_vote(before), state.may_vote(record)
+    step.save(record=record, founding=())
+    step.meet(dict(record.addresses))
+    named = {"config_term": record.config_term, "version": record.version}
+    if not before.cluster_id:
+        step.note("cluster_joined", cluster_id=record.cluster_id, **named)
+    elif could_vote is not may_vote:
+        step.note("voting_right_granted" if may_vote else "voting_right_lost", **named)
     if state.campaign is not None:
         become_follower(step)
 
@@ -83,7 +93,7 @@ def become_follower(step: Step, term: int | None = None, why: str = "") -> None:
     if term is None:
         return
     require(term > state.term, "R1", "only a higher term is adopted")
-    step.save(term=term, voted_for=0)
+    step.save(term=term, voted_for=0, voted_epoch=0)
     state.controller = None
     if state.status is Status.RUNNING:
         set_status(step, Status.VOTING)
@@ -96,7 +106,23 @@ def become_pre_candidate(step: Step, reason: Reason) -> None:
     """Ask whether a vote in the next term would be won; this changes nothing durable (R3)."""
     state = step.state
     state.role = Role.PRE_CANDIDATE
-    _open_round(step, True, state.term + 1, reason, step.now_us)
+    record = _proposal(step) if state.is_new else state.record
+    _open_round(step, True, state.term + 1, reason, step.now_us, record)
+
+
+def _proposal(step: Step) -> Record:
+    """What this new node proposes to the others: all founding members, each with its epoch, under a fresh cluster
+    id, which no other founder, storage epoch or term gives (R15)."""
+    state = step.state
+    epochs = state.founders()
+    return Record(
+        config_term=0,
+        version=0,
+        members=tuple(sorted(epochs)),
+        epochs=tuple(epoch for _, epoch in sorted(epochs.items())),
+        cluster_id=mixed(step.me, state.saved.epoch, state.saved.incarnation, state.term + 1) % MAX_NUMBER or 1,
+        addresses=tuple(sorted(state.addresses.items())),
+    )
 
 
 def become_candidate(step: Step, asked: Campaign) -> None:
@@ -107,14 +133,16 @@ def become_candidate(step: Step, asked: Campaign) -> None:
         state.promise_left_us(step.now_us, step.me) == 0, "R3", "no vote for oneself while a promise to another runs"
     )
     require(step.now_us >= state.grace_until_us, "R4", "no vote for oneself in the grace period")
-    require(not state.lost_state, "R1", "no vote after the state was lost")
-    step.save(term=asked.term_sought, voted_for=step.me)
+    require(state.may_vote(asked.record), "R16", "no vote without a voting right")
+    founding = tuple(asked.record.named().items()) if asked.record.proposed else ()
+    require(follows(state.saved.founding, dict(founding)) or not founding, "R15", "a founding vote binds to its list")
+    step.save(term=asked.term_sought, voted_for=step.me, voted_epoch=state.saved.epoch, founding=founding)
     state.role = Role.CANDIDATE
     end_round(step, "won")
-    _open_round(step, False, asked.term_sought, asked.reason, asked.began_us)
+    _open_round(step, False, asked.term_sought, asked.reason, asked.began_us, asked.record)
 
 
-def _open_round(step: Step, pre: bool, term_sought: int, reason: Reason, began_us: int) -> None:
+def _open_round(step: Step, pre: bool, term_sought: int, reason: Reason, began_us: int, record: Record) -> None:
     state = step.state
     state.round += 1
     state.campaign = Campaign(
@@ -124,7 +152,8 @@ def _open_round(step: Step, pre: bool, term_sought: int, reason: Reason, began_u
         reason=reason,
         began_us=began_us,
         round_began_us=step.now_us,
-        give_up_us=step.now_us + step.timing.vote_wait_us,
+        give_up_us=step.now_us + state.round_us(step.timing, pre),
+        record=record,
         answers={step.me: VoteAnswer(True, None, 0, state.saved.epoch)},
     )
 
@@ -150,15 +179,12 @@ def become_elected(step: Step, won: Campaign) -> None:
     state = step.state
     granted = {voter: answer.granted for voter, answer in won.answers.items()}
     require(not won.pre and won.term_sought == state.term, "R2", "a win belongs to the current term")
-    require(tally(state.voters, granted) is Outcome.WON, "R2", "a quorum of distinct voters granted the vote")
+    require(won.outcome(granted) is Outcome.WON, "R2", "a quorum of distinct voters granted the vote")
+    require(won.record.proposed or won.record == state.record, "R10", "the votes are those of this node's record")
     require(state.saved.voted_for == step.me and not state.leaving, "R2", "a winner voted for itself and stays")
     previous, heard_us = state.last_controller, state.last_controller_heard_us
     promises_end_us = max((a.until_us for a in won.answers.values() if a.granted), default=0)
-    # Name every epoch that was heard, not the voters' alone: a member whose epoch is not named has no voting
-    # right, and may be needed if this node dies before it is active.
-    epochs = {peer: known.epoch for peer, known in state.peers.items()}
-    epochs |= {voter: answer.epoch for voter, answer in won.answers.items() if answer.epoch}
-    step.save(record=state.record.rewritten(state.term, epochs), lost_state=False)
+    _write_record(step, won.record)
     state.role = Role.ELECTED
     end_round(step, "won")
     state.campaign_at_us = NEVER_US
@@ -173,11 +199,23 @@ def become_elected(step: Step, won: Campaign) -> None:
         previous_heard_us=heard_us,
         lost_us=state.lost_us,
         rounds=state.rounds,
+        disks_us=state.round_us(step.timing, pre=False) - step.timing.vote_wait_us,
         asked=state.asked,
     )
     state.rounds, state.asked = (), ""
     votes = sum(granted.values())
     step.note("elected", term=state.term, votes=votes, took_ms=(step.now_us - won.began_us) / 1000)
+
+
+def _write_record(step: Step, voted_on: Record) -> None:
+    """The winner's record: that of its cluster, rewritten in the new term (R10), or the first one of the cluster
+    that it founds, which names the epochs that voted (R15)."""
+    state = step.state
+    founds = voted_on.proposed
+    require(founds == state.is_new, "R15", "only a new node founds a cluster")
+    step.save(record=voted_on.rewritten(state.term), founding=())
+    if founds:
+        step.note("cluster_founded", cluster_id=voted_on.cluster_id, members=voted_on.members)
 
 
 def become_active(step: Step, leader_state: LeaderState) -> None:
@@ -277,8 +315,28 @@ def leave_election(step: Step) -> None:
     state.role = Role.FOLLOWER
 
 
+def acknowledge(step: Step, controller: KnownController) -> None:
+    """This node has saved the controller's record: its vote of that term is the controller's from now on, if it
+    had given none (R10). It could otherwise elect a second one in the same term."""
+    state = step.state
+    if state.saved.voted_for == 0 and controller.term == state.term:
+        step.save(voted_for=controller.id, voted_epoch=state.record.epoch_of(controller.id))
+
+
 def accept_reset(step: Step, record: Record) -> None:
     """Save the voters that an operator forces: the only record written without a quorum (R11)."""
     become_follower(step)
     step.state.controller = None
-    step.save(record=record, lost_state=False)
+    step.save(record=record, founding=())
+    step.meet(dict(record.addresses))
+
+
+def forget(step: Step, epoch: int) -> None:
+    """This node's data turned out to be an older copy, or older than an earlier life of the node: it is new from now
+    on, with a storage epoch that nobody has heard of (R16). Its term stays: to raise one is always safe."""
+    require(epoch > step.state.saved.epoch, "R16", "a storage epoch grows")
+    become_follower(step)
+    state = step.state
+    state.controller, state.saves = None, 0
+    term = state.term + 1 if state.saved.voted_for else state.term  # what it voted in this term is not known any more
+    step.save(term=term, voted_for=0, voted_epoch=0, record=NO_RECORD, epoch=epoch, founding=())

@@ -8,8 +8,8 @@ the number of voters stays odd:
     {1,2,W}   3 comes   {1,2,3,W}  {1,2,3}      either of the two with the witness carries on
 
 The witness is added before a member is removed, and removed after a member was added: no step on the
-way needs more voters than are alive. A member that lost its state (R1) is removed and added again:
-what it voted before is void then, because a quorum has the record without it.
+way needs more voters than are alive. A member that lost its state (R16) is removed and added again with
+its new epoch: what the old one voted counts no more, because a quorum has the record without it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,29 @@ from dataclasses import dataclass
 from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
 FLOOR = 2
-"""The voting nodes are not reduced below this number, except to replace an epoch."""
+"""The voting nodes are not reduced below this number, except to replace an epoch or by an operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoterHealth:
-    """What the controller knows of the others. `gone`: proven dead, left, or not heard for
-    `down_after`. `joinable`: no voters, but heard steadily and up to date with the record.
-    `lost_state`: voters that are alive with another epoch than the record names. `unknown`: voters
-    that are alive, and whose epoch the record doesn't name yet. `witness_ready`: a witness could be
-    added; `witness_lost`: the one in the record is unrecognized now."""
+    """What the controller knows of the others. `gone`: proven dead, or not heard for `down_after`.
+    `joinable`: no voters, but heard steadily, and up to date with the record or without any.
+    `lost_state`: voters that are alive with another epoch than the record names. `witness_ready`: a witness
+    could be added; `witness_lost`: the one in the record is unrecognized now."""
 
     gone: frozenset[int] = frozenset()
     joinable: frozenset[int] = frozenset()
     lost_state: frozenset[int] = frozenset()
-    unknown: frozenset[int] = frozenset()
     witness_ready: bool = False
     witness_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of the record: exactly one of the fields is set. `learn`: epochs to name."""
+    """One change of the voters: exactly one of the fields is set."""
 
     add: int = 0
     remove: int = 0
-    learn: frozenset[int] = frozenset()
     add_witness: bool = False
     remove_witness: bool = False
 
@@ -53,24 +50,20 @@ class Change:
         """The record after this change. `epochs` are those of the nodes, `witness` is the identity of the one to
         be added."""
         if self.add:
-            return record.with_member(self.add, epochs.get(self.add, 0))
+            return record.with_member(self.add, epochs[self.add])
         if self.remove:
             return record.without_member(self.remove)
-        if self.learn:
-            return record.with_epochs({node: epochs[node] for node in self.learn})
         return record.with_witness(witness if self.add_witness else None)
 
 
 def next_change(record: Record, health: VoterHealth, dynamic: bool) -> Change | None:
     """The next change towards the voters that the living members call for; None when nothing is to change.
 
-    With `dynamic` false all configured members stay voters; only an epoch that was lost is replaced.
+    With `dynamic` false all nodes of the cluster are voters; only an epoch that was lost is replaced.
     """
     members = set(record.members)
     if record.witness is not None and (health.witness_lost or not dynamic):
         return Change(remove_witness=True)
-    if health.unknown & members:
-        return Change(learn=health.unknown & members)
     if health.lost_state & members and len(members) > 1:
         return Change(remove=min(health.lost_state & members))
     if health.joinable - members:

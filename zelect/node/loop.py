@@ -123,7 +123,8 @@ class NodeLoop:
         credentials = credentials_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
-        self.transport = transport_of(self.context, self.poller, config, keyring, connect_to or {}, log)
+        self.transport = transport_of(self.context, self.poller, config, keyring, log)
+        self.connect_to = connect_to or {}
         self.publisher: StatusPublisher | None = None
         try:
             bind(self.transport.router, config)  # before anything on disk is touched: a taken port changes nothing
@@ -137,7 +138,7 @@ class NodeLoop:
             self.context.term()
             raise
         saved = self.vote_store.saved
-        self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh)
+        self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh, saves=self.vote_store.saves)
         self.redis = RedisClients(self.context, config, settings, credentials, saved.incarnation, log)
         self.began_us = now_us()
         self.counters: Counter[str] = Counter()
@@ -172,10 +173,10 @@ class NodeLoop:
         return 0
 
     def _open(self, wake: WakeupPipe) -> None:
-        encrypted, lost_state = self.running.directory is not None, self.vote_store.saved.lost_state
-        log_start(self.log, self.running.config, self.data_dir, encrypted=encrypted, lost_state=lost_state)
+        encrypted, lost = self.running.directory is not None, self.vote_store.lost
+        log_start(self.log, self.running.config, self.data_dir, encrypted=encrypted, lost=lost)
         self.redis.start()
-        self.transport.connect()
+        self._connect(self.machine.state.addresses)
         self.poller.register(self.redis.registry.pipe, zmq.POLLIN)
         self.poller.register(self.redis.witness.pipe, zmq.POLLIN)
         self.poller.register(wake.fd, zmq.POLLIN)
@@ -184,6 +185,12 @@ class NodeLoop:
             gc.freeze()  # what lives now lives for ever: later collections need not look at it
         if self.publisher is not None:
             self.publisher.open(self.settings.cluster, self.settings.node, self.handle, self.log)
+
+    def _connect(self, addresses: Mapping[int, str]) -> None:
+        """Hold connections to these nodes, this one left out."""
+        self.transport.connect(
+            {node: self.connect_to.get(node, at) for node, at in addresses.items() if node != self.settings.node}
+        )
 
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""
@@ -357,8 +364,11 @@ class NodeLoop:
                 if failpoint is not None:
                     failpoint("before_save", effects)
                 self.vote_store.save(effects.save)
+                self.machine.saved_in(now_us() - at_us)
                 if failpoint is not None:
                     failpoint("after_save", effects)
+            if effects.connect is not None:
+                self._connect(dict(effects.connect))
             if effects is not NOTHING:
                 self._send(effects, route)
             handle.update(lease, controller_now(self.machine, handle.controller))
@@ -379,7 +389,8 @@ class NodeLoop:
             payload = encoded.get(id(envelope))
             if payload is None:
                 payload = encoded[id(envelope)] = wire.encode(envelope)
-            if self.transport.links[to].send(payload):
+            link = self.transport.links.get(to)  # none to a node that was removed in this very step
+            if link is not None and link.send(payload):
                 self.counters["sent"] += 1
         if effects.answer is not None:
             self._answer(route, effects.answer)
@@ -428,6 +439,7 @@ class NodeLoop:
             incarnation=saved.incarnation,
             settings=self.settings.digest(),
             generation=saved.record.generation,
+            cluster_id=saved.record.cluster_id,
             term=saved.term,
             message=message,
         )
@@ -447,7 +459,7 @@ class NodeLoop:
         return report_of(
             status,
             cluster=self.settings.cluster,
-            address=self.settings.addresses[self.settings.node],
+            address=self.settings.address,
             redis=self.redis.report(),
             counters=counters,
             reload_problem=self.running.problem,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from zelect.config.loading import Config, ConfigError
 from zelect.core.machine import first_state
 from zelect.core.settings import Settings
 from zelect.node.storage.data_dir import DataDir, holder
-from zelect.node.storage.vote_store import VoteStore, VoteStoreError
+from zelect.node.storage.vote_store import VoteStore
 from zelect.node.transport.connection_limits import connection_limits_of
 from zelect.node.transport.router import Router
 from zelect.node.transport.transport import Transport
@@ -32,42 +31,29 @@ def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
     """Open the durable state in `path`, and take a new incarnation, which is durable before any message
     carries it (R1). Raises `VoteStoreError` and `DataDirError`."""
     data_dir = DataDir.open(path, settings.cluster, settings.node)
-    first = first_state(settings, incarnation=unix_ms())
-    vote_store = VoteStore.open(data_dir, settings.cluster, settings.node, first)
-    _check_members(vote_store, settings)
+    # The wall clock may have been set back; neither an incarnation nor a storage epoch may be used again.
+    now_ms = max(unix_ms(), data_dir.last_incarnation + 1)
+    vote_store = VoteStore.open(data_dir, settings.cluster, settings.node, first_state(settings, now_ms))
     saved = vote_store.saved
-    if not vote_store.fresh:
-        # The wall clock may have been set back; no number may be used again.
-        last = max(saved.incarnation, data_dir.last_incarnation)
-        saved = replace(saved, incarnation=max(last + 1, unix_ms()))
+    if not (vote_store.fresh or vote_store.lost):
+        promise_ms = max(saved.promise_ms, settings.timing.election_timeout_ms)
+        saved = replace(saved, incarnation=max(saved.incarnation + 1, now_ms), promise_ms=promise_ms)
         vote_store.save(saved)
     data_dir.announce(saved.incarnation)
     return data_dir, vote_store
 
 
-def _check_members(vote_store: VoteStore, settings: Settings) -> None:
-    missing = sorted(set(vote_store.saved.record.members) - set(settings.members))
-    if missing:
-        raise VoteStoreError(
-            f"node {missing[0]} is one of the saved voters, but [[peers]] does not list it",
-            "list it, stop it, wait until it is no longer a voter ('zelect members'), then remove it",
-        )
-
-
-def transport_of(
-    context: Context, poller: Poller, config: Config, keyring: Keyring | None, connect_to: Mapping[int, str], log: Log
-) -> Transport:
-    """The transport that `config` asks for. `connect_to`: where to connect to a peer when not at its address."""
+def transport_of(context: Context, poller: Poller, config: Config, keyring: Keyring | None, log: Log) -> Transport:
+    """The transport that `config` asks for, with no peers yet."""
     settings = config.settings()
     return Transport(
         context,
         listen=config.node.listen,
-        peers={peer: connect_to.get(peer, settings.addresses[peer]) for peer in settings.peers},
         max_message_bytes=config.limits.max_message_bytes,
         poller=poller,
         proof=settings.timing.proof,
         keyring=keyring,
-        limits=connection_limits_of(config.limits, len(settings.peers), log),
+        limits=connection_limits_of(config.limits, len(settings.addresses), log),
     )
 
 
@@ -98,8 +84,9 @@ def publisher_of(config: Config) -> StatusPublisher:
     return StatusPublisher(config.http.listen, HttpServer)
 
 
-def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, lost_state: bool) -> None:
-    """Log that the node has started, with which configuration, and what is unusual about it."""
+def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, lost: str) -> None:
+    """Log that the node has started, with which configuration, and what is unusual about it. `lost`: why what it had
+    saved is not there any more."""
     log.event(
         "info",
         "node_started",
@@ -113,6 +100,6 @@ def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, l
     )
     if was_open := data_dir.was_open:
         log.event("warning", "data_dir_tightened", mode_before=f"{was_open:04o}", mode="0700")
-    if lost_state:
-        fix = "this node votes again once a controller has removed it from the voters and added it back"
-        log.event("warning", "state_lost", fix=fix)
+    if lost:
+        fix = "nothing: a controller takes the vote of its lost data away, and gives it a new one"
+        log.event("warning", "state_lost", why=lost, fix=fix)

@@ -13,7 +13,7 @@ from functools import partial
 import zmq
 
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
+from zelect.core.events import NamedProcess, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import Witness
 from zelect.redis.errors import explain, safe_url
@@ -127,12 +127,12 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
     def _words(self, question: _Question) -> tuple[str | int, ...]:
         me = (self.settings.node, self.settings.incarnation)
         match question.intent:
-            case WitnessVote(identity, pre, _, term_sought, record_id):
-                return words("pre" if pre else "vote", identity, *me, term_sought, record_id)
-            case WitnessPing(identity, term, _, record_id):
-                return words("ping", identity, *me, term, record_id)
-            case WitnessCreate(key, term, record_id):
-                return words("create", Witness(key, "", ""), *me, term, record_id, question.asked_us)
+            case WitnessVote(identity, pre, _, term_sought, record):
+                return words("pre" if pre else "vote", identity, *me, term_sought, record.id)
+            case WitnessPing(identity, term, _, record):
+                return words("ping", identity, *me, term, record.id)
+            case WitnessCreate(key, term, record):
+                return words("create", Witness(key, "", ""), *me, term, record.id, question.asked_us)
             case WitnessLook(identity):
                 return words("look", identity)
 
@@ -166,10 +166,10 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
 def _event(intent: WitnessIntent, reply: WitnessReply) -> WitnessEvent | None:
     match intent:
         case WitnessVote(_, pre, number):
-            acked = (reply.acked, reply.acked_incarnation, reply.acked_term)
-            return WitnessVoted(pre, number, reply.refusal, reply.term, *acked)
-        case WitnessPing(_, term, number, record_id):
-            return WitnessAnswered(number, term, record_id, reply.refusal, reply.term)
+            acked = NamedProcess(reply.acked, reply.acked_incarnation, reply.acked_term)
+            return WitnessVoted(pre, number, reply.refusal, reply.term, (acked,) if acked.node else ())
+        case WitnessPing(_, term, number, record):
+            return WitnessAnswered(number, term, record.id, reply.refusal, reply.term)
         case WitnessCreate(key):
             return WitnessCreated(Witness(key, reply.run_id, reply.replid)) if reply.refusal is None else None
         case WitnessLook(identity):

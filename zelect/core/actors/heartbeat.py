@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from zelect.core.actors.links import introduce
 from zelect.core.messages import Envelope, Ping, Pong
+from zelect.core.quorum import NO_RECORD
 from zelect.core.state import KnownController, LeaderState, Role, State
 from zelect.core.step import Step
-from zelect.core.transitions import adopt_record, follow
+from zelect.core.transitions import acknowledge, adopt_record, follow
 
 
 def ping(step: Step, envelope: Envelope, message: Ping) -> None:
@@ -34,8 +35,11 @@ def ping(step: Step, envelope: Envelope, message: Ping) -> None:
         record = message.record
         assert record is not None  # a numbered PING carries one, by construction
         adopt_record(step, record)
-        follow(step, KnownController(envelope.sender, envelope.incarnation, envelope.term), message.succession)
-    answer = Pong(message.number, envelope.term, state.record.id, step.priority, state.saved.epoch)
+        controller = KnownController(envelope.sender, envelope.incarnation, envelope.term)
+        follow(step, controller, message.succession)
+        if state.record.id == record.id:
+            acknowledge(step, controller)
+    answer = Pong(message.number, envelope.term, state.record.id, step.priority, state.saved.epoch, state.saves)
     step.send(envelope.sender, answer)
 
 
@@ -50,7 +54,9 @@ def pong(step: Step, envelope: Envelope, message: Pong) -> None:
     known = state.peers[sender]
     news = known.priority != message.priority or known.epoch != message.epoch
     if news:
-        step.know(sender, priority=message.priority, epoch=message.epoch)
+        step.know(sender, priority=message.priority, epoch=max(known.epoch, message.epoch), saves=message.saves)
+    elif known.saves < message.saves:
+        step.know(sender, saves=message.saves)
     leader_state = state.leader_state
     if leader_state is None:
         if message.record_id > state.record.id:
@@ -83,4 +89,6 @@ def _count(step: Step, leader_state: LeaderState, envelope: Envelope, message: P
     leader_state.answered_us[sender] = max(before_us, sent_us)
     saved = leader_state.saved_by.get(sender, (0, 0, 0))
     step.routine = steady and not news and saved == message.record_id
-    leader_state.saved_by[sender] = max(saved, message.record_id)
+    # One without a record has lost what it had saved; else a later answer may overtake an earlier one.
+    has_none = message.record_id == NO_RECORD.id
+    leader_state.saved_by[sender] = NO_RECORD.id if has_none else max(saved, message.record_id)

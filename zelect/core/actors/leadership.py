@@ -41,7 +41,7 @@ def ping_round(step: Step) -> None:
     step.broadcast(_ping(step, leader_state))
     record = state.record
     if record.witness is not None and now_us >= leader_state.promises_end_us and not _nodes_suffice(step, leader_state):
-        step.ask_witness(WitnessPing(record.witness, leader_state.term, leader_state.number, record.id))
+        step.ask_witness(WitnessPing(record.witness, leader_state.term, leader_state.number, record))
 
 
 def _nodes_suffice(step: Step, leader_state: LeaderState) -> bool:
@@ -90,7 +90,9 @@ def _note_unresponsive(step: Step, leader_state: LeaderState) -> None:
     for peer, known in step.state.peers.items():
         # One that was never heard counts from the election: it may have died with the last controller.
         since_us = max(known.heard_us, leader_state.elected_us)
-        if not known.gone and step.now_us - since_us >= step.timing.down_after_us:
+        if known.lost or known.cluster_stop:
+            continue  # reported already, or expected back (R11)
+        if step.now_us - since_us >= step.timing.down_after_us:
             step.know(peer, unresponsive=True)
             step.note("peer_unresponsive", peer=peer)
             step.broadcast(NodeOffline(peer, known.incarnation, "unresponsive"))

@@ -17,7 +17,7 @@ from zelect.core.step import Step
 def link_up(step: Step, event: LinkUp) -> None:
     """Introduce this node to the peer; an elected node also sends its PING."""
     state, peer = step.state, event.peer
-    if state.leaving:
+    if state.leaving or peer not in state.peers:
         return
     step.know(peer, linked=True, linked_us=step.now_us)
     step.note("link_opened", peer=peer)
@@ -27,12 +27,15 @@ def link_up(step: Step, event: LinkUp) -> None:
 
 def introduce(step: Step, peer: int) -> None:
     """Send NODE_ONLINE; the answer says who leads, and brings the peer's voter record."""
-    step.send(peer, NodeOnline(step.settings.addresses[step.me], step.priority, step.state.saved.epoch))
+    state = step.state
+    step.send(peer, NodeOnline(step.settings.address, step.priority, state.saved.epoch, state.saves))
 
 
 def link_down(step: Step, event: LinkDown) -> None:
     """Probe the peer when it matters whether it is alive."""
     state, peer = step.state, event.peer
+    if peer not in state.peers:
+        return
     step.know(peer, linked=False)
     step.note("link_closed", peer=peer)
     matters = (

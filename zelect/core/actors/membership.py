@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from zelect.core.actors.health import vacate
 from zelect.core.actors.leadership import ping_one
+from zelect.core.actors.links import introduce
 from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import DeathProven, Evidence, Leave
 from zelect.core.invariants import require
@@ -29,7 +30,10 @@ from zelect.core.state import Role, Status
 from zelect.core.step import Step
 from zelect.core.succession import succession_of
 from zelect.core.timing import Proof
-from zelect.core.transitions import adopt_record, hand_over, leave_election, lose_controller, step_down
+from zelect.core.transitions import adopt_record, forget, hand_over, leave_election, lose_controller, step_down
+
+CLUSTER_STOP = "cluster_stop"
+"""The reason of a leave that stops the whole cluster: all are expected back (R11)."""
 
 # A process that came back under a new incarnation cannot still be alive under its old one.
 _BELIEVED = {
@@ -42,21 +46,31 @@ _BELIEVED = {
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     """A peer is online: answer who is controller; the controller also sends it a PING."""
     state, sender = step.state, envelope.sender
-    expected = step.settings.addresses[sender]
+    expected = state.addresses[sender]
     if message.address != expected:
-        detail = f"node {sender} says {message.address}, node {step.me} is configured with {expected}"
+        detail = f"node {sender} says {message.address}, node {step.me} has {expected}"
         step.note("address_mismatch", sender=sender, said=message.address, configured=expected)
         step.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
         return
-    if state.record.epoch_of(sender) not in (-1, 0, message.epoch):
+    known = step.peer(sender)
+    if state.record.epoch_of(sender) not in (-1, message.epoch):
         step.note("peer_lost_state", sender=sender, epoch=message.epoch)
-    step.know(sender, priority=message.priority, epoch=message.epoch)
+    heard_saves = known.saves if known.epoch == message.epoch else 0
+    step.know(
+        sender,
+        priority=message.priority,
+        epoch=max(known.epoch, message.epoch),
+        saves=max(heard_saves, message.saves) if message.epoch >= known.epoch else known.saves,
+    )
     controller, term = 0, 0
     if state.leader_state is not None:
         controller, term = step.me, state.term
     elif state.controller is not None:
         controller, term = state.controller.id, state.controller.term
-    step.send(sender, NodeOnlineResp(controller, term, state.saved.record))
+    record = None if state.is_new else state.record
+    named_epoch = state.record.epoch_of(sender)
+    heard = max((known.epoch, known.saves), (named_epoch, 0))
+    step.send(sender, NodeOnlineResp(controller, term, record, max(0, heard[0]), heard[1]))
     ping_one(step, sender)
 
 
@@ -64,7 +78,9 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     """A hint who leads. A starting node gives that controller one election timeout to be heard
     before it campaigns; nothing else rests on it."""
     state = step.state
-    adopt_record(step, message.record)
+    _compare_with_memory(step, message)
+    if message.record is not None:
+        adopt_record(step, message.record)
     if message.controller in (0, step.me) or state.controller is not None or state.role is not Role.FOLLOWER:
         return
     if state.reason is Reason.START and not state.attempts:
@@ -72,6 +88,23 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
         if state.status is Status.VOTING:
             state.campaign_at_us = max(state.campaign_at_us, until_us)
             state.attempts += 1  # once only: hints must not put it off forever
+
+
+def _compare_with_memory(step: Step, message: NodeOnlineResp) -> None:
+    """A peer's memory of this node shows whether its data is an older copy, or has a storage epoch that is not newer
+    than a lost one (R16). Either way it must not vote on it; it becomes new, with a higher epoch."""
+    state = step.state
+    epoch, heard, saves = state.saved.epoch, message.heard_epoch, message.heard_saves
+    older_copy = heard == epoch and saves > state.saves
+    if not older_copy and heard <= epoch:
+        return
+    if older_copy:
+        step.note("older_copy_found", saves=state.saves, heard=saves)
+    raised = max(heard + 1, epoch + 1, state.saved.incarnation)
+    forget(step, raised)
+    step.note("epoch_raised", epoch=raised, heard=heard)
+    for peer in state.peers:
+        introduce(step, peer)
 
 
 def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
@@ -87,7 +120,7 @@ def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
             step.know(node, unresponsive=True)
         return
     step.note("peer_left", peer=node, reason=message.reason)
-    step.know(node, offline=True)
+    step.know(node, offline=True, cluster_stop=message.reason == CLUSTER_STOP)
     _end_promise(step, node, message.incarnation, Reason.LEAVE)
 
 
@@ -113,8 +146,8 @@ def death_proven(step: Step, event: DeathProven) -> None:
 def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
     """Process `incarnation` of `peer` is proven dead, first-hand (R9)."""
     state = step.state
-    known = state.peers[peer]
-    if known.incarnation != incarnation or known.dead or evidence not in _BELIEVED[step.timing.proof]:
+    known = state.peers.get(peer)
+    if known is None or known.incarnation != incarnation or known.dead or evidence not in _BELIEVED[step.timing.proof]:
         return
     if evidence is Evidence.REFUSED and known.linked:
         return  # closed *and* refused: while the connection stands, a refusal proves nothing
@@ -155,7 +188,7 @@ def leave(step: Step, event: Leave) -> None:
         hand_over(step, Handover(term, successor))
     vacate(step)
     leave_election(step)
-    step.broadcast(NodeOffline(step.me, state.saved.incarnation, "leave"))
+    step.broadcast(NodeOffline(step.me, state.saved.incarnation, CLUSTER_STOP if event.cluster_stop else "leave"))
     step.publish(Depart(last=not any(peer.linked for peer in state.peers.values())))
     step.note("leave_announced")
     step.leave = True

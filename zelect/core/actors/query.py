@@ -9,10 +9,10 @@ from __future__ import annotations
 from zelect.core.actors.leadership import trace_of
 from zelect.core.actors.voters import witness_state
 from zelect.core.eligibility import ineligible
-from zelect.core.messages import MESSAGES, CommonResp, Envelope, Message, Query, Result
+from zelect.core.messages import MAX_TEXT, MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
 from zelect.core.state import LeaderState, State
-from zelect.core.status import NodeStatus, PauseStatus, PeerStatus, VotersStatus
+from zelect.core.status import Belongs, NodeStatus, PauseStatus, PeerStatus, VotersStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
 
@@ -22,6 +22,8 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
     if message.result is Result.OK:
         return
     other = {"generation": envelope.generation} if message.result is Result.OTHER_GENERATION else {}
+    if envelope.sender in step.state.peers:
+        step.know(envelope.sender, complaint=f"{message.result.value}: {message.detail}"[:MAX_TEXT])
     step.note("error_received", sender=envelope.sender, result=message.result.value, detail=message.detail, **other)
 
 
@@ -54,7 +56,9 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         controller=settings.node if active else controller.id if controller is not None else None,
         controller_heard_ago_us=None if controller is None else now_us - state.controller_heard_us,
         quorate=state.linked_to_quorum(),
-        lost_state=state.lost_state,
+        epoch=state.saved.epoch,
+        belongs=belongs(state).value,
+        missing=_missing(state),
         voters=_voters_status(settings, state),
         succession=state.succession,
         peers=_peers(settings, state, now_us, active),
@@ -74,10 +78,13 @@ def _voters_status(settings: Settings, state: State) -> VotersStatus:
     record, may_vote = state.record, _may_vote(state)
     witness = witness_state(state, settings.dynamic)
     return VotersStatus(
+        cluster_id=record.cluster_id,
+        addresses={str(node): address for node, address in record.addresses},
         generation=record.generation,
         config_term=record.config_term,
         version=record.version,
         members=record.members,
+        epochs=record.epochs,
         witness=witness,
         witness_votes=record.witness is not None,
         may_vote=tuple(sorted(may_vote)),
@@ -91,6 +98,23 @@ def _may_vote(state: State) -> set[int]:
     here = {peer for peer, known in state.peers.items() if known.linked and not known.gone}
     voting = {peer for peer in here if record.counts(peer, state.peers[peer].epoch)}
     return voting | {state.node} if state.may_vote(record) else voting
+
+
+def belongs(state: State) -> Belongs:
+    """How this node belongs to the cluster."""
+    if not state.is_new:
+        if state.may_vote(state.record):
+            return Belongs.VOTER
+        return Belongs.NO_VOTE if state.node in dict(state.record.addresses) else Belongs.REMOVED
+    founded = any(known.epoch and not known.stateless for known in state.peers.values())
+    return Belongs.JOINING if founded else Belongs.NEW
+
+
+def _missing(state: State) -> tuple[int, ...]:
+    """The members that a new node waits for: to found a cluster it needs the vote of each (R15)."""
+    if belongs(state) is not Belongs.NEW:
+        return ()
+    return tuple(sorted(peer for peer, known in state.peers.items() if not (known.linked and known.stateless)))
 
 
 def _previous(leader_state: LeaderState | None) -> int:
@@ -111,4 +135,5 @@ def _peer_status(settings: Settings, state: State, now_us: int, peer: int, activ
         heard_ago_us=now_us - known.heard_us if known.heard_us >= 0 else None,
         priority=known.priority,
         ineligible=(ineligible(state, settings.timing, now_us, peer) or "") if active else "",
+        problem=known.complaint,
     )

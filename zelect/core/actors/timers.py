@@ -31,11 +31,13 @@ def begin(step: Step, event: Started) -> None:
     """STARTING: begin the grace period if there is a promise to outwait (R4), and ask Redis who leads."""
     state = step.state
     if step.ran_before:
-        state.grace_until_us = step.now_us + step.timing.promise_us
+        state.grace_until_us = step.now_us + max(step.timing.promise_us, state.saved.promise_ms * 1000)
     state.identify_until_us = step.now_us + step.timing.promise_us
     state.next_idle_us = step.now_us + step.timing.idle_ping_us
     state.next_publish_us = step.now_us + step.timing.refresh_us
-    step.note("machine_started", term=state.term, incarnation=state.saved.incarnation, may_vote=not state.lost_state)
+    step.note(
+        "machine_started", term=state.term, incarnation=state.saved.incarnation, may_vote=state.may_vote(state.record)
+    )
     step.publish(AskController())
     look(step)
     publish_self(step)
@@ -76,6 +78,8 @@ def tick(step: Step, event: Tick) -> None:
     yield_leadership(step)
     if state.leaving:
         return
+    if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.election_timeout_ms:
+        step.save(promise_ms=step.timing.election_timeout_ms)  # no longer promise of an earlier start can be left
     if now_us >= state.identify_until_us and state.status in (Status.STARTING, Status.IDENTIFYING):
         _start_voting(step)
     if state.campaign is not None and now_us >= state.campaign.give_up_us:

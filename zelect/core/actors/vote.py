@@ -1,11 +1,13 @@
-"""VOTING: a vote request, or the question whether a vote would be given (R2, R3, R4, R10).
+"""VOTING: a vote request, or the question whether a vote would be given (R2, R3, R4, R10, R15).
 
 The reasons to refuse, in the order in which they are checked; the first that applies is the answer:
 
     old_term           the term sought is not ahead of (pre-vote) or is behind (vote) this node's
-    stale_voters       the candidate's voter record is older; the newer one is sent back (R10)
+    stale_voters       the candidate's voter record is older, or it would found a cluster although this node
+                       belongs to one; the newer record is sent back (R10, R15)
     not_member         the candidate or this node is not a voter in the candidate's record
-    lost_state         the record names another storage epoch of this node, which may have voted (R1)
+    lost_state         the record names another storage epoch of this node, which may have voted (R16)
+    other_founding     this new node voted on a list of founders that the candidate's does not follow (R15)
     leaving            this node leaves
     grace_period       it restarted, and may have made a promise before (R4)
     promised           it answered a controller's PING less than one election timeout ago (R3)
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from zelect.core.invariants import require
 from zelect.core.messages import TEMPORARY, Envelope, Reason, Refusal, Voting, VotResp
+from zelect.core.quorum import follows
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, become_follower
 
@@ -70,7 +73,7 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
 def _wait_for_the_promise(step: Step, envelope: Envelope, message: Voting) -> None:
     """Keep the request for one round, in case the promise ends early."""
     state = step.state
-    state.waiting_requests[envelope.sender] = (step.now_us + step.timing.vote_wait_us, envelope)
+    state.waiting_requests[envelope.sender] = (step.now_us + state.round_us(step.timing, message.pre), envelope)
     if message.reason is Reason.DEATH and state.promise is not None and message.controller == state.promise.to:
         step.probe(message.controller)  # hearsay proves nothing, but it is a reason to look (R9)
 
@@ -80,12 +83,17 @@ def _give_vote(step: Step, candidate: int, message: Voting) -> None:
     require(state.term == message.term_sought, "R2", "a vote is given in the current term")
     require(state.promise_left_us(step.now_us, candidate) == 0, "R3", "no vote while a promise to another runs")
     require(step.now_us >= state.grace_until_us, "R4", "no vote in the grace period after a restart")
-    adopt_record(step, message.record)
-    step.save(voted_for=candidate)
+    record = message.record
+    if record.proposed:
+        require(state.is_new, "R15", "who belongs to a cluster founds none")
+        step.save(founding=tuple(record.named().items()))
+    else:
+        adopt_record(step, record)
+    step.save(voted_for=candidate, voted_epoch=record.epoch_of(candidate))
     if state.campaign is not None:
         become_follower(step)
     # Give the winner time to be heard before campaigning against it.
-    state.campaign_at_us = max(state.campaign_at_us, step.now_us + step.timing.vote_wait_us)
+    state.campaign_at_us = max(state.campaign_at_us, step.now_us + state.round_us(step.timing, pre=False))
 
 
 def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None, int]:
@@ -103,16 +111,21 @@ def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None,
     promised_us = state.promise_left_us(now_us, candidate)
     if promised_us:
         return Refusal.PROMISED, promised_us
-    if message.term_sought == state.term and state.saved.voted_for not in (0, candidate):
+    vote = (state.saved.voted_for, state.saved.voted_epoch)
+    if message.term_sought == state.term and vote not in ((0, 0), (candidate, message.record.epoch_of(candidate))):
         return Refusal.VOTED, 0
     return None, 0
 
 
 def _judge_records(step: Step, candidate: int, message: Voting) -> Refusal | None:
-    """Whether both are voters by the candidate's record, and that record is not older (R1, R10)."""
-    record = message.record
-    if record.id < step.state.record.id:
+    """Whether both are voters by the candidate's record, and that record is not older (R10, R15, R16)."""
+    state, record = step.state, message.record
+    if record.id < state.record.id or (record.proposed and not state.is_new):
         return Refusal.STALE_VOTERS
     if candidate not in record.members or step.me not in record.members:
         return Refusal.NOT_MEMBER
-    return None if step.state.may_vote(record) else Refusal.LOST_STATE
+    if not state.may_vote(record):
+        return Refusal.LOST_STATE
+    if record.proposed and not follows(state.saved.founding, record.named()):
+        return Refusal.OTHER_FOUNDING
+    return None

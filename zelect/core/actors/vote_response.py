@@ -12,13 +12,15 @@ for Redis.
 from __future__ import annotations
 
 from zelect.core.actors.leadership import ping_round
+from zelect.core.actors.voters import take_record
 from zelect.core.effects import WitnessVote
-from zelect.core.events import WitnessVoted
-from zelect.core.messages import TEMPORARY, Envelope, Reason, Voting, VotResp
-from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size, tally
+from zelect.core.events import NamedProcess, WitnessVoted
+from zelect.core.messages import TEMPORARY, Envelope, Reason, Result, Voting, VotResp
+from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size
 from zelect.core.state import Campaign, State, VoteAnswer
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us, rank
+from zelect.core.timing import jumps
 from zelect.core.transitions import (
     adopt_record,
     become_candidate,
@@ -46,11 +48,12 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
     campaign = state.campaign
     if message.record is not None and message.record.id > state.record.id:
         adopt_record(step, message.record)
-        return
+        if state.campaign is None:
+            return
     if campaign is None or (campaign.pre, campaign.round) != (message.pre, message.round):
         step.note("stale_answer_ignored", voter=voter)
         return
-    if voter not in state.voters or _of_another_term(campaign, envelope, message):
+    if not _counts(campaign, envelope, message):
         step.note("foreign_answer_ignored", voter=voter)
         return
     known = campaign.answers.get(voter)
@@ -70,14 +73,24 @@ def vot_resp(step: Step, envelope: Envelope, message: VotResp) -> None:
     _judge(step, campaign)
 
 
-def _of_another_term(campaign: Campaign, envelope: Envelope, message: VotResp) -> bool:
-    return message.granted and not message.pre and envelope.term != campaign.term_sought
+def _counts(campaign: Campaign, envelope: Envelope, message: VotResp) -> bool:
+    """Whether the sender is a voter, and a vote that it grants is one of the present term, by the storage epoch that
+    the record names (R2, R16)."""
+    if not message.granted:
+        return envelope.sender in campaign.record.members
+    present = message.pre or envelope.term == campaign.term_sought
+    return present and campaign.record.counts(envelope.sender, message.epoch)
 
 
 def witness_voted(step: Step, event: WitnessVoted) -> None:
     """Count the witness's answer. It has no clock: when the controller that it acknowledged last
     may still hold a lease, this node waits for its end before it becomes active (R7b)."""
     state = step.state
+    if jumps(state.term, event.term):
+        step.note("witness_refused", number=event.round, reason=Result.TERM_JUMP.value, term=event.term)
+        return
+    if event.record is not None:
+        take_record(step, event.record)
     if event.term > state.term and event.reason is not None:
         become_follower(step, event.term, why="higher_term")
         return
@@ -85,30 +98,34 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
     if campaign is None or (campaign.pre, campaign.round) != (event.pre, event.round) or WITNESS not in state.voters:
         step.note("stale_answer_ignored", voter=WITNESS)
         return
-    waits = event.acked and not _harmless(step, event)
-    until_us = step.now_us + step.timing.promise_us if waits else 0
+    waited_ms = [step.timing.election_timeout_ms if event.many else 0]
+    waited_ms += [
+        max(named.promise_ms, step.timing.election_timeout_ms) for named in event.named if not _harmless(step, named)
+    ]
+    waits = max(waited_ms)
+    until_us = step.now_us + waits * 1000 if waits else 0
     campaign.answers[WITNESS] = VoteAnswer(event.reason is None, event.reason, until_us)
     step.note(
         "witness_answered",
         term=campaign.term_sought,
         pre=event.pre,
         reason="" if event.reason is None else event.reason.value,
-        acked=event.acked,
+        named=tuple(named.node for named in event.named),
         waits=bool(waits),
     )
     _judge(step, campaign)
 
 
-def _harmless(step: Step, event: WitnessVoted) -> bool:
-    """Whether the controller that the witness acknowledged is known, first-hand, not to be active any
-    more: it is this node itself, is proven dead, left, was replaced by a newer process, or handed over."""
-    if event.acked == step.me or event.acked_term <= step.state.handed_over.get(event.acked, 0):
+def _harmless(step: Step, named: NamedProcess) -> bool:
+    """Whether a process that the witness names is known, first-hand, not to be active any more: it is this node
+    itself, is proven dead, left, was replaced by a newer process, or handed over."""
+    if named.node == step.me or named.term <= step.state.handed_over.get(named.node, 0):
         return True
-    peer = step.state.peers.get(event.acked)
+    peer = step.state.peers.get(named.node)
     if peer is None:
         return False
-    replaced = peer.incarnation > event.acked_incarnation
-    return replaced or (peer.incarnation == event.acked_incarnation and (peer.dead or peer.offline))
+    replaced = peer.incarnation > named.incarnation
+    return replaced or (peer.incarnation == named.incarnation and (peer.dead or peer.offline))
 
 
 def round_over(step: Step) -> None:
@@ -138,7 +155,7 @@ def _give_up(step: Step, campaign: Campaign) -> None:
 def _enough_at_us(state: State, campaign: Campaign) -> int:
     """When enough of the voters that refused will be free of their promises to make a quorum; 0: unknown."""
     granted = sum(answer.granted for answer in campaign.answers.values())
-    missing = quorum_size(state.voters) - granted
+    missing = quorum_size(campaign.record.voters) - granted
     frees_us = sorted(a.until_us for a in campaign.answers.values() if a.reason in TEMPORARY)
     return frees_us[missing - 1] if 0 < missing <= len(frees_us) else 0
 
@@ -153,12 +170,12 @@ def _ask(step: Step) -> None:
         pre=campaign.pre,
         round=campaign.round,
         term_sought=campaign.term_sought,
-        record=state.record,
+        record=campaign.record,
         reason=campaign.reason,
         controller=last.id if last else 0,
         controller_term=last.term if last else 0,
     )
-    for member in state.members:
+    for member in campaign.record.members:
         if member != step.me:
             step.send(member, question)
     _judge(step, campaign)
@@ -168,13 +185,13 @@ def _ask_witness(step: Step, campaign: Campaign) -> None:
     record = step.state.record
     assert record.witness is not None
     campaign.witness_asked = True
-    campaign.give_up_us = step.now_us + step.timing.vote_wait_us
-    step.ask_witness(WitnessVote(record.witness, campaign.pre, campaign.round, campaign.term_sought, record.id))
+    campaign.give_up_us = step.now_us + step.state.round_us(step.timing, campaign.pre)
+    step.ask_witness(WitnessVote(record.witness, campaign.pre, campaign.round, campaign.term_sought, record))
 
 
 def _witness_left(step: Step, campaign: Campaign) -> bool:
     """Whether there is a witness that this round has not asked yet."""
-    return WITNESS in step.state.voters and not campaign.witness_asked
+    return WITNESS in campaign.record.voters and not campaign.witness_asked
 
 
 def _nodes_may_decide(step: Step, campaign: Campaign) -> bool:
@@ -183,13 +200,13 @@ def _nodes_may_decide(step: Step, campaign: Campaign) -> bool:
     refused = {v for v, a in campaign.answers.items() if not a.granted and a.reason not in TEMPORARY}
     granted = {v for v, a in campaign.answers.items() if a.granted}
     possible = (state.connected() | granted) - refused - {WITNESS}
-    return has_quorum(state.voters, possible)
+    return has_quorum(campaign.record.voters, possible)
 
 
 def _judge(step: Step, campaign: Campaign) -> None:
     # A voter bound by a promise may still grant within the round, when it learns of the death.
     decided = {v: a.granted for v, a in campaign.answers.items() if a.granted or a.reason not in TEMPORARY}
-    outcome = tally(step.state.voters, decided)
+    outcome = campaign.outcome(decided)
     if outcome is Outcome.PENDING:
         if _witness_left(step, campaign) and not _nodes_may_decide(step, campaign):
             _ask_witness(step, campaign)

@@ -4,7 +4,9 @@ The active controller changes the voter record towards what `core.voters.next_ch
 voter at a time. Each change waits until a quorum of the voters of the current record has saved it, in
 the controller's own term: then any two quorums of records that follow each other share a voter, and no
 older record can elect anybody any more (logless reconfiguration, OPODIS 2021). A storage epoch, or
-the identity of a witness, is replaced in two changes: the old one out, then the new one in.
+the identity of a witness, is replaced in two changes: the old one out, then the new one in (R16).
+
+What an operator changes is in `core.actors.members`.
 """
 
 from __future__ import annotations
@@ -13,15 +15,13 @@ from zelect.core.actors.leadership import ping_round
 from zelect.core.effects import WitnessCreate, WitnessLook
 from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen
 from zelect.core.invariants import require
-from zelect.core.messages import CommonResp, Envelope, Reset, Result, Type
-from zelect.core.quorum import WITNESS, Record
+from zelect.core.messages import MAX_VERSION_HEARD, MAX_VERSION_JUMP, Result
+from zelect.core.quorum import NO_RECORD, WITNESS, Record
 from zelect.core.state import LeaderState, State
 from zelect.core.step import Step
-from zelect.core.transitions import accept_reset, become_follower
+from zelect.core.timing import jumps
+from zelect.core.transitions import adopt_record, become_follower
 from zelect.core.voters import Change, VoterHealth, next_change
-
-MAX_GENERATION = 2**40
-"""The command line takes seconds since 1970 as generation; a much higher one leaves no room for another reset."""
 
 
 def manage(step: Step) -> None:
@@ -29,8 +29,6 @@ def manage(step: Step) -> None:
     state = step.state
     leader_state = state.leader_state
     assert leader_state is not None
-    if not leader_state.active_since_us:
-        _name_epochs_early(step)
     if not leader_state.holds(step.now_us):
         return
     if nothing_to_change(step) or not leader_state.committed(state.record):
@@ -46,11 +44,11 @@ def manage(step: Step) -> None:
 
 
 def nothing_to_change(step: Step) -> bool:
-    """Whether all configured members are voters and alive, and their number is odd. For nearly every round
+    """Whether all nodes of the cluster are voters and alive, and their number is odd. For nearly every round
     this says, without building anything, that `next_change` would change nothing."""
     state = step.state
     record = state.record
-    if record.witness is not None or record.members != step.settings.members or len(record.members) % 2 == 0:
+    if record.witness is not None or len(record.members) != len(record.addresses) or len(record.members) % 2 == 0:
         return False
     for node, epoch in zip(record.members, record.epochs, strict=True):
         if node != step.me:
@@ -58,18 +56,6 @@ def nothing_to_change(step: Step) -> bool:
             if peer.gone or peer.epoch != epoch:
                 return False
     return True
-
-
-def _name_epochs_early(step: Step) -> None:
-    """Before this node is active: name the epochs of members that answered after the vote was won. That
-    changes no voter, so it need not wait for a quorum; and without it a quorum may be missing, because
-    a member whose epoch is not named doesn't count."""
-    state = step.state
-    unnamed = [node for node, epoch in state.record.named().items() if not epoch and node != step.me]
-    unknown = {node: epoch for node in unnamed if (epoch := state.peers[node].epoch)}
-    if unknown:
-        step.save(record=state.record.with_epochs(unknown))
-        ping_round(step)
 
 
 def _change(step: Step, leader_state: LeaderState, change: Change, health: VoterHealth) -> None:
@@ -91,10 +77,9 @@ def _change(step: Step, leader_state: LeaderState, change: Change, health: Voter
         leader_state.removed_for_lost_state.add(change.remove)  # it is alive: it need not prove itself steady again
     step.save(record=after)
     step.note(
-        "voters_changed" if after.voters != before.voters else "epochs_named",
+        "voters_changed",
         version=after.version,
         members=after.members,
-        epochs=sum(epoch > 0 for epoch in after.epochs),
         witness=after.witness is not None,
     )
     ping_round(step)
@@ -110,10 +95,9 @@ def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
     named = state.record.named()
     present = _epochs_present(state)
     return VoterHealth(
-        gone=frozenset(node for node, peer in state.peers.items() if peer.gone),
+        gone=frozenset(node for node, peer in state.peers.items() if peer.lost),
         joinable=frozenset(node for node in state.peers.keys() - named if _may_join(step, leader_state, node)),
-        lost_state=frozenset(node for node, epoch in present.items() if named.get(node, 0) not in (0, epoch)),
-        unknown=frozenset(node for node in present if named.get(node) == 0),
+        lost_state=frozenset(node for node, epoch in present.items() if named.get(node, epoch) != epoch),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
     )
@@ -125,10 +109,11 @@ def _epochs_present(state: State) -> dict[int, int]:
 
 
 def _may_join(step: Step, leader_state: LeaderState, node: int) -> bool:
-    """Whether a node that is not a voter answers, has saved the record, and has been steady for one election
-    timeout, or was a voter until it lost its state."""
-    now_us = step.now_us
-    if step.peer(node).gone or leader_state.saved_by.get(node) != step.state.record.id:
+    """Whether a node that is not a voter answers, has saved the record (or none, because it is new and the record
+    doesn't name it), and has been steady for one election timeout, or was a voter until it lost its state."""
+    now_us, peer = step.now_us, step.peer(node)
+    saved = leader_state.saved_by.get(node)
+    if peer.gone or not peer.epoch or saved not in (step.state.record.id, NO_RECORD.id):
         return False
     if leader_state.answered_us.get(node, 0) < now_us - 3 * step.timing.heartbeat_us:
         return False
@@ -145,7 +130,7 @@ def _create_witness(step: Step, leader_state: LeaderState) -> None:
         f"{step.me}-{step.state.saved.incarnation}-{leader_state.term}-{record.version}-{leader_state.number}"
     )
     leader_state.create_witness_again_us = step.now_us + step.timing.promise_us
-    step.ask_witness(WitnessCreate(leader_state.pending_witness_key, leader_state.term, record.id))
+    step.ask_witness(WitnessCreate(leader_state.pending_witness_key, leader_state.term, record))
 
 
 def witness_created(step: Step, event: WitnessCreated) -> None:
@@ -159,6 +144,11 @@ def witness_created(step: Step, event: WitnessCreated) -> None:
 def witness_answered(step: Step, event: WitnessAnswered) -> None:
     """The witness answered a PING: it counts like a PONG, by the PING's send time (R5)."""
     state = step.state
+    if jumps(state.term, event.term):
+        step.note("witness_refused", number=event.number, reason=Result.TERM_JUMP.value, term=event.term)
+        return
+    if event.record is not None:
+        take_record(step, event.record)
     if event.reason is not None:
         step.note("witness_refused", number=event.number, reason=event.reason.value, term=event.term)
         if event.term > state.term:
@@ -182,8 +172,21 @@ def witness_seen(step: Step, event: WitnessSeen) -> None:
     if (state.witness_ready, state.witness_same) != (event.ready, same):
         step.note("witness_seen", ready=event.ready, same=same)
     state.witness_ready = event.ready
+    if event.record is not None:
+        take_record(step, event.record)
     if event.identity == state.record.witness:
         state.witness_same = same
+
+
+def take_record(step: Step, record: Record) -> None:
+    """Redis hands out the newest voter record that the witness saved: whoever has an older one of this cluster and
+    generation takes it (R12). What is too far ahead to be true is refused, whoever says it (R14)."""
+    state = step.state
+    mine = state.record
+    known = state.is_new or (record.cluster_id, record.generation) == (mine.cluster_id, mine.generation)
+    sane = not jumps(state.term, record.config_term) and record.version <= MAX_VERSION_HEARD
+    if known and sane and not (0 < mine.version < record.version - MAX_VERSION_JUMP):
+        adopt_record(step, record)
 
 
 def look(step: Step) -> None:
@@ -203,23 +206,3 @@ def witness_state(state: State, dynamic: bool) -> str:
     if state.record.witness is None:
         return "ready"
     return "member" if state.witness_same else "unrecognized"
-
-
-def reset(step: Step, envelope: Envelope, message: Reset) -> None:
-    """An operator forces new voters on a cluster that lost its quorum, or tells this node of the old
-    generation to join: the only way in which a record is written without a quorum (R11)."""
-    state = step.state
-    record = state.record
-    if message.generation > MAX_GENERATION or not set(message.members) <= step.settings.addresses.keys():
-        detail = f"members must be in the configuration, and a generation at most {MAX_GENERATION}"
-        step.answer = CommonResp(int(Type.RESET), Result.FORBIDDEN, detail)
-        return
-    if message.generation < record.generation or (
-        message.generation == record.generation and step.me in record.members
-    ):
-        step.answer = CommonResp(int(Type.RESET), Result.FORBIDDEN, f"this node is in generation {record.generation}")
-        return
-    if message.generation > record.generation:
-        accept_reset(step, Record(0, record.version + 1, message.members, None, message.generation))
-        step.note("voters_reset", generation=message.generation, members=message.members)
-    step.answer = CommonResp(int(Type.RESET), Result.OK, f"generation {message.generation}")

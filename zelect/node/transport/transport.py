@@ -47,19 +47,17 @@ class Transport:
         context: Context,
         *,
         listen: str,
-        peers: Mapping[int, str],
         max_message_bytes: int,
         poller: Poller,
         proof: Proof = Proof.REFUSED,
         keyring: Keyring | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        """`listen` and the values of `peers` are ``tcp://host:port``; raises ValueError otherwise.
-        `keyring`: None for plain text."""
+        """`listen` is ``tcp://host:port``; raises ValueError otherwise. `keyring`: None for plain text."""
         self.counters: Counters = dict.fromkeys((*LINK_COUNTERS, *ROUTER_COUNTERS, "probes", "proofs"), 0)
         self.verdicts: list[Verdict] = []
         self._context = context
-        self._peers = peers
+        self._peers: dict[int, str] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = poller
         self._proof = proof
@@ -74,7 +72,7 @@ class Transport:
             keyring=keyring,
             limits=limits or ConnectionLimits(),
         )
-        self.links = {peer: self._link(peer) for peer in peers}
+        self.links: dict[int, PeerLink] = {}
         self._replacements: dict[int, PeerLink] = {}
         """Links with new keys, until they are up."""
         self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
@@ -90,10 +88,16 @@ class Transport:
             keys=None if self._keyring is None else self._keyring.to(peer),
         )
 
-    def connect(self) -> None:
-        """Begin to connect to all peers."""
+    def connect(self, peers: Mapping[int, str]) -> None:
+        """Hold connections to `peers` from now on, at ``tcp://host:port`` each, and to nobody else. A standing
+        connection to a peer whose address stays is kept. Raises ValueError."""
         now = now_us()
-        for link in self.links.values():
+        before, self._peers = self._peers, dict(peers)
+        for peer in [peer for peer, address in before.items() if peers.get(peer) != address]:
+            self._replacements.pop(peer, self.links[peer]).close()
+            self.links.pop(peer).close()
+        for peer in peers.keys() - self.links.keys():
+            self.links[peer] = link = self._link(peer)
             link.open(now)
         self._links_due_us = self._supervision_due_us()
 
@@ -157,7 +161,7 @@ class Transport:
         `lock_free` must neither block nor raise.
         """
         key = (peer, incarnation)
-        if key in self._probes:
+        if key in self._probes or peer not in self.links:
             return
         self.counters["probes"] += 1
         self._probes[key] = probe = DeathProbe(
