@@ -19,10 +19,11 @@ import pytest
 from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
+from tests.support.records import made_record
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
-from zelect.core.quorum import Record, Witness
+from zelect.core.quorum import Witness
 from zelect.core.voters import failures_survived
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.status.report import NodeReport
@@ -358,7 +359,7 @@ class Losses(Scene):
 def test_how_a_witness_that_forgot_is_counted(
     members: tuple[int, ...], alive: set[int], lost: bool, survives: int
 ) -> None:
-    record = Record(1, 1, members, Witness("key", "run", "repl"))
+    record = made_record(1, 1, members, Witness("key", "run", "repl"))
     assert failures_survived(record, alive, True, True, witness_lost=lost) == survives
 
 

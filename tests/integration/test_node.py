@@ -13,9 +13,9 @@ import pytest
 import zmq
 
 from tests.support.clusters import CALM, Cluster, Fleet, fleet_of
+from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Reason, Refusal, Voting, VotResp
-from zelect.core.quorum import Record
 from zelect.core.timing import Timing
 from zelect.node.storage.vote_store import SLOT_BYTES
 from zelect.system.clock import now_us
@@ -71,7 +71,7 @@ class Played:
 
     def ask(self) -> None:
         """Ask the node for its vote."""
-        record = Record(0, 0, self.cluster.ids)
+        record = made_record(0, 0, self.cluster.ids)
         self.say(OTHER, TERM, Voting(False, 1, TERM, record, Reason.TIMEOUT, 0, 0))
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ def test_r14_a_follower_that_overslept_campaigns_in_the_turn_after_the_late_one(
     try:
         played.cluster.start(NODE)
         played.greeted()
-        record = Record(TERM, 1, played.cluster.ids, epochs=(played.told(NodeOnline)[0].epoch, 2, 3))
+        record = made_record(TERM, 1, played.cluster.ids, epochs=(played.told(NodeOnline)[0].epoch, 2, 3))
         played.say(OTHER, TERM, Ping(1, True, record, (NODE, 2)))
         wait_until(lambda: any(pong.number == 1 for pong in played.told(Pong)), what="the node follows")
         played.cluster.freeze(NODE)

@@ -15,6 +15,7 @@ import pytest
 import zmq
 
 from tests.support.clusters import CALM, Cluster, fleet_of
+from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.messages import (
     PROTOCOL_VERSION,
@@ -27,7 +28,6 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record
 from zelect.core.timing import MAX_TERM, MAX_TERM_JUMP
 from zelect.wire import encode
 
@@ -163,7 +163,7 @@ def forged(cluster: Cluster, sender: int, message: Message, /, **changes: object
 
 def test_senders_that_do_not_belong(living: Cluster) -> None:
     idle, term = Ping(0, False, None, ()), living.settled().term
-    leading = Ping(1, True, Record(term, 9, (1, 2, 3)), ())
+    leading = Ping(1, True, made_record(term, 9, (1, 2, 3)), ())
     with undisturbed(living, "refused_wrong_cluster", "refused_unknown_sender", "refused_settings_mismatch") as send:
         for message in (idle, leading, NodeOffline(1, 2**53 - 1, "leave")):
             send(forged(living, 1, message, cluster="another"))
@@ -178,7 +178,7 @@ def test_senders_that_do_not_belong(living: Cluster) -> None:
 def test_old_processes_and_terms_that_jump(living: Cluster, target: int) -> None:
     sender = target % 3 + 1
     head = living.settled()
-    record = Record(head.term, 1, (1, 2, 3))
+    record = made_record(head.term, 1, (1, 2, 3))
     vote = Voting(False, 1, head.term + MAX_TERM_JUMP + 1, record, Reason.DEATH, head.id, head.term)
     with undisturbed(living):
         before = living.counters(target)
@@ -207,7 +207,7 @@ def test_messages_of_old_terms(living: Cluster, target: int) -> None:
         living.start(head.id)
     head = living.settled()
     sender, old = target % 3 + 1, head.term - 1
-    record = Record(old, 1, (1, 2, 3))
+    record = made_record(old, 1, (1, 2, 3))
     with undisturbed(living):
         before = living.counters(target)
         unknown = UnknownClient(living, target)

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.support.positions import grant, pong
+from tests.support.records import made_record
 from tools.simulator.small_world import World, packet
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Leave, MessageReceived
@@ -47,10 +48,9 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record
 from zelect.core.state import Role, clone
 
-SAVED = Record(3, 4, (1, 2, 3), epochs=(1, 2, 3))
+SAVED = made_record(3, 4, (1, 2, 3), epochs=(1, 2, 3))
 
 MATRIX = """
 following, from its controller | older             | same                     | newer

@@ -18,6 +18,7 @@ from tests.support.positions import (
     sent_by,
     step,
 )
+from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, leadership_of, packet
 from zelect.core.effects import Effects, PublishController, Saved, WithdrawController, WitnessPing
 from zelect.core.events import (
@@ -45,7 +46,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record, Witness
+from zelect.core.quorum import Witness
 from zelect.core.state import Role, State, clone
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us
@@ -269,7 +270,7 @@ def test_r2_a_grant_from_another_term_elects_nobody(term: int) -> None:
 
 def test_r2_a_node_that_is_no_voter_elects_nobody() -> None:
     world = World(3)
-    voters = Record(1, 5, (1, 2), epochs=(1, 2))
+    voters = made_record(1, 5, (1, 2), epochs=(1, 2))
     world.disks = {n: Saved(1, 0, 0, voters, epoch=n) for n in (1, 2, 3)}
     for a in world.settings:
         for b in world.settings:
@@ -667,7 +668,7 @@ WITNESS_NOW = Witness("1-1-1-1-1", "run1", "repl")
 def _asks_the_witness() -> World:
     """Node 1 of {1, 2, W}, alone, has voted for itself and waits for the witness."""
     world = World(2)
-    voters = Record(4, 5, (1, 2), WITNESS_NOW, 0, (1, 2))
+    voters = made_record(4, 5, (1, 2), WITNESS_NOW, 0, (1, 2))
     world.disks = {n: Saved(4, 0, 0, voters, epoch=n) for n in (1, 2)}
     world.redis.up = False
     world.cut(1, 2)
@@ -899,7 +900,7 @@ def test_r14_a_term_at_the_end_of_its_range_in_redis_ends_no_node(term: int) -> 
 
 def test_r14_a_node_at_the_last_term_does_not_campaign_beyond_it() -> None:
     world = World(3)
-    last = Saved(MAX_TERM, 0, 0, Record(1, 1, (1, 2, 3)))
+    last = Saved(MAX_TERM, 0, 0, made_record(1, 1, (1, 2, 3)))
     world.disks = {n: replace(last) for n in (1, 2, 3)}
     world.start()
     world.run(3000)

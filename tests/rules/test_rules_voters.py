@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.positions import Watched, deaf, elected_of, pong, pre_candidate_of, sent_by, step, walk_to
+from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, packet
 from zelect.core.effects import (
     Effects,
@@ -308,7 +309,7 @@ def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_reco
 def test_r10_a_candidate_with_an_older_record_is_refused_and_sent_the_newer(pre: bool) -> None:
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    newer = made_record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
     world.feed(2, packet(world, 3, NodeOnlineResp(0, 0, newer), 3))
     assert world.state(2).record == newer
     older = replace(newer, version=7)
@@ -321,7 +322,7 @@ def test_r10_a_candidate_with_an_older_record_is_refused_and_sent_the_newer(pre:
 def test_r10_the_record_is_older_by_term_before_version() -> None:
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    newer = made_record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
     world.feed(2, packet(world, 3, NodeOnlineResp(0, 0, newer), 3))
     older = replace(newer, config_term=2, version=1000)
     effects = step(world, 2, packet(world, 3, Voting(True, 1, 9, older, Reason.TIMEOUT, 0, 0), 9))
@@ -331,7 +332,7 @@ def test_r10_the_record_is_older_by_term_before_version() -> None:
 def test_r10_a_candidate_that_hears_of_a_newer_record_takes_it_and_gives_up() -> None:
     world = pre_candidate_of(3)
     campaign = world.state(1).campaign
-    newer = Record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
+    newer = made_record(3, 8, (1, 2, 3), epochs=tuple(world.processes[n].incarnation for n in (1, 2, 3)))
     answer = VotResp(True, campaign.round, False, Refusal.STALE_VOTERS, 0, 1, newer)
     world.feed(1, packet(world, 2, answer, 3))
     assert world.state(1).record == newer
@@ -344,7 +345,7 @@ def test_r10_the_newer_of_two_records_says_who_votes_for_whom(members: tuple[int
     """Node 2 is asked by node 3, by whose record one of the two is no member."""
     world = deaf(3)
     world.run(5)
-    newer = Record(3, 8, members, epochs=tuple(world.processes[n].incarnation for n in members))
+    newer = made_record(3, 8, members, epochs=tuple(world.processes[n].incarnation for n in members))
     effects = step(world, 2, packet(world, 3, Voting(True, 1, 9, newer, Reason.TIMEOUT, 0, 0), 9))
     assert [answer.reason for answer in sent_by(effects, VotResp)] == [Refusal.NOT_MEMBER]
 
@@ -354,7 +355,7 @@ def test_r10_who_hears_of_a_newer_record_asks_for_it() -> None:
     world = deaf(3)
     world.run(5)
     mine = world.state(2).record
-    newer = Record(4, 9, (1, 2), epochs=(0, 0))
+    newer = made_record(4, 9, (1, 2), epochs=(0, 0))
     for record_id, asks in ((mine.id, False), (newer.id, True)):
         effects = step(world, 2, packet(world, 3, Pong(0, 0, record_id, 0, 1), 4))
         assert [to for to, e in effects.send if isinstance(e.message, NodeOnline)] == [3] * asks

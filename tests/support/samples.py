@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
+from tests.support.records import made_record
+from tools.common.founded import CLUSTER_ID
 from zelect.core.messages import (
     MAX_FOR_MS,
     MAX_NUMBER,
     AdminAction,
     AdminCommand,
+    Bootstrap,
     CommonResp,
     Envelope,
     Handover,
+    MemberAction,
+    MemberChange,
     Message,
     NodeOffline,
     NodeOnline,
@@ -31,7 +38,7 @@ from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 WITNESS = Witness("1-1-1-1-1", "run1", "repl")
-RECORD = Record(3, 7, (1, 2, 3), WITNESS, 1, (11, 12, 0))
+RECORD = made_record(3, 7, (1, 2, 3), WITNESS, 1, (11, 12, 0))
 
 EXAMPLES: tuple[Message, ...] = (
     CommonResp(1, Result.TERM_JUMP, "this node's term is 4"),
@@ -47,7 +54,11 @@ EXAMPLES: tuple[Message, ...] = (
     Query("status"),
     Report('{"id": 1}'),
     Handover(3, 2, "ops@host1: a new kernel"),
-    Reset(2, (1, 2)),
+    Reset(made_record(0, 8, (1, 2), None, 2), False),
+    Reset(made_record(0, 8, (1, 2), None, 2), True),
+    MemberChange(MemberAction.ADD, 4, "tcp://127.0.0.1:7104"),
+    MemberChange(MemberAction.REMOVE, 3, ""),
+    Bootstrap(((1, "tcp://127.0.0.1:7101"), (2, "tcp://127.0.0.1:7102"))),
     AdminCommand(AdminAction.TRANSFER, 2, 0, "a new kernel", "ops@host1"),
 )
 
@@ -70,7 +81,27 @@ voters = st.dictionaries(nodes, numbers, max_size=7).map(lambda epochs: tuple(so
 def _records(draw: st.DrawFn) -> Record:
     pairs = draw(voters)
     members, epochs = tuple(node for node, _ in pairs), tuple(epoch for _, epoch in pairs)
-    return Record(draw(terms), draw(numbers), members, draw(witnesses), draw(numbers), epochs)
+    belong = draw(st.dictionaries(nodes, texts(64).filter(str.isprintable), max_size=3))
+    addresses = tuple(sorted({**dict.fromkeys(members, "tcp://host:1"), **belong}.items()))
+    order = draw(terms), draw(numbers)
+    return Record(*order, members, draw(witnesses), draw(numbers), epochs, draw(numbers), addresses)
+
+
+@st.composite
+def _resets(draw: st.DrawFn) -> Reset:
+    least_one = st.integers(1, MAX_NUMBER)
+    record = replace(draw(records.filter(lambda one: bool(one.members))), witness=None)
+    record = replace(record, generation=draw(least_one), version=draw(least_one), cluster_id=draw(least_one))
+    return Reset(record, draw(st.booleans()))
+
+
+@st.composite
+def _member_changes(draw: st.DrawFn) -> MemberChange:
+    what = draw(st.sampled_from(MemberAction))
+    address = (
+        "" if what is MemberAction.REMOVE else draw(texts(256).filter(lambda one: bool(one) and one.isprintable()))
+    )
+    return MemberChange(what, draw(nodes), address)
 
 
 records = _records()
@@ -102,7 +133,7 @@ def _admin_commands(draw: st.DrawFn) -> AdminCommand:
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(CommonResp, st.integers(0, 255), st.sampled_from(Result), texts(512)),
     _pings(),
-    st.builds(Pong, numbers, terms, st.tuples(numbers, terms, numbers), priorities, numbers),
+    st.builds(Pong, numbers, terms, st.tuples(numbers, terms, numbers), priorities, numbers, numbers),
     st.builds(
         Voting,
         st.booleans(),
@@ -115,24 +146,24 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     _vote_responses(),
     st.builds(NodeOffline, nodes, numbers, texts(64)),
-    st.builds(NodeOnline, texts(256), priorities, numbers),
-    st.builds(NodeOnlineResp, node_or_nobody, terms, records),
+    st.builds(NodeOnline, texts(256).filter(str.isprintable), priorities, numbers, numbers),
+    st.builds(NodeOnlineResp, node_or_nobody, terms, st.none() | records, numbers, numbers),
     st.builds(Query, texts(32)),
     st.builds(Report, texts(60_000)),
     st.builds(Handover, st.integers(1, MAX_TERM), node_or_nobody, texts(256)),
     _admin_commands(),
-    st.builds(
-        Reset,
-        st.integers(1, MAX_NUMBER),
-        st.sets(nodes, min_size=1, max_size=7).map(lambda some: tuple(sorted(some))),
+    _resets(),
+    _member_changes(),
+    st.dictionaries(nodes, texts(64).filter(str.isprintable), min_size=1, max_size=7).map(
+        lambda some: Bootstrap(tuple(sorted(some.items())))
     ),
 )
 
 envelopes: st.SearchStrategy[Envelope] = st.builds(
-    Envelope, texts(64), node_or_nobody, numbers, st.integers(0, 2**32 - 1), terms, messages, numbers
+    Envelope, texts(64), node_or_nobody, numbers, st.integers(0, 2**32 - 1), terms, messages, numbers, numbers
 )
 
 
 def envelope(message: Message) -> Envelope:
     """`message` in an ordinary envelope."""
-    return Envelope("demo", 2, 7, 0xCAFE, 5, message, 1)
+    return Envelope("demo", 2, 7, 0xCAFE, 5, message, 1, CLUSTER_ID)

@@ -11,17 +11,23 @@ from zelect.core.quorum import Record
 from zelect.core.settings import Settings
 
 CLUSTER_ID = 7
-EPOCH = 1
-"""The storage epoch of every node that was there at the founding. One that loses its state begins a higher one."""
 
 
-def founded_record(addresses: Mapping[int, str]) -> Record:
+def founded_record(addresses: Mapping[int, str], epochs: Mapping[int, int]) -> Record:
     """The record of a cluster of all nodes of `addresses` that never had a controller."""
     members = tuple(sorted(addresses))
-    places = tuple(sorted(addresses.items()))
-    return Record(0, 1, members, epochs=(EPOCH,) * len(members), cluster_id=CLUSTER_ID, addresses=places)
+    return Record(
+        config_term=0,
+        version=1,
+        members=members,
+        epochs=tuple(epochs[node] for node in members),
+        cluster_id=CLUSTER_ID,
+        addresses=tuple(sorted(addresses.items())),
+    )
 
 
-def founded_state(settings: Settings, incarnation: int) -> Saved:
-    """What a node of such a cluster has saved."""
-    return replace(first_state(settings, incarnation), record=founded_record(settings.addresses), epoch=EPOCH)
+def founded_state(settings: Settings, incarnation: int, epochs: Mapping[int, int] | None = None) -> Saved:
+    """What a node of such a cluster has saved. Without `epochs` each node's storage epoch is 1."""
+    known = epochs or dict.fromkeys(settings.addresses, 1)
+    record = founded_record(settings.addresses, known)
+    return replace(first_state(settings, incarnation), record=record, epoch=known[settings.node])

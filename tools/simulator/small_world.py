@@ -92,7 +92,6 @@ class World:
             n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options)
             for n in addresses
         }
-        self.founded = founded
         self.now_us = 1_000_000
         self.random = random.Random(seed)
         self.loss = loss
@@ -101,6 +100,10 @@ class World:
         self.late_us = late_us
         self.latency_us = latency_us
         self.disks: dict[int, Saved] = {}
+        if founded:
+            epochs = {n: n for n in addresses}  # as if each had first saved something in the order of the ids
+            self.disks = {n: founded_state(s, 0, epochs) for n, s in self.settings.items()}
+        self._ran: set[int] = set()
         self.processes: dict[int, SimulatedProcess] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.history: list[Entry] = []
@@ -118,12 +121,11 @@ class World:
         """Start processes; a node with a disk restarts with what it saved, or (`forget`) without it: nobody tells it
         that there was more."""
         for n in nodes or self.settings:
-            saved = self.disks.get(n)
-            ran_before = saved is not None
             born = next(self._births)
-            if saved is None and self.founded:
-                saved = founded_state(self.settings[n], born)
-            elif saved is None or forget:
+            saved = None if forget else self.disks.get(n)
+            ran_before = n in self._ran and n in self.disks
+            self._ran.add(n)
+            if saved is None:
                 saved = first_state(self.settings[n], born)
             saved = replace(saved, incarnation=born)
             self.disks[n] = saved

@@ -74,19 +74,22 @@ def r2_a_vote_is_never_changed(step: Step) -> None:
 
 
 def r4_no_vote_in_the_grace_period(step: Step) -> None:
-    """Promises are not saved, so a restarted node must outwait the one it may have given (thesis, 4.2.3 and 6.4.1)."""
-    before, saved = step.saved_before, step.state.saved
+    """Promises are not saved, so a restarted node must outwait the one it may have given (thesis, 4.2.3 and 6.4.1).
+    To acknowledge a controller that was elected without this node elects nobody (R10)."""
+    before, saved, leader = step.saved_before, step.state.saved, step.state.controller
     voted = saved.voted_for and (saved.term, saved.voted_for) != (before.term, before.voted_for)
-    require(not voted or step.now_us >= step.state.grace_until_us, "R4", "no vote in the grace period")
+    acknowledges = leader is not None and (leader.term, leader.id) == (saved.term, saved.voted_for)
+    over = step.now_us >= step.state.grace_until_us
+    require(not voted or acknowledges or over, "R4", "no vote in the grace period")
 
 
-def r16_a_new_epoch_begins_without_record_and_vote(step: Step) -> None:
+def r16_a_new_epoch_begins_without_record(step: Step) -> None:
     """A storage epoch stands for what was saved in it: another one knows nothing of that, and none is used twice."""
     before, saved = step.saved_before, step.state.saved
     if saved.epoch != before.epoch:
         require(saved.epoch > before.epoch, "R16", "a storage epoch grows")
-        new = not saved.voted_for and not saved.founding and not saved.record.cluster_id
-        require(new, "R16", "a new storage epoch begins without record and vote")
+        new = not saved.founding and not saved.record.cluster_id
+        require(new, "R16", "a new storage epoch begins without record")
 
 
 def r15_a_record_stays_in_its_cluster(step: Step) -> None:
@@ -200,7 +203,7 @@ WHEN_SAVED: tuple[Callable[[Step], None], ...] = (
     r10_a_record_is_never_replaced_by_an_older_one,
     r10_whoever_has_a_record_has_its_term,
     r15_a_record_stays_in_its_cluster,
-    r16_a_new_epoch_begins_without_record_and_vote,
+    r16_a_new_epoch_begins_without_record,
     r14_terms_stay_in_bounds,
 )
 

@@ -263,7 +263,7 @@ class Pong:
     record_id: tuple[int, int, int]
     priority: int
     epoch: int
-    saves: int
+    saves: int = 0
 
     def __post_init__(self) -> None:
         _check_int("number", self.number, 0, MAX_NUMBER)
@@ -354,7 +354,7 @@ class NodeOnline:
     address: str
     priority: int
     epoch: int
-    saves: int
+    saves: int = 0
 
     def __post_init__(self) -> None:
         _check_address("address", self.address)
@@ -373,8 +373,8 @@ class NodeOnlineResp:
     controller: int
     controller_term: int
     record: Record | None
-    heard_epoch: int
-    heard_saves: int
+    heard_epoch: int = 0
+    heard_saves: int = 0
 
     def __post_init__(self) -> None:
         _check_node("controller", self.controller, 0)

@@ -30,7 +30,7 @@ from zelect.core.effects import Saved
 from zelect.core.election_trace import Round
 from zelect.core.lease import NEVER_US, Lease, renewed_us
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Reason, Refusal
-from zelect.core.quorum import WITNESS, Outcome, Record, RecordId, Witness, has_quorum, quorum_size, tally
+from zelect.core.quorum import NO_RECORD, WITNESS, Outcome, Record, RecordId, Witness, has_quorum, quorum_size, tally
 from zelect.core.timing import MAX_TERM, Timing
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Campaign:
     began_us: int
     round_began_us: int
     give_up_us: int
-    record: Record
+    record: Record = NO_RECORD
     witness_asked: bool = False
     answers: dict[int, VoteAnswer] = field(default_factory=dict)
 

@@ -333,10 +333,9 @@ def accept_reset(step: Step, record: Record) -> None:
 
 def forget(step: Step, epoch: int) -> None:
     """This node's data turned out to be an older copy, or older than an earlier life of the node: it is new from now
-    on, with a storage epoch that nobody has heard of (R16). Its term stays: to raise one is always safe."""
+    on, with a storage epoch that nobody has heard of (R16). Its term and its vote stay."""
     require(epoch > step.state.saved.epoch, "R16", "a storage epoch grows")
     become_follower(step)
     state = step.state
     state.controller, state.saves = None, 0
-    term = state.term + 1 if state.saved.voted_for else state.term  # what it voted in this term is not known any more
-    step.save(term=term, voted_for=0, voted_epoch=0, record=NO_RECORD, epoch=epoch, founding=())
+    step.save(record=NO_RECORD, epoch=epoch, founding=())

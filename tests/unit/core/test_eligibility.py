@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.positions import elected_of, pong
+from tests.support.records import made_record
 from zelect.core.eligibility import Ineligible, ineligible
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY
 from zelect.core.quorum import Record
@@ -45,8 +46,8 @@ def test_what_stands_against_a_member(changes: dict[str, Any], why: Ineligible |
 
 
 def test_a_member_must_be_a_voter_and_have_saved_the_present_record() -> None:
-    assert judged({}, Record(9, 1, (1, 3))) is Ineligible.NOT_MEMBER
-    assert judged({}, Record(0, 9, (1, 2, 3))) is Ineligible.BEHIND
+    assert judged({}, made_record(9, 1, (1, 3))) is Ineligible.NOT_MEMBER
+    assert judged({}, made_record(0, 9, (1, 2, 3))) is Ineligible.BEHIND
 
 
 @pytest.mark.parametrize("why", list(Ineligible))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.positions import sent_by, step
+from tests.support.records import made_record
 from tests.support.samples import EXAMPLES
 from tools.simulator.small_world import World, leadership_of, packet
 from zelect.core.effects import Effects
@@ -36,16 +37,18 @@ from zelect.core.status import NodeStatus
 from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 
 UNRECOGNIZED = 77
-VOTERS = Record(1, 1, (1, 2, 3))
+VOTERS = made_record(1, 1, (1, 2, 3))
 
 
 @pytest.mark.parametrize(
     ("sender", "message"),
     [
         pytest.param(1, Ping(5, True, VOTERS, (UNRECOGNIZED,)), id="succession names an unknown client"),
-        pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, (1, 2, UNRECOGNIZED))), id="record names an unknown client"),
-        pytest.param(3, NodeOnlineResp(1, 1, Record(1, 9, ())), id="record without members"),
-        pytest.param(3, NodeOnlineResp(1, 1, Record(10**6, 9, (1, 2, 3))), id="record of a term to come"),
+        pytest.param(
+            3, NodeOnlineResp(1, 1, made_record(1, 9, (1, 2, UNRECOGNIZED))), id="record names an unknown client"
+        ),
+        pytest.param(3, NodeOnlineResp(1, 1, made_record(1, 9, ())), id="record without members"),
+        pytest.param(3, NodeOnlineResp(1, 1, made_record(10**6, 9, (1, 2, 3))), id="record of a term to come"),
     ],
 )
 def test_impossible_voters_from_a_peer_stop_nobody(sender: int, message: Message) -> None:
@@ -206,10 +209,10 @@ def test_a_node_of_an_older_generation_learns_of_the_reset() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        pytest.param(Record(1, 9, (1, 2, UNRECOGNIZED)), id="names an unknown client"),
-        pytest.param(Record(1, 9, ()), id="names nobody"),
-        pytest.param(Record(10**6, 9, (1, 2, 3)), id="of a term to come"),
-        pytest.param(Record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
+        pytest.param(made_record(1, 9, (1, 2, UNRECOGNIZED)), id="names an unknown client"),
+        pytest.param(made_record(1, 9, ()), id="names nobody"),
+        pytest.param(made_record(10**6, 9, (1, 2, 3)), id="of a term to come"),
+        pytest.param(made_record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
     ],
 )
 def test_an_impossible_record_is_refused_in_every_message_that_carries_one(kind: type[Message], record: Record) -> None:
@@ -227,7 +230,7 @@ def test_a_record_that_leaves_no_room_for_changes_is_refused_by_a_new_node_too()
     world = World(3)
     world.start()
     for version, expected in ((MAX_VERSION_HEARD + 1, "impossible_voters"), (MAX_VERSION_HEARD, "")):
-        record = Record(0, version, (1, 2, 3))
+        record = made_record(0, version, (1, 2, 3))
         effects = step(world, 2, packet(world, 3, NodeOnlineResp(0, 0, record)))
         reasons = [dict(fact.fields)["reason"] for fact in effects.facts if fact.name == "message_refused"]
         assert reasons == ([expected] if expected else [])

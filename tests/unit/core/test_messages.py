@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from tests.support.records import made_record
 from tests.support.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
 from zelect.core.messages import (
     COOLING_DOWN,
@@ -26,7 +27,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record, Witness
+from zelect.core.quorum import Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 ODD: dict[str, tuple[Any, ...]] = {
@@ -106,13 +107,13 @@ def test_a_record_in_a_message_is_checked_field_by_field() -> None:
 @pytest.mark.parametrize("members", [(2, 1), (1, 1), (1, 2, 2), (3, 1, 2)])
 def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="distinct and in ascending order"):
-        Record(1, 1, members)
+        made_record(1, 1, members)
 
 
 def test_a_record_has_one_epoch_for_each_member() -> None:
-    assert Record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
+    assert made_record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
     with pytest.raises(ValueError, match="one epoch"):
-        Record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
+        made_record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
 
 
 def test_a_numbered_ping_and_no_other_carries_a_record() -> None:

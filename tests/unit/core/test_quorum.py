@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.records import made_record
 from zelect.core.quorum import WITNESS, Outcome, Record, Witness, has_quorum, quorum_size, tally
 
 W = Witness("key", "run", "repl")
@@ -19,7 +20,7 @@ def records(most: int = 5) -> list[Record]:
     """Every record over nodes 1 to `most` with at least one member, with and without a witness."""
     nodes = range(1, most + 1)
     groups = [group for size in nodes for group in combinations(nodes, size)]
-    return [Record(1, 1, group, witness) for group in groups for witness in (None, W)]
+    return [made_record(1, 1, group, witness) for group in groups for witness in (None, W)]
 
 
 def majorities(voters: tuple[int, ...]) -> list[set[int]]:
@@ -61,9 +62,9 @@ def test_any_two_quorums_of_records_one_change_apart_share_a_voter(record: Recor
 def test_quorums_of_records_two_changes_apart_may_share_no_voter() -> None:
     """Why changes come one at a time, and why {1, 2, 3} never becomes {1, 2, W} in one step."""
     for before, after in (
-        (Record(1, 1, (1, 2, 3)), Record(1, 2, (1, 2), W)),
-        (Record(1, 1, (1, 2), W), Record(1, 2, (1, 2), OTHER_W)),
-        (Record(1, 1, (1, 2, 3, 4, 5)), Record(1, 2, (1, 2, 3))),
+        (made_record(1, 1, (1, 2, 3)), made_record(1, 2, (1, 2), W)),
+        (made_record(1, 1, (1, 2), W), made_record(1, 2, (1, 2), OTHER_W)),
+        (made_record(1, 1, (1, 2, 3, 4, 5)), made_record(1, 2, (1, 2, 3))),
     ):
         assert not after.differs_by_one_from(before)
         # The other witness knows nothing of the votes of the first: it is somebody else.
@@ -73,7 +74,7 @@ def test_quorums_of_records_two_changes_apart_may_share_no_voter() -> None:
 
 
 def test_another_epoch_of_a_member_is_two_changes() -> None:
-    before = Record(1, 1, (1, 2, 3), epochs=(10, 20, 30))
+    before = made_record(1, 1, (1, 2, 3), epochs=(10, 20, 30))
     assert not replace(before, version=2, epochs=(10, 20, 31)).differs_by_one_from(before)
     assert not replace(before, version=2, epochs=(10, 20, 0)).differs_by_one_from(before)
     assert replace(before, version=2).differs_by_one_from(replace(before, epochs=(10, 20, 0))), "to learn one is none"
@@ -108,10 +109,10 @@ def test_ids_that_are_no_voters_do_not_count() -> None:
 
 
 def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
-    assert Record(1, 1, (1, 2)).voters == (1, 2)
-    assert Record(1, 1, (1, 2), W).voters == (WITNESS, 1, 2)
-    assert not has_quorum(Record(1, 1, (1, 2)).voters, (1, WITNESS))
-    assert has_quorum(Record(1, 1, (1, 2), W).voters, (1, WITNESS))
+    assert made_record(1, 1, (1, 2)).voters == (1, 2)
+    assert made_record(1, 1, (1, 2), W).voters == (WITNESS, 1, 2)
+    assert not has_quorum(made_record(1, 1, (1, 2)).voters, (1, WITNESS))
+    assert has_quorum(made_record(1, 1, (1, 2), W).voters, (1, WITNESS))
 
 
 # -- epochs -----------------------------------------------------------------------------------------------
@@ -131,17 +132,17 @@ def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
 )
 def test_which_epoch_of_a_member_has_a_voting_right(config_term: int, known: int, epoch: int, counts: bool) -> None:
     """In a founding record (term 0) each life that is not named yet; from then on the one named."""
-    assert Record(config_term, 1, (1, 2), epochs=(known, 5)).counts(1, epoch) is counts
+    assert made_record(config_term, 1, (1, 2), epochs=(known, 5)).counts(1, epoch) is counts
 
 
 def test_a_node_that_is_no_voter_has_no_voting_right() -> None:
     for config_term in (0, 1):
-        assert not Record(config_term, 1, (1, 2)).counts(3, 0)
-        assert not Record(config_term, 1, (1, 2)).counts(3, 7)
+        assert not made_record(config_term, 1, (1, 2)).counts(3, 0)
+        assert not made_record(config_term, 1, (1, 2)).counts(3, 7)
 
 
 def test_a_known_epoch_is_never_replaced_without_being_removed() -> None:
-    record = Record(1, 1, (1, 2, 3), epochs=(10, 0, 30))
+    record = made_record(1, 1, (1, 2, 3), epochs=(10, 0, 30))
     assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).epochs == (10, 22, 30)
     assert record.with_epochs({1: 11, 2: 22}).epochs == (10, 22, 30)
     assert record.without_member(1).with_member(1, 11).epochs == (11, 0, 30)
@@ -151,7 +152,7 @@ def test_a_known_epoch_is_never_replaced_without_being_removed() -> None:
 @given(st.dictionaries(st.integers(1, 9), st.integers(0, 99), min_size=2), st.data())
 def test_each_member_keeps_its_epoch(epochs: dict[int, int], data: st.DataObject) -> None:
     members = tuple(sorted(epochs))
-    record = Record(1, 1, members, epochs=tuple(epochs[m] for m in members))
+    record = made_record(1, 1, members, epochs=tuple(epochs[m] for m in members))
     gone = data.draw(st.sampled_from(members))
     without = record.without_member(gone)
     assert without.epoch_of(gone) == -1
@@ -164,12 +165,16 @@ def test_each_member_keeps_its_epoch(epochs: dict[int, int], data: st.DataObject
 
 
 def test_each_change_makes_a_newer_record() -> None:
-    record = Record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
+    record = made_record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
     for after in (*neighbours(record), record.rewritten(4, {}), record.with_epochs({})):
         assert after.id > record.id
         assert after.generation == record.generation
 
 
 def test_generation_goes_before_term_and_term_before_version() -> None:
-    ids = [Record(9, 9, (1,), None, 0).id, Record(0, 1, (1,), None, 1).id, Record(1, 0, (1,), None, 1).id]
+    ids = [
+        made_record(9, 9, (1,), None, 0).id,
+        made_record(0, 1, (1,), None, 1).id,
+        made_record(1, 0, (1,), None, 1).id,
+    ]
     assert ids == sorted(ids)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.positions import elected_of, pong
+from tests.support.records import made_record
 from zelect.core.lease import NEVER_US
-from zelect.core.quorum import WITNESS, Record, Witness
+from zelect.core.quorum import WITNESS, Witness
 from zelect.core.state import Campaign, LeaderState, Peer, State, clone
 
 WHEN = st.integers(-1, 5)
@@ -54,7 +55,7 @@ def test_active_is_a_deadline() -> None:
 
 def test_a_quorum_of_connections_counts_the_witness_only_while_it_is_up() -> None:
     state = active_state()
-    state.saved = replace(state.saved, record=Record(1, 1, (1, 2), Witness("k", "r", "i")))
+    state.saved = replace(state.saved, record=made_record(1, 1, (1, 2), Witness("k", "r", "i")))
     state.peers = {2: Peer(linked=False), 3: Peer(linked=True)}
     assert not state.linked_to_quorum(), "node 3 is no voter"
     assert state.connected() == {1, 3}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tests.support.positions import elected_of, pre_candidate_of
+from tests.support.records import made_record
 from tools.simulator.small_world import World
 from zelect.core.invariants import RuleBroken
-from zelect.core.quorum import Record
 from zelect.core.state import Campaign, KnownController, LeaderState, Promise, Role, VoteAnswer
 from zelect.core.step import Step
 from zelect.core.transitions import (
@@ -56,7 +56,7 @@ def test_a_vote_for_oneself_needs_a_pre_vote_no_promise_and_no_grace_period() ->
     step.state.promise, step.state.grace_until_us = None, step.now_us + 1
     broken("R4", lambda: become_candidate(step, campaign))
     step.state.grace_until_us = 0
-    step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(99, 0, 0)))
+    step.state.saved = replace(step.state.saved, record=made_record(1, 1, (1, 2, 3), epochs=(99, 0, 0)))
     broken("R1", lambda: become_candidate(step, campaign))
 
 
@@ -108,7 +108,7 @@ def test_an_older_record_is_not_taken() -> None:
 
 def test_a_reset_ends_a_leadership_and_names_new_voters() -> None:
     step, _ = elected()
-    forced = Record(0, 9, (1,), None, 5)
+    forced = made_record(0, 9, (1,), None, 5)
     accept_reset(step, forced)
     assert (step.state.record, step.state.leader_state, step.state.controller) == (forced, None, None)
 

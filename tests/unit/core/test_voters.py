@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.records import made_record
 from zelect.core.quorum import Record, Witness, has_quorum
 from zelect.core.voters import FLOOR, Change, VoterHealth, failures_survived, next_change, outlook
 
@@ -20,7 +21,7 @@ def record(voters: str) -> Record:
     """ "1 2 3 W" as a record."""
     names = voters.split()
     members = tuple(int(name) for name in names if name != "W")
-    return Record(1, 1, members, W if "W" in names else None, epochs=tuple(LIVES[m] for m in members))
+    return made_record(1, 1, members, W if "W" in names else None, epochs=tuple(LIVES[m] for m in members))
 
 
 def ids(names: str) -> frozenset[int]:
@@ -148,7 +149,7 @@ def _situations(most: int) -> Iterator[Situation]:
             subsets(configured), subsets(configured), (None, W), (True, False)
         ):
             if set(members) & set(alive):
-                now = Record(1, 1, members, witness, epochs=tuple(LIVES[m] for m in members))
+                now = made_record(1, 1, members, witness, epochs=tuple(LIVES[m] for m in members))
                 yield now, configured, frozenset(alive), ready
 
 
@@ -212,7 +213,7 @@ def test_static_voters_never_shrink_because_of_the_dead() -> None:
 @given(st.permutations(range(1, 8)), st.integers(1, 7), st.booleans())
 def test_seven_that_go_and_come_in_any_order_all_become_voters_again(order: list[int], stay: int, ready: bool) -> None:
     members = tuple(range(1, 8))
-    now = Record(1, 1, members, epochs=tuple(LIVES[m] for m in members))
+    now = made_record(1, 1, members, epochs=tuple(LIVES[m] for m in members))
     alive = set(members)
     for gone in order[stay:]:
         alive.discard(gone)
@@ -271,7 +272,7 @@ def test_dynamic_voters_never_survive_less_than_static_ones() -> None:
 
 
 def test_a_change_that_names_epochs_keeps_the_voters() -> None:
-    before = Record(1, 1, (1, 2, 3), epochs=(1, 0, 3))
+    before = made_record(1, 1, (1, 2, 3), epochs=(1, 0, 3))
     after = Change(learn=frozenset({2})).applied(before, {2: 22})
     assert (after.epochs, after.voters, after.version) == ((1, 22, 3), before.voters, 2)
 
@@ -287,4 +288,4 @@ def test_a_change_that_names_epochs_keeps_the_voters() -> None:
 def test_the_outlook_tells_failures_at_once_from_failures_in_turn(
     members: tuple[int, ...], down: tuple[int, ...], at_once: int, in_turn: int
 ) -> None:
-    assert outlook(Record(1, 1, members), members, down, True, True) == (at_once, in_turn)
+    assert outlook(made_record(1, 1, members), members, down, True, True) == (at_once, in_turn)

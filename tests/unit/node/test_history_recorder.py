@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.support.records import made_record
 from zelect.core.effects import Effects, Fact, Saved
 from zelect.core.lease import Lease
-from zelect.core.quorum import Record
 from zelect.node.history_recorder import HISTORY, HistoryRecorder
 from zelect.system.clock import now_us
 
-SAVED = Saved(term=4, voted_for=2, incarnation=77, record=Record(3, 9, (1, 2, 3)), epoch=70)
+SAVED = Saved(term=4, voted_for=2, incarnation=77, record=made_record(3, 9, (1, 2, 3)), epoch=70)
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.records import made_record
 from tests.support.reports import report
-from zelect.core.quorum import Record, Witness
+from zelect.core.quorum import Witness
 from zelect.core.status import PeerStatus
 from zelect.core.voters import failures_survived, outlook
 from zelect.status.cluster import ClusterStatus
@@ -101,6 +102,6 @@ def test_without_a_controller_the_newest_voters_count() -> None:
 
 def test_an_outlook_on_nothing_is_what_survives_now() -> None:
     for witness in (None, Witness("w", "", "")):
-        record = Record(3, 7, (1, 2, 3, 4), witness)
+        record = made_record(3, 7, (1, 2, 3, 4), witness)
         now = failures_survived(record, (1, 2, 3, 4), True, True)
         assert outlook(record, (1, 2, 3, 4), (), True, True) == (now, now)

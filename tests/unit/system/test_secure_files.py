@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of
+from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.effects import Saved
-from zelect.core.quorum import Record
 from zelect.devcluster.layout import Layout
 from zelect.node.storage.data_dir import DataDir, DataDirError
 from zelect.node.storage.vote_store import VoteStore, VoteStoreError
 from zelect.system.secure_files import UnsafeFile, read_secret
 
 CLUSTER, NODE, NOBODY = "demo", 1, 65_534
-FIRST = Saved(0, 0, 1, Record(0, 0, (1,), None, 0, (1,)), False, 1)
+FIRST = Saved(0, 0, 1, made_record(0, 0, (1,), None, 0, (1,)), False, 1)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.support.positions import deaf, elected_of, pong, pre_candidate_of, sent_by, step
+from tests.support.records import made_record
 from tools.simulator.small_world import World, packet
 from zelect.core.actors.leadership import keep
 from zelect.core.actors.voters import manage, witness_state
@@ -23,7 +24,7 @@ from zelect.core.messages import (
     Reset,
     Result,
 )
-from zelect.core.quorum import WITNESS, Record, Witness
+from zelect.core.quorum import WITNESS, Witness
 from zelect.core.state import PendingHandover, Promise, Role, Status
 from zelect.core.step import Step
 from zelect.core.transitions import become_follower, publish_self, step_down
@@ -107,7 +108,7 @@ def with_witness() -> World:
     """Node 1 asks for a pre-vote, with a witness among the voters."""
     world = pre_candidate_of(3)
     state = world.state(1)
-    state.saved = replace(state.saved, record=Record(0, 1, (1, 2, 3), IDENTITY))
+    state.saved = replace(state.saved, record=made_record(0, 1, (1, 2, 3), IDENTITY))
     return world
 
 
@@ -149,7 +150,7 @@ def test_the_witness_in_a_word() -> None:
     assert (witness_state(state, False), witness_state(state, True)) == ("unused", "unreachable")
     state.witness_ready = True
     assert witness_state(state, True) == "ready"
-    state.saved = replace(state.saved, record=Record(0, 1, (1, 2, 3), IDENTITY))
+    state.saved = replace(state.saved, record=made_record(0, 1, (1, 2, 3), IDENTITY))
     assert witness_state(state, True) == "unrecognized"
     state.witness_same = True
     assert witness_state(state, True) == "member"

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.positions import elected_of, pong
+from tests.support.records import made_record
 from zelect.core.actors.voters import health_of, nothing_to_change
-from zelect.core.quorum import Record, Witness
+from zelect.core.quorum import Witness
 from zelect.core.state import LeaderState, Peer
 from zelect.core.step import Step
 from zelect.core.voters import next_change
@@ -48,7 +49,7 @@ def test_nothing_to_change_means_that_no_change_is_due(
     state.peers = {2: peers[0], 3: peers[1]}
     state.witness_ready = ready
     identity = Witness("k", "r", "i") if witness else None
-    state.saved = replace(state.saved, record=Record(1, 1, members, identity, 0, tuple(epochs[: len(members)])))
+    state.saved = replace(state.saved, record=made_record(1, 1, members, identity, 0, tuple(epochs[: len(members)])))
     if nothing_to_change(step):
         assert next_change(state.record, health_of(step, leader_state), dynamic) is None
 
@@ -57,7 +58,7 @@ def test_a_complete_living_and_odd_cluster_has_nothing_to_change() -> None:
     step, _ = _active()
     step.state.peers = dict.fromkeys((2, 3), STEADY)
     assert not nothing_to_change(step), "their epochs are to be named"
-    step.state.saved = replace(step.state.saved, record=Record(1, 1, (1, 2, 3), epochs=(7, 1, 1)))
+    step.state.saved = replace(step.state.saved, record=made_record(1, 1, (1, 2, 3), epochs=(7, 1, 1)))
     assert nothing_to_change(step)
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.effects import Saved
 from zelect.core.quorum import Record
@@ -34,7 +35,7 @@ from zelect.node.storage.vote_store import (
 )
 
 CLUSTER, NODE = "demo", 1
-FIRST = Saved(0, 0, 1, Record(0, 1, (1, 2, 3)))
+FIRST = Saved(0, 0, 1, made_record(0, 1, (1, 2, 3)))
 EMPTY = bytes(SLOT_BYTES)
 
 numbers = st.integers(0, 2**53 - 1)
@@ -57,7 +58,7 @@ def slot(sequence: int, lost_state: bool = False, cluster: str = CLUSTER, node: 
 
 
 def state(number: int) -> Saved:
-    return Saved(number, number % 4, number, Record(number // 2, number, (1, 2, 3)))
+    return Saved(number, number % 4, number, made_record(number // 2, number, (1, 2, 3)))
 
 
 def sealed(payload: object, version: int = 1, magic: bytes = b"zelectV\n") -> bytes:
@@ -161,7 +162,7 @@ def test_another_format_is_refused() -> None:
 
 
 GOOD: list[object] = [1, CLUSTER, NODE, False, 7, 4, 2, 1, 0, 3, 1, [1, 2, 3], None, [5, 0, 6]]
-SAVED = Saved(4, 2, 1, Record(3, 1, (1, 2, 3), epochs=(5, 0, 6)), epoch=7)
+SAVED = Saved(4, 2, 1, made_record(3, 1, (1, 2, 3), epochs=(5, 0, 6)), epoch=7)
 BAD: list[list[object]] = [
     [0, True, "1", -1, 2**53],
     [b"demo", None],
@@ -208,7 +209,7 @@ def test_what_cannot_be_read_again_is_not_written() -> None:
     with pytest.raises(ValueError, match="out of range"):
         encode_slot(Slot(1, Saved(-1, 0, 1, FIRST.record)), CLUSTER, NODE)
     with pytest.raises(VoteStoreError, match="fewer members"):
-        encode_slot(Slot(1, Saved(1, 0, 1, Record(0, 1, tuple(range(60_000, 62_000))))), CLUSTER, NODE)
+        encode_slot(Slot(1, Saved(1, 0, 1, made_record(0, 1, tuple(range(60_000, 62_000))))), CLUSTER, NODE)
 
 
 # --- the file ----------------------------------------------------------------------------------
