@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from zelect.cli.bootstrap import bootstrap
 from zelect.cli.check import check
 from zelect.cli.cluster import cluster
 from zelect.cli.doctor import doctor
@@ -57,7 +58,7 @@ class _Main(click.Group):
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zelect")
 def main() -> None:
-    """Elects one controller among a fixed set of processes.
+    """Elects one controller among a set of processes.
 
     New here? `zelect cluster up 3` runs a local cluster to try things out.
     """
@@ -65,6 +66,6 @@ def main() -> None:
 
 for _command in (
     *(node, run, file, cluster, members, status, who, wait, watch, history, why, check, doctor),
-    *(transfer, stepdown, pause, resume, reload, keygen),
+    *(transfer, stepdown, pause, resume, reload, bootstrap, keygen),
 ):
     main.add_command(_command)

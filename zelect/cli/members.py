@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.support.options import Target, cluster_options, json_option
+from zelect.cli.support.options import Target, cluster_options, json_option, timeout_option
 
 if TYPE_CHECKING:
-    from zelect.core.messages import Reset
+    from zelect.core.messages import MemberAction, Reset
     from zelect.core.quorum import Record
     from zelect.status.cluster import ClusterStatus
+    from zelect.status.report import NodeReport
 
 _WITNESS = {
     "member": "is a voter (in Redis)",
@@ -87,6 +88,133 @@ def _text(state: ClusterStatus) -> str:
         more = "1 more failure" if survives == 1 else f"{survives} more failures, one after the other"
         lines.append(f"  survives  {more}")
     return "\n".join(lines)
+
+
+@members.command()
+@click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
+@click.argument("address")
+@timeout_option(10.0, help="Wait so long for the node's vote.")
+@click.pass_context
+def add(context: click.Context, node: int, address: str, timeout_s: float) -> None:
+    """Add NODE, which others reach at ADDRESS (tcp://host:port).
+
+    The cluster must run. Start the node with a configuration that lists itself and the members; it gets its vote once
+    it has answered for an election timeout. Configurations of the other members need not change: the voter
+    record has the address.
+
+    Exit code 0: it belongs to the cluster, with its vote or not yet; 1: refused; 5: nobody could be asked.
+    """
+    from zelect.core.messages import MemberAction
+
+    target = Target.of(**context.obj)
+    active = _changed(target, MemberAction.ADD, node, _address(address), timeout_s)
+    _wait_for_vote(target, active, node, timeout_s)
+
+
+@members.command()
+@click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
+@timeout_option(10.0, help="Wait so long.")
+@click.pass_context
+def remove(context: click.Context, node: int, timeout_s: float) -> None:
+    """Remove NODE from the cluster, with its vote.
+
+    If it is the controller, it hands over first. A node that was removed must be stopped by you; its data_dir is of
+    no use any more.
+
+    Exit code 0: it does not belong to the cluster; 1: refused; 5: nobody could be asked.
+    """
+    from zelect.core.messages import MemberAction
+
+    target = Target.of(**context.obj)
+    _changed(target, MemberAction.REMOVE, node, "", timeout_s)
+    click.echo(f"node {node} does not belong to the cluster; stop it if it still runs")
+
+
+@members.command()
+@click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
+@click.argument("address")
+@timeout_option(10.0, help="Wait so long for the node's vote.")
+@click.pass_context
+def replace(context: click.Context, node: int, address: str, timeout_s: float) -> None:
+    """NODE is at ADDRESS from now on: it moved there, or a new host takes its place.
+
+    Stop the old process first. A new host starts without data: the vote of the lost data goes out, and the new one
+    comes in.
+
+    Exit code 0: the address has changed, with the node's vote or not yet; 1: refused; 5: nobody could be asked.
+    """
+    from zelect.core.messages import MemberAction
+
+    target = Target.of(**context.obj)
+    active = _changed(target, MemberAction.REPLACE, node, _address(address), timeout_s)
+    _wait_for_vote(target, active, node, timeout_s)
+
+
+def _address(text: str) -> str:
+    from zelect.config.validators import address
+
+    problem = address(wildcard=False)(text)
+    if problem:
+        raise click.UsageError(f"ADDRESS: {problem}")
+    return text
+
+
+def _changed(target: Target, what: MemberAction, node: int, address: str, within_s: float) -> NodeReport:
+    """Have the controller make this change; the controller that made it. Raises CommandError."""
+    import time
+
+    from zelect.cli.support.errors import CommandError
+    from zelect.core.messages import MemberAction, MemberChange, Result
+
+    end = time.monotonic() + within_s
+    detail = f"no node is active; see 'zelect status{target.place}'"
+    while True:
+        active = target.answered().controller
+        if active is not None:
+            if what is not MemberAction.ADD and active.id == node:
+                detail = _handed_over(target, active)
+            else:
+                answer = target.tell([active.id], MemberChange(what, node, address)).get(active.id)
+                if answer is not None and answer.result is Result.OK:
+                    return active
+                if answer is not None and answer.result not in (Result.BUSY, Result.NOT_CONTROLLER):
+                    raise CommandError(f"node {active.id} refused: {answer.detail}", 1)
+                detail = answer.detail if answer is not None else f"node {active.id} did not answer"
+        if time.monotonic() >= end:
+            raise CommandError(f"not done within {within_s:g} s: {detail}", 1 if active is not None else 5)
+        time.sleep(0.05)
+
+
+def _handed_over(target: Target, active: NodeReport) -> str:
+    """Have the controller hand over, since it can't change its own place; what it says."""
+    from zelect.cli.support.admin import admin_command
+    from zelect.core.messages import AdminAction
+
+    click.echo(f"node {active.id} is the controller; it hands over first", err=True)
+    answer = target.tell([active.id], admin_command(AdminAction.TRANSFER, "its place changes")).get(active.id)
+    return answer.detail if answer is not None else f"node {active.id} did not answer"
+
+
+def _wait_for_vote(target: Target, active: NodeReport, node: int, within_s: float) -> None:
+    """Wait until `node` votes, and say so; or say what it waits for."""
+    import time
+
+    from zelect.status.cluster import controller_of
+
+    end = time.monotonic() + within_s
+    told = False
+    while time.monotonic() < end:
+        newest = target.ask(1.0, lambda reports: controller_of(reports) is not None).best
+        voters = newest.voters if newest is not None else active.voters
+        linked = newest is not None and any(peer.id == node and peer.linked for peer in newest.peers)
+        if node in voters.members and linked:
+            click.echo(f"node {node} belongs to the cluster, and votes; voters {voters.config_term}.{voters.version}")
+            return
+        if not told:
+            click.echo(f"node {node} belongs to the cluster; waiting for its answers ...", err=True)
+            told = True
+        time.sleep(0.1)
+    click.echo(f"node {node} belongs to the cluster, but has not answered yet: start it; it gets its vote then")
 
 
 @members.command()

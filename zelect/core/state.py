@@ -30,7 +30,18 @@ from zelect.core.effects import Saved
 from zelect.core.election_trace import Round
 from zelect.core.lease import NEVER_US, Lease, renewed_us
 from zelect.core.messages import COOLING_DOWN, UNHEALTHY, Envelope, Handover, Reason, Refusal
-from zelect.core.quorum import NO_RECORD, WITNESS, Outcome, Record, RecordId, Witness, has_quorum, quorum_size, tally
+from zelect.core.quorum import (
+    NO_RECORD,
+    WITNESS,
+    Outcome,
+    Record,
+    RecordId,
+    Witness,
+    follows,
+    has_quorum,
+    quorum_size,
+    tally,
+)
 from zelect.core.timing import MAX_TERM, Timing
 
 T = TypeVar("T")
@@ -264,6 +275,7 @@ class State:
 
     `node` is its id. `addresses` are the nodes that belong to the cluster: by its record, and as long as it has
     none, by its configuration or the operator (R15). `peers` is what it knows of each of them but itself.
+    `founding_members` are those of them that are to found the cluster; empty: all.
     `saves` counts how often its storage epoch was saved (R16), `save_us` is how long a save takes (R8).
     `grace_until_us`: it neither votes nor
     campaigns before (R4). `controller` is the node that it follows now; `last_controller` the last one
@@ -285,6 +297,7 @@ class State:
     addresses: dict[int, str]
     peers: dict[int, Peer]
     node: int
+    founding_members: tuple[int, ...] = ()
     saves: int = 0
     save_us: int = 0
     status: Status = Status.STARTING
@@ -392,12 +405,15 @@ class State:
 
     def founders(self) -> dict[int, int]:
         """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,
-        or while a cluster exists already (R15)."""
-        if not self.is_new or self.node not in self.addresses:
+        or belongs to a cluster already (R15)."""
+        wanted = self.founding_members or tuple(self.addresses)
+        if not self.is_new or self.node not in wanted:
             return {}
-        heard = {peer: known.epoch for peer, known in self.peers.items() if known.linked and known.stateless}
-        epochs = {self.node: self.saved.epoch, **heard}
-        return epochs if epochs.keys() == self.addresses.keys() else {}
+        peers = {node: self.peers[node] for node in wanted if node != self.node}
+        if not all(peer.linked and peer.stateless and peer.epoch for peer in peers.values()):
+            return {}
+        epochs = {self.node: self.saved.epoch, **{node: peer.epoch for node, peer in peers.items()}}
+        return epochs if follows(self.saved.founding, epochs) else {}
 
     def campaign_due_us(self) -> int:
         """When this node may campaign: its turn has come, its grace period and promises are over,

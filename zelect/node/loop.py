@@ -299,6 +299,8 @@ class NodeLoop:
         transport, router = self.transport, self.transport.router
         for change in transport.service(ready):
             self.step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
+        for peer, payload in transport.take_answers() if transport.answers else ():
+            self._take_answer(peer, payload)
         end_us = now_us() + within_us
         while everywhere or router.has_messages(ready):
             batch = router.receive(_BATCH)
@@ -342,6 +344,16 @@ class NodeLoop:
         if received.unproven and envelope.cluster == self.settings.cluster:
             self.transport.router.mark_valid(received)
         self.step(MessageReceived(envelope), received.route)
+
+    def _take_answer(self, peer: int, payload: bytes) -> None:
+        """What came back over the link to `peer`: a complaint of its node, or nothing that is worth looking at."""
+        try:
+            envelope = wire.decode(payload, self.running.config.limits.max_message_bytes)
+        except MalformedMessage:
+            self.counters["malformed_answers"] += 1
+            return
+        if envelope.sender == peer and isinstance(envelope.message, CommonResp):
+            self.step(MessageReceived(envelope))
 
     # -- a step: save, send, publish ------------------------------------------------------------------
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zelect.core.messages import AdminCommand, Envelope, Message, Query, Reset
+from zelect.core.messages import AdminCommand, Bootstrap, Envelope, MemberChange, Message, Query, Reset
 from zelect.security.keys import Caller, Directory, Permission
 
 NEEDS: dict[type[Message], Permission] = {
     Query: Permission.READ,
     Reset: Permission.ADMIN,
     AdminCommand: Permission.ADMIN,
+    MemberChange: Permission.ADMIN,
+    Bootstrap: Permission.ADMIN,
 }
 """The permission that a client's message needs. All other messages are members' own."""
 

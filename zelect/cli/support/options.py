@@ -125,7 +125,23 @@ class Target:
 
         self.denials.clear()
         reports = ask_all(self.cluster, self.addresses, within_s, enough, self.keyring, self.denials)
-        return ClusterStatus(self.cluster, self.addresses, reports)
+        state = ClusterStatus(self.cluster, self.addresses, reports)
+        newest = state.newest
+        if (
+            newest is None
+            or not newest.voters.cluster_id
+            or newest.voters.places == tuple(sorted(self.addresses.items()))
+        ):
+            return state
+        # The configuration lags behind: the voter record says who belongs to the cluster, and where they are.
+        recorded = dict(newest.voters.places)
+        others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self._can_ask(node)}
+        more = ask_all(self.cluster, others, within_s, enough, self.keyring, self.denials) if others else {}
+        self.addresses = recorded
+        return ClusterStatus(self.cluster, recorded, {**reports, **more})
+
+    def _can_ask(self, node: int) -> bool:
+        return self.keyring is None or node in self.keyring.directory.nodes
 
     def answered(self, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False) -> ClusterStatus:
         """The same, but raises CommandError when no node answers."""

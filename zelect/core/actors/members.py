@@ -91,15 +91,23 @@ def _problem(step: Step, message: MemberChange) -> str:
 
 
 def bootstrap(step: Step, envelope: Envelope, message: Bootstrap) -> None:
-    """Found the cluster with these members. The rule is the same: each of them must vote for it (R15)."""
+    """Found the cluster with these members. The rule is the same: each of them must vote for it (R15). The other
+    configured members belong to it too, and get a vote when they have answered."""
     state, members = step.state, dict(message.members)
     if not state.is_new:
         answer = Result.FORBIDDEN, f"node {step.me} belongs to cluster {state.record.cluster_id:x}"
+    elif left_out := {node for node, _ in state.saved.founding} - members.keys():
+        bound = ", ".join(map(str, sorted(left_out)))
+        answer = (
+            Result.FORBIDDEN,
+            f"node {step.me} has voted to found the cluster with {bound} too, and is bound to that",
+        )
     elif members.get(step.me) != step.settings.address:
         answer = Result.FORBIDDEN, f"the list must have node {step.me} at {step.settings.address}"
     else:
-        step.meet(members)
-        step.note("bootstrap_accepted", members=tuple(sorted(members)))
+        step.meet({**state.addresses, **members})
+        state.founding_members = tuple(sorted(members))
+        step.note("bootstrap_accepted", members=state.founding_members)
         schedule_campaign(step, state.reason)
         answer = Result.OK, f"founds the cluster with {len(members)} member{'s' if len(members) > 1 else ''}"
     step.answer = CommonResp(int(Type.BOOTSTRAP), *answer)

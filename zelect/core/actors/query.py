@@ -114,7 +114,9 @@ def _missing(state: State) -> tuple[int, ...]:
     """The members that a new node waits for: to found a cluster it needs the vote of each (R15)."""
     if belongs(state) is not Belongs.NEW:
         return ()
-    return tuple(sorted(peer for peer, known in state.peers.items() if not (known.linked and known.stateless)))
+    wanted = state.founding_members or tuple(state.addresses)
+    peers = {node: state.peers[node] for node in wanted if node != state.node}
+    return tuple(sorted(node for node, peer in peers.items() if not (peer.linked and peer.stateless)))
 
 
 def _previous(leader_state: LeaderState | None) -> int:

@@ -67,7 +67,10 @@ have swallowed the notice. Far fewer than the frames that would stop libzmq from
 FIRST_KEY_PAUSE_US = 20_000
 """From one key of the peer to the other; doubles too."""
 UNEXPECTED_PER_TURN = 256
-"""Most frames dropped at once that arrived where none should."""
+"""Most frames taken at once that arrived where hardly any should."""
+MOST_ANSWERS = 16
+ANSWER_BYTES = 2048
+"""Most of them that are kept as answers, and how long one may be."""
 
 _OPTIONS = {
     zmq.LINGER: 0,  # closing must not wait for a peer that is gone
@@ -99,9 +102,10 @@ class PeerLink:
         poller: Poller,
         counters: Counters,
         keys: ClientKeys | None = None,
+        answers: list[tuple[int, bytes]] | None = None,
     ) -> None:
         """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `keys`: None
-        for plain text."""
+        for plain text. `answers` gets what comes back over the link, with the peer that it leads to."""
         self.peer = peer
         self.endpoint = endpoint
         self.up = False
@@ -119,6 +123,8 @@ class PeerLink:
         self._pause_us = FIRST_PAUSE_US
         self._not_before_us = NEVER_US
         self._up_us = 0
+        self._answers = [] if answers is None else answers
+        self._in_message = False  # the last frame that arrived was a part, and not the last
         self._sent = 0  # messages since unexpected frames were last looked for
         self._reset(0)
 
@@ -169,7 +175,7 @@ class PeerLink:
             changes = self._read_monitor(now_us)
         if self._sent >= SENT_PER_LOOK or self._dealer in ready:
             self._sent = 0  # sending may have swallowed the notice of a frame (see poller.py)
-            self._drop_unexpected()
+            self._take_frames()
         if now_us >= self.deadline_us():
             self.close()
             if self._rejected_us != NEVER_US:
@@ -292,15 +298,19 @@ class PeerLink:
         code, value = _EVENT.unpack(head)
         return code, value
 
-    def _drop_unexpected(self) -> None:
-        """Drop the frames that arrived here: left alone they would stop libzmq from reading the
-        connection, and so from noticing its end."""
+    def _take_frames(self) -> None:
+        """Take the frames that arrived here: left alone they would stop libzmq from reading the connection, and so
+        from noticing its end. A node answers here only one that it has no connection to, and briefly; the rest
+        is dropped."""
         if self._dealer is None or not has_messages(self._dealer):
             return
         with contextlib.suppress(zmq.Again):
             for _ in range(UNEXPECTED_PER_TURN):
-                self._dealer.recv(zmq.NOBLOCK, copy=False)
+                frame = self._dealer.recv(zmq.NOBLOCK, copy=False)
+                alone, self._in_message = not (frame.more or self._in_message), frame.more
                 self._counters["unexpected_frames"] += 1
+                if alone and len(self._answers) < MOST_ANSWERS and len(frame) <= ANSWER_BYTES:
+                    self._answers.append((self.peer, frame.bytes))
 
 
 def _is_numeric(host: str) -> bool:

@@ -56,6 +56,7 @@ class Transport:
         """`listen` is ``tcp://host:port``; raises ValueError otherwise. `keyring`: None for plain text."""
         self.counters: Counters = dict.fromkeys((*LINK_COUNTERS, *ROUTER_COUNTERS, "probes", "proofs"), 0)
         self.verdicts: list[Verdict] = []
+        self.answers: list[tuple[int, bytes]] = []
         self._context = context
         self._peers: dict[int, str] = {}
         self._max_message_bytes = max_message_bytes
@@ -86,17 +87,20 @@ class Transport:
             poller=self._poller,
             counters=self.counters,
             keys=None if self._keyring is None else self._keyring.to(peer),
+            answers=self.answers,
         )
 
     def connect(self, peers: Mapping[int, str]) -> None:
         """Hold connections to `peers` from now on, at ``tcp://host:port`` each, and to nobody else. A standing
-        connection to a peer whose address stays is kept. Raises ValueError."""
+        connection to a peer whose address stays is kept. With keys, there is none to a peer whose key is not in
+        the directory. Raises ValueError."""
         now = now_us()
         before, self._peers = self._peers, dict(peers)
-        for peer in [peer for peer, address in before.items() if peers.get(peer) != address]:
+        for peer in [peer for peer in self.links if peers.get(peer) != before[peer]]:
             self._replacements.pop(peer, self.links[peer]).close()
             self.links.pop(peer).close()
-        for peer in peers.keys() - self.links.keys():
+        keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
+        for peer in sorted(peers.keys() - self.links.keys() - keyless):
             self.links[peer] = link = self._link(peer)
             link.open(now)
         self._links_due_us = self._supervision_due_us()
@@ -108,13 +112,13 @@ class Transport:
         assert before is not None
         self.router.rekey(keyring)
         self._keyring, now = keyring, now_us()
-        for peer in self._peers:
+        for peer in self.links:
             if keyring.to(peer) != before.to(peer):
                 if peer in self._replacements:
                     self._replacements[peer].close()
                 self._replacements[peer] = link = self._link(peer)
                 link.open(now)
-        self._links_due_us = self._supervision_due_us()
+        self.connect(self._peers)  # to those whose keys are new
 
     def close(self) -> None:
         """Close all sockets at once, sending nothing more. Harmless when repeated."""
@@ -173,6 +177,13 @@ class Transport:
             poller=self._poller,
         )
         self._step(key, probe, now_us())
+
+    def take_answers(self) -> list[tuple[int, bytes]]:
+        """What came back over the links since this was last called: how a node that does not count this one as a
+        member says so. With the peer that the link leads to."""
+        answers = self.answers[:]
+        self.answers.clear()
+        return answers
 
     def take_verdicts(self) -> list[Verdict]:
         """The verdicts reached since this was last called."""
