@@ -100,6 +100,7 @@ class World:
         self.late_us = late_us
         self.latency_us = latency_us
         self.disks: dict[int, Saved] = {}
+        self.saves: dict[int, int] = {}  # how often each disk's storage epoch was saved (R16)
         if founded:
             epochs = {n: n for n in addresses}  # as if each had first saved something in the order of the ids
             self.disks = {n: founded_state(s, 0, epochs) for n, s in self.settings.items()}
@@ -127,9 +128,12 @@ class World:
             self._ran.add(n)
             if saved is None:
                 saved = first_state(self.settings[n], born)
+                self.saves[n] = 0
             saved = replace(saved, incarnation=born)
             self.disks[n] = saved
-            self.processes[n] = SimulatedProcess(Machine(self.settings[n], saved, ran_before=ran_before), born)
+            self.saves[n] = saves = self.saves.get(n, 0) + 1
+            machine = Machine(self.settings[n], saved, ran_before=ran_before, saves=saves)
+            self.processes[n] = SimulatedProcess(machine, born)
             self.at(0, partial(self.feed, n, Started()))
             for other in self.processes:
                 if other != n:
@@ -250,6 +254,7 @@ class World:
     def _carry_out(self, n: int, effects: Effects) -> None:
         if effects.save is not None:
             self.disks[n] = effects.save
+            self.saves[n] = self.processes[n].machine.state.saves
         if effects.connect is not None:
             self._reconnect(n)
         for to, envelope in effects.send:
