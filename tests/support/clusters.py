@@ -247,7 +247,7 @@ class Cluster:
             agreed = all((one.get("controller"), one.get("term")) == (head.id, head.term) for one in said)
             if agreed and not term_above:
                 linked = all(peer["linked"] for one in said for peer in one["peers"] if peer["id"] in nodes)
-                agreed = linked and not any(one["lost_state"] for one in said)
+                agreed = linked and all(one["belongs"] == "voter" for one in said)
             return head if agreed else None
 
         head = wait_until(found, 40.0, what=f"nodes {nodes} agree, term above {term_above}")

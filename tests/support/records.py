@@ -24,7 +24,7 @@ def made_record(
     belong: Sequence[int] = (1, 2, 3),
     cluster_id: int = CLUSTER_ID,
 ) -> Record:
-    """A record in which `members` vote, with the epochs of a simulated world, their ids, unless told otherwise. The nodes of
-    `belong` belong to the cluster too."""
+    """A record in which `members` vote, with the epochs of a simulated world, their ids, unless told otherwise. The
+    nodes of `belong` belong to the cluster too."""
     named = members if epochs is None else tuple(epochs)
     return Record(config_term, version, members, witness, generation, named, cluster_id, places(*members, *belong))

@@ -235,7 +235,7 @@ def _receive(step: Step, event: MessageReceived) -> None:
     if verdict is not Admission.UNTRACKED:
         _mark_heard(step, envelope)
         if state.is_new:
-            _learn_of_cluster(step, envelope)
+            query.learn_of_cluster(step, envelope)
     actor = ACTORS[type_of(message)]
     if actor.adopts and envelope.term > state.term:
         become_follower(step, envelope.term, why="higher_term")
@@ -372,16 +372,6 @@ def _impossible_record(state: State, envelope: Envelope, record: Record) -> bool
     if record.config_term > envelope.term:
         return True
     return record.version > MAX_VERSION_HEARD or 0 < state.record.version < record.version - MAX_VERSION_JUMP
-
-
-def _learn_of_cluster(step: Step, envelope: Envelope) -> None:
-    """A peer of this new node belongs to a cluster, so that none may be founded; or to none, as this one (R15)."""
-    sender, stateless = envelope.sender, envelope.cluster_id == 0
-    known = step.state.peers[sender]
-    if known.stateless is not stateless:
-        step.know(sender, stateless=stateless)
-    if not stateless and (known.stateless or not known.epoch):
-        step.note("other_cluster_heard", sender=sender, cluster_id=envelope.cluster_id)
 
 
 def _mark_heard(step: Step, envelope: Envelope) -> None:

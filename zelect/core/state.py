@@ -110,8 +110,8 @@ class Peer:
     """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
     proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16). `offline`: it
     left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has not heard
-    it for `down_after`; hearing it again ends that. `stateless`: it belongs to no cluster yet, as this new
-    node does (R15). `complaint`: what it last refused of this node's messages, and why; for people."""
+    it for `down_after`; hearing it again ends that. `cluster_id`: the cluster that it belongs to (0: to none
+    yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused of this node's messages, and why; for people."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -124,7 +124,7 @@ class Peer:
     offline: bool = False
     cluster_stop: bool = False
     unresponsive: bool = False
-    stateless: bool = False
+    cluster_id: int = -1
     complaint: str = ""
 
     @property
@@ -154,7 +154,7 @@ class Peer:
             offline=self.offline,
             cluster_stop=self.cluster_stop,
             unresponsive=False,
-            stateless=self.stateless,
+            cluster_id=self.cluster_id,
             complaint=self.complaint,
         )
 
@@ -410,7 +410,7 @@ class State:
         if not self.is_new or self.node not in wanted:
             return {}
         peers = {node: self.peers[node] for node in wanted if node != self.node}
-        if not all(peer.linked and peer.stateless and peer.epoch for peer in peers.values()):
+        if not all(peer.linked and peer.epoch and peer.cluster_id == 0 for peer in peers.values()):
             return {}
         epochs = {self.node: self.saved.epoch, **{node: peer.epoch for node, peer in peers.items()}}
         return epochs if follows(self.saved.founding, epochs) else {}

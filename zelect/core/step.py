@@ -48,7 +48,7 @@ class _PeerChanges(TypedDict, total=False):
     offline: bool
     cluster_stop: bool
     unresponsive: bool
-    stateless: bool
+    cluster_id: int
     complaint: str
 
 

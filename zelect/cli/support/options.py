@@ -127,18 +127,15 @@ class Target:
         reports = ask_all(self.cluster, self.addresses, within_s, enough, self.keyring, self.denials)
         state = ClusterStatus(self.cluster, self.addresses, reports)
         newest = state.newest
-        if (
-            newest is None
-            or not newest.voters.cluster_id
-            or newest.voters.places == tuple(sorted(self.addresses.items()))
-        ):
+        recorded = dict(newest.voters.places) if newest is not None else {}
+        if not recorded or recorded == self.addresses:
             return state
         # The configuration lags behind: the voter record says who belongs to the cluster, and where they are.
-        recorded = dict(newest.voters.places)
         others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self._can_ask(node)}
         more = ask_all(self.cluster, others, within_s, enough, self.keyring, self.denials) if others else {}
-        self.addresses = recorded
-        return ClusterStatus(self.cluster, recorded, {**reports, **more})
+        reports = {**reports, **more}
+        self.addresses = {**{node: at for node, at in self.addresses.items() if node in reports}, **recorded}
+        return ClusterStatus(self.cluster, self.addresses, reports)
 
     def _can_ask(self, node: int) -> bool:
         return self.keyring is None or node in self.keyring.directory.nodes

@@ -23,8 +23,22 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
         return
     other = {"generation": envelope.generation} if message.result is Result.OTHER_GENERATION else {}
     if envelope.sender in step.state.peers:
-        step.know(envelope.sender, complaint=f"{message.result.value}: {message.detail}"[:MAX_TEXT])
+        complaint = f"{message.result.value}: {message.detail}"[:MAX_TEXT]
+        if step.peer(envelope.sender).complaint == complaint:
+            return  # told already
+        step.know(envelope.sender, complaint=complaint)
+        if step.state.is_new:
+            learn_of_cluster(step, envelope)
     step.note("error_received", sender=envelope.sender, result=message.result.value, detail=message.detail, **other)
+
+
+def learn_of_cluster(step: Step, envelope: Envelope) -> None:
+    """Which cluster a peer of this new node belongs to: if to any, none may be founded (R15)."""
+    sender, cluster_id = envelope.sender, envelope.cluster_id
+    if step.peer(sender).cluster_id != cluster_id:
+        step.know(sender, cluster_id=cluster_id)
+        if cluster_id:
+            step.note("other_cluster_heard", sender=sender, cluster_id=cluster_id)
 
 
 def unhandled(step: Step, envelope: Envelope, message: Message) -> None:
@@ -106,7 +120,7 @@ def belongs(state: State) -> Belongs:
         if state.may_vote(state.record):
             return Belongs.VOTER
         return Belongs.NO_VOTE if state.node in dict(state.record.addresses) else Belongs.REMOVED
-    founded = any(known.epoch and not known.stateless for known in state.peers.values())
+    founded = any(known.cluster_id > 0 for known in state.peers.values())
     return Belongs.JOINING if founded else Belongs.NEW
 
 
@@ -116,7 +130,7 @@ def _missing(state: State) -> tuple[int, ...]:
         return ()
     wanted = state.founding_members or tuple(state.addresses)
     peers = {node: state.peers[node] for node in wanted if node != state.node}
-    return tuple(sorted(node for node, peer in peers.items() if not (peer.linked and peer.stateless)))
+    return tuple(sorted(node for node, peer in peers.items() if not (peer.linked and peer.cluster_id == 0)))
 
 
 def _previous(leader_state: LeaderState | None) -> int:
