@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, zelect
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
@@ -40,7 +40,7 @@ def founded(cluster: Cluster, *nodes: int) -> NodeReport:
     everybody, ports = cluster.ids, cluster.ports
     cluster.ports = {node: ports[node] for node in nodes}
     for node in nodes:
-        cluster.write(node)
+        cluster.write(node, CALM)
     cluster.ports = ports
     cluster.ids = nodes
     cluster.start(*nodes)
@@ -73,7 +73,7 @@ def cluster_ids(cluster: Cluster, *nodes: int) -> set[int]:
 @pytest.mark.parametrize(("old", "new"), [((1,), (2, 3)), ((1, 2, 3), (4, 5, 6, 7))])
 def test_newcomers_found_no_second_cluster(fleet: Fleet, url: str, old: tuple[int, ...], new: tuple[int, ...]) -> None:
     """The newcomers are a majority of their own list, and start first of all with it."""
-    cluster = fleet.cluster((*old, *new), redis_url=url)
+    cluster = fleet.cluster((*old, *new), redis_url=url, timing=CALM)
     head = founded(cluster, *old)
     cluster.start(*new)
     wait_until(lambda: all(cluster.ask(node).get("belongs") == "joining" for node in new), 40.0, what="they hear of it")
@@ -90,7 +90,7 @@ def test_newcomers_found_no_second_cluster(fleet: Fleet, url: str, old: tuple[in
 
 
 def test_a_missing_founder_is_waited_for_and_may_be_left_out(fleet: Fleet, url: str) -> None:
-    cluster = fleet.cluster(redis_url=url)
+    cluster = fleet.cluster(redis_url=url, timing=CALM)
     cluster.start(1, 2)
     wait_until(lambda: cluster.ask(1).get("missing") == [3] == cluster.ask(2).get("missing"), 40.0, what="3 is missed")
     holds_for(lambda: not (cluster.ask(1)["active"] or cluster.ask(2)["active"]), 2.0, "nobody founds without 3")
@@ -107,7 +107,7 @@ def test_a_missing_founder_is_waited_for_and_may_be_left_out(fleet: Fleet, url: 
 
 def test_each_host_of_three_is_replaced_in_turn(fleet: Fleet, url: str) -> None:
     """Another address, and no data: the old vote goes out, the new one comes in."""
-    cluster = fleet.cluster(redis_url=url)
+    cluster = fleet.cluster(redis_url=url, timing=CALM)
     spare = fleet.cluster(redis_url="")  # its ports are the new addresses
     cluster.start()
     cluster.settled()
@@ -120,7 +120,7 @@ def test_each_host_of_three_is_replaced_in_turn(fleet: Fleet, url: str) -> None:
         shutil.rmtree(cluster.data_dirs[node])
         cluster.ports[node] = spare.ports[node]
         cluster.addresses[node] = spare.addresses[node]
-        cluster.write(node)
+        cluster.write(node, CALM)
         cluster.start(node)
         members(cluster, "replace", node, cluster.addresses[node], asked=asked)
         voting(cluster, *cluster.ids)
@@ -129,7 +129,7 @@ def test_each_host_of_three_is_replaced_in_turn(fleet: Fleet, url: str) -> None:
 
 
 def test_members_are_removed_down_to_one(fleet: Fleet, url: str) -> None:
-    cluster = fleet.cluster((1, 2, 3, 4, 5), redis_url=url)
+    cluster = fleet.cluster((1, 2, 3, 4, 5), redis_url=url, timing=CALM)
     cluster.start()
     cluster.settled()
     left = [1, 2, 3, 4, 5]
@@ -145,7 +145,7 @@ def test_members_are_removed_down_to_one(fleet: Fleet, url: str) -> None:
 
 
 def test_lost_data_is_noticed_and_the_vote_returns_with_a_new_epoch(fleet: Fleet, url: str) -> None:
-    cluster = fleet.cluster(redis_url=url)
+    cluster = fleet.cluster(redis_url=url, timing=CALM)
     cluster.start()
     head = cluster.settled()
     follower = next(node for node in cluster.ids if node != head.id)
@@ -159,7 +159,7 @@ def test_lost_data_is_noticed_and_the_vote_returns_with_a_new_epoch(fleet: Fleet
 
 
 def test_a_copy_of_a_data_dir_does_not_vote_as_the_original(fleet: Fleet) -> None:
-    cluster = fleet.cluster()
+    cluster = fleet.cluster(timing=CALM)
     cluster.start()
     head = cluster.settled()
     follower = next(node for node in cluster.ids if node != head.id)

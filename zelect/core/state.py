@@ -111,7 +111,8 @@ class Peer:
     proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16). `offline`: it
     left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has not heard
     it for `down_after`; hearing it again ends that. `cluster_id`: the cluster that it belongs to (0: to none
-    yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused of this node's messages, and why; for people."""
+    yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused of this
+    node's messages, and why; for people."""
 
     incarnation: int = 0
     heard_us: int = -1

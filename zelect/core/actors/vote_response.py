@@ -95,7 +95,8 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
         become_follower(step, event.term, why="higher_term")
         return
     campaign = state.campaign
-    if campaign is None or (campaign.pre, campaign.round) != (event.pre, event.round) or WITNESS not in state.voters:
+    asked = campaign is not None and campaign.witness_asked
+    if campaign is None or not asked or (campaign.pre, campaign.round) != (event.pre, event.round):
         step.note("stale_answer_ignored", voter=WITNESS)
         return
     waited_ms = [step.timing.election_timeout_ms if event.many else 0]
