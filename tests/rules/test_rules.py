@@ -86,7 +86,7 @@ def _turn(world: World, node: int) -> Step:
 
 def test_r1_effects_are_carried_out_from_save_over_send_and_witness_to_publish() -> None:
     names = [item.name for item in fields(Effects)]
-    assert names[:4] == ["save", "send", "witness", "publish"]
+    assert names[:5] == ["save", "connect", "send", "witness", "publish"]
 
 
 @pytest.fixture(scope="module")

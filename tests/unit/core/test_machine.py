@@ -10,15 +10,18 @@ import pytest
 from tests.support.positions import sent_by, step
 from tests.support.records import made_record
 from tests.support.samples import EXAMPLES
+from tools.common.founded import CLUSTER_ID
 from tools.simulator.small_world import World, leadership_of, packet
 from zelect.core.effects import Effects
-from zelect.core.events import MessageReceived
+from zelect.core.events import DeathProven, Evidence, LinkDown, MessageReceived
 from zelect.core.messages import (
     MAX_VERSION_HEARD,
     MAX_VERSION_JUMP,
     AdminCommand,
+    Bootstrap,
     CommonResp,
     Envelope,
+    MemberChange,
     Message,
     NodeOnlineResp,
     Ping,
@@ -31,12 +34,13 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, Witness
 from zelect.core.state import State, clone
 from zelect.core.status import NodeStatus
 from zelect.core.timing import MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 
 UNRECOGNIZED = 77
+OTHER_ID = CLUSTER_ID + 1
 VOTERS = made_record(1, 1, (1, 2, 3))
 
 
@@ -44,9 +48,10 @@ VOTERS = made_record(1, 1, (1, 2, 3))
     ("sender", "message"),
     [
         pytest.param(1, Ping(5, True, VOTERS, (UNRECOGNIZED,)), id="succession names an unknown client"),
-        pytest.param(
-            3, NodeOnlineResp(1, 1, made_record(1, 9, (1, 2, UNRECOGNIZED))), id="record names an unknown client"
-        ),
+        pytest.param(1, Ping(5, True, replace(VOTERS, cluster_id=OTHER_ID), (2,)), id="record of another cluster"),
+        pytest.param(1, Ping(5, True, replace(VOTERS, generation=1), (2,)), id="record of another generation"),
+        pytest.param(1, Ping(5, True, replace(VOTERS, cluster_id=0), (2,)), id="record of no cluster"),
+        pytest.param(3, NodeOnlineResp(1, 1, made_record(0, 0, (1, 2, 3))), id="record that is only proposed"),
         pytest.param(3, NodeOnlineResp(1, 1, made_record(1, 9, ())), id="record without members"),
         pytest.param(3, NodeOnlineResp(1, 1, made_record(10**6, 9, (1, 2, 3))), id="record of a term to come"),
     ],
@@ -92,7 +97,8 @@ def _refused(world: World, node: int, envelope: Envelope) -> tuple[str, Effects]
     ((reason, times),) = ((reason, times) for reason, times in grown.items() if times)
     assert times == 1
     assert _knows(state) == before
-    assert (effects.save, effects.publish, effects.witness, effects.probe, effects.answer) == (None, (), (), (), None)
+    assert (effects.save, effects.publish, effects.witness, effects.probe, effects.connect) == (None, (), (), (), None)
+    assert (effects.answer is not None) is (reason == "unknown_sender")
     assert [fact.name for fact in effects.facts] == ["message_refused"]
     return reason, effects
 
@@ -106,6 +112,7 @@ def _wrong(world: World, reason: str, message: Message) -> Envelope:
         "own_id": {"sender": 2},
         "unknown_sender": {"sender": UNRECOGNIZED},
         "settings_mismatch": {"settings": sound.settings ^ 1},
+        "other_cluster": {"cluster_id": OTHER_ID},
         "other_generation": {"generation": 1},
         "term_jump": {"term": term + MAX_TERM_JUMP + 1},
         "old_incarnation": {"incarnation": sound.incarnation - 1},
@@ -119,6 +126,7 @@ REASONS = (
     "own_id",
     "unknown_sender",
     "settings_mismatch",
+    "other_cluster",
     "other_generation",
     "term_jump",
     "old_incarnation",
@@ -126,7 +134,8 @@ REASONS = (
 )
 """In the order in which the gate looks."""
 
-FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, CommonResp | Query | Reset | AdminCommand)]
+FROM_COMMAND_LINE = (Query, Reset, AdminCommand, MemberChange, Bootstrap)
+FROM_MEMBERS = [m for m in EXAMPLES if not isinstance(m, (CommonResp, *FROM_COMMAND_LINE))]
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -173,6 +182,7 @@ def _sound(world: World) -> Envelope:
     ("reason", "result"),
     [
         ("settings_mismatch", Result.SETTINGS_MISMATCH),
+        ("other_cluster", Result.OTHER_CLUSTER),
         ("term_jump", Result.TERM_JUMP),
         ("id_in_use", Result.ID_IN_USE),
         ("old_incarnation", Result.OLD_INCARNATION),
@@ -188,16 +198,44 @@ def test_a_sender_that_can_fix_it_gets_an_answer(reason: str, result: Result) ->
     assert answer.message.detail
 
 
-@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "unknown_sender", "other_generation"])
-def test_other_refusals_get_no_answer(reason: str) -> None:
-    """An unknown client has no address, and a dead process no ears."""
+def test_a_sender_that_does_not_belong_is_told_so_on_its_own_connection() -> None:
+    """This node holds none to it: it was removed, or is configured for a cluster that never added it (R15)."""
     world = leadership_of(1)
-    assert _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))[1].send == ()
+    _, effects = _refused(world, 2, _wrong(world, "unknown_sender", Pong(0, 0, (0, 0, 0), 0, 1)))
+    assert effects.send == ()
+    assert effects.answer == CommonResp(
+        int(Type.PONG), Result.NOT_MEMBER, f"node {UNRECOGNIZED} does not belong to cluster 7: 1, 2, 3"
+    )
+    new = World(3, founded=False)
+    new.start()
+    stranger = replace(packet(new, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope, sender=UNRECOGNIZED)
+    effects = step(new, 2, MessageReceived(stranger))
+    assert new.state(2).refused == {"unknown_sender": 1}
+    assert (effects.send, effects.answer) == ((), None), "a new node doesn't know who belongs"
+
+
+def test_a_difference_of_the_settings_is_told_by_key_and_value() -> None:
+    world = leadership_of(1)
+    _, effects = _refused(world, 2, _wrong(world, "settings_mismatch", Pong(0, 0, (0, 0, 0), 0, 1)))
+    (answer,) = sent_by(effects, CommonResp)
+    assert answer.detail == "quorum=dynamic election_timeout_ms=500 lease_ms=400 drift_ppm=1000"
+
+
+@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "other_generation"])
+def test_other_refusals_get_no_answer(reason: str) -> None:
+    """It could change nothing by what it would read."""
+    world = leadership_of(1)
+    _, effects = _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))
+    assert (effects.send, effects.answer) == ((), None)
 
 
 def test_a_node_of_an_older_generation_learns_of_the_reset() -> None:
     world = leadership_of(1)
-    step(world, 2, packet(world, 2, Reset(3, (1, 2, 3))))
+    step(world, 2, LinkDown(1))
+    step(world, 2, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK))
+    forced = replace(world.state(2).record, generation=3, config_term=0)
+    step(world, 2, packet(world, 2, Reset(forced, False)))
+    assert world.state(2).record == forced
     reason, effects = _refused(world, 2, packet(world, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope)
     assert reason == "other_generation"
     (answer,) = sent_by(effects, CommonResp)
@@ -209,7 +247,10 @@ def test_a_node_of_an_older_generation_learns_of_the_reset() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        pytest.param(made_record(1, 9, (1, 2, UNRECOGNIZED)), id="names an unknown client"),
+        pytest.param(made_record(1, 9, (1, 2, 3), cluster_id=OTHER_ID), id="of another cluster"),
+        pytest.param(made_record(1, 9, (1, 2, 3), cluster_id=0), id="of no cluster"),
+        pytest.param(made_record(1, 9, (1, 2, 3), None, 1), id="of another generation"),
+        pytest.param(made_record(0, 0, (1, 2, 3)), id="proposed by a node that belongs to a cluster"),
         pytest.param(made_record(1, 9, ()), id="names nobody"),
         pytest.param(made_record(10**6, 9, (1, 2, 3)), id="of a term to come"),
         pytest.param(made_record(1, MAX_VERSION_JUMP + 99, (1, 2, 3)), id="changed too often to be true"),
@@ -227,13 +268,39 @@ def test_an_impossible_record_is_refused_in_every_message_that_carries_one(kind:
 
 def test_a_record_that_leaves_no_room_for_changes_is_refused_by_a_new_node_too() -> None:
     """It would end the node at its next change: versions stay below 2^53."""
-    world = World(3)
+    world = World(3, founded=False)
     world.start()
     for version, expected in ((MAX_VERSION_HEARD + 1, "impossible_voters"), (MAX_VERSION_HEARD, "")):
         record = made_record(0, version, (1, 2, 3))
-        effects = step(world, 2, packet(world, 3, NodeOnlineResp(0, 0, record)))
+        heard = replace(packet(world, 3, NodeOnlineResp(0, 0, record)).envelope, cluster_id=CLUSTER_ID)
+        effects = step(world, 2, MessageReceived(heard))
+        assert (world.state(2).record == record) is (not expected)
         reasons = [dict(fact.fields)["reason"] for fact in effects.facts if fact.name == "message_refused"]
         assert reasons == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("record", "cluster_id"),
+    [
+        pytest.param(made_record(0, 0, (1, 2, 3), Witness("k", "r", "i")), 0, id="with a witness"),
+        pytest.param(made_record(0, 0, (1, 2, 3)), CLUSTER_ID, id="of a node that belongs to a cluster"),
+        pytest.param(made_record(0, 0, (1, 2, 3), cluster_id=0), 0, id="of no cluster"),
+        pytest.param(made_record(0, 0, ()), 0, id="of nobody"),
+    ],
+)
+def test_a_new_node_refuses_a_proposal_that_none_can_make(record: Record, cluster_id: int) -> None:
+    world = World(3, founded=False)
+    world.start()
+    question = packet(world, 3, Voting(True, 1, 1, record, Reason.START, 0, 0)).envelope
+    step(world, 2, MessageReceived(replace(question, cluster_id=cluster_id)))
+    assert world.state(2).refused == {"impossible_voters": 1}
+
+
+def test_only_a_vote_request_carries_a_proposal() -> None:
+    world = World(3, founded=False)
+    world.start()
+    step(world, 2, packet(world, 3, NodeOnlineResp(0, 0, made_record(0, 0, (1, 2, 3)))))
+    assert world.state(2).refused == {"impossible_voters": 1}
 
 
 @pytest.mark.parametrize("changes", [{"settings": 1}, {"generation": 5}, {"term": MAX_TERM}, {"incarnation": 10**6}])

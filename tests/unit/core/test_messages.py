@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from tests.support.records import made_record
+from tests.support.records import made_record, places
 from tests.support.samples import EXAMPLES, RECORD, WITNESS, envelope, messages
 from zelect.core.messages import (
     COOLING_DOWN,
@@ -16,6 +16,8 @@ from zelect.core.messages import (
     Envelope,
     Handover,
     MalformedMessage,
+    MemberAction,
+    MemberChange,
     Message,
     NodeOnline,
     Ping,
@@ -27,7 +29,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Witness
+from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 
 ODD: dict[str, tuple[Any, ...]] = {
@@ -42,6 +44,12 @@ ODD: dict[str, tuple[Any, ...]] = {
     "Refusal | None": ("voted", Reason.DEATH, 1, True),
     "Result": ("ok", Refusal.VOTED, None, 1, True),
     "AdminAction": ("pause", Refusal.VOTED, None, 1, True),
+    "MemberAction": ("add", Refusal.VOTED, None, 1, True),
+    "tuple[tuple[int, str], ...]": (
+        *(None, 1, "12", (), [(1, "tcp://a")], ((1,),), ((1, "tcp://a", 2),), ([1, "tcp://a"],)),
+        *(((0, "tcp://a"),), ((MAX_NODE_ID + 1, "tcp://a"),), ((True, "tcp://a"),), ((1, None),), ((1, "a\n"),)),
+        *(((2, "tcp://b"), (1, "tcp://a")), ((1, "tcp://a"), (1, "tcp://a"))),
+    ),
 }
 """For each type of a field what is not of it, or out of any range."""
 
@@ -90,8 +98,13 @@ def test_a_record_in_a_message_is_checked_field_by_field() -> None:
         replace(RECORD, version=-1),
         replace(RECORD, version=1.0),  # type: ignore[arg-type]
         replace(RECORD, generation=None),  # type: ignore[arg-type]
-        replace(RECORD, members=(0, 1, 2)),
-        replace(RECORD, members=(1, 2, MAX_NODE_ID + 1)),
+        made_record(1, 1, (0, 1, 2)),
+        made_record(1, 1, (1, 2, MAX_NODE_ID + 1)),
+        made_record(1, 1, (1, 2, 3), belong=(0,)),
+        replace(RECORD, addresses=((1, "a"), (2, "b"), (3, "c\n"))),
+        replace(RECORD, addresses=((1, "a"), (2, "b"), (3, 7))),  # type: ignore[arg-type]
+        replace(RECORD, cluster_id=-1),
+        replace(RECORD, cluster_id=2**53),
         replace(RECORD, members=(True, 2, 3)),
         replace(RECORD, epochs=(1, 2, -1)),
         replace(RECORD, epochs=(1, 2, True)),
@@ -111,7 +124,7 @@ def test_a_record_holds_its_members_once_and_in_order(members: tuple[int, ...]) 
 
 
 def test_a_record_has_one_epoch_for_each_member() -> None:
-    assert made_record(1, 1, (1, 2, 3)).epochs == (0, 0, 0)
+    assert Record(1, 1, (1, 2, 3), addresses=places(1, 2, 3)).epochs == (0, 0, 0)
     with pytest.raises(ValueError, match="one epoch"):
         made_record(1, 1, (1, 2, 3), WITNESS, 0, (1, 2))
 
@@ -135,10 +148,27 @@ def test_term_zero_can_be_neither_sought_nor_handed_over() -> None:
         Handover(0, 1)
 
 
-@pytest.mark.parametrize("members", [(), (2, 1), (1, 1)])
-def test_a_reset_names_at_least_one_member_and_none_twice(members: tuple[int, ...]) -> None:
-    with pytest.raises(MalformedMessage):
-        Reset(1, members)
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(made_record(0, 8, (), None, 2), id="nobody"),
+        pytest.param(made_record(0, 8, (1, 2), WITNESS, 2), id="a witness"),
+        pytest.param(made_record(0, 8, (1, 2), None, 0), id="no new generation"),
+        pytest.param(made_record(0, 0, (1, 2), None, 2), id="only proposed"),
+        pytest.param(made_record(0, 8, (1, 2), None, 2, cluster_id=0), id="no cluster"),
+    ],
+)
+def test_a_reset_names_members_of_a_new_generation_and_no_witness(record: Record) -> None:
+    with pytest.raises(MalformedMessage, match="a reset"):
+        Reset(record, False)
+
+
+@pytest.mark.parametrize(
+    ("what", "address"), [(MemberAction.ADD, ""), (MemberAction.REPLACE, ""), (MemberAction.REMOVE, "tcp://a:1")]
+)
+def test_who_is_removed_has_no_address_and_everybody_else_has_one(what: MemberAction, address: str) -> None:
+    with pytest.raises(MalformedMessage, match="everybody else has one"):
+        MemberChange(what, 4, address)
 
 
 def test_priorities_lie_between_0_and_1000() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.records import made_record
-from zelect.core.quorum import WITNESS, Outcome, Record, Witness, has_quorum, quorum_size, tally
+from zelect.core.quorum import NO_RECORD, WITNESS, Outcome, Record, Witness, follows, has_quorum, quorum_size, tally
 
 W = Witness("key", "run", "repl")
 OTHER_W = Witness("other", "run", "repl")
@@ -20,7 +20,7 @@ def records(most: int = 5) -> list[Record]:
     """Every record over nodes 1 to `most` with at least one member, with and without a witness."""
     nodes = range(1, most + 1)
     groups = [group for size in nodes for group in combinations(nodes, size)]
-    return [made_record(1, 1, group, witness) for group in groups for witness in (None, W)]
+    return [made_record(1, 1, group, witness, belong=range(1, 7)) for group in groups for witness in (None, W)]
 
 
 def majorities(voters: tuple[int, ...]) -> list[set[int]]:
@@ -76,8 +76,24 @@ def test_quorums_of_records_two_changes_apart_may_share_no_voter() -> None:
 def test_another_epoch_of_a_member_is_two_changes() -> None:
     before = made_record(1, 1, (1, 2, 3), epochs=(10, 20, 30))
     assert not replace(before, version=2, epochs=(10, 20, 31)).differs_by_one_from(before)
-    assert not replace(before, version=2, epochs=(10, 20, 0)).differs_by_one_from(before)
-    assert replace(before, version=2).differs_by_one_from(replace(before, epochs=(10, 20, 0))), "to learn one is none"
+    out = before.without_member(3)
+    assert out.differs_by_one_from(before)
+    assert out.with_member(3, 31).differs_by_one_from(out)
+
+
+def test_who_belongs_and_has_no_vote_makes_no_difference_to_the_voters() -> None:
+    """To add a node, or to move it, changes no quorum; to remove one takes its vote along (R10)."""
+    before = made_record(1, 1, (1, 2, 3))
+    after = before.with_address(4, "tcp://127.0.0.1:7104").with_address(3, "tcp://elsewhere:7103")
+    assert after.differs_by_one_from(before)
+    assert (after.voters, after.nodes, after.version) == (before.voters, (1, 2, 3, 4), 3)
+    assert dict(after.addresses)[3] == "tcp://elsewhere:7103"
+    without = after.without_node(3)
+    assert (without.members, without.nodes, without.version) == ((1, 2), (1, 2, 4), 4)
+    assert without.differs_by_one_from(after)
+    outsider = after.without_node(4)
+    assert (outsider.members, outsider.nodes) == ((1, 2, 3), (1, 2, 3))
+    assert outsider.without_node(9).nodes == (1, 2, 3)
 
 
 groups = st.sets(st.integers(0, 7), max_size=8)
@@ -118,34 +134,66 @@ def test_the_witness_is_a_voter_only_where_the_record_names_it() -> None:
 # -- epochs -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("config_term", [0, 1])
 @pytest.mark.parametrize(
-    ("config_term", "known", "epoch", "counts"),
-    [
-        (1, 10, 10, True),
-        (1, 10, 11, False),
-        (1, 10, 0, False),
-        (1, 0, 10, False),
-        (0, 0, 10, True),
-        (0, 10, 11, False),
-        (0, 10, 10, True),
-    ],
+    ("known", "epoch", "counts"), [(10, 10, True), (10, 11, False), (10, 9, False), (10, 0, False), (0, 10, False)]
 )
-def test_which_epoch_of_a_member_has_a_voting_right(config_term: int, known: int, epoch: int, counts: bool) -> None:
-    """In a founding record (term 0) each life that is not named yet; from then on the one named."""
+def test_only_the_epoch_that_is_named_has_a_voting_right(
+    config_term: int, known: int, epoch: int, counts: bool
+) -> None:
+    """Whoever proposed or wrote the record: no epoch votes that it does not name (R16)."""
     assert made_record(config_term, 1, (1, 2), epochs=(known, 5)).counts(1, epoch) is counts
 
 
+def test_a_record_is_only_proposed_until_somebody_was_elected_with_it() -> None:
+    proposed = made_record(0, 0, (1, 2, 3))
+    assert proposed.proposed
+    assert not proposed.rewritten(1).proposed
+    assert not made_record(0, 1, (1, 2, 3)).proposed, "an operator forced it"
+    assert NO_RECORD.proposed
+    assert NO_RECORD.voters == NO_RECORD.nodes == ()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        ((), {1: 1}, True),
+        (((1, 1), (2, 2)), {1: 1, 2: 2}, True),
+        (((1, 1), (2, 2)), {1: 1, 2: 3}, True),
+        (((1, 1), (2, 2)), {1: 1, 2: 2, 3: 3}, True),
+        (((1, 1), (2, 2)), {1: 1, 2: 1}, False),
+        (((1, 1), (2, 2)), {1: 1, 3: 3}, False),
+        (((1, 1),), {}, False),
+    ],
+)
+def test_which_list_of_founders_follows_an_earlier_one(
+    earlier: tuple[tuple[int, int], ...], later: dict[int, int], expected: bool
+) -> None:
+    assert follows(earlier, later) is expected
+
+
+@pytest.mark.parametrize(
+    ("addresses", "problem"),
+    [
+        (((1, "a"), (2, "b")), "each member has an address"),
+        (((2, "b"), (1, "a"), (3, "c")), "ascending order"),
+        (((1, "a"), (1, "b"), (2, "b"), (3, "c")), "distinct nodes"),
+    ],
+)
+def test_a_record_has_one_address_for_each_node(addresses: tuple[tuple[int, str], ...], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Record(1, 1, (1, 2, 3), addresses=addresses)
+
+
 def test_a_node_that_is_no_voter_has_no_voting_right() -> None:
-    for config_term in (0, 1):
-        assert not made_record(config_term, 1, (1, 2)).counts(3, 0)
-        assert not made_record(config_term, 1, (1, 2)).counts(3, 7)
+    for epoch in (0, 3, 7):
+        assert not made_record(1, 1, (1, 2)).counts(3, epoch)
 
 
-def test_a_known_epoch_is_never_replaced_without_being_removed() -> None:
-    record = made_record(1, 1, (1, 2, 3), epochs=(10, 0, 30))
-    assert record.rewritten(5, {1: 11, 2: 22, 3: 33}).epochs == (10, 22, 30)
-    assert record.with_epochs({1: 11, 2: 22}).epochs == (10, 22, 30)
-    assert record.without_member(1).with_member(1, 11).epochs == (11, 0, 30)
+def test_an_epoch_is_never_replaced_without_being_removed() -> None:
+    record = made_record(1, 1, (1, 2, 3), epochs=(10, 20, 30))
+    assert record.rewritten(5) == replace(record, config_term=5, version=2)
+    assert record.without_member(1).with_member(1, 11).epochs == (11, 20, 30)
 
 
 @settings(deadline=None)
@@ -165,10 +213,11 @@ def test_each_member_keeps_its_epoch(epochs: dict[int, int], data: st.DataObject
 
 
 def test_each_change_makes_a_newer_record() -> None:
-    record = made_record(3, 7, (1, 2, 3), W, 1, (1, 2, 3))
-    for after in (*neighbours(record), record.rewritten(4, {}), record.with_epochs({})):
+    record = made_record(3, 7, (1, 2, 3), W, 1, (1, 2, 3), belong=range(1, 7))
+    moved = record.with_address(3, "tcp://elsewhere:1"), record.without_node(3)
+    for after in (*neighbours(record), *moved, record.rewritten(4)):
         assert after.id > record.id
-        assert after.generation == record.generation
+        assert (after.generation, after.cluster_id) == (record.generation, record.cluster_id)
 
 
 def test_generation_goes_before_term_and_term_before_version() -> None:

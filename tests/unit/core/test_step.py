@@ -20,7 +20,7 @@ def fresh() -> Step:
 
 
 def test_the_effects_stand_in_the_order_in_which_they_are_carried_out() -> None:
-    order = ["save", "send", "witness", "publish", "probe", "answer", "facts", "leave"]
+    order = ["save", "connect", "send", "witness", "publish", "probe", "answer", "facts", "leave"]
     assert [item.name for item in fields(Effects)] == order
 
 
