@@ -4,7 +4,7 @@ A literal table, to be read: a cell names what changed and what was answered, in
 
     x reason        refused at the gate, or for its term, and counted
     +term           the newer term was taken over
-    votes           the vote of the term was given to the sender
+    votes           the vote of the term was given to the sender, who asked for it or whose PING was acknowledged
     record          the sender's voter record was taken over
     pre-candidate, candidate, elected, falls, enters and stops being active: the new stand
     follows (and so falls), lost   the controller;  promises, freed: the promise;  gone: the sender is offline
@@ -31,8 +31,11 @@ from zelect.core.events import Leave, MessageReceived
 from zelect.core.messages import (
     AdminAction,
     AdminCommand,
+    Bootstrap,
     CommonResp,
     Handover,
+    MemberAction,
+    MemberChange,
     Message,
     NodeOffline,
     NodeOnline,
@@ -48,18 +51,20 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
+from zelect.core.quorum import NO_RECORD
 from zelect.core.state import Role, clone
 
 SAVED = made_record(3, 4, (1, 2, 3), epochs=(1, 2, 3))
+PROPOSED = made_record(0, 0, (1, 2, 3), epochs=(1, 2, 3))
 
 MATRIX = """
 following, from its controller | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, lost, pong
-PING               | pong              | record, pong             | +term, record, follows, pong
+PING               | pong              | record, pong             | +term, votes, record, follows, pong
 PONG               | x old_term        | .                        | +term, lost
 VOTING pre         | no (old_term)     | grant                    | grant
-VOTING             | no (old_term)     | votes, grant             | +term, votes, lost, grant
+VOTING             | no (old_term)     | grant                    | +term, votes, lost, grant
 VOT_RESP yes       | .                 | .                        | +term, lost
 VOT_RESP no        | .                 | .                        | +term, lost
 NODE_OFFLINE self  | lost, freed, gone | lost, freed, gone        | +term, lost, freed, gone
@@ -69,13 +74,15 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | lost, freed              | +term, lost, freed
-RESET              | record, lost, shows | record, lost, shows      | record, lost, shows
+RESET              | shows             | shows                    | shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 following, from another | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, lost, pong
-PING               | pong              | .                        | +term, record, follows, pong
+PING               | pong              | .                        | +term, votes, record, follows, pong
 PONG               | x old_term        | .                        | +term, lost
 VOTING pre         | no (old_term)     | no (promised)            | no (promised)
 VOTING             | no (old_term)     | no (promised)            | no (promised)
@@ -88,13 +95,15 @@ NODE_ONLINE_RESP   | .                 | record                   | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, lost
-RESET              | record, lost, shows | record, lost, shows      | record, lost, shows
+RESET              | shows             | shows                    | shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 leaderless         | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
 VOTING pre         | no (old_term)     | grant                    | grant
 VOTING             | no (old_term)     | votes, grant             | +term, votes, grant
@@ -109,11 +118,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 pre-candidate      | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, falls, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term, falls
 VOTING pre         | no (old_term)     | grant                    | grant
 VOTING             | no (old_term)     | votes, falls, grant      | +term, votes, falls, grant
@@ -128,11 +139,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
 RESET              | record, falls, shows | record, falls, shows     | record, falls, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 candidate          | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, falls, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING               | pong              | record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term, falls
 VOTING pre         | no (old_term)     | grant                    | grant
 VOTING             | no (old_term)     | no (voted)               | +term, votes, falls, grant
@@ -147,11 +160,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls
 RESET              | record, falls, shows | record, falls, shows     | record, falls, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 elected, not active | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, falls, freed, hands over, pong
-PING               | pong              | .                        | +term, record, follows, hands over, pong
+PING               | pong              | .                        | +term, votes, record, follows, hands over, pong
 PONG               | x old_term        | enters                   | +term, falls, freed, hands over
 VOTING pre         | no (old_term)     | no (promised)            | no (promised)
 VOTING             | no (old_term)     | no (promised)            | no (promised)
@@ -166,11 +181,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, falls, freed, hands over
 RESET              | record, falls, freed, shows | record, falls, freed, shows | record, falls, freed, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
-active          | older             | same                     | newer
+active             | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, leaves, freed, hands over, pong
-PING               | pong              | .                        | +term, record, leaves, follows, hands over, pong
+PING | pong | . | +term, votes, record, leaves, follows, hands over, pong
 PONG               | x old_term        | .                        | +term, leaves, freed, hands over
 VOTING pre         | no (old_term)     | no (promised)            | no (promised)
 VOTING             | no (old_term)     | no (promised)            | no (promised)
@@ -183,13 +200,15 @@ NODE_ONLINE_RESP   | .                 | .                        | +term, recor
 QUERY              | shows             | shows                    | shows
 REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term, leaves, freed, hands over
-RESET              | record, leaves, freed, shows | record, leaves, freed, shows | record, leaves, freed, shows
-ADMIN  | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
+RESET              | shows             | shows                    | shows
+ADMIN | leaves, freed, hands over, shows | leaves, freed, hands over, shows | leaves, freed, hands over, shows
+MEMBERS            | ping, shows       | ping, shows              | ping, shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 leaving            | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
 VOTING pre         | no (old_term)     | no (leaving)             | no (leaving)
 VOTING             | no (old_term)     | no (leaving)             | +term, no (leaving)
@@ -204,11 +223,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 grace_period       | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
 VOTING pre         | no (old_term)     | no (grace_period)        | no (grace_period)
 VOTING             | no (old_term)     | no (grace_period)        | no (grace_period)
@@ -223,11 +244,13 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 
 without voting right | older             | same                     | newer
 COMMON_RESP        | .                 | .                        | .
 PING idle          | pong              | pong                     | +term, pong
-PING               | pong              | record, follows, promises, pong | +term, record, follows, promises, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
 PONG               | x old_term        | .                        | +term
 VOTING pre         | no (old_term)     | no (lost_state)          | no (lost_state)
 VOTING             | no (old_term)     | no (lost_state)          | +term, no (lost_state)
@@ -242,14 +265,61 @@ REPORT             | complains         | complains                | complains
 HANDOVER           | .                 | .                        | +term
 RESET              | record, shows     | record, shows            | record, shows
 ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
+
+new, to found      | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING               | x impossible_voters | x impossible_voters      | x impossible_voters
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | votes, grant             | +term, votes, grant
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | x impossible_voters | x impossible_voters      | x impossible_voters
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
+
+new, to join       | older             | same                     | newer
+COMMON_RESP        | .                 | .                        | .
+PING idle          | pong              | pong                     | +term, pong
+PING | pong | votes, record, follows, promises, pong | +term, votes, record, follows, promises, pong
+PONG               | x old_term        | .                        | +term
+VOTING pre         | no (old_term)     | grant                    | grant
+VOTING             | no (old_term)     | votes, record, grant     | +term, votes, record, grant
+VOT_RESP yes       | .                 | .                        | +term
+VOT_RESP no        | .                 | .                        | +term
+NODE_OFFLINE self  | gone              | gone                     | +term, gone
+NODE_OFFLINE third | .                 | .                        | +term
+NODE_ONLINE        | tells             | tells                    | +term, tells
+NODE_ONLINE_RESP   | record            | record                   | +term, record
+QUERY              | shows             | shows                    | shows
+REPORT             | complains         | complains                | complains
+HANDOVER           | .                 | .                        | +term
+RESET              | record, shows     | record, shows            | record, shows
+ADMIN              | shows             | shows                    | shows
+MEMBERS            | shows             | shows                    | shows
+BOOTSTRAP          | shows             | shows                    | shows
 """
 
 
-def _restarted(run_ms: float = 600, lost: int = 0) -> World:
+def _restarted(run_ms: float = 600, lost: int = 0, new: tuple[int, ...] = ()) -> World:
     """Three nodes that ran before, at term 5, connected but deaf, their grace period over. The epoch of
-    node `lost` is not the one that the record names."""
+    node `lost` is not the one that the record names; those in `new` have no record."""
     world = World(3)
     world.disks = {n: Saved(5, 0, 0, SAVED, epoch=90 if n == lost else n) for n in world.settings}
+    world.ran = set(world.settings)
+    for n in new:
+        world.disks[n] = replace(world.disks[n], record=NO_RECORD)
     for a in world.settings:
         for b in world.settings:
             world.cut(a, b)
@@ -297,6 +367,8 @@ STANDS: dict[str, tuple[Callable[[], tuple[World, int]], int]] = {
     "leaving": (_leaving, 3),
     "grace_period": (lambda: (_restarted(100), 2), 3),
     "without voting right": (lambda: (_restarted(lost=2), 2), 3),
+    "new, to found": (lambda: (_restarted(new=(1, 2, 3)), 2), 3),
+    "new, to join": (lambda: (_restarted(new=(2,)), 2), 3),
 }
 """How to get there, and who sends the message."""
 
@@ -318,6 +390,8 @@ MESSAGES = (
     "HANDOVER",
     "RESET",
     "ADMIN",
+    "MEMBERS",
+    "BOOTSTRAP",
 )
 
 
@@ -325,6 +399,8 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
     state = world.state(me)
     third = 6 - me - sender
     known = SAVED if term < state.term else state.record
+    if state.is_new:  # what the sender would propose to it, or ask it with
+        known = PROPOSED if world.state(sender).is_new else SAVED
     record = SAVED if term < state.term else replace(SAVED, config_term=term, version=9)
     campaign, leader_state = state.campaign, state.leader_state
     pre, round_ = (campaign.pre, campaign.round) if campaign else (False, 1)
@@ -345,8 +421,10 @@ def _message(kind: str, world: World, me: int, sender: int, term: int) -> Messag
         "QUERY": lambda: Query("status"),
         "REPORT": lambda: Report("{}"),
         "HANDOVER": lambda: Handover(term, me),
-        "RESET": lambda: Reset(1, (1, 2)),
+        "RESET": lambda: Reset(made_record(0, 9, (1, 2), None, 1), False),
         "ADMIN": lambda: AdminCommand(AdminAction.TRANSFER, 0, 0, "", "ops"),
+        "MEMBERS": lambda: MemberChange(MemberAction.ADD, 4, "tcp://127.0.0.1:7104"),
+        "BOOTSTRAP": lambda: Bootstrap(tuple(world.settings[me].addresses.items())),
     }
     return made[kind]()
 
@@ -381,12 +459,13 @@ def _change(role: str, kind: str, offset: int) -> str:
     machine = world.processes[me].machine
     before, was_active, refused = clone(state), machine.active(world.now_us), dict(state.refused)
     heard = packet(world, sender, _message(kind, world, me, sender, term + offset), term + offset)
-    if kind in ("QUERY", "ADMIN"):
+    if kind in ("QUERY", "ADMIN", "RESET", "MEMBERS", "BOOTSTRAP"):
         heard = MessageReceived(replace(heard.envelope, sender=0, incarnation=0))
     effects = machine.step(heard, world.now_us)
     words = [f"x {reason}" for reason, count in state.refused.items() if count > refused.get(reason, 0)]
     words += ["+term"] if state.term > before.term else []
-    words += ["votes"] if state.saved.voted_for == sender != before.saved.voted_for else []
+    vote, voted_before = (state.term, state.saved.voted_for), (before.term, before.saved.voted_for)
+    words += ["votes"] if state.saved.voted_for == sender and vote != voted_before else []
     words += ["record"] if state.record != before.record and state.leader_state is None else []
     active = machine.active(world.now_us)
     if active is not was_active:

@@ -7,14 +7,16 @@ from typing import Any
 from tools.simulator.small_world import World, packet
 from zelect.core.effects import Effects
 from zelect.core.events import Event, MessageReceived
-from zelect.core.messages import Envelope, Message, Ping, Pong, Refusal, VotResp
+from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Refusal, VotResp
 from zelect.core.state import Role
 
 __all__ = [
     "Watched",
     "deaf",
     "elected_of",
+    "founder_of",
     "grant",
+    "new_nodes",
     "numbered",
     "pong",
     "pre_candidate_of",
@@ -66,6 +68,25 @@ def deaf(nodes: int = 3, *others: int, **options: Any) -> World:
 def pre_candidate_of(nodes: int = 3, **options: Any) -> World:
     """Node 1 of a deaf cluster asks whether it would be elected."""
     world = deaf(nodes, **options)
+    world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
+    return world
+
+
+def new_nodes(nodes: int = 3, **options: Any) -> World:
+    """New nodes that have met (R15); from then on each hears only what the test feeds it."""
+    world = deaf(nodes, founded=False, **options)
+    world.run(1)
+    for sender, process in world.processes.items():
+        online = NodeOnline(world.settings[sender].address, 0, process.machine.state.saved.epoch)
+        for node in world.processes:
+            if node != sender:
+                world.feed(node, packet(world, sender, online))
+    return world
+
+
+def founder_of(nodes: int = 3, **options: Any) -> World:
+    """Node 1 of new nodes asks whether the others would found a cluster with it (R15)."""
+    world = new_nodes(nodes, **options)
     world.run_until(lambda: world.state(1).role is Role.PRE_CANDIDATE)
     return world
 

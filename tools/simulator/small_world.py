@@ -104,7 +104,7 @@ class World:
         if founded:
             epochs = {n: n for n in addresses}  # as if each had first saved something in the order of the ids
             self.disks = {n: founded_state(s, 0, epochs) for n, s in self.settings.items()}
-        self._ran: set[int] = set()
+        self.ran: set[int] = set()  # those that may have made a promise before their next start (R4)
         self.processes: dict[int, SimulatedProcess] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.history: list[Entry] = []
@@ -124,8 +124,8 @@ class World:
         for n in nodes or self.settings:
             born = next(self._births)
             saved = None if forget else self.disks.get(n)
-            ran_before = n in self._ran and n in self.disks
-            self._ran.add(n)
+            ran_before = n in self.ran and n in self.disks
+            self.ran.add(n)
             if saved is None:
                 saved = first_state(self.settings[n], born)
                 self.saves[n] = 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.support.positions import deaf, elected_of, pong, pre_candidate_of, sent_by, step
 from tests.support.records import made_record
-from tools.simulator.small_world import World, packet
+from tools.simulator.small_world import MS, World, packet
 from zelect.core.actors.leadership import keep
 from zelect.core.actors.voters import manage, witness_state
-from zelect.core.events import HealthChanged, JobEnded, Leave, LinkUp, WitnessVoted
+from zelect.core.events import HealthChanged, JobEnded, Leave, LinkUp, NamedProcess, WitnessVoted
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import (
     CommonResp,
@@ -128,21 +130,42 @@ def test_a_controller_that_the_witness_names_and_this_node_does_not_know_is_wait
     campaign = world.state(1).campaign
     assert campaign is not None
     campaign.witness_asked = True
-    step(world, 1, WitnessVoted(True, campaign.round, None, 0, acked=99, acked_incarnation=1, acked_term=5))
+    step(world, 1, WitnessVoted(True, campaign.round, None, 0, (NamedProcess(99, 1, 5),)))
     answers = world.state(1).campaign.answers
-    assert answers[WITNESS].until_us > world.now_us
+    assert answers[WITNESS].until_us == world.now_us + world.settings[1].timing.promise_us
 
 
-def test_epochs_are_named_before_the_node_is_active() -> None:
+@pytest.mark.parametrize(
+    ("named", "many", "waits_ms"),
+    [
+        ((), False, 0),
+        ((NamedProcess(1, 1, 5),), False, 0),
+        ((NamedProcess(2, 2, 5),), False, 500),
+        ((NamedProcess(2, 2, 5, 800), NamedProcess(3, 3, 4)), False, 800),
+        ((), True, 500),
+        ((NamedProcess(1, 1, 5),), True, 500),
+    ],
+)
+def test_everybody_whom_the_witness_names_is_waited_for(
+    named: tuple[NamedProcess, ...], many: bool, waits_ms: int
+) -> None:
+    """The longest of their election timeouts, which may be another one than this node's (R7b, R12)."""
+    world = with_witness()
+    campaign = world.state(1).campaign
+    campaign.witness_asked = True
+    step(world, 1, WitnessVoted(True, campaign.round, None, 0, named, many))
+    until_us = world.state(1).campaign.answers[WITNESS].until_us
+    assert until_us == (world.now_us + waits_ms * MS if waits_ms else 0)
+
+
+def test_nothing_is_changed_before_the_node_is_active() -> None:
     world = elected_of(3)
     state = world.state(1)
-    state.saved = replace(state.saved, record=replace(state.record, epochs=(state.saved.epoch, 0, 0)))
+    before = state.record
     state.peers[3] = replace(state.peers[3], epoch=33)
-    state.peers[2] = replace(state.peers[2], epoch=0)
     turn = step_of(world)
     manage(turn)
-    assert state.record.named()[3] == 33
-    assert turn.outbox, "a round carries the record"
+    assert (state.record, turn.outbox) == (before, [])
 
 
 def test_the_witness_in_a_word() -> None:
@@ -156,21 +179,22 @@ def test_the_witness_in_a_word() -> None:
     assert witness_state(state, True) == "member"
 
 
-def test_a_reset_to_unknown_members_or_without_a_place_left_is_refused() -> None:
-    for message in (Reset(3, (1, 9)), Reset(2**41, (1,))):
+def test_a_reset_that_leaves_no_place_for_another_is_refused() -> None:
+    for generation, result in ((2**48, Result.OK), (2**48 + 1, Result.FORBIDDEN)):
         world = deaf(3)
-        answer = step(world, 1, packet(world, 1, message)).answer
+        answer = step(world, 1, packet(world, 1, Reset(made_record(0, 2, (1,), None, generation), False))).answer
         assert isinstance(answer, CommonResp)
-        assert answer.result is Result.FORBIDDEN
+        assert answer.result is result
 
 
 def test_a_node_outside_the_new_voters_may_be_told_twice_of_a_reset() -> None:
     world = deaf(3)
+    record = made_record(0, 2, (1,), None, 3)
     for _ in range(2):
-        answer = step(world, 3, packet(world, 3, Reset(3, (1,)))).answer
+        answer = step(world, 3, packet(world, 3, Reset(record, False))).answer
         assert isinstance(answer, CommonResp)
         assert answer.result is Result.OK
-    assert world.state(3).record.members == (1,)
+    assert world.state(3).record == record
 
 
 def test_a_machine_says_what_it_says_when_asked() -> None:
