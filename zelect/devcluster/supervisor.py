@@ -236,6 +236,7 @@ class Supervisor:
             self._view.print(f"stopping {len(running)} node{'s' if len(running) > 1 else ''}")
         for child in running:
             child.asked = True
+            child.signal(signal.SIGUSR1)  # they are expected back: no vote is taken away (R11)
             child.signal(signal.SIGTERM)
             child.signal(signal.SIGCONT)
         stops, end = self._stops, time.monotonic() + _LEAVE_WITHIN_S

@@ -147,6 +147,8 @@ class NodeLoop:
         # For tests, off unless the environment asks for them.
         self.failpoint = Failpoint.from_environment()
         self.recorder = HistoryRecorder.from_environment(settings.node, saved)
+        self.cluster_stops = False
+        """SIGUSR1 came: all nodes are going to be stopped, and keep their votes meanwhile (R11)."""
         self._tick_due_us: int | None = None
         self._end_us = NEVER_US
 
@@ -271,6 +273,7 @@ class NodeLoop:
 
     def _take_signals(self, wake: WakeupPipe) -> None:
         signals = set(wake.take())
+        self.cluster_stops = self.cluster_stops or signal.SIGUSR1 in signals
         if {signal.SIGTERM, signal.SIGINT} & signals:
             self.handle.ask_to_leave()
         if signal.SIGHUP in signals:
@@ -290,7 +293,7 @@ class NodeLoop:
         if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):
             self.step(JobEnded())
         if handle.asked_to_leave and not handle.has_jobs:
-            self.step(Leave())
+            self.step(Leave(self.cluster_stops))
 
     def _read(self, ready: Mapping[object, int], within_us: int, everywhere: bool) -> None:
         """Read everything that came in: links first, they show which peers died; then messages, one batch, or as

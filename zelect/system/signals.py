@@ -57,7 +57,7 @@ class SignalPipe(WakeupPipe):
 
     def __init__(
         self,
-        numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+        numbers: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1),
         *,
         last: bool = False,
     ) -> None:

@@ -6,6 +6,8 @@ this moment.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from zelect.core.actors.leadership import trace_of
 from zelect.core.actors.voters import witness_state
 from zelect.core.eligibility import ineligible
@@ -22,14 +24,24 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
     if message.result is Result.OK:
         return
     other = {"generation": envelope.generation} if message.result is Result.OTHER_GENERATION else {}
+    detail = message.detail
+    if message.result is Result.SETTINGS_MISMATCH:
+        detail = _differences(step.settings.shared(), detail)
     if envelope.sender in step.state.peers:
-        complaint = f"{message.result.value}: {message.detail}"[:MAX_TEXT]
+        complaint = f"{message.result.value}: {detail}"[:MAX_TEXT]
         if step.peer(envelope.sender).complaint == complaint:
             return  # told already
         step.know(envelope.sender, complaint=complaint)
         if step.state.is_new:
             learn_of_cluster(step, envelope)
-    step.note("error_received", sender=envelope.sender, result=message.result.value, detail=message.detail, **other)
+    step.note("error_received", sender=envelope.sender, result=message.result.value, detail=detail, **other)
+
+
+def _differences(ours: Mapping[str, str], told: str) -> str:
+    """Which settings differ between this node and one that told its own ("key=value ..."), in words."""
+    theirs = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    found = [f"{key} is {value} here, {theirs[key]} there" for key, value in ours.items() if theirs.get(key) != value]
+    return "; ".join(found)[:MAX_TEXT] if theirs.keys() == ours.keys() else told
 
 
 def learn_of_cluster(step: Step, envelope: Envelope) -> None:
