@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "redis": {"core", "config", "system", "status"},
     # the node
     "node/transport": {"core", "config", "system", "security"},
-    "node/storage": {"core", "system"},
+    "node/storage": {"core", "wire", "system"},
     "node/leadership": {"core", "config", "system"},
     "node/http": {"core", "config", "system", "status", "node/leadership"},
     "node": {"core", "wire", "version", "system", "config", "status", "security", "redis", *_NODE},

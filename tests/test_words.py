@@ -25,8 +25,6 @@ RETIRED = {
     "roster": "configured members",
     "ballot": "vote file",
     "foundation": "generation",
-    "founds": "resets the voters",
-    "founded": "reset",
     "unwell": "unhealthy",
     "unfit": "ineligible",
     "mend": "fix",

@@ -105,7 +105,7 @@ def record_of(value: Any) -> Record:
     if type(value) is not list or len(value) != _RECORD_FIELDS:
         raise MalformedMessage("bad_field", "not a voter record")
     cluster_id, generation, config_term, version, members, identity, epochs, addresses = value
-    if not type(members) is type(epochs) is type(addresses) is list:
+    if not type(members) is type(epochs) is type(addresses) is list or len(members) != len(epochs):
         raise MalformedMessage("bad_field", "not a voter record")
     numbers = (cluster_id, generation, config_term, version, *members, *epochs)
     pairs = all(type(a) is list and len(a) == 2 and type(a[0]) is int and type(a[1]) is str for a in addresses)
@@ -125,7 +125,7 @@ def _record(value: Any) -> Record | None:
 def _witness(identity: Any) -> Witness | None:
     if identity is None:
         return None
-    if type(identity) is not list or len(identity) != 3:
+    if type(identity) is not list or len(identity) != 3 or not all(type(part) is str for part in identity):
         raise MalformedMessage("bad_field", "not the identity of a witness")
     return Witness(*identity)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tools.common.founded import CLUSTER_ID
 from zelect.core.status import PeerStatus, VotersStatus
 from zelect.status.codec import plain
 from zelect.status.report import NodeReport, RedisReport
@@ -16,16 +17,22 @@ __all__ = ["report", "said"]
 def report(node: int, term: int = 4, active: bool = False, **changes: Any) -> NodeReport:
     """What `node` of three says of itself; `changes` to the voters or to the report."""
     voters = VotersStatus(
+        cluster_id=CLUSTER_ID,
+        addresses={str(member): f"tcp://127.0.0.1:{7100 + member}" for member in (1, 2, 3)},
         generation=0,
         config_term=term,
         version=9,
         members=(1, 2, 3),
+        epochs=(11, 12, 13),
         witness="ready",
         witness_votes=False,
         may_vote=(1, 2, 3),
         survives=1,
     )
     of_voters = {name: changes.pop(name) for name in set(changes) & set(VotersStatus.__slots__)}
+    members = of_voters.get("members", (1, 2, 3))
+    of_voters.setdefault("addresses", {str(member): f"tcp://127.0.0.1:{7100 + member}" for member in members})
+    of_voters.setdefault("epochs", tuple(10 + member for member in members))
     made = NodeReport(
         cluster="demo",
         version="1",
@@ -42,7 +49,9 @@ def report(node: int, term: int = 4, active: bool = False, **changes: Any) -> No
         controller=node if active else None,
         controller_heard_ago_us=None if active else 12_500,
         quorate=True,
-        lost_state=False,
+        epoch=10 + node,
+        belongs="voter",
+        missing=(),
         voters=replace(voters, **of_voters),
         succession=(),
         peers=tuple(PeerStatus(peer, peer == 7, False, False, 3000) for peer in (7, 8)),

@@ -49,12 +49,12 @@ class Loop:
         limits: ConnectionLimits | None = None,
     ) -> None:
         self.port = listen
+        self.peers = peers
         self.context: Context = zmq.Context()
         self.poller = Poller()
         self.transport = Transport(
             self.context,
             listen=at(listen),
-            peers=peers,
             max_message_bytes=LIMIT_BYTES,
             poller=self.poller,
             proof=proof,
@@ -67,7 +67,7 @@ class Loop:
 
     def open(self) -> Loop:
         self.transport.router.bind()
-        self.transport.connect()
+        self.transport.connect(self.peers)
         return self
 
     def turn(self) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.samples import EXAMPLES, envelope, envelopes
+from tools.common.founded import CLUSTER_ID
 from zelect.core.messages import MAX_NUMBER, MESSAGES, PROTOCOL_VERSION, Envelope, MalformedMessage, Message, Query
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
@@ -131,7 +132,7 @@ def test_the_codes_of_the_first_version_are_fixed() -> None:
 
 def test_one_frame_is_one_flat_list() -> None:
     body = ["status"]
-    assert frame_of(Query("status")) == [PROTOCOL_VERSION, "demo", 8, 2, 7, 0xCAFE, 1, 5, body]
+    assert frame_of(Query("status")) == [PROTOCOL_VERSION, "demo", 8, 2, 7, 0xCAFE, CLUSTER_ID, 1, 5, body]
 
 
 # -- what is wrong is refused ------------------------------------------------------------------------

@@ -65,11 +65,11 @@ def adopt_record(step: Step, record: Record) -> None:
     could_vote, may_vote = state.may_vote(before), state.may_vote(record)
     step.save(record=record, founding=())
     step.meet(dict(record.addresses))
-    named = {"config_term": record.config_term, "version": record.version}
+    config_term, version = record.config_term, record.version
     if not before.cluster_id:
-        step.note("cluster_joined", cluster_id=record.cluster_id, **named)
+        step.note("cluster_joined", cluster_id=record.cluster_id, config_term=config_term, version=version)
     elif could_vote is not may_vote:
-        step.note("voting_right_granted" if may_vote else "voting_right_lost", **named)
+        step.note("voting_right_granted" if may_vote else "voting_right_lost", config_term=config_term, version=version)
     if state.campaign is not None:
         become_follower(step)
 

@@ -37,7 +37,8 @@ def open_state(path: Path, settings: Settings) -> tuple[DataDir, VoteStore]:
     saved = vote_store.saved
     if not (vote_store.fresh or vote_store.lost):
         promise_ms = max(saved.promise_ms, settings.timing.election_timeout_ms)
-        saved = replace(saved, incarnation=max(saved.incarnation + 1, now_ms), promise_ms=promise_ms)
+        incarnation = max(saved.incarnation + 1, saved.epoch + 1, now_ms)
+        saved = replace(saved, incarnation=incarnation, promise_ms=promise_ms)
         vote_store.save(saved)
     data_dir.announce(saved.incarnation)
     return data_dir, vote_store

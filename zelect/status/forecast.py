@@ -48,7 +48,16 @@ def forecast(state: ClusterStatus, down: Collection[int]) -> Forecast:
     assert best is not None
     voters = best.voters
     witness = Witness("present", "", "") if voters.witness_votes else None
-    record = Record(voters.config_term, voters.version, voters.members, witness, voters.generation)
+    record = Record(
+        config_term=voters.config_term,
+        version=voters.version,
+        members=voters.members,
+        witness=witness,
+        generation=voters.generation,
+        epochs=voters.epochs,
+        cluster_id=voters.cluster_id,
+        addresses=voters.places,
+    )
     at_once, in_turn = outlook(
         record,
         voters.may_vote,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 from zelect.core.effects import Saved
+from zelect.core.quorum import NO_RECORD
 from zelect.core.settings import Settings
+from zelect.core.timing import Timing
 from zelect.node.startup import open_state
 from zelect.node.storage.vote_store import newest_slot
 from zelect.system.clock import unix_ms
@@ -15,15 +18,17 @@ SETTINGS = Settings("demo", 1, {node: f"tcp://127.0.0.1:{7100 + node}" for node 
 DAY_MS = 86_400_000
 
 
-def _live(path: Path, incarnation: int = 0) -> Saved:
-    """One life in `path`, which ends as if the wall clock had stood at `incarnation` in it; what it
-    was born with."""
-    data_dir, vote_store = open_state(path, SETTINGS)
+def _live(path: Path, incarnation: int = 0, settings: Settings = SETTINGS, epoch: int = 0) -> Saved:
+    """One life in `path`, which ends as if the wall clock had stood at `incarnation` in it, or as if it
+    had begun `epoch` in it; what it was born with."""
+    data_dir, vote_store = open_state(path, settings)
     born = vote_store.saved
     assert newest_slot((path / "vote").read_bytes(), "demo", 1).saved == born, "durable before anything is said"
     if incarnation:
         vote_store.save(replace(born, incarnation=incarnation))
         data_dir.announce(incarnation)
+    if epoch:
+        vote_store.save(replace(born, epoch=epoch))
     vote_store.close()
     data_dir.close()
     return born
@@ -50,8 +55,54 @@ def test_r1_a_wall_clock_that_was_set_back_repeats_no_incarnation(tmp_path: Path
 
 def test_r1_nor_does_it_after_a_loss_of_the_vote_store(tmp_path: Path) -> None:
     ahead = unix_ms() + DAY_MS
-    _live(tmp_path, ahead)
+    before = _live(tmp_path, ahead)
     (tmp_path / "vote").unlink()
     born = _live(tmp_path)
-    assert born.lost_state
-    assert born.incarnation == ahead + 1
+    assert born.incarnation == born.epoch == ahead + 1
+    assert born.epoch > before.epoch
+    assert born.record == NO_RECORD
+
+
+def test_r16_a_copy_repeats_neither_the_incarnation_nor_the_epoch_of_the_original(tmp_path: Path) -> None:
+    original, copy = tmp_path / "n1", tmp_path / "copy"
+    ahead = unix_ms() + DAY_MS
+    first = _live(original, ahead)
+    second = _live(original)
+    subprocess.run(["cp", "-a", str(original), str(copy)], check=True)
+    born = _live(copy)
+    assert born.incarnation > second.incarnation == ahead + 1
+    assert born.epoch > max(first.epoch, second.incarnation)
+    assert born.record == NO_RECORD
+    assert _live(original).epoch == first.epoch, "the original goes on"
+
+
+def test_r16_after_its_epoch_was_raised_while_it_ran_a_node_never_begins_an_older_one(tmp_path: Path) -> None:
+    """A peer that remembered a higher epoch made the node begin one beyond its incarnation; then it loses its data, and
+    its clock is behind."""
+    ahead = unix_ms() + DAY_MS
+    _live(tmp_path, epoch=ahead)
+    again = _live(tmp_path)
+    assert again.incarnation > again.epoch == ahead
+    (tmp_path / "vote").unlink()
+    assert _live(tmp_path).epoch > ahead
+
+
+def test_r4_the_longer_promise_stays_when_the_election_timeout_becomes_shorter(tmp_path: Path) -> None:
+    def timed(election_timeout_ms: int) -> Settings:
+        return replace(SETTINGS, timing=replace(Timing(), election_timeout_ms=election_timeout_ms))
+
+    usual = Timing().election_timeout_ms
+    for now, kept in ((usual, usual), (usual + 400, usual + 400), (usual, usual + 400)):
+        assert _live(tmp_path, settings=timed(now)).promise_ms == kept
+
+
+def test_how_often_an_epoch_was_saved_goes_on_over_restarts_and_begins_again_after_a_loss(tmp_path: Path) -> None:
+    counts = []
+    for restart in range(3):
+        if restart == 2:
+            (tmp_path / "vote").unlink()
+        data_dir, vote_store = open_state(tmp_path, SETTINGS)
+        counts.append(vote_store.saves)
+        vote_store.close()
+        data_dir.close()
+    assert counts == [1, 2, 1]

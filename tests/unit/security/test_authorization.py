@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.support.records import made_record
 from tests.support.samples import EXAMPLES
 from zelect.core.messages import MESSAGES, AdminAction, AdminCommand, Envelope, Message, Query, Reset
 from zelect.security.authorization import NEEDS, denied, permission_of, signed
@@ -33,6 +34,7 @@ def said(message: Message, sender: int) -> Envelope:
     return Envelope("demo", sender, 7, 1, 3, message)
 
 
+RESET = Reset(made_record(0, 8, (1,), None, 3), False)
 MEMBERS = [message for message in EXAMPLES if type(message) not in NEEDS]
 """One of each type that only members say."""
 
@@ -87,7 +89,7 @@ def test_permissions_follow_the_key_wherever_it_is_used(key: bytes, permission: 
     assert permission_of(origin, DIRECTORY) is permission
     asked = denied(origin, said(Query("status"), 0), DIRECTORY)
     commanded = denied(origin, said(AdminCommand(AdminAction.PAUSE, 0, 1000, "", "x"), 0), DIRECTORY)
-    reset = denied(origin, said(Reset(3, (1,)), 0), DIRECTORY)
+    reset = denied(origin, said(RESET, 0), DIRECTORY)
     assert (asked is None) is (permission >= Permission.READ)
     assert (commanded is None) is (reset is None) is (permission >= Permission.ADMIN)
     for no, name in ((asked, "read"), (commanded, "admin"), (reset, "admin")):
@@ -95,7 +97,7 @@ def test_permissions_follow_the_key_wherever_it_is_used(key: bytes, permission: 
 
 
 def test_in_plain_text_only_this_host_reads_and_gives_admin_commands() -> None:
-    for message in (Query("status"), Reset(3, (1,))):
+    for message in (Query("status"), RESET):
         assert denied(Origin(is_local=True), said(message, 0), None) is None
         no = denied(Origin(is_local=False), said(message, 0), None)
         assert no is not None
@@ -109,6 +111,6 @@ def test_a_refusal_names_the_missing_permission_only() -> None:
     details = {
         no.detail
         for key in (READER, ONE)
-        if (no := denied(Origin(key), said(Reset(77, (1,)), 0), DIRECTORY)) is not None
+        if (no := denied(Origin(key), said(Reset(made_record(0, 8, (1,), None, 77), True), 0), DIRECTORY)) is not None
     }
     assert details == {"sending admin commands needs the permission admin, which this key lacks"}

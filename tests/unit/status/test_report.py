@@ -54,7 +54,7 @@ def test_times_and_defaults() -> None:
         ({"lease_left_ms": "1"}, "lease_left_ms is '1'"),
         ({"lease_left_ms": float("inf")}, "lease_left_ms is inf"),
         ({"lease_left_ms": float("nan")}, "lease_left_ms is nan"),
-        ({"voters": {}}, "voters.generation is missing"),
+        ({"voters": {}}, "voters.cluster_id is missing"),
         ({"voters": []}, r"voters is \[\]"),
         ({"succession": [1, None]}, "succession is None"),
         ({"counters": {"received": 1.5}}, "counters.received is 1.5"),

@@ -24,7 +24,7 @@ from zelect.node.storage.vote_store import VoteStore, VoteStoreError
 from zelect.system.secure_files import UnsafeFile, read_secret
 
 CLUSTER, NODE, NOBODY = "demo", 1, 65_534
-FIRST = Saved(0, 0, 1, made_record(0, 0, (1,), None, 0, (1,)), False, 1)
+FIRST = Saved(0, 0, 1, made_record(0, 1, (1,), epochs=(1,)), epoch=1)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 
 

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.records import made_record
+from tests.support.samples import records
 from tests.support.waiting import wait_until
 from zelect.core.effects import Saved
-from zelect.core.quorum import Record
+from zelect.core.quorum import NO_RECORD, Record
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.node.storage.data_dir import DataDir
 from zelect.node.storage.vote_store import (
@@ -35,38 +36,45 @@ from zelect.node.storage.vote_store import (
 )
 
 CLUSTER, NODE = "demo", 1
+INODE = 77
 FIRST = Saved(0, 0, 1, made_record(0, 1, (1, 2, 3)))
+BLOCK_BYTES = 4096
 EMPTY = bytes(SLOT_BYTES)
 
 numbers = st.integers(0, 2**53 - 1)
-states = st.builds(
-    Saved,
-    st.integers(0, MAX_TERM),
-    st.integers(0, MAX_NODE_ID),
-    numbers,
-    st.builds(
-        Record,
-        st.integers(0, MAX_TERM),
-        numbers,
-        st.sets(st.integers(1, MAX_NODE_ID), max_size=9).map(lambda ids: tuple(sorted(ids))),
-    ),
+nodes = st.integers(0, MAX_NODE_ID)
+pairs = st.dictionaries(st.integers(1, MAX_NODE_ID), numbers, max_size=9).map(
+    lambda epochs: tuple(sorted(epochs.items()))
 )
+states = st.builds(Saved, st.integers(0, MAX_TERM), nodes, numbers, records, numbers, numbers, pairs, numbers)
 
 
-def slot(sequence: int, lost_state: bool = False, cluster: str = CLUSTER, node: int = NODE) -> bytes:
-    return encode_slot(Slot(sequence, replace(state(sequence), lost_state=lost_state)), cluster, node)
+def blocks(sequence: int, cluster: str = CLUSTER, node: int = NODE, saved: Saved | None = None) -> bytes:
+    """What a save writes."""
+    return encode_slot(Slot(sequence, INODE, saved or state(sequence)), cluster, node)
+
+
+def slot(sequence: int, cluster: str = CLUSTER, node: int = NODE, saved: Saved | None = None) -> bytes:
+    """A whole slot of a vote file."""
+    return blocks(sequence, cluster, node, saved).ljust(SLOT_BYTES, b"\0")
 
 
 def state(number: int) -> Saved:
-    return Saved(number, number % 4, number, made_record(number // 2, number, (1, 2, 3)))
+    return Saved(number, number % 4, number, made_record(number // 2, number, (1, 2, 3)), epoch=7, voted_epoch=number)
 
 
-def sealed(payload: object, version: int = 1, magic: bytes = b"zelectV\n") -> bytes:
-    """A slot with a right checksum around anything, packed by hand."""
+def large(number: int, members: int = 1000) -> Saved:
+    """A state with so many members, in several blocks."""
+    record = made_record(number // 2, number, tuple(range(1, members + 1)), epochs=(2**41,) * members)
+    return replace(state(number), record=record)
+
+
+def sealed(payload: object, version: int = 2, magic: bytes = b"zelectV\n") -> bytes:
+    """A slot of one block with a right checksum around anything, packed by hand."""
     packed: bytes = msgpack.packb(payload)
     body = magic + version.to_bytes(2, "big") + len(packed).to_bytes(2, "big") + packed
-    body = body.ljust(SLOT_BYTES - 32, b"\0")
-    return body + hashlib.blake2b(body, digest_size=32).digest()
+    body = body.ljust(BLOCK_BYTES - 32, b"\0")
+    return (body + hashlib.blake2b(body, digest_size=32).digest()).ljust(SLOT_BYTES, b"\0")
 
 
 @pytest.fixture
@@ -83,13 +91,17 @@ def reopen(data_dir: DataDir) -> VoteStore:
 # --- bytes -------------------------------------------------------------------------------------
 
 
-@given(states, states, st.booleans())
-def test_what_was_encoded_is_decoded(older: Saved, newer: Saved, lost_state: bool) -> None:
-    newer = replace(newer, lost_state=lost_state)
-    file = encode_slot(Slot(8, newer), CLUSTER, NODE)
-    file = encode_slot(Slot(7, older), CLUSTER, NODE) + file
+@given(states, states, numbers)
+def test_what_was_encoded_is_decoded(older: Saved, newer: Saved, inode: int) -> None:
+    file = encode_slot(Slot(8, inode, newer), CLUSTER, NODE)
+    file = encode_slot(Slot(7, inode, older), CLUSTER, NODE).ljust(SLOT_BYTES, b"\0") + file.ljust(SLOT_BYTES, b"\0")
     assert decode(file, CLUSTER, NODE) == newer
-    assert newest_slot(file, CLUSTER, NODE) == Slot(8, newer)
+    assert newest_slot(file, CLUSTER, NODE) == Slot(8, inode, newer)
+
+
+def test_a_new_node_has_no_record_yet() -> None:
+    first = Saved(0, 0, 5, NO_RECORD, epoch=5, promise_ms=700)
+    assert decode(slot(1, saved=first) + EMPTY, CLUSTER, NODE) == first
 
 
 def test_the_newer_slot_counts_wherever_it_stands() -> None:
@@ -99,14 +111,53 @@ def test_the_newer_slot_counts_wherever_it_stands() -> None:
 
 
 @pytest.mark.parametrize("file", [slot(1) + EMPTY, slot(3) + slot(2)], ids=["one save", "three saves"])
-def test_any_flipped_bit_is_noticed(file: bytes) -> None:
+def test_any_flipped_bit_of_what_a_save_wrote_is_noticed(file: bytes) -> None:
     damaged = bytearray(file)
-    for bit in range(8 * VOTE_FILE_BYTES):
-        damaged[bit // 8] ^= 1 << bit % 8
+    for byte in (*range(BLOCK_BYTES), *range(SLOT_BYTES, SLOT_BYTES + BLOCK_BYTES)):
+        for bit in range(8):
+            damaged[byte] ^= 1 << bit
+            with pytest.raises(VoteStoreError):
+                decode(bytes(damaged), CLUSTER, NODE)
+            damaged[byte] ^= 1 << bit
+    assert decode(bytes(damaged), CLUSTER, NODE) == decode(file, CLUSTER, NODE)
+
+
+def test_any_byte_in_the_second_slot_before_its_first_save_is_noticed() -> None:
+    damaged = bytearray(slot(1) + EMPTY)
+    for byte in range(SLOT_BYTES, VOTE_FILE_BYTES, 101):
+        damaged[byte] ^= 1
         with pytest.raises(VoteStoreError):
             decode(bytes(damaged), CLUSTER, NODE)
-        damaged[bit // 8] ^= 1 << bit % 8
-    assert decode(bytes(damaged), CLUSTER, NODE) == decode(file, CLUSTER, NODE)
+        damaged[byte] ^= 1
+
+
+def test_a_thousand_members_fit() -> None:
+    saved = replace(large(2), founding=tuple((node, 2**41) for node in range(1, 1001)))
+    written = blocks(2, saved=saved)
+    assert len(written) % BLOCK_BYTES == 0
+    assert BLOCK_BYTES < len(written) <= SLOT_BYTES
+    assert decode(slot(1) + written.ljust(SLOT_BYTES, b"\0"), CLUSTER, NODE) == saved
+
+
+def test_a_block_more_is_written_only_when_the_state_needs_it() -> None:
+    sizes = {len(blocks(1, saved=large(1, members))) for members in range(20, 260)}
+    assert sizes == {BLOCK_BYTES, 2 * BLOCK_BYTES, 3 * BLOCK_BYTES}
+
+
+@pytest.mark.parametrize("at", range(BLOCK_BYTES, len(blocks(3, saved=large(3))), BLOCK_BYTES))
+def test_a_torn_later_block_is_damage(at: int) -> None:
+    older, newer = slot(1, saved=large(1)), slot(3, saved=large(3))
+    whole = newer + slot(2)
+    assert decode(whole, CLUSTER, NODE) == large(3)
+    for torn in (newer[:at] + older[at:], newer[:at] + bytes(SLOT_BYTES - at), older[:at] + newer[at:]):
+        with pytest.raises(VoteStoreError, match="damaged: slot 0 fails its checksum"):
+            decode(torn + slot(2), CLUSTER, NODE)
+
+
+def test_what_an_earlier_and_larger_state_left_behind_does_not_matter() -> None:
+    older, newer = slot(1, saved=large(1)), blocks(3)
+    assert len(newer) == BLOCK_BYTES
+    assert decode(newer + older[BLOCK_BYTES:] + slot(2), CLUSTER, NODE) == state(3)
 
 
 @given(st.binary(max_size=3 * SLOT_BYTES))
@@ -116,7 +167,7 @@ def test_random_bytes_are_no_vote_file(noise: bytes) -> None:
             decode(file, CLUSTER, NODE)
 
 
-@pytest.mark.parametrize("at", [14, 511, 512, 2048, SLOT_BYTES - 1])
+@pytest.mark.parametrize("at", [14, 511, 512, 2048, BLOCK_BYTES - 1])
 def test_a_torn_slot_is_damage(at: int) -> None:
     older, newer = slot(1), slot(3)
     torn = newer[:at] + older[at:]
@@ -128,8 +179,8 @@ def test_a_torn_slot_is_damage(at: int) -> None:
     ("file", "what"),
     [
         (b"", "truncated: 0 bytes"),
-        (slot(1), "truncated: 4096 bytes"),
-        ((slot(1) + slot(2))[:-1], "truncated: 8191 bytes"),
+        (slot(1), "truncated: 65536 bytes"),
+        ((slot(1) + slot(2))[:-1], "truncated: 131071 bytes"),
         (slot(1) + slot(2) + b"\0", "too long"),
         (EMPTY + EMPTY, "damaged: slot 0 is empty"),
         (EMPTY + slot(2), "damaged: slot 0 is empty"),
@@ -138,7 +189,8 @@ def test_a_torn_slot_is_damage(at: int) -> None:
         (slot(5) + slot(2), "damaged: .* 5 and 2, which are not consecutive"),
         (slot(2) + slot(1), "damaged: slot 0 holds save 2"),
         (slot(1) + slot(1), "damaged: slot 1 holds save 1"),
-        (slot(1) + b"\1" + EMPTY[1:], "damaged: slot 1 fails its checksum"),
+        (slot(1) + b"\1" + EMPTY[1:], "damaged: slot 1 lacks the vote-file header"),
+        (slot(1) + EMPTY[:-1] + b"\1", "damaged: slot 1 lacks the vote-file header"),
     ],
 )
 def test_what_is_wrong_is_said(file: bytes, what: str) -> None:
@@ -156,40 +208,81 @@ def test_a_vote_file_of_another_node_is_refused(cluster: str, node: int) -> None
         decode(slot(1, cluster=cluster, node=node) + EMPTY, CLUSTER, NODE)
 
 
-def test_another_format_is_refused() -> None:
-    with pytest.raises(VoteStoreError, match="written in format 2, but this release only knows 1"):
-        decode(sealed([], version=2) + EMPTY, CLUSTER, NODE)
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused(version: int) -> None:
+    with pytest.raises(VoteStoreError, match=f"written in format {version}, but this release only knows 2"):
+        decode(sealed([], version=version) + EMPTY, CLUSTER, NODE)
 
 
-GOOD: list[object] = [1, CLUSTER, NODE, False, 7, 4, 2, 1, 0, 3, 1, [1, 2, 3], None, [5, 0, 6]]
-SAVED = Saved(4, 2, 1, made_record(3, 1, (1, 2, 3), epochs=(5, 0, 6)), epoch=7)
-BAD: list[list[object]] = [
-    [0, True, "1", -1, 2**53],
+PLACES = [[1, "tcp://a:1"], [2, "tcp://b:1"], [3, "tcp://c:1"], [4, "tcp://d:1"]]
+RECORD: list[object] = [70, 1, 3, 8, [1, 2, 3], None, [5, 0, 6], PLACES]
+GOOD: list[object] = [1, CLUSTER, NODE, INODE, 7, 4, 2, 9, 11, 700, [[1, 5], [2, 0]], RECORD]
+SAVED = Saved(
+    term=4,
+    voted_for=2,
+    incarnation=11,
+    record=Record(
+        3,
+        8,
+        (1, 2, 3),
+        None,
+        1,
+        (5, 0, 6),
+        70,
+        ((1, "tcp://a:1"), (2, "tcp://b:1"), (3, "tcp://c:1"), (4, "tcp://d:1")),
+    ),
+    epoch=7,
+    voted_epoch=9,
+    founding=((1, 5), (2, 0)),
+    promise_ms=700,
+)
+NO_NUMBER: list[object] = [-1, 2**53, None, True, "1", 1.0]
+BAD_FIELDS: list[list[object]] = [
+    [0, *NO_NUMBER],
     [b"demo", None],
     [True, 0, MAX_NODE_ID + 1],
-    [0, 1, None],
-    [-1, 2**53, None],
+    [-1, 2**64 - 1 + 0.5, None, False],
+    NO_NUMBER,
     [-1, MAX_TERM + 1, 1.0],
     [-1, None, MAX_NODE_ID + 1],
-    [-1, "1"],
-    [-1, None],
-    [-1, False],
-    [-1, 1.5],
-    [None, {}, [2, 1], [1, 1], [0], [True], ["1"]],
-    [0, [], ["a", "b"], ["a", "b", 1], "abc"],
+    NO_NUMBER,
+    NO_NUMBER,
+    NO_NUMBER,
+    [None, {}, [1], [[1]], [[1, 2, 3]], [[0, 1]], [[1, -1]], [[1, True]], [["1", 1]]],
+    [None, [], RECORD[:-1], [*RECORD, 0]],
+]
+BAD_RECORD: list[list[object]] = [
+    NO_NUMBER,
+    NO_NUMBER,
+    [-1, MAX_TERM + 1, None],
+    NO_NUMBER,
+    [None, {}, [2, 1, 3], [1, 1, 3], [0, 1, 2], [1, 2, True], [1, 2, "3"], [1, 2], [1, 2, 5]],
+    [0, [], ["a", "b"], ["a", "b", 1], ["a", "b", None], "abc"],
     [None, [], [1, 2], [1, 2, -1], [1, 2, True], 5],
+    [
+        None,
+        [],
+        PLACES[1:],
+        [*PLACES, [4, "tcp://e:1"]],
+        PLACES[::-1],
+        [*PLACES, [5, 5]],
+        [*PLACES, [5]],
+        [*PLACES, ["5", "a"]],
+    ],
+]
+BAD = [
+    *([*GOOD[:at], bad, *GOOD[at + 1 :]] for at, bads in enumerate(BAD_FIELDS) for bad in bads),
+    *([*GOOD[:-1], [*RECORD[:at], bad, *RECORD[at + 1 :]]] for at, bads in enumerate(BAD_RECORD) for bad in bads),
 ]
 
 
 def test_the_layout_is_pinned() -> None:
     assert decode(sealed(GOOD) + EMPTY, CLUSTER, NODE) == SAVED
-    assert sealed(GOOD) == encode_slot(Slot(1, SAVED), CLUSTER, NODE)
+    assert sealed(GOOD) == slot(1, saved=SAVED)
+    assert newest_slot(sealed(GOOD) + EMPTY, CLUSTER, NODE) == Slot(1, INODE, SAVED)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [{}, GOOD[:-1], [*GOOD, 0], *([*GOOD[:at], bad, *GOOD[at + 1 :]] for at, bads in enumerate(BAD) for bad in bads)],
-)
+@pytest.mark.parametrize("payload", [{}, GOOD[:-1], [*GOOD, 0], *BAD])
 def test_a_right_checksum_around_nonsense_is_damage(payload: object) -> None:
     with pytest.raises(VoteStoreError, match="damaged"):
         decode(sealed(payload) + EMPTY, CLUSTER, NODE)
@@ -198,18 +291,19 @@ def test_a_right_checksum_around_nonsense_is_damage(payload: object) -> None:
 def test_a_length_or_magic_that_cannot_be_is_damage() -> None:
     with pytest.raises(VoteStoreError, match="lacks the vote-file header"):
         decode(sealed(GOOD, magic=b"zelectW\n") + EMPTY, CLUSTER, NODE)
-    body = bytearray(sealed(GOOD)[:-32])
-    for length in (0, 5, 4053, 65535):
+    body = bytearray(sealed(GOOD)[: BLOCK_BYTES - 32])
+    for length in (0, 5, BLOCK_BYTES - 12 - 32 + 1, SLOT_BYTES - 12 - 32, SLOT_BYTES - 12 - 32 + 1, 65535):
         body[10:12] = length.to_bytes(2, "big")
+        whole = bytes(body) + hashlib.blake2b(body, digest_size=32).digest()
         with pytest.raises(VoteStoreError, match="damaged"):
-            decode(bytes(body) + hashlib.blake2b(body, digest_size=32).digest() + EMPTY, CLUSTER, NODE)
+            decode(whole.ljust(SLOT_BYTES, b"\0") + EMPTY, CLUSTER, NODE)
 
 
 def test_what_cannot_be_read_again_is_not_written() -> None:
     with pytest.raises(ValueError, match="out of range"):
-        encode_slot(Slot(1, Saved(-1, 0, 1, FIRST.record)), CLUSTER, NODE)
+        blocks(1, saved=Saved(-1, 0, 1, FIRST.record))
     with pytest.raises(VoteStoreError, match="fewer members"):
-        encode_slot(Slot(1, Saved(1, 0, 1, made_record(0, 1, tuple(range(60_000, 62_000))))), CLUSTER, NODE)
+        blocks(1, saved=large(1, 2000))
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -217,7 +311,7 @@ def test_what_cannot_be_read_again_is_not_written() -> None:
 
 def test_a_first_start_makes_a_private_file(data_dir: DataDir) -> None:
     vote_store = reopen(data_dir)
-    assert (vote_store.fresh, vote_store.saved.lost_state, vote_store.saved) == (True, False, FIRST)
+    assert (vote_store.fresh, vote_store.lost, vote_store.saved, vote_store.saves) == (True, "", FIRST, 1)
     status = os.stat(data_dir.path / "vote")
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, VOTE_FILE_BYTES)
     assert sorted(os.listdir(data_dir.path)) == ["lock", "vote"]
@@ -236,9 +330,9 @@ def test_saves_alternate_and_survive_reopening(data_dir: DataDir) -> None:
         assert vote_store.saved == decode(after, CLUSTER, NODE) == state(number)
     vote_store.close()
     again = reopen(data_dir)
-    assert (again.saved, again.fresh, again.saved.lost_state) == (state(8), False, False)
+    assert (again.saved, again.fresh, again.lost, again.saves) == (state(8), False, "", 8)
     again.save(state(9))
-    assert again.saved == state(9)
+    assert (again.saved, again.saves) == (state(9), 9)
     assert os.stat(data_dir.path / "vote").st_ino == inode
     again.close()
 
@@ -255,29 +349,100 @@ def test_the_file_stays_open_and_is_not_inherited(data_dir: DataDir) -> None:
     vote_store.close()
 
 
-def test_a_missing_vote_file_is_lost_state_for_ever(data_dir: DataDir) -> None:
+def test_a_state_that_shrinks_leaves_the_rest_of_its_slot_as_it_was(data_dir: DataDir) -> None:
+    path = data_dir.path / "vote"
+    vote_store = reopen(data_dir)
+    for number, saved in ((2, state(2)), (3, large(3)), (4, state(4)), (5, state(5))):
+        vote_store.save(saved)
+        assert decode(path.read_bytes(), CLUSTER, NODE) == saved, f"save {number}"
+    assert any(path.read_bytes()[BLOCK_BYTES:SLOT_BYTES]), "nothing is written that is not needed"
+    vote_store.close()
+    again = reopen(data_dir)
+    assert (again.saved, again.lost) == (state(5), "")
+    again.close()
+
+
+def test_a_missing_vote_file_is_said_and_begins_a_new_epoch(data_dir: DataDir) -> None:
+    path = data_dir.path / "vote"
     vote_store = reopen(data_dir)
     vote_store.save(state(5))
     data_dir.announce(5)
     vote_store.close()
-    os.unlink(data_dir.path / "vote")
+    os.unlink(path)
     data_dir.close()
 
-    for number, restart in enumerate(range(3), 2):
-        held = DataDir.open(data_dir.path, CLUSTER, NODE)
-        vote_store = reopen(held)
-        assert (vote_store.saved.lost_state, vote_store.fresh) == (True, False), f"restart {restart}"
-        vote_store.save(replace(state(number), lost_state=True))
-        assert vote_store.saved.lost_state
-        vote_store.close()
-        held.close()
+    held = DataDir.open(data_dir.path, CLUSTER, NODE)
+    new = replace(FIRST, incarnation=9, epoch=9)
+    vote_store = VoteStore.open(held, CLUSTER, NODE, new)
+    assert (vote_store.lost, vote_store.fresh) == (f"{path} is missing", False)
+    assert (vote_store.saved, vote_store.saves) == (new, 1)
+    vote_store.close()
+    again = reopen(held)
+    assert (again.lost, again.saved) == ("", new), "the epoch remembers the loss, the file need not"
+    again.close()
+    held.close()
+
+
+def copied(data_dir: DataDir, to: Path) -> Path:
+    """A copy of a stopped node's directory, with all modes and times, as ``cp -a`` makes it."""
+    subprocess.run(["cp", "-a", str(data_dir.path), str(to)], check=True)
+    return to
+
+
+def test_a_copy_is_not_read_as_the_state_of_this_node(data_dir: DataDir, tmp_path: Path) -> None:
+    vote_store = reopen(data_dir)
+    vote_store.save(replace(state(5), epoch=20, incarnation=30))
+    data_dir.announce(30)
+    vote_store.close()
+    data_dir.close()
+    held = DataDir.open(copied(data_dir, tmp_path / "copy"), CLUSTER, NODE)
+    vote_store = VoteStore.open(held, CLUSTER, NODE, replace(FIRST, incarnation=3, epoch=3))
+    path = held.path / "vote"
+    assert (vote_store.lost, vote_store.fresh) == (f"{path} is a copy of another file", False)
+    assert vote_store.saved == replace(FIRST, incarnation=31, epoch=31), "what the copy used is not used again"
+    assert newest_slot(path.read_bytes(), CLUSTER, NODE).inode == os.stat(path).st_ino
+    vote_store.save(state(40))
+    vote_store.close()
+    again = reopen(held)
+    assert (again.lost, again.saved) == ("", state(40)), "it is this node's own file from then on"
+    again.close()
+    held.close()
+
+
+def test_a_backup_that_is_put_back_is_a_copy(data_dir: DataDir) -> None:
+    path = data_dir.path / "vote"
+    reopen(data_dir).close()
+    kept = path.read_bytes()
+    vote_store = reopen(data_dir)
+    vote_store.save(state(2))
+    vote_store.close()
+    path.with_name("restored").write_bytes(kept)  # beside the old one, so that it has another inode
+    path.with_name("restored").chmod(0o600)
+    os.rename(path.with_name("restored"), path)
+    again = reopen(data_dir)
+    assert again.lost == f"{path} is a copy of another file"
+    again.close()
+
+
+def test_a_renamed_directory_is_no_copy(data_dir: DataDir, tmp_path: Path) -> None:
+    vote_store = reopen(data_dir)
+    vote_store.save(state(2))
+    vote_store.close()
+    data_dir.announce(2)
+    data_dir.close()
+    os.rename(data_dir.path, tmp_path / "renamed")
+    held = DataDir.open(tmp_path / "renamed", CLUSTER, NODE)
+    vote_store = reopen(held)
+    assert (vote_store.lost, vote_store.fresh, vote_store.saved) == ("", False, state(2))
+    vote_store.close()
+    held.close()
 
 
 def test_a_start_that_never_sent_anything_lost_no_state(data_dir: DataDir) -> None:
     data_dir.close()  # held, but never announced: nothing was ever sent
     held = DataDir.open(data_dir.path, CLUSTER, NODE)
     vote_store = reopen(held)
-    assert (vote_store.saved.lost_state, vote_store.fresh) == (False, True)
+    assert (vote_store.lost, vote_store.fresh) == ("", True)
     vote_store.close()
     held.close()
 
@@ -332,7 +497,7 @@ def test_a_failed_save_is_never_tried_again(data_dir: DataDir, target: str, flag
     reopen(data_dir).close()
     path = data_dir.path / target
     fd = os.open(path, flags)
-    vote_store = VoteStore(path, fd, CLUSTER, NODE, Slot(1, FIRST), fresh=False)
+    vote_store = VoteStore(path, fd, CLUSTER, NODE, Slot(1, INODE, FIRST), fresh=False, lost="")
     with pytest.raises(VoteStoreError, match=reason) as caught:
         vote_store.save(state(2))
     assert str(caught.value).startswith(f"{path}: a save failed")
@@ -371,11 +536,11 @@ except VoteStoreError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [4096, 4196])
+@pytest.mark.parametrize("limit", [SLOT_BYTES, SLOT_BYTES + 100])
 def test_a_save_that_is_cut_short_fails(tmp_path: Path, limit: int) -> None:
     output = run(LIMITED, tmp_path / "n1", limit, "later")
     assert "a save failed" in output
-    assert "100 of 4096 bytes" in output or limit == 4096
+    assert "100 of 4096 bytes" in output or limit == SLOT_BYTES
 
 
 def test_a_vote_file_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
@@ -449,7 +614,7 @@ def test_killed_while_saving_nothing_reported_is_lost(tmp_path: Path) -> None:
         held = DataDir.open(path, CLUSTER, NODE)
         vote_store = reopen(held)
         assert vote_store.saved in (state(reported), state(reported + 1))
-        assert not vote_store.saved.lost_state
+        assert not vote_store.lost
         vote_store.close()
         held.close()
 

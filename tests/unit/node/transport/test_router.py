@@ -70,7 +70,7 @@ def test_reads_at_most_the_limit_and_says_that_more_waits(alone: Loop, unknowns:
 def _cannot_bind(listen: str) -> str:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poller = Poller()
-    transport = Transport(context, listen=listen, peers={}, max_message_bytes=LIMIT_BYTES, poller=poller)
+    transport = Transport(context, listen=listen, max_message_bytes=LIMIT_BYTES, poller=poller)
     try:
         with pytest.raises(CannotBind) as caught:
             transport.router.bind()
