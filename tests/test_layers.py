@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"core"},
     "status": {"core", "system", "version"},
     "security": {"core", "config", "system"},
-    "redis": {"core", "config", "system", "status"},
+    "redis": {"core", "wire", "config", "system", "status"},
     # the node
     "node/transport": {"core", "config", "system", "security"},
     "node/storage": {"core", "wire", "system"},

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.support.marks import long_but
+from tests.support.records import made_record
 from tests.support.redis_server import redis_server  # noqa: F401
 from tools.common.witness import WitnessServer
 from tools.modelcheck import check
@@ -23,6 +24,7 @@ from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.quorum import Witness
 from zelect.core.state import Campaign, LeaderState, Pause, Peer, PendingHandover, Promise, State
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.redis.witness_record import RecordTexts
 from zelect.redis.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
 
 WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
@@ -140,6 +142,7 @@ class Twins:
         self.run_id, self.replid = told["run_id"], told["master_replid"]
         self.model = WitnessServer()
         self.turn = 0
+        self.most_named = 0
 
     def identity(self, key: str, known: bool) -> Witness:
         return Witness(key, self.run_id if known else "another", self.replid)
@@ -149,26 +152,33 @@ class Twins:
     ) -> None:
         self.turn += 1
         named = Witness(key, f"run{self.model.run}" if known else "another", "repl")
+        record = made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0])
+        promise_ms = 100 * who[0] + who[1]
         intent: WitnessCreate | WitnessPing | WitnessVote
         if op == "create":
-            intent = WitnessCreate(key, term, record_id)
+            intent = WitnessCreate(key, term, record)
         elif op == "ping":
-            intent = WitnessPing(named, term, 1, record_id)
+            intent = WitnessPing(named, term, 1, record)
         else:
-            intent = WitnessVote(named, op == "pre", 1, term, record_id)
-        self.model, event = self.model.answer(who, intent, self.turn)
-        script = words(op, self.identity(key, known), *who, term, record_id, self.turn)
+            intent = WitnessVote(named, op == "pre", 1, term, record)
+        self.model, event = self.model.answer(who, intent, self.turn, promise_ms)
+        texts = RecordTexts("demo")
+        script = words(op, self.identity(key, known), *who, term, record_id, self.turn, promise_ms, texts.write(record))
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
         reply = parse_witness_reply(raw)
         if isinstance(event, WitnessCreated) or event is None:
             assert (event is not None) == (reply.refusal is None)
-        elif isinstance(event, WitnessVoted):
-            acked = (event.acked, event.acked_incarnation, event.acked_term)
-            assert (event.reason, event.term) == (reply.refusal, reply.term)
-            assert acked == (reply.acked, reply.acked_incarnation, reply.acked_term)
-        else:
-            assert isinstance(event, WitnessAnswered)
-            assert (event.reason, event.term) == (reply.refusal, reply.term)
+            return
+        assert isinstance(event, WitnessVoted | WitnessAnswered)
+        assert (event.reason, event.term, event.record) == (reply.refusal, reply.term, texts.read(reply.record))
+        if isinstance(event, WitnessVoted):
+            assert (event.named, event.many) == (reply.named, reply.many)
+            self.most_named = max(self.most_named, len(event.named) + event.many)
+
+    def look(self) -> None:
+        """Whatever the identity, both hand out the same record."""
+        raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, words("look", None)))
+        assert RecordTexts("demo").read(parse_witness_reply(raw).record) == self.model.handed_out
 
     def misfortune(self, kind: str) -> None:
         if kind == "flushed":
@@ -183,15 +193,19 @@ def test_the_checkers_witness_answers_as_the_script_does(redis_server: RedisServ
     chance = random.Random(12)
     twins = Twins(redis_server)
     for _ in range(3_000):
-        if chance.random() < 0.03:
+        if chance.random() < 0.02:
             twins.misfortune(chance.choice(["flushed", "restarted"]))
             continue
-        term = chance.randint(1, 4)
+        if chance.random() < 0.05:
+            twins.look()
+        newest = twins.model.memory
+        term = max(1, (0 if newest is None else newest.term) + chance.randint(-1, 2))
         twins.ask(
             chance.choice(["create", "vote", "pre", "ping", "ping", "vote"]),
-            (chance.randint(1, 2), chance.randint(1, 2)),
+            (chance.randint(1, 3), chance.randint(1, 2)),
             term,
-            (0, chance.randint(1, term), chance.randint(1, 3)),  # no record is newer than its term
+            (0, chance.randint(max(1, term - 4), term), chance.randint(1, 3)),  # no record is newer than its term
             chance.choice(["a", "b"]),
             chance.random() < 0.9,
         )
+    assert twins.most_named > 3, "no vote came with more names than can be told apart"

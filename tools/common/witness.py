@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessPing, WitnessVote
 from zelect.core.events import Event, NamedProcess, WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.messages import Refusal
-from zelect.core.quorum import RecordId, Witness
+from zelect.core.quorum import NO_RECORD, Record, RecordId, Witness
+from zelect.redis.witness_scripts import MOST_NAMES
 
 Process = tuple[int, int]
 """A node and its incarnation."""
@@ -20,15 +21,37 @@ Process = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What the witness holds in Redis: one hash. The term that was acknowledged comes third in `acked`;
-    `created_at`: on the clock of the node that created it."""
+    `created_at`: on the clock of the node that created it. `names`: whom it acknowledged, and those it voted for
+    since; with `many` there are more."""
 
     identity: Witness
     term: int
     voted_for: Process
     acked: tuple[int, int, int]
-    record_id: RecordId
+    record: Record
     created_term: int
     created_at: int
+    names: tuple[NamedProcess, ...] = ()
+    many: bool = False
+
+    @property
+    def record_id(self) -> RecordId:
+        return self.record.id
+
+    def others(self, who: Process) -> tuple[tuple[NamedProcess, ...], bool]:
+        """The names that `who` is told, and whether there are more than two."""
+        others = tuple(name for name in self.names if (name.node, name.incarnation) != who)
+        return others, self.many or len(others) > MOST_NAMES - 1
+
+    def voting(self, sought: int, who: Process, promise_ms: int, record: Record) -> Memory:
+        """After a vote for `who` in term `sought`."""
+        me = NamedProcess(*who, sought, promise_ms)
+        names = [me if (name.node, name.incarnation) == who else name for name in self.names]
+        many = self.many
+        if me not in names:
+            many = many or len(names) >= MOST_NAMES
+            names = [*names, me][:MOST_NAMES]
+        return replace(self, term=sought, voted_for=who, record=record, names=tuple(names), many=many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +88,39 @@ class WitnessServer:
         """Another run, which begins with `memory`: that of a dump, or none."""
         return replace(self, run=self.run + 1, memory=memory)
 
+    @property
+    def handed_out(self) -> Record | None:
+        """The voter record that is kept here, whatever the identity of the memory."""
+        return None if self.memory is None else self.memory.record
+
     def answer(
-        self, who: Process, intent: WitnessIntent, at: int, *, bound: bool = True, once: bool = False
+        self,
+        who: Process,
+        intent: WitnessIntent,
+        at: int,
+        promise_ms: int = 0,
+        *,
+        bound: bool = True,
+        once: bool = False,
     ) -> tuple[WitnessServer, Event | None]:
-        """Run the script for process `who`, which asked `at` this moment of its clock. Without `bound` the
-        identity is not checked (a mutant). With `once` a creation is not carried out a second time after
-        what it created was lost."""
+        """Run the script for process `who`, which asked `at` this moment of its clock, and whose election timeout is
+        `promise_ms`. Without `bound` the identity is not checked (a mutant). With `once` a creation is not carried
+        out a second time after what it created was lost."""
         if isinstance(intent, WitnessCreate):
             if once and intent.key in self.created and (self.memory is None or self.memory.identity.key != intent.key):
                 return self, None
-            return self._create(who, intent, at)
+            return self._create(who, intent, at, promise_ms)
         server = self
         if not bound and self.memory is None:
-            server = replace(self, memory=Memory(self.identity(""), 0, (0, 0), (0, 0, 0), (0, 0, 0), 0, 0))
+            server = replace(self, memory=Memory(self.identity(""), 0, (0, 0), (0, 0, 0), NO_RECORD, 0, 0))
         if isinstance(intent, WitnessVote):
-            return server._vote(who, intent, bound)
+            return server._vote(who, intent, promise_ms, bound)
         assert isinstance(intent, WitnessPing)
-        return server._ping(who, intent, bound)
+        return server._ping(who, intent, promise_ms, bound)
 
-    def _create(self, who: Process, intent: WitnessCreate, at: int) -> tuple[WitnessServer, Event | None]:
+    def _create(
+        self, who: Process, intent: WitnessCreate, at: int, promise_ms: int
+    ) -> tuple[WitnessServer, Event | None]:
         memory, identity = self.remembered(), self.identity(intent.key)
         if memory is None and self.memory is not None and self.memory.identity.key == intent.key:
             return self, None
@@ -94,7 +131,8 @@ class WitnessServer:
             newer = generation == intent.record.id[0] and (memory.term > intent.term or later)
             if generation > intent.record.id[0] or newer:
                 return self, None
-        memory = Memory(identity, intent.term, who, (*who, intent.term), intent.record.id, intent.term, at)
+        acked, names = (*who, intent.term), (NamedProcess(*who, intent.term, promise_ms),)
+        memory = Memory(identity, intent.term, who, acked, intent.record, intent.term, at, names)
         return replace(self, memory=memory, created=self.created | {intent.key}), WitnessCreated(identity)
 
     def _refusal(self, identity: Witness, term: int, least: int, record_id: RecordId, bound: bool) -> Refusal | None:
@@ -104,29 +142,42 @@ class WitnessServer:
             return Refusal.OLD_TERM
         return Refusal.STALE_VOTERS if record_id < self.memory.record_id else None
 
-    def _vote(self, who: Process, intent: WitnessVote, bound: bool) -> tuple[WitnessServer, Event]:
-        memory, sought = self.memory, intent.term_sought
+    def _handed_out(self, reason: Refusal | None) -> Record | None:
+        """The record that comes with this refusal."""
+        return self.handed_out if reason in (Refusal.UNRECOGNIZED, Refusal.STALE_VOTERS) else None
+
+    def _vote(
+        self, who: Process, intent: WitnessVote, promise_ms: int, bound: bool
+    ) -> tuple[WitnessServer, WitnessVoted]:
+        memory, sought, record = self.memory, intent.term_sought, intent.record
         least = (memory.term if memory is not None else 0) + intent.pre
-        reason = self._refusal(intent.identity, sought, least, intent.record.id, bound)
+        reason = self._refusal(intent.identity, sought, least, record.id, bound)
         if reason is Refusal.UNRECOGNIZED or memory is None:
-            return self, WitnessVoted(intent.pre, intent.round, Refusal.UNRECOGNIZED, 0)
+            unknown = WitnessVoted(intent.pre, intent.round, Refusal.UNRECOGNIZED, 0)
+            return self, replace(unknown, record=self.handed_out)
         if reason is None and sought == memory.term and memory.voted_for != who and (bound or memory.voted_for[0]):
             reason = Refusal.VOTED
-        if reason is None and not intent.pre:  # the record is not taken over: a vote commits nothing
-            memory = replace(memory, term=sought, voted_for=who)
-        named = (NamedProcess(*memory.acked),) if memory.acked[0] else ()
-        answer = WitnessVoted(intent.pre, intent.round, reason, memory.term, named)
+        if reason is None and not intent.pre and (memory.term < sought or memory.record_id < record.id):
+            memory = memory.voting(sought, who, promise_ms, record)
+        named, many = memory.others(who)
+        answer = WitnessVoted(intent.pre, intent.round, reason, memory.term, named, many, self._handed_out(reason))
         return replace(self, memory=memory), answer
 
-    def _ping(self, who: Process, intent: WitnessPing, bound: bool) -> tuple[WitnessServer, Event]:
-        memory, term = self.memory, intent.term
-        reason = self._refusal(intent.identity, term, memory.term if memory is not None else 0, intent.record.id, bound)
+    def _ping(
+        self, who: Process, intent: WitnessPing, promise_ms: int, bound: bool
+    ) -> tuple[WitnessServer, WitnessAnswered]:
+        memory, term, record = self.memory, intent.term, intent.record
+        reason = self._refusal(intent.identity, term, memory.term if memory is not None else 0, record.id, bound)
         if reason is Refusal.UNRECOGNIZED or memory is None:
-            return self, WitnessAnswered(intent.number, term, intent.record.id, Refusal.UNRECOGNIZED, 0)
+            unknown = WitnessAnswered(intent.number, term, record.id, Refusal.UNRECOGNIZED, 0, self.handed_out)
+            return self, unknown
         if reason is None and memory.acked[2] == term and memory.acked[:2] != who:
             reason = Refusal.VOTED
-        if reason is None and (memory.acked[2] < term or intent.record.id > memory.record_id):
+        if reason is None and (memory.acked[2] < term or record.id > memory.record_id):
             voted_for = who if memory.term < term else memory.voted_for
-            memory = replace(memory, term=term, voted_for=voted_for, acked=(*who, term), record_id=intent.record.id)
-        answer = WitnessAnswered(intent.number, term, intent.record.id, reason, memory.term)
+            names = (NamedProcess(*who, term, promise_ms),)
+            memory = replace(
+                memory, term=term, voted_for=voted_for, acked=(*who, term), record=record, names=names, many=False
+            )
+        answer = WitnessAnswered(intent.number, term, record.id, reason, memory.term, self._handed_out(reason))
         return replace(self, memory=memory), answer

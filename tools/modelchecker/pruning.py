@@ -133,8 +133,10 @@ def _worthless_to(sent: InFlight, starts: int, term: int, record_id: RecordId, a
         event = sent.event
         number = getattr(event, "round", round_now + 1)
         past = number < round_now or (number == round_now and not asks)
-        if isinstance(event, WitnessAnswered) and event.reason is not None:
-            past = event.term <= term
+        if getattr(event, "reason", None) is not None:  # a refusal may tell of a newer term or record
+            kept = getattr(event, "record", None)
+            over = past or isinstance(event, WitnessAnswered)
+            past = over and getattr(event, "term", 0) <= term and (kept is None or kept.id <= record_id)
         return sent.incarnation != starts or past
     assert isinstance(sent, Mail)
     message, spoken_in = sent.envelope.message, sent.envelope.term

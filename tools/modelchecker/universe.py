@@ -149,6 +149,10 @@ class Universe:
             event = WitnessSeen(identity, ready=True, same=False)
             outcome = self._cache(("see", at, False), lambda: model.see(at, event))
             yield "finds the witness to be an unknown client", outcome
+        kept = self.servers[witness].handed_out
+        if kept is not None and kept.id > state.record.id:
+            told = WitnessSeen(identity, state.witness_ready, state.witness_same, kept)
+            yield "is told the witness's record", self._cache(("told", at, kept), lambda: model.see(at, told))
 
     def sight(self, at: int, sends: int, witness: int) -> tuple[int, int]:
         """A node that has not seen the witness as it is looks at once."""

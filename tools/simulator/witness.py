@@ -42,7 +42,8 @@ class Redis:
     def carry_out(self, node: int, incarnation: int, intent: WitnessIntent, asked_us: int = 0) -> Event | None:
         """Run the script. None: nothing that the node would hear of."""
         if isinstance(intent, WitnessLook):
-            return WitnessSeen(intent.identity, self.up, self.up and self.server.same(intent.identity))
+            record = self.server.handed_out if self.up else None
+            return WitnessSeen(intent.identity, self.up, self.up and self.server.same(intent.identity), record)
         if not self.up:
             return None
         self.server, event = self.server.answer((node, incarnation), intent, asked_us)

@@ -208,6 +208,11 @@ def _check_record(name: str, value: object, optional: bool = False) -> None:
             _check_text(f"{name}.witness.{part}", getattr(value.witness, part), 128)
 
 
+def check_record(record: Record) -> None:
+    """Judge a voter record that came by another way than a message. Raises `MalformedMessage`."""
+    _check_record("record", record)
+
+
 def _check_record_id(name: str, value: object) -> None:
     if type(value) is not tuple or len(value) != 3:
         raise MalformedMessage("bad_field", f"{name} must be (generation, config_term, version)")

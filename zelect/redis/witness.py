@@ -13,17 +13,18 @@ from functools import partial
 import zmq
 
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import NamedProcess, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
+from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
-from zelect.core.quorum import Witness
+from zelect.core.quorum import Record, Witness
 from zelect.redis.errors import explain, safe_url
+from zelect.redis.witness_record import RecordTexts, RefusedRecord
 from zelect.redis.witness_scripts import WITNESS_SCRIPT, WitnessReply, parse_witness_reply, witness_key, words
 from zelect.redis.worker import RedisSettings, RedisWorker
 from zelect.system.clock import now_us
 
 WitnessEvent = WitnessVoted | WitnessAnswered | WitnessCreated | WitnessSeen
 
-_COUNTERS = ("submitted", "overtaken", "done", "refused", "failed", "unsent", "unanswered")
+_COUNTERS = ("submitted", "overtaken", "done", "refused", "failed", "unsent", "unanswered", "records_refused")
 _ORDER = (WitnessVote, WitnessPing, WitnessCreate, WitnessLook)
 
 
@@ -43,14 +44,15 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], settings: RedisSettings) -> None:
         super().__init__(context, settings, "witness", _COUNTERS)
         self._key = witness_key(settings.cluster)
+        self._records = RecordTexts(settings.cluster, settings.secret, settings.trusting)
         self._problem = "" if settings.url else "not configured"
-        self._in_use = ""
+        self._in_use = self._refused_record = ""
         self._unsent: dict[type, _Question] = {}
 
     @property
     def problem(self) -> str:
         """What is wrong with Redis as a witness and how to fix it, else empty. Without secrets."""
-        return "; ".join(filter(None, (self._problem, self._in_use)))
+        return "; ".join(filter(None, (self._problem, self._in_use, self._refused_record)))
 
     # -- with the lock held -------------------------------------------------------------------
 
@@ -113,7 +115,21 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
         if reply.ineligible:
             self._connection.drop()  # a demoted primary keeps it open, but the name may lead elsewhere now
         self._judge(intent, reply)
-        self._answer(question, _event(intent, reply), "done" if reply.refusal is None else "refused")
+        event = _event(intent, reply, self._record_in(reply))
+        self._answer(question, event, "done" if reply.refusal is None else "refused")
+
+    def _record_in(self, reply: WitnessReply) -> Record | None:
+        """The voter record that comes with an answer. What is none is counted, noted for people, and changes
+        nothing."""
+        try:
+            record = self._records.read(reply.record)
+        except RefusedRecord as why:
+            self.counters["records_refused"] += 1
+            self._refused_record = f"the voter record at {safe_url(self.settings.url)} {why}, and is not taken"
+            return None
+        if reply.record:
+            self._refused_record = ""
+        return record
 
     def _answer(self, question: _Question, event: WitnessEvent | None, counter: str) -> None:
         with self._lock:
@@ -125,16 +141,22 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
                 self._emit(event)
 
     def _words(self, question: _Question) -> tuple[str | int, ...]:
-        me = (self.settings.node, self.settings.incarnation)
         match question.intent:
             case WitnessVote(identity, pre, _, term_sought, record):
-                return words("pre" if pre else "vote", identity, *me, term_sought, record.id)
+                return self._asking("pre" if pre else "vote", identity, term_sought, record, question)
             case WitnessPing(identity, term, _, record):
-                return words("ping", identity, *me, term, record.id)
+                return self._asking("ping", identity, term, record, question)
             case WitnessCreate(key, term, record):
-                return words("create", Witness(key, "", ""), *me, term, record.id, question.asked_us)
+                return self._asking("create", Witness(key, "", ""), term, record, question)
             case WitnessLook(identity):
                 return words("look", identity)
+
+    def _asking(
+        self, op: str, identity: Witness, term: int, record: Record, question: _Question
+    ) -> tuple[str | int, ...]:
+        settings, text = self.settings, self._records.write(record)
+        me = (settings.node, settings.incarnation)
+        return words(op, identity, *me, term, record.id, question.asked_us, settings.promise_ms, text)
 
     def _judge(self, intent: WitnessIntent, reply: WitnessReply) -> None:
         """Note what is wrong, for people. Only a look checks everything, so only a look clears the note."""
@@ -163,17 +185,16 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
         return explain(ResponseError(note), self.settings.url, self.settings.timeout_ms).problem
 
 
-def _event(intent: WitnessIntent, reply: WitnessReply) -> WitnessEvent | None:
+def _event(intent: WitnessIntent, reply: WitnessReply, record: Record | None) -> WitnessEvent | None:
     match intent:
         case WitnessVote(_, pre, number):
-            acked = NamedProcess(reply.acked, reply.acked_incarnation, reply.acked_term)
-            return WitnessVoted(pre, number, reply.refusal, reply.term, (acked,) if acked.node else ())
-        case WitnessPing(_, term, number, record):
-            return WitnessAnswered(number, term, record.id, reply.refusal, reply.term)
+            return WitnessVoted(pre, number, reply.refusal, reply.term, reply.named, reply.many, record)
+        case WitnessPing(_, term, number, mine):
+            return WitnessAnswered(number, term, mine.id, reply.refusal, reply.term, record)
         case WitnessCreate(key):
             return WitnessCreated(Witness(key, reply.run_id, reply.replid)) if reply.refusal is None else None
         case WitnessLook(identity):
-            return WitnessSeen(identity, ready=not reply.ineligible, same=reply.same)
+            return WitnessSeen(identity, ready=not reply.ineligible, same=reply.same, record=record)
 
 
 def _no_answer(intent: WitnessIntent) -> WitnessEvent | None:

@@ -16,6 +16,15 @@ that a machine was put back to a snapshot of its memory.
     create  begins a new memory for an active controller, which has the vote of its term
     look    whether this server can be a witness, and whether it is the expected one
 
+Each of `vote`, `ping` and `create` saves the asker's voter record, as a text that the script does not read
+(`zelect.redis.witness_record`). It hands out what it has with a look, and with the refusals `stale_voters` and
+`unrecognized`, whichever identity the asker expects: a record may be taken from anybody, only votes and
+acknowledgements are bound to the identity.
+
+A vote comes with the names of those whose lease may rest on this witness: whom it acknowledged last, and
+everybody it voted for since, each with incarnation, term and election timeout. It can name two besides the asker, and
+says "many" where there are more. An acknowledgement, which a winner asks for only after its own wait, leaves one.
+
 A refusal changes nothing. A repetition of what was done changes nothing either and gets the same answer,
 because a script whose answer was lost may have run. A script that runs late, when a frozen server thaws,
 finds a newer term and is refused. One script serves all five, so that the looks, which are frequent,
@@ -26,15 +35,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zelect.core.events import NamedProcess
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.scripts import GarbledReply, Script, number_in, texts_of
 
 DONE = "done"
+MOST_NAMES = 3
+"""So many processes the memory can hold; the asker is left out, and of the others two are few."""
+MAX_PROMISE_MS = 600_000
+"""No election timeout is longer (`zelect.core.timing`)."""
 
 # ARGV: 1 op, 2 key, 3 run_id, 4 replid; except for a look: 5 node, 6 incarnation, 7 term,
-# 8 generation, 9 config_term, 10 version, 11 asked_us
+# 8 generation, 9 config_term, 10 version, 11 asked_us, 12 promise_ms, 13 record
 _TEXT = """
 local memory, op, key = KEYS[1], ARGV[1], ARGV[2]
 local MAX = 9007199254740991
@@ -59,32 +73,68 @@ end
 local function text(value) return string.format('%.0f', value) end
 
 local NUMBERS = {'term', 'voted_for', 'voted_incarnation', 'acked', 'acked_incarnation', 'acked_term',
-                 'generation', 'config_term', 'version', 'created_term', 'created_us'}
+                 'generation', 'config_term', 'version', 'created_term', 'created_us', 'many'}
 local function node_id(value) return value >= 1 and value <= 65535 end
+-- Processes, the oldest first: "node incarnation term promise_ms", joined by commas.
+local MOST_NAMES = 3
+local function names_in(list)
+  if type(list) ~= 'string' or #list > 256 then return nil end
+  local names = {}
+  for each in string.gmatch(list, '[^,]+') do
+    local a, b, c, d = string.match(each, '^(%d+) (%d+) (%d+) (%d+)$')
+    local name = {node = number(a), incarnation = number(b), term = number(c), promise_ms = number(d)}
+    if not (name.node and node_id(name.node) and name.incarnation and name.term and name.promise_ms) then return nil end
+    names[#names + 1] = name
+  end
+  return #names >= 1 and #names <= MOST_NAMES and names or nil
+end
+local function listed(names)
+  local parts = {}
+  for i, name in ipairs(names) do
+    local numbers = {text(name.node), text(name.incarnation), text(name.term), text(name.promise_ms)}
+    parts[i] = table.concat(numbers, ' ')
+  end
+  return table.concat(parts, ',')
+end
 local is = redis.call('TYPE', memory).ok
 local raw_key
 -- What is remembered; nil unless each part of it can be what this script wrote in this run of the server.
 local function remembered()
   if is ~= 'hash' then return nil end
-  local f = redis.call('HMGET', memory, 'key', 'run_id', 'replid', unpack(NUMBERS))
+  local f = redis.call('HMGET', memory, 'key', 'run_id', 'replid', 'names', unpack(NUMBERS))
   raw_key = f[1]
   if not fit or not f[1] or f[2] ~= run_id or f[3] ~= replid then return nil end
-  local w = {key = f[1]}
+  local w = {key = f[1], names = names_in(f[4])}
   for i, name in ipairs(NUMBERS) do
-    w[name] = number(f[i + 3])
+    w[name] = number(f[i + 4])
     if not w[name] then return nil end
   end
-  if w.term < 1 or not node_id(w.voted_for) or not node_id(w.acked) or w.acked_term > w.term
-     or w.config_term > w.term or w.created_term > w.acked_term then return nil end
+  if not w.names or w.many > 1 or w.term < 1 or not node_id(w.voted_for) or not node_id(w.acked)
+     or w.acked_term > w.term or w.config_term > w.term or w.created_term > w.acked_term then return nil end
   return w
 end
 local w = remembered()
 local same = w ~= nil and w.key == key and run_id == ARGV[3] and replid == ARGV[4]
 
+local node, incarnation, term = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local generation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local promise_ms = tonumber(ARGV[12])
+local function asker(name) return name.node == node and name.incarnation == incarnation end
+
+local HANDS_OUT = {unrecognized = true, stale_voters = true}
+local function record()
+  local kept = is == 'hash' and redis.call('HMGET', memory, 'record')[1]
+  return kept and #kept <= 131072 and kept or ''
+end
 local function report(outcome, note)
-  local now = outcome ~= 'unrecognized' and w or {term = 0, acked = 0, acked_incarnation = 0, acked_term = 0}
-  return {outcome, text(now.term), text(now.acked), text(now.acked_incarnation), text(now.acked_term),
-          run_id, replid, same and '1' or '0', note or ''}
+  local now = outcome ~= 'unrecognized' and w or {term = 0, names = {}, many = 0}
+  local others = {}
+  for _, name in ipairs(now.names) do
+    if not asker(name) then others[#others + 1] = name end
+  end
+  local many = (now.many == 1 or #others > 2) and '1' or '0'
+  return {outcome, text(now.term), listed(others), many, run_id, replid, same and '1' or '0', note or '',
+          (op == 'look' or HANDS_OUT[outcome]) and record() or ''}
 end
 
 if op == 'look' then
@@ -107,9 +157,7 @@ if op == 'look' then
   return report('done', evicts and 'EVICTS ' .. policy or '')
 end
 
-local node, incarnation, term = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local generation, config_term, version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-
+local me = {node = node, incarnation = incarnation, term = term, promise_ms = promise_ms}
 if op == 'create' then
   if not fit or (not w and raw_key == key) then return report('unrecognized') end
   if w and w.key == key then return report('done') end
@@ -123,10 +171,10 @@ if op == 'create' then
   redis.call('HSET', memory, 'key', key, 'run_id', run_id, 'replid', replid, 'term', ARGV[7],
              'voted_for', ARGV[5], 'voted_incarnation', ARGV[6],
              'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
-             'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
-             'created_term', ARGV[7], 'created_us', ARGV[11])
+             'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10], 'record', ARGV[13],
+             'names', listed({me}), 'many', '0', 'created_term', ARGV[7], 'created_us', ARGV[11])
   redis.call('PERSIST', memory)
-  w = {term = term, acked = node, acked_incarnation = incarnation, acked_term = term}
+  w = {term = term, names = {me}, many = 0}
   return report('done')
 end
 
@@ -142,7 +190,8 @@ if op == 'ping' then
   if w.acked_term == term and not again then return report('voted') end  -- two in a term: S1 is broken
   if w.acked_term < term or behind > 0 then
     redis.call('HSET', memory, 'term', ARGV[7], 'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
-               'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10],
+               'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10], 'record', ARGV[13],
+               'names', listed({me}), 'many', '0',
                -- A vote once given in this term stays; without one, nobody else may have it now.
                'voted_for', w.term < term and ARGV[5] or text(w.voted_for),
                'voted_incarnation', w.term < term and ARGV[6] or text(w.voted_incarnation))
@@ -152,10 +201,22 @@ if op == 'ping' then
 end
 
 if term == w.term and (w.voted_for ~= node or w.voted_incarnation ~= incarnation) then return report('voted') end
-if op == 'vote' then
-  -- The record is not taken over: a vote commits nothing, and nobody could get the record from here.
-  redis.call('HSET', memory, 'term', ARGV[7], 'voted_for', ARGV[5], 'voted_incarnation', ARGV[6])
+if op == 'vote' and (w.term < term or behind > 0) then
+  local known
+  for _, name in ipairs(w.names) do
+    if asker(name) then known = name end
+  end
+  if known then
+    known.term, known.promise_ms = term, promise_ms
+  elseif #w.names < MOST_NAMES then
+    w.names[#w.names + 1] = me
+  else
+    w.many = 1
+  end
   w.term = term
+  redis.call('HSET', memory, 'term', ARGV[7], 'voted_for', ARGV[5], 'voted_incarnation', ARGV[6],
+             'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10], 'record', ARGV[13],
+             'names', listed(w.names), 'many', text(w.many))
 end
 return report('done')
 """
@@ -176,28 +237,32 @@ def words(
     term: int = 0,
     record_id: RecordId = (0, 0, 0),
     asked_us: int = 0,
+    promise_ms: int = 0,
+    record: str = "",
 ) -> tuple[str | int, ...]:
-    """The script's arguments. `asked_us`: orders what one controller creates, on its clock."""
+    """The script's arguments. `asked_us`: orders what one controller creates, on its clock. `promise_ms`: the
+    asker's election timeout; `record`: the text to keep."""
     who = identity if identity is not None else Witness("", "", "")
-    return (op, who.key, who.run_id, who.replid, node, incarnation, term, *record_id, asked_us)
+    return (op, who.key, who.run_id, who.replid, node, incarnation, term, *record_id, asked_us, promise_ms, record)
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessReply:
     """The script's answer. `refusal` is None when it was done; `ineligible` for a look that found a
-    server which can't be a witness. `term` and `acked*` are the memory's (0 where it is unrecognized).
-    `run_id`, `replid` and `same` are the server's; `note`: what a look found wrong."""
+    server which can't be a witness. `term`, `named` and `many` are the memory's (nothing where it is unrecognized).
+    `run_id`, `replid` and `same` are the server's; `note`: what a look found wrong. `record`: the text of a voter
+    record that is handed out, not judged yet."""
 
     refusal: Refusal | None
     ineligible: bool
     term: int
-    acked: int
-    acked_incarnation: int
-    acked_term: int
+    named: tuple[NamedProcess, ...]
+    many: bool
     run_id: str
     replid: str
     same: bool
     note: str
+    record: str
 
 
 def parse_witness_reply(value: object) -> WitnessReply:
@@ -210,11 +275,19 @@ def parse_witness_reply(value: object) -> WitnessReply:
         refusal=None if outcome in (DONE, "ineligible") else Refusal(outcome),
         ineligible=outcome == "ineligible",
         term=number_in(texts[1], MAX_TERM),
-        acked=number_in(texts[2], MAX_NODE_ID),
-        acked_incarnation=number_in(texts[3], MAX_TERM),
-        acked_term=number_in(texts[4], MAX_TERM),
-        run_id=texts[5],
-        replid=texts[6],
-        same=texts[7] == "1",
-        note=texts[8],
+        named=tuple(_process_in(each) for each in texts[2].split(",", MOST_NAMES)) if texts[2] else (),
+        many=texts[3] == "1",
+        run_id=texts[4],
+        replid=texts[5],
+        same=texts[6] == "1",
+        note=texts[7],
+        record=texts[8],
     )
+
+
+def _process_in(text: str) -> NamedProcess:
+    parts = text.split(" ", 4)
+    if len(parts) != 4:
+        raise GarbledReply("the script named no process")
+    node, incarnation, term, promise_ms = map(number_in, parts, (MAX_NODE_ID, MAX_TERM, MAX_TERM, MAX_PROMISE_MS))
+    return NamedProcess(node, incarnation, term, promise_ms)

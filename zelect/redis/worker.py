@@ -41,7 +41,9 @@ _Event = TypeVar("_Event")
 class RedisSettings:
     """Where Redis is (`url`; "": nowhere), how long one exchange may take, and who asks and publishes. `ttl_ms`:
     life of the controller's record unless refreshed. `members`: ids and addresses of all members; where none
-    are given, processes of another cluster are not looked for."""
+    are given, processes of another cluster are not looked for. `promise_ms`: this process's election timeout;
+    `secret`: what the nodes share and Redis does not have, `trusting`: whether a voter record from Redis is taken
+    without it (R12)."""
 
     url: str
     timeout_ms: int
@@ -51,6 +53,9 @@ class RedisSettings:
     address: str
     incarnation: int
     members: Mapping[int, str] = field(default_factory=dict)
+    promise_ms: int = 0
+    secret: bytes = field(default=b"", repr=False)
+    trusting: bool = True
     credentials: Credentials = field(default_factory=Credentials)
 
 

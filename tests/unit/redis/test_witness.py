@@ -19,14 +19,16 @@ import redis
 import zmq
 
 from tests.support.ports import free_port
+from tests.support.records import made_record
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
-from zelect.core.events import WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
+from zelect.core.events import NamedProcess, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
-from zelect.core.quorum import RecordId, Witness
+from zelect.core.quorum import Record, RecordId, Witness
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis.witness import WitnessClient, WitnessEvent
+from zelect.redis.witness_record import RecordTexts
 from zelect.redis.worker import RedisSettings
 
 MEMORY = "zelect:{demo}:witness"
@@ -34,6 +36,18 @@ TERM, RECORD = 5, (0, 5, 3)
 CREATOR = (9, 90)
 """Node and incarnation of the controller that creates the memory in TERM, with RECORD."""
 MOST = 2**53 - 1
+PROMISE_MS = 700
+TEXTS = RecordTexts("demo")
+
+
+def of(record_id: RecordId) -> Record:
+    """A voter record with these numbers."""
+    return made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0])
+
+
+def named(*processes: tuple[int, int, int]) -> tuple[NamedProcess, ...]:
+    """What the witness says of (node, incarnation, term)s."""
+    return tuple(NamedProcess(*process, PROMISE_MS) for process in processes)
 
 
 class Asking:
@@ -48,6 +62,7 @@ class Asking:
     def client(self, **changes: Any) -> WitnessClient:
         settings: dict[str, Any] = {"url": self.server.url, "timeout_ms": 10_000, "cluster": "demo"}
         settings |= {"ttl_ms": 3000, "address": "tcp://127.0.0.1:7101", "node": 1, "incarnation": 10}
+        settings |= {"promise_ms": PROMISE_MS}
         client = WitnessClient(self.context, RedisSettings(**(settings | changes)))
         self.others.append(client)
         client.start()
@@ -59,7 +74,7 @@ class Asking:
         return self.clients[process]
 
     def create(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> Witness:
-        event = ask(self.of(CREATOR), WitnessCreate(key, term, record_id))
+        event = ask(self.of(CREATOR), WitnessCreate(key, term, of(record_id)))
         assert isinstance(event, WitnessCreated)
         return event.identity
 
@@ -67,7 +82,7 @@ class Asking:
         """Whether a creation is refused; refusals have no event."""
         client = self.of(CREATOR)
         before = client.counters["refused"]
-        client.submit([WitnessCreate(key, term, record_id), WitnessLook(None)])
+        client.submit([WitnessCreate(key, term, of(record_id)), WitnessLook(None)])
         wait_until(lambda: client.pipe.poll(100) and any(isinstance(e, WitnessSeen) for e in client.receive()))
         return client.counters["refused"] > before
 
@@ -75,7 +90,7 @@ class Asking:
         self, identity: Witness, term: int, process: tuple[int, int] = (1, 10), record_id: RecordId = RECORD,
         pre: bool = False,
     ) -> WitnessVoted:  # fmt: skip
-        event = ask(self.of(process), WitnessVote(identity, pre, 1, term, record_id))
+        event = ask(self.of(process), WitnessVote(identity, pre, 1, term, of(record_id)))
         assert isinstance(event, WitnessVoted)
         assert (event.pre, event.round) == (pre, 1)
         return event
@@ -83,7 +98,7 @@ class Asking:
     def ping(
         self, identity: Witness, term: int, process: tuple[int, int] = (1, 10), record_id: RecordId = RECORD
     ) -> WitnessAnswered:
-        event = ask(self.of(process), WitnessPing(identity, term, 7, record_id))
+        event = ask(self.of(process), WitnessPing(identity, term, 7, of(record_id)))
         assert isinstance(event, WitnessAnswered)
         assert (event.number, event.of_term, event.record_id) == (7, term, record_id)
         return event
@@ -92,7 +107,17 @@ class Asking:
         event = ask(self.of(process), WitnessLook(identity))
         assert isinstance(event, WitnessSeen)
         assert event.identity == identity
+        if event.ready or event.record is not None:  # an answer that did not come brings none
+            assert event.record == self.kept()
         return event.ready, event.same
+
+    def kept(self) -> Record | None:
+        """The voter record in Redis, which every look brings, whatever the identity."""
+        try:
+            text = self.redis.hget(MEMORY, "record") if self.redis.type(MEMORY) == "hash" else None
+        except redis.exceptions.ClusterDownError:
+            return None
+        return TEXTS.read(text) if text else None
 
     def memory(self) -> dict[str, str]:
         return dict(self.redis.hgetall(MEMORY))
@@ -100,11 +125,13 @@ class Asking:
     def is_unrecognized(self, identity: Witness) -> None:
         """Nothing is given in the name of `identity`, and nothing changed."""
         before = self.redis.dump(MEMORY) if self.redis.info("replication")["role"] == "master" else None
-        unrecognized = WitnessVoted(True, 1, Refusal.UNRECOGNIZED, 0)
+        kept = self.kept()
+        unrecognized = WitnessVoted(True, 1, Refusal.UNRECOGNIZED, 0, record=kept)
         assert self.vote(identity, TERM + 1, pre=True) == unrecognized
         assert self.vote(identity, TERM + 1) == replace(unrecognized, pre=False)
         assert self.vote(identity, TERM, CREATOR) == replace(unrecognized, pre=False)
-        assert self.ping(identity, TERM, CREATOR).reason is Refusal.UNRECOGNIZED
+        acked = self.ping(identity, TERM, CREATOR)
+        assert (acked.reason, acked.record) == (Refusal.UNRECOGNIZED, kept)
         assert self.ping(identity, TERM + 1).reason is Refusal.UNRECOGNIZED
         assert not self.look(identity)[1]
         assert before is None or self.redis.dump(MEMORY) == before
@@ -190,9 +217,10 @@ def test_a_new_memory_holds_its_creators_term_and_vote(asking: Asking) -> None:
         "key": "k-1", "run_id": identity.run_id, "replid": identity.replid, "term": "5",
         "voted_for": "9", "voted_incarnation": "90", "acked": "9", "acked_incarnation": "90", "acked_term": "5",
         "generation": "0", "config_term": "5", "version": "3", "created_term": "5",
+        "record": TEXTS.write(of(RECORD)), "names": "9 90 5 700", "many": "0",
     }  # fmt: skip
     assert asking.redis.ttl(MEMORY) == -1
-    assert asking.vote(identity, TERM) == WitnessVoted(False, 1, Refusal.VOTED, 5, 9, 90, 5)
+    assert asking.vote(identity, TERM) == WitnessVoted(False, 1, Refusal.VOTED, 5, named((9, 90, 5)))
 
 
 def test_a_repeated_reset_takes_nothing_back(asking: Asking) -> None:
@@ -282,21 +310,29 @@ VOTES: list[tuple[int, RecordId, Refusal | None, Refusal | None]] = [
 ]
 
 
+def saved_of(record_id: RecordId) -> dict[str, str]:
+    """What is kept of a record: its numbers, and the whole of it."""
+    numbers = dict(zip(("generation", "config_term", "version"), map(str, record_id), strict=True))
+    return {**numbers, "record": TEXTS.write(of(record_id))}
+
+
 @pytest.mark.parametrize(("term", "record_id", "reason", "pre_reason"), VOTES)
 def test_a_vote_is_judged_like_a_nodes(
     asking: Asking, term: int, record_id: RecordId, reason: Refusal | None, pre_reason: Refusal | None
 ) -> None:
     identity = asking.create()
     before = asking.memory()
-    acked = (*CREATOR, TERM)
+    acked = named((*CREATOR, TERM))
+    kept = of(RECORD) if reason is Refusal.STALE_VOTERS else None
     answer = asking.vote(identity, term, (1, 10), record_id, pre=True)
-    assert answer == WitnessVoted(True, 1, pre_reason, TERM, *acked)
+    assert answer == WitnessVoted(True, 1, pre_reason, TERM, acked, record=kept)
     assert asking.memory() == before
     for _ in range(2):  # and again: the answer got lost
         answer = asking.vote(identity, term, (1, 10), record_id)
-        assert answer == WitnessVoted(False, 1, reason, TERM if reason else term, *acked)
-        granted = {} if reason else {"term": str(term), "voted_for": "1", "voted_incarnation": "10"}
-        assert asking.memory() == before | granted
+        assert answer == WitnessVoted(False, 1, reason, TERM if reason else term, acked, record=kept)
+        granted = {"term": str(term), "voted_for": "1", "voted_incarnation": "10", **saved_of(record_id)}
+        granted["names"] = f"9 90 5 700,1 10 {term} 700"
+        assert asking.memory() == before | ({} if reason else granted)
 
 
 def test_one_vote_a_term_to_one_process(asking: Asking) -> None:
@@ -323,13 +359,43 @@ def test_large_numbers_are_compared_as_numbers_and_exactly(asking: Asking) -> No
     assert asking.vote(identity, MOST, (2, MOST), (0, MOST, MOST - 1)).reason is Refusal.STALE_VOTERS
 
 
-def test_a_vote_tells_whom_the_witness_acknowledged_and_keeps_it(asking: Asking) -> None:
-    identity = asking.create()
+def test_a_vote_names_whom_the_witness_acknowledged_and_whom_it_voted_for_since(asking: Asking) -> None:
+    identity, first = asking.create(), (1, 10, 6)
     assert asking.ping(identity, 6, (1, 10)).reason is None
-    for term, process in ((7, (2, 20)), (8, (3, 30)), (9, (2, 20))):
-        assert asking.vote(identity, term, process) == WitnessVoted(False, 1, None, term, 1, 10, 6)
-    assert asking.ping(identity, 9, (2, 20)).reason is None
-    assert asking.vote(identity, 10, (3, 30)) == WitnessVoted(False, 1, None, 10, 2, 20, 9)
+    for term, process, others in (
+        (7, (2, 20), [first]),
+        (8, (3, 30), [first, (2, 20, 7)]),
+        (9, (2, 20), [first, (3, 30, 8)]),
+        (10, (1, 10), [(2, 20, 9), (3, 30, 8)]),
+    ):
+        before = asking.memory()
+        asked = asking.vote(identity, term, process, pre=True)
+        assert asked == WitnessVoted(True, 1, None, term - 1, named(*others))
+        assert asking.memory() == before
+        for _ in range(2):  # and again: the answer got lost
+            assert asking.vote(identity, term, process) == WitnessVoted(False, 1, None, term, named(*others))
+    assert asking.ping(identity, 10, (1, 10)).reason is None
+    assert asking.vote(identity, 11, (3, 30)) == WitnessVoted(False, 1, None, 11, named((1, 10, 10)))
+
+
+def test_from_the_third_name_on_it_says_many_until_the_next_acknowledgement(asking: Asking) -> None:
+    identity = asking.create()
+    processes = [(1, 10), (2, 20), (3, 30), (1, 11)]
+    for term, process in enumerate(processes, TERM + 1):
+        for _ in range(2):
+            assert asking.vote(identity, term, process).many is (process in processes[2:]), process
+    assert asking.vote(identity, TERM + 5, (2, 20)).many
+    assert asking.ping(identity, TERM + 5, (2, 20)).reason is None
+    last = asking.vote(identity, TERM + 6, (3, 30))
+    assert last == WitnessVoted(False, 1, None, TERM + 6, named((2, 20, TERM + 5)))
+
+
+def test_a_name_comes_with_the_election_timeout_of_its_process(asking: Asking) -> None:
+    identity = asking.create()
+    slow = asking.client(node=2, incarnation=20, promise_ms=4000)
+    assert isinstance(ask(slow, WitnessPing(identity, 6, 7, of(RECORD))), WitnessAnswered)
+    (name,) = asking.vote(identity, 7).named
+    assert name == NamedProcess(2, 20, 6, 4000)
 
 
 # -- pings --------------------------------------------------------------------------------
@@ -354,13 +420,15 @@ def test_a_ping_is_acknowledged_in_its_term_and_with_its_record(
 ) -> None:
     identity = asking.create()
     before = asking.memory()
-    names = ("acked", "acked_incarnation", "acked_term", "generation", "config_term", "version")
-    after = dict(zip(names, map(str, (*process, term, *record_id)), strict=True))
+    fields = ("acked", "acked_incarnation", "acked_term")
+    after = dict(zip(fields, map(str, (*process, term)), strict=True)) | saved_of(record_id)
+    after["names"] = f"{process[0]} {process[1]} {term} 700"
     if term > TERM:
         after |= {"voted_for": str(process[0]), "voted_incarnation": str(process[1])}
     for _ in range(2):
         answer = asking.ping(identity, term, process, record_id)
-        assert (answer.reason, answer.term) == (reason, TERM if reason else term)
+        kept = of(RECORD) if reason is Refusal.STALE_VOTERS else None
+        assert (answer.reason, answer.term, answer.record) == (reason, TERM if reason else term, kept)
         assert asking.memory() == before | ({} if reason else {"term": str(term), **after})
 
 
@@ -375,7 +443,7 @@ def test_a_ping_does_not_take_back_the_vote_of_its_term(asking: Asking) -> None:
     assert asking.vote(identity, 6, (2, 20)).reason is None
     assert asking.ping(identity, 6, (1, 10)).reason is None  # node 1 won without the witness
     assert asking.vote(identity, 6, (1, 10)).reason is Refusal.VOTED
-    assert asking.vote(identity, 6, (2, 20)) == WitnessVoted(False, 1, None, 6, 1, 10, 6)
+    assert asking.vote(identity, 6, (2, 20)) == WitnessVoted(False, 1, None, 6, named((1, 10, 6)))
 
 
 def test_the_pings_of_a_steady_controller_write_nothing(asking: Asking) -> None:
@@ -397,6 +465,12 @@ class Twin:
     voted: dict[int, tuple[int, int]] = field(default_factory=lambda: {TERM: CREATOR})
     acked: tuple[tuple[int, int], int] = (CREATOR, TERM)
     record: RecordId = RECORD
+    since: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def told(self, process: tuple[int, int]) -> set[tuple[int, int, int]]:
+        """Whose lease `process` must outwait: whom it acknowledged, and all whom it voted for since."""
+        named = {self.acked[0]: self.acked[1], **self.since}
+        return {(*other, term) for other, term in named.items() if other != process}
 
     def refuses(self, term: int, record_id: RecordId, least: int) -> Refusal | None:
         if term < least:
@@ -408,8 +482,9 @@ class Twin:
         if reason is None and self.voted.get(term, process) != process:
             reason = Refusal.VOTED
         if reason is None and not pre:
-            self.term = term
-            self.voted[term] = process
+            if self.voted.get(term) is None or record_id > self.record:  # else it is a repetition
+                self.since[process] = term
+            self.term, self.record, self.voted[term] = term, record_id, process
         return reason
 
     def ping(self, process: tuple[int, int], term: int, record_id: RecordId) -> Refusal | None:
@@ -419,6 +494,7 @@ class Twin:
         if reason is None:
             self.voted.setdefault(term, process)
             self.term, self.acked, self.record = term, (process, term), record_id
+            self.since.clear()
         return reason
 
 
@@ -439,15 +515,20 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         version = max(0, version + dice.choice((-1, 0, 0, 0, 0, 1)))
         config_term = min(term, config_term + dice.choice((-1, 0, 0, 0, 0, 0, 1)))
         record_id = (generation, config_term, version)
-        acked = (*twin.acked[0], twin.acked[1])
         if dice.random() < 0.4:
             answer = asking.ping(identity, term, process, record_id)
             assert (answer.reason, answer.term) == (twin.ping(process, term, record_id), twin.term), step
             continue
         pre = dice.random() < 0.2
         voted = asking.vote(identity, term, process, record_id, pre)
+        told = twin.told(process)
         reason = twin.vote(process, term, record_id, pre)
-        assert voted == WitnessVoted(pre, 1, reason, twin.term, *acked), step
+        assert (voted.reason, voted.term) == (reason, twin.term), step
+        assert voted.record == (of(twin.record) if reason is Refusal.STALE_VOTERS else None), step
+        if voted.many:
+            assert len(told) > 2, step
+        else:
+            assert {(name.node, name.incarnation, name.term) for name in voted.named} == told, step
         if voted.reason is None and not pre:
             assert granted.setdefault((identity.key, term), process) == process, step
 
@@ -467,12 +548,23 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         *(lambda r, name=name: r.hset(MEMORY, name, "other") for name in ("key", "run_id", "replid")),
         *(
             lambda r, name=name, value=value: r.hset(MEMORY, name, value)
-            for name in ("term", "voted_for", "voted_incarnation", "acked", "acked_incarnation", "acked_term")
+            for name in ("term", "voted_for", "voted_incarnation", "acked", "acked_incarnation", "acked_term", "many")
             for value in ("", "-1", "1.5", "0x6", "1e1", " 6", "nan", "9007199254740992", "12345678901234567890")
         ),
         *(lambda r, name=name: r.hdel(MEMORY, name) for name in ("key", "run_id", "term", "acked", "version")),
         lambda r: r.hset(MEMORY, "acked_term", "6"),
         lambda r: r.hset(MEMORY, "voted_for", "65536"),
+        *(
+            lambda r, names=names: r.hset(MEMORY, "names", names)
+            for names in (
+                "",
+                "9 90 5",
+                "9 90 5 -1",
+                "0 90 5 700",
+                "9 90 5 700;1 10 6 700",
+                "1 1 1 1," * 4,
+            )
+        ),
     ],
 )
 def test_a_damaged_memory_is_unrecognized(asking: Asking, damage: Callable[[Any], object]) -> None:
@@ -604,6 +696,81 @@ def test_a_memory_that_was_evicted_is_unrecognized_and_a_warning_is_given(own: A
     own.is_unrecognized(identity)
 
 
+# -- the record that is handed out ----------------------------------------------------------
+
+
+def test_the_newest_record_is_handed_out_after_each_misfortune(own: Asking) -> None:
+    """Whatever becomes of the identity: only a server without the data has nothing to hand out."""
+    identity, voted = own.create(), (0, 5, 4)
+    assert own.vote(identity, TERM + 1, record_id=voted).reason is None
+    own.redis.save()
+    acked = (0, 6, 5)
+    assert own.ping(identity, TERM + 1, record_id=acked).reason is None
+    assert own.kept() == of(acked)
+    own.redis.hset(MEMORY, "voted_for", "0")
+    own.is_unrecognized(identity)
+    assert own.kept() == of(acked)
+    own.restart(kill=True)
+    own.is_unrecognized(identity)
+    assert own.kept() == of(voted), "that of the dump"
+    own.redis.flushall()
+    own.is_unrecognized(identity)
+    assert own.kept() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x", ":", ":{}", ":[]", ":null", ":[1,2]", ":" + "[" * 100_000, ":" + "9" * 100_000, "x" * 200_000, "\xff",
+        ':[7,0,5,3,[1],null,[1],[[1,"a"]],9]', ':[7,0,5,3,[1],null,[1],[]]', ':[7,0,5,3,[0],null,[1],[[0,"a"]]]',
+        ':[7,0,5.0,3,[1],null,[1],[[1,"a"]]]', ':[7,0,true,3,[1],null,[1],[[1,"a"]]]',
+        ':[7,0,5,-3,[1],null,[1],[[1,"a"]]]', ':[7,0,9007199254740992,3,[1],null,[1],[[1,"a"]]]',
+        ':[7,0,5,3,[1],["k",1,"r"],[1],[[1,"a"]]]', ':[7,0,5,3,[1],null,[1],[[1,"a\\u0000"]]]',
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_what_is_no_record_is_refused_counted_and_changes_nothing(asking: Asking, text: str) -> None:
+    identity, client = asking.create(), asking.of((1, 10))
+    asking.redis.hset(MEMORY, "record", text)
+    seen = ask(client, WitnessLook(identity))
+    assert seen == WitnessSeen(identity, ready=True, same=True)
+    answered = 0 < len(text) <= 131_072  # a longer one the script keeps to itself
+    assert client.counters["records_refused"] == answered
+    assert ("is not taken" in client.problem) is answered
+    stale = ask(client, WitnessVote(identity, True, 1, TERM + 1, of((0, 5, 2))))
+    assert stale == WitnessVoted(True, 1, Refusal.STALE_VOTERS, TERM, named((*CREATOR, TERM)))
+    assert asking.vote(identity, TERM + 1).reason is None, "votes rest on the numbers alone"
+    assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True, record=of(RECORD))
+    assert client.problem == ""
+
+
+def test_with_a_secret_only_what_was_written_with_it_is_taken(asking: Asking) -> None:
+    ours, others, keyed = (
+        asking.client(secret=b"a" * 32, trusting=False),
+        asking.client(secret=b"b" * 32, trusting=False),
+        asking.client(trusting=False),
+    )
+    created = ask(ours, WitnessCreate("k", TERM, of(RECORD)))
+    assert isinstance(created, WitnessCreated)
+    identity = created.identity
+
+    def taken(client: WitnessClient) -> Record | None:
+        seen = ask(client, WitnessLook(identity))
+        assert isinstance(seen, WitnessSeen)
+        assert (seen.ready, seen.same) == (True, True)
+        return seen.record
+
+    assert (taken(ours), taken(others), taken(keyed)) == (of(RECORD), None, None)
+    assert "security.secret_file" in others.problem
+    assert (others.counters["records_refused"], keyed.counters["records_refused"]) == (1, 0)
+    forged = asking.redis.hget(MEMORY, "record").replace("7101", "7109")
+    asking.redis.hset(MEMORY, "record", forged)
+    assert taken(ours) is None
+    vote = ask(keyed, WitnessVote(identity, False, 1, TERM + 1, of(RECORD)))
+    assert vote == WitnessVoted(False, 1, None, TERM + 1, named((1, 10, TERM))[:0])
+    assert taken(ours) is None, "a record without a MAC"
+
+
 # -- what can't be a witness --------------------------------------------------------------
 
 
@@ -663,8 +830,8 @@ def test_a_redis_cluster_is_no_witness(context: zmq.Context[zmq.Socket[bytes]], 
 def test_without_redis_looks_are_answered_and_nothing_else(asking: Asking) -> None:
     client, identity = asking.client(url=""), Witness("k", "r", "p")
     assert client.problem == "not configured"
-    client.submit([WitnessVote(identity, False, 1, 6, RECORD), WitnessPing(identity, 6, 1, RECORD)])
-    client.submit([WitnessCreate("k", 6, RECORD), WitnessLook(identity)])
+    client.submit([WitnessVote(identity, False, 1, 6, of(RECORD)), WitnessPing(identity, 6, 1, of(RECORD))])
+    client.submit([WitnessCreate("k", 6, of(RECORD)), WitnessLook(identity)])
     assert client.pipe.poll(10_000)
     assert client.receive() == [WitnessSeen(identity, ready=False, same=False)]
     assert client.receive() == []
@@ -684,32 +851,34 @@ def test_a_url_that_cannot_be_used_is_reported_without_its_password(asking: Aski
 
 def test_a_frozen_server_blocks_nobody_is_reported_and_heals(own: Asking) -> None:
     identity, client = own.create(), own.client(timeout_ms=100)
-    assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True)
+    assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True, record=of(RECORD))
     own.server.freeze()
     for number in range(1000):
-        client.submit([WitnessPing(identity, 6, number, RECORD), WitnessCreate("x", 6, RECORD)])
+        client.submit([WitnessPing(identity, 6, number, of(RECORD)), WitnessCreate("x", 6, of(RECORD))])
     assert client.receive() == []
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=False, same=False)
     assert client.problem.startswith("timeout")
-    vote = ask(client, WitnessVote(identity, True, 3, 7, RECORD))
+    vote = ask(client, WitnessVote(identity, True, 3, 7, of(RECORD)))
     assert vote == WitnessVoted(True, 3, Refusal.UNREACHABLE, 0)
     wait_until(lambda: sum(client.counters[name] for name in ("overtaken", "unsent", "failed")) == 2002)
     assert client.receive() == []
     own.server.thaw()
-    wait_until(lambda: ask(client, WitnessLook(None)) == WitnessSeen(None, ready=True, same=False))
+    wait_until(lambda: ask(client, WitnessLook(None)) == WitnessSeen(None, ready=True, same=False, record=of(RECORD)))
     assert client.problem == ""
 
 
 def test_what_could_not_be_sent_in_time_is_never_sent(own: Asking) -> None:
     identity, client = own.create(), own.client(timeout_ms=100)
-    assert ask(client, WitnessLook(None)) == WitnessSeen(None, ready=True, same=False)
+    assert ask(client, WitnessLook(None)) == WitnessSeen(None, ready=True, same=False, record=of(RECORD))
     own.server.freeze()
-    client.submit([WitnessVote(identity, True, 1, 6, RECORD), WitnessPing(identity, 6, 1, RECORD)])
+    client.submit([WitnessVote(identity, True, 1, 6, of(RECORD)), WitnessPing(identity, 6, 1, of(RECORD))])
     wait_until(lambda: client.counters["failed"] + client.counters["unsent"] == 2)
     assert client.counters["unsent"] == 1
     assert following(client) == WitnessVoted(True, 1, Refusal.UNREACHABLE, 0)
     own.server.thaw()
-    wait_until(lambda: ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True))
+    wait_until(
+        lambda: ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=True, record=of(RECORD))
+    )
     assert own.memory()["term"] == str(TERM)
 
 
@@ -718,9 +887,9 @@ def test_a_server_that_is_gone_is_answered_for_at_once_and_heals(own: Asking) ->
     own.server.kill()
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=False, same=False)
     assert "connection refused" in client.problem
-    vote = ask(client, WitnessVote(identity, False, 1, 6, RECORD))
+    vote = ask(client, WitnessVote(identity, False, 1, 6, of(RECORD)))
     assert vote == WitnessVoted(False, 1, Refusal.UNREACHABLE, 0)
-    client.submit([WitnessPing(identity, 6, 1, RECORD)])
+    client.submit([WitnessPing(identity, 6, 1, of(RECORD))])
     own.server.start()
     own.server.wait_ready(30)
     assert ask(client, WitnessLook(identity)) == WitnessSeen(identity, ready=True, same=False)
@@ -736,9 +905,9 @@ def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: 
     run = own.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
     own.server.freeze()
     late = own.client(node=9, incarnation=90, timeout_ms=100)
-    late.submit([WitnessPing(identity, TERM, 8, RECORD)])
+    late.submit([WitnessPing(identity, TERM, 8, of(RECORD))])
     wait_until(lambda: late.counters["failed"] == 1)
-    late.submit([WitnessCreate("late", TERM, RECORD)])
+    late.submit([WitnessCreate("late", TERM, of(RECORD))])
     wait_until(lambda: late.counters["failed"] == 2)
     own.server.thaw()
     wait_until(lambda: own.redis.info("commandstats")["cmdstat_evalsha"]["calls"] == run + 2)
@@ -749,10 +918,10 @@ def test_what_a_frozen_server_runs_late_is_refused_by_what_came_in_between(own: 
 
 def test_an_overtaken_reset_of_the_same_controller_is_refused(asking: Asking) -> None:
     first = asking.client(node=9, incarnation=90)
-    assert isinstance(ask(first, WitnessCreate("k-1", TERM, RECORD)), WitnessCreated)
+    assert isinstance(ask(first, WitnessCreate("k-1", TERM, of(RECORD))), WitnessCreated)
     asking.redis.hincrby(MEMORY, "created_us", 3_600_000_000)  # as if created by a later question
     before = asking.memory()
-    first.submit([WitnessCreate("k-0", TERM, RECORD)])
+    first.submit([WitnessCreate("k-0", TERM, of(RECORD))])
     wait_until(lambda: first.counters["refused"] == 1)
     assert asking.memory() == before
 
@@ -763,8 +932,8 @@ def test_of_each_kind_only_the_newest_that_is_not_sent_yet_is_asked(own: Asking)
     client.submit([WitnessLook(identity)])
     wait_until(lambda: not client._unsent)
     for number in (1, 2, 3):
-        client.submit([WitnessPing(identity, TERM + number, number, RECORD)])
-        client.submit([WitnessVote(identity, False, number, TERM + number, RECORD)])
+        client.submit([WitnessPing(identity, TERM + number, number, of(RECORD))])
+        client.submit([WitnessVote(identity, False, number, TERM + number, of(RECORD))])
     own.server.thaw()
     events: list[WitnessEvent] = []
 
@@ -775,8 +944,8 @@ def test_of_each_kind_only_the_newest_that_is_not_sent_yet_is_asked(own: Asking)
 
     wait_until(heard)
     assert events == [
-        WitnessSeen(identity, ready=True, same=True),
-        WitnessVoted(False, 3, None, TERM + 3, *CREATOR, TERM),
+        WitnessSeen(identity, ready=True, same=True, record=of(RECORD)),
+        WitnessVoted(False, 3, None, TERM + 3, named((*CREATOR, TERM))),
         WitnessAnswered(3, TERM + 3, RECORD, None, TERM + 3),
     ]
     assert client.counters["overtaken"] == 4
@@ -838,7 +1007,7 @@ def test_what_is_no_redis_is_not_ready(asking: Asking, serve: Callable[[socket.s
 def test_closing_with_a_hung_server_is_bounded(own: Asking) -> None:
     identity, client = own.create(), own.client(timeout_ms=60_000)
     own.server.freeze()
-    client.submit([WitnessVote(identity, False, 1, 6, RECORD), WitnessLook(identity)])
+    client.submit([WitnessVote(identity, False, 1, 6, of(RECORD)), WitnessLook(identity)])
     closer = threading.Thread(target=client.close, args=(0.2,), daemon=True)
     closer.start()
     closer.join(20)  # far below the timeout of the exchange that hangs

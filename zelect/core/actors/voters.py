@@ -184,6 +184,7 @@ def take_record(step: Step, record: Record) -> None:
     state = step.state
     mine = state.record
     known = state.is_new or (record.cluster_id, record.generation) == (mine.cluster_id, mine.generation)
+    known = known and record.cluster_id != 0 and bool(record.members) and not record.proposed
     sane = not jumps(state.term, record.config_term) and record.version <= MAX_VERSION_HEARD
     if known and sane and not (0 < mine.version < record.version - MAX_VERSION_JUMP):
         adopt_record(step, record)
