@@ -42,6 +42,7 @@ class RedisClients:
             incarnation=incarnation,
             members=settings.addresses,
             credentials=credentials,
+            promise_ms=settings.timing.election_timeout_ms,
         )
         self.registry = RegistryClient(context, redis)
         self.witness = WitnessClient(context, redis if settings.dynamic else replace(redis, url=""))
