@@ -45,6 +45,7 @@ from zelect.core.messages import (
     Refusal,
     Reset,
     Result,
+    Type,
     Voting,
     VotResp,
 )
@@ -519,11 +520,12 @@ def test_r11_an_operator_resets_a_lost_voters_again_and_the_old_one_is_refused()
     world.redis.up = world.registry_up = False
     world.kill(1, 2)
     world.run(2000)
-    effects = step(world, 3, packet(world, 3, Reset(1, (3,))))
+    forced = replace(_forced(world, 3), members=(3,), epochs=(3,))
+    effects = step(world, 3, packet(world, 3, Reset(forced, False)))
     assert isinstance(effects.answer, CommonResp)
     assert effects.answer.result is Result.OK
     assert effects.save is not None
-    assert (effects.save.record.generation, effects.save.record.members) == (1, (3,))
+    assert effects.save.record == forced
     world.disks[3] = effects.save
     world.run_until(lambda: world.controller() == 3)
     world.start(1)
@@ -531,17 +533,76 @@ def test_r11_an_operator_resets_a_lost_voters_again_and_the_old_one_is_refused()
     assert world.controller() == 3
     assert world.state(3).refused["other_generation"] > 0
     assert world.state(1).refused["other_generation"] > 0
-    world.feed(1, packet(world, 1, Reset(1, (3,))))
+    epoch = world.state(1).saved.epoch
+    world.feed(1, packet(world, 1, Reset(forced, True)))
+    assert world.state(1).is_new, "what it had is of the generation that is over"
+    assert world.state(1).saved.epoch > epoch
     world.redis.up = True
     walk_to(world, 1, 3, witness=True)
+    assert world.state(1).record.epoch_of(1) == world.state(1).saved.epoch
+
+
+def _forced(world: World, node: int, generation: int = 1) -> Record:
+    """The record of `node`, as an operator would force it."""
+    record: Record = world.state(node).record
+    return replace(record, generation=generation, config_term=0, version=record.version + 1, witness=None)
+
+
+def _loses_the_controller(world: World, node: int) -> None:
+    step(world, node, LinkDown(1))
+    step(world, node, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK))
+
+
+@pytest.mark.parametrize("node", [1, 2])
+@pytest.mark.parametrize("joins", [True, False])
+def test_r11_a_reset_is_refused_while_a_controller_lives(node: int, joins: bool) -> None:
+    """Nothing is lost then, and two sets of voters would each elect."""
+    world = _settled()
+    before = world.state(node).saved
+    effects = step(world, node, packet(world, node, Reset(_forced(world, node), joins)))
+    assert effects.answer == CommonResp(
+        int(Type.RESET), Result.CONTROLLER_LIVES, "node 1 is controller: nothing is lost"
+    )
+    assert effects.save is None
+    assert (world.state(node).saved, world.controller()) == (before, 1)
+    if node == 2:
+        _loses_the_controller(world, node)
+        effects = step(world, node, packet(world, node, Reset(_forced(world, node), joins)))
+        assert isinstance(effects.answer, CommonResp)
+        assert effects.answer.result is Result.OK
+
+
+def test_r11_a_reset_of_another_cluster_is_refused() -> None:
+    world = _settled()
+    _loses_the_controller(world, 3)
+    record = world.state(3).record
+    forced = replace(_forced(world, 3), cluster_id=record.cluster_id + 1)
+    for joins in (True, False):
+        effects = step(world, 3, packet(world, 3, Reset(forced, joins)))
+        assert effects.answer == CommonResp(int(Type.RESET), Result.OTHER_CLUSTER, "this node belongs to cluster 7")
+    assert world.state(3).record == record
+
+
+def test_r11_who_is_of_the_forced_generation_need_not_join_it() -> None:
+    world = _settled()
+    _loses_the_controller(world, 3)
+    forced = _forced(world, 3)
+    step(world, 3, packet(world, 3, Reset(forced, False)))
+    newer = replace(forced, config_term=world.state(3).term + 5, version=forced.version + 9)
+    for told in (newer, forced):
+        effects = step(world, 3, packet(world, 3, Reset(told, True)))
+        assert effects.answer == CommonResp(int(Type.RESET), Result.OK, "generation 1 already")
+        assert (effects.save, world.state(3).record) == (None, forced), "it gets the newer one from the controller"
 
 
 @pytest.mark.parametrize("generation", [1, 2])
 def test_r11_an_older_or_the_present_generation_is_not_created_again(generation: int) -> None:
     world = _settled()
-    step(world, 3, packet(world, 3, Reset(2, (3,))))
+    _loses_the_controller(world, 3)
+    step(world, 3, packet(world, 3, Reset(_forced(world, 3, 2), False)))
     record = world.state(3).record
-    effects = step(world, 3, packet(world, 3, Reset(generation, (1, 3))))
+    assert record.generation == 2
+    effects = step(world, 3, packet(world, 3, Reset(_forced(world, 3, generation), False)))
     assert isinstance(effects.answer, CommonResp)
     assert effects.answer.result is Result.FORBIDDEN
     assert world.state(3).record == record

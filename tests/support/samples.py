@@ -92,7 +92,8 @@ def _resets(draw: st.DrawFn) -> Reset:
     least_one = st.integers(1, MAX_NUMBER)
     record = replace(draw(records.filter(lambda one: bool(one.members))), witness=None)
     record = replace(record, generation=draw(least_one), version=draw(least_one), cluster_id=draw(least_one))
-    return Reset(record, draw(st.booleans()))
+    join = draw(st.booleans())
+    return Reset(record if join else replace(record, config_term=0), join)
 
 
 @st.composite

@@ -446,6 +446,8 @@ class Reset:
             raise MalformedMessage("bad_field", "a reset names members, and no witness")
         if not (self.record.generation and self.record.version and self.record.cluster_id):
             raise MalformedMessage("bad_field", "a reset begins a new generation of a cluster that exists")
+        if self.record.config_term and not self.join:
+            raise MalformedMessage("bad_field", "a reset is written in no term")
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ def test_term_zero_can_be_neither_sought_nor_handed_over() -> None:
         pytest.param(made_record(0, 8, (1, 2), None, 0), id="no new generation"),
         pytest.param(made_record(0, 0, (1, 2), None, 2), id="only proposed"),
         pytest.param(made_record(0, 8, (1, 2), None, 2, cluster_id=0), id="no cluster"),
+        pytest.param(made_record(1, 8, (1, 2), None, 2), id="a term"),
     ],
 )
 def test_a_reset_names_members_of_a_new_generation_and_no_witness(record: Record) -> None:

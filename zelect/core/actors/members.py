@@ -121,14 +121,14 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
         step.answer = CommonResp(int(Type.RESET), *problem)
         return
     record, state = message.record, step.state
-    if message.join and record.generation > state.record.generation:
-        forget(step, max(state.saved.epoch + 1, state.saved.incarnation))
-        step.meet(dict(record.addresses))
-    elif record.id > state.record.id:
-        accept_reset(step, record)
-    else:
+    if record.generation == state.record.generation:
         step.answer = CommonResp(int(Type.RESET), Result.OK, f"generation {record.generation} already")
         return
+    if message.join:
+        forget(step, max(state.saved.epoch + 1, state.saved.incarnation))
+        step.meet(dict(record.addresses))
+    else:
+        accept_reset(step, record)
     step.note("voters_reset", generation=record.generation, members=record.members)
     step.answer = CommonResp(int(Type.RESET), Result.OK, f"generation {record.generation}")
 
