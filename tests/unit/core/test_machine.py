@@ -313,6 +313,28 @@ def test_a_complaint_reaches_people_whatever_else_is_wrong(changes: dict[str, in
     assert world.state(2).refused == {}
 
 
+@pytest.mark.parametrize(
+    ("told", "noted"),
+    [
+        (
+            "quorum=static election_timeout_ms=500 lease_ms=300 drift_ppm=1000",
+            "quorum is dynamic here, static there; lease_ms is 400 here, 300 there",
+        ),
+        ("quorum=dynamic election_timeout_ms=500 lease_ms=400 drift_ppm=1000", None),
+        ("lease_ms=300", None),
+        ("lease_ms", None),
+        ("", None),
+    ],
+)
+def test_which_settings_differ_is_noted_where_the_peer_tells_its_own(told: str, noted: str | None) -> None:
+    world = leadership_of(1)
+    complaint = packet(world, 3, CommonResp(int(Type.PING), Result.SETTINGS_MISMATCH, told))
+    (fact,) = step(world, 2, complaint).facts
+    assert (fact.name, dict(fact.fields)["detail"]) == ("error_received", told if noted is None else noted)
+    assert world.state(2).peers[3].complaint == f"settings_mismatch: {told if noted is None else noted}"
+    assert step(world, 2, complaint).facts == (), "it is told once"
+
+
 def test_a_query_of_the_command_line_is_answered_whatever_its_header_says() -> None:
     world = leadership_of(1)
     envelope = replace(packet(world, 3, Query("status")).envelope, sender=0, incarnation=0, settings=0, generation=9)

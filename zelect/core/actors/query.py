@@ -40,8 +40,10 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
 def _differences(ours: Mapping[str, str], told: str) -> str:
     """Which settings differ between this node and one that told its own ("key=value ..."), in words."""
     theirs = dict(word.split("=", 1) for word in told.split() if "=" in word)
-    found = [f"{key} is {value} here, {theirs[key]} there" for key, value in ours.items() if theirs.get(key) != value]
-    return "; ".join(found)[:MAX_TEXT] if theirs.keys() == ours.keys() else told
+    if theirs.keys() != ours.keys():
+        return told  # it may say anything
+    found = [f"{key} is {value} here, {theirs[key]} there" for key, value in ours.items() if theirs[key] != value]
+    return "; ".join(found)[:MAX_TEXT] or told
 
 
 def learn_of_cluster(step: Step, envelope: Envelope) -> None:
