@@ -178,6 +178,7 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
                 "term": 4 if node < 3 else None,
                 "address": f"tcp://127.0.0.1:{ports[node]}",
                 "reachable": node < 3,
+                "problem": "",
                 "counters": {"received": 5} if node < 3 else None,
             }
             for node in (1, 2, 3)

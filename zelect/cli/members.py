@@ -40,7 +40,7 @@ def members(context: click.Context, /, as_json: bool, **where: Any) -> None:
         return  # which may only be asked for its --help
     target = Target.of(**where)
     state = target.ask()
-    click.echo(json.dumps(_table(state), indent=2) if as_json else _text(state))
+    click.echo(json.dumps(_table(state), indent=2) if as_json else _text(state, target.place))
     for line in target.denial_lines():
         print_error(line)
     if not state.reports and not target.denials and not as_json:
@@ -53,6 +53,7 @@ def _table(state: ClusterStatus) -> dict[str, Any]:
     voters = newest.voters if newest else None
     return {
         "cluster": state.cluster,
+        "cluster_id": voters and voters.cluster_id,
         "controller": active.id if active else None,
         "configured": sorted(state.addresses),
         "generation": voters and voters.generation,
@@ -62,19 +63,53 @@ def _table(state: ClusterStatus) -> dict[str, Any]:
         "witness": best and best.voters.witness,
         "survives": best and best.voters.survives,
         "answered": sorted(state.reports),
+        "nodes": [_node(state, node) for node in sorted(state.addresses)],
     }
 
 
-def _text(state: ClusterStatus) -> str:
-    from zelect.status.cluster_text import ids_text
+def _node(state: ClusterStatus, node: int) -> dict[str, Any]:
+    """What is known of `node`: whether it belongs to the cluster, and votes, by the newest record, and its present
+    storage epoch, null where it did not answer."""
+    from zelect.status.problems import problems
+
+    voters, report = state.newest and state.newest.voters, state.reports.get(node)
+    return {
+        "id": node,
+        "address": state.addresses[node],
+        "belongs": voters is not None and str(node) in voters.addresses,
+        "votes": voters is not None and node in voters.members,
+        "epoch": report and report.epoch,
+        "problem": problems(state.reports).get(node, ""),
+    }
+
+
+def _rows(state: ClusterStatus) -> list[str]:
+    """A table of the nodes."""
+    from zelect.status.table import Column, table
+
+    columns = (
+        Column[dict[str, Any]]("  ", lambda node: ""),
+        Column[dict[str, Any]]("id", lambda node: node["id"], right=True),
+        Column[dict[str, Any]]("address", lambda node: node["address"].removeprefix("tcp://")),
+        Column[dict[str, Any]]("belongs", lambda node: "yes" if node["belongs"] else "no"),
+        Column[dict[str, Any]]("votes", lambda node: "yes" if node["votes"] else "no"),
+        Column[dict[str, Any]]("epoch", lambda node: "no answer" if node["epoch"] is None else node["epoch"]),
+    )
+    return table(columns, [_node(state, node) for node in sorted(state.addresses)])
+
+
+def _text(state: ClusterStatus, place: str = "") -> str:
+    from zelect.status.cluster_text import ids_text, problem_lines
 
     newest, best = state.newest, state.best
     if newest is None or best is None:
         return f"{state.cluster}: no node answered"
     voters, witness, survives = newest.voters, best.voters.witness, best.voters.survives
+    if not voters.cluster_id:
+        return "\n".join([f"{state.cluster}: no cluster is founded yet", *_rows(state), *problem_lines(state, place)])
     absent = set(state.addresses) - set(voters.members)
     lines = [
-        f"{state.cluster}: voters {voters.config_term}.{voters.version}"
+        f"{state.cluster}, cluster id {voters.cluster_id:x}: voters {voters.config_term}.{voters.version}"
         + (f", generation {voters.generation}" if voters.generation else ""),
         f"  members   {ids_text(voters.members)}" + (f"   (not voting now: {ids_text(absent)})" if absent else ""),
         f"  witness   {witness}: {_WITNESS.get(witness, '')}",
@@ -87,7 +122,7 @@ def _text(state: ClusterStatus) -> str:
     else:
         more = "1 more failure" if survives == 1 else f"{survives} more failures, one after the other"
         lines.append(f"  survives  {more}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_rows(state), *problem_lines(state, place)])
 
 
 @members.command()

@@ -38,7 +38,7 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     try:
         while True:
             state = target.ask(timeout_s)
-            _show(state, as_json, watch)
+            _show(state, as_json, watch, target.place)
             for line in target.denial_lines():
                 print_error(line)
             if not watch:
@@ -51,7 +51,7 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     context.exit(state.exit_code)
 
 
-def _show(state: ClusterStatus, as_json: bool, watch: bool) -> None:
+def _show(state: ClusterStatus, as_json: bool, watch: bool, place: str) -> None:
     from zelect.status.cluster_text import cluster_text
 
     if as_json:
@@ -60,4 +60,4 @@ def _show(state: ClusterStatus, as_json: bool, watch: bool) -> None:
     if watch:
         click.clear()
     # Where nothing can be cleared, as in a pipe, an empty line parts one status from the next.
-    click.echo(cluster_text(state) + ("\n" if watch and not sys.stdout.isatty() else ""))
+    click.echo(cluster_text(state, place=place) + ("\n" if watch and not sys.stdout.isatty() else ""))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zelect.status.codec import plain
+from zelect.status.problems import problems
 from zelect.status.report import NodeReport, RedisReport
 
 
@@ -56,7 +57,7 @@ class ClusterStatus:
 
     def as_json(self) -> dict[str, Any]:
         """What `zelect status --json` prints. What nobody said is null."""
-        active, newest = self.controller, self.newest
+        active, newest, wrong = self.controller, self.newest, problems(self.reports)
         return {
             "cluster": self.cluster,
             "term": self.term,
@@ -65,7 +66,10 @@ class ClusterStatus:
             "voters": _some(newest and newest.voters, _OF_VOTERS),
             "redis": plain(self.redis),
             "pause": active and plain(active.pause),
-            "nodes": [_node(node, address, self.reports.get(node)) for node, address in sorted(self.addresses.items())],
+            "nodes": [
+                _node(node, address, self.reports.get(node), wrong.get(node, ""))
+                for node, address in sorted(self.addresses.items())
+            ],
         }
 
 
@@ -79,9 +83,9 @@ def controller_json(active: NodeReport | None) -> dict[str, Any] | None:
     return _some(active, _OF_CONTROLLER)
 
 
-def _node(node: int, address: str, report: NodeReport | None) -> dict[str, Any]:
+def _node(node: int, address: str, report: NodeReport | None, problem: str) -> dict[str, Any]:
     known = _some(report, _OF_NODE) or dict.fromkeys(_OF_NODE)
-    return {"id": node, **known, "address": address, "reachable": report is not None}
+    return {"id": node, **known, "address": address, "reachable": report is not None, "problem": problem}
 
 
 def _some(value: object, names: Iterable[str]) -> dict[str, Any] | None:

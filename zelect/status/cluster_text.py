@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from zelect.status.cluster import ClusterStatus
+from zelect.status.problems import problems
 from zelect.status.report import NodeReport
 from zelect.status.table import WIDTH, Column, duration, table
 
@@ -77,8 +78,11 @@ def controller_text(state: ClusterStatus) -> str:
     return "no node is active" if state.reports else "no node answered"
 
 
-def cluster_text(state: ClusterStatus, without_answer: Mapping[int, tuple[str, str]] | None = None) -> str:
-    """The text for `state`. `without_answer`: what to say of such a node under role and status."""
+def cluster_text(
+    state: ClusterStatus, without_answer: Mapping[int, tuple[str, str]] | None = None, place: str = ""
+) -> str:
+    """The text for `state`. `without_answer`: what to say of such a node under role and status; `place`: the
+    options that name the cluster, for commands that are recommended."""
     rows = [NodeRow.of(state, node, (without_answer or {}).get(node, ("", "no answer"))) for node in state.addresses]
     lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in (_first(state), *_voters(state))]
     if (active := state.controller) is not None and active.pause is not None:
@@ -86,7 +90,22 @@ def cluster_text(state: ClusterStatus, without_answer: Mapping[int, tuple[str, s
         lines += textwrap.wrap(f"planned transfers are paused for {left}: {active.pause.asked}", WIDTH)
     if state.redis is not None and state.redis.problem:
         lines += textwrap.wrap(f"Redis: {state.redis.problem}", WIDTH)
+    lines += problem_lines(state, place)
     return "\n".join([*lines, "", *table([*NODE_COLUMNS.values()], sorted(rows, key=lambda row: row.id))])
+
+
+def problem_lines(state: ClusterStatus, place: str = "") -> list[str]:
+    """What is wrong with nodes that answered, nodes with the same problem together. `place`: as for `problems`."""
+    by_problem: dict[str, list[int]] = {}
+    for node, problem in problems(state.reports, place).items():
+        by_problem.setdefault(problem, []).append(node)
+    return [
+        line
+        for problem, nodes in by_problem.items()
+        for line in textwrap.wrap(
+            f"{nodes_text(nodes)}: {problem}", WIDTH, subsequent_indent="  ", break_on_hyphens=False
+        )
+    ]
 
 
 def _first(state: ClusterStatus) -> str:
@@ -107,4 +126,6 @@ def _voters(state: ClusterStatus) -> list[str]:
     if state.newest is None:
         return []
     voters = state.newest.voters
+    if not voters.cluster_id:
+        return ["no cluster is founded yet"]
     return [f"voters {voters.config_term}.{voters.version}: {ids_text(voters.members)}; witness {voters.witness}"]

@@ -30,7 +30,9 @@ _LIMIT_US = 1_000_000
 _LIMIT_KEYS = 1000
 _MOST_DEFERRED = 500
 _DEBUG = frozenset({"vote_answered", "stale_answer_ignored", "stale_pong_ignored", "foreign_answer_ignored"})
+_WARNING = frozenset({"older_copy_found", "epoch_raised"})
 _ERROR = frozenset({"conflicting_controller_seen", "error_received", "address_mismatch", "peer_lost_state"})
+_LEVEL_OF = dict.fromkeys(_DEBUG, "debug") | dict.fromkeys(_WARNING, "warning")
 
 
 def setup(level: str, format: str, file: str, node: int, cluster: str) -> Log:
@@ -196,7 +198,7 @@ class DeferredLog:
                     fields["hint"] = f"run 'zelect members reset --join {fields['generation']} {self._node}'"
                 self._log.limited(fact.name, "error", fact.name, **fields)
             else:
-                self._log.event_at(at_ms, "debug" if fact.name in _DEBUG else "info", fact.name, fields)
+                self._log.event_at(at_ms, _LEVEL_OF.get(fact.name, "info"), fact.name, fields)
 
 
 def _standard_error() -> int:

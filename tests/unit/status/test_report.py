@@ -28,7 +28,13 @@ FULL = report(
     election=ELECTION,
     rounds=(ROUND,),
     pause=PauseStatus(60_000_000, "me: why"),
-    peers=(PeerStatus(2, True, False, False, None, -1, "behind"),),
+    peers=(PeerStatus(2, True, False, False, None, -1, "behind", "term_jump: this node's term is 4"),),
+    belongs="new",
+    missing=(2, 3),
+    epoch=2**52,
+    addresses={"1": "tcp://a:1", "2": "tcp://[::1]:2", "3": "tcp://c:3", "10": "tcp://d:4"},
+    epochs=(5, 0, 2**52),
+    cluster_id=2**53 - 1,
     redis=RedisReport("", "down", None, "not configured"),
     reload_problem="no such key",
 )
@@ -36,6 +42,14 @@ FULL = report(
 
 def test_what_is_written_is_what_is_read() -> None:
     assert parse(encode(FULL), FULL.at_us) == FULL
+
+
+def test_who_belongs_comes_back_as_a_record_has_it() -> None:
+    read_back = parse(encode(FULL), 0)
+    assert (read_back.belongs, read_back.missing, read_back.epoch) == ("new", (2, 3), 2**52)
+    assert read_back.voters.places == ((1, "tcp://a:1"), (2, "tcp://[::1]:2"), (3, "tcp://c:3"), (10, "tcp://d:4"))
+    assert (read_back.voters.cluster_id, read_back.voters.epochs) == (2**53 - 1, (5, 0, 2**52))
+    assert read_back.peers[0].problem == "term_jump: this node's term is 4"
 
 
 def test_times_and_defaults() -> None:
@@ -55,6 +69,10 @@ def test_times_and_defaults() -> None:
         ({"lease_left_ms": float("inf")}, "lease_left_ms is inf"),
         ({"lease_left_ms": float("nan")}, "lease_left_ms is nan"),
         ({"voters": {}}, "voters.cluster_id is missing"),
+        ({"missing": [True]}, "missing is True"),
+        ({"belongs": None}, "belongs is None"),
+        ({"voters": plain(FULL.voters) | {"addresses": {"1": 5}}}, "voters.addresses.1 is 5"),
+        ({"voters": plain(FULL.voters) | {"epochs": [1.5]}}, "voters.epochs is 1.5"),
         ({"voters": []}, r"voters is \[\]"),
         ({"succession": [1, None]}, "succession is None"),
         ({"counters": {"received": 1.5}}, "counters.received is 1.5"),

@@ -78,6 +78,8 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     """A hint who leads. A starting node gives that controller one election timeout to be heard
     before it campaigns; nothing else rests on it."""
     state = step.state
+    if step.peer(envelope.sender).complaint:
+        step.know(envelope.sender, complaint="")  # it takes this node's messages again
     _compare_with_memory(step, message)
     if message.record is not None:
         adopt_record(step, message.record)

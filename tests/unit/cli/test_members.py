@@ -1,0 +1,61 @@
+"""What `zelect members` shows of who belongs to the cluster, and who votes."""
+
+from __future__ import annotations
+
+from tests.support.reports import report
+from zelect.cli.members import _table, _text
+from zelect.status.cluster import ClusterStatus
+
+ADDRESSES = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3, 4)}
+RECORDED = {str(node): ADDRESSES[node] for node in (1, 2, 3)}
+NO_CLUSTER = {
+    "cluster_id": 0,
+    "addresses": {},
+    "members": (),
+    "epochs": (),
+    "may_vote": (),
+    "config_term": 0,
+    "version": 0,
+}
+
+
+def state() -> ClusterStatus:
+    """Nodes 1 to 3 belong to cluster 7, 3 has no vote now and gives no answer; 4 is no member."""
+    voters = {"addresses": RECORDED, "members": (1, 2), "epochs": (11, 12), "may_vote": (1, 2)}
+    reports = {1: report(1, active=True, **voters), 2: report(2, **voters), 4: report(4, belongs="removed", **voters)}
+    return ClusterStatus("demo", ADDRESSES, reports)
+
+
+def test_who_belongs_who_votes_and_with_which_epoch() -> None:
+    text = _text(state())
+    assert text.startswith("demo, cluster id 7: voters 4.9\n")
+    assert [line.split() for line in text.splitlines()[4:9]] == [
+        ["id", "address", "belongs", "votes", "epoch"],
+        ["1", "127.0.0.1:7101", "yes", "yes", "11"],
+        ["2", "127.0.0.1:7102", "yes", "yes", "12"],
+        ["3", "127.0.0.1:7103", "yes", "no", "no", "answer"],
+        ["4", "127.0.0.1:7104", "no", "no", "14"],
+    ]
+    assert "node 4: was removed from the cluster: stop it, or zelect members add 4" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_json_says_the_same() -> None:
+    table = _table(state())
+    assert (table["cluster_id"], table["config_term"], table["version"], table["members"]) == (7, 4, 9, [1, 2])
+    assert [(one["id"], one["belongs"], one["votes"], one["epoch"]) for one in table["nodes"]] == [
+        (1, True, True, 11),
+        (2, True, True, 12),
+        (3, True, False, None),
+        (4, False, False, 14),
+    ]
+    assert [one["address"] for one in table["nodes"]] == list(ADDRESSES.values())
+    assert [bool(one["problem"]) for one in table["nodes"]] == [False, False, False, True]
+
+
+def test_a_cluster_that_is_not_founded_has_no_voters_to_show() -> None:
+    asked = ClusterStatus("demo", {1: ADDRESSES[1]}, {1: report(1, belongs="new", missing=(7, 8), **NO_CLUSTER)})
+    text = _text(asked, " -c n1.toml")
+    assert text.startswith("demo: no cluster is founded yet\n")
+    assert "survives" not in text
+    assert "zelect bootstrap -c n1.toml --members 1" in " ".join(text.split())

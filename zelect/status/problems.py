@@ -1,0 +1,98 @@
+"""What is wrong with a node, in words: how it belongs to the cluster, and what its peers refuse of its messages.
+
+A node's own report says which of its messages a peer last refused, so a problem is what its peers see, told by
+the node itself. Two nodes with other settings refuse each other: where both answered, the difference has a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zelect.core.status import Belongs
+from zelect.status.report import NodeReport
+
+BOOTSTRAP = "zelect bootstrap"
+ADD = "zelect members add"
+
+
+def problems(reports: Mapping[int, NodeReport], place: str = "") -> dict[int, str]:
+    """What is wrong with each node that answered, by id; nothing for those that are well. `place`: the options that
+    name the cluster, for commands that are recommended."""
+    found = {node: _problem(node, reports, place) for node in sorted(reports)}
+    return {node: text for node, text in found.items() if text}
+
+
+def _problem(node: int, reports: Mapping[int, NodeReport], place: str) -> str:
+    parts = [_belonging(reports[node], place), *_refusals(node, reports)]
+    return "; ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def _belonging(report: NodeReport, place: str) -> str:
+    match report.belongs:
+        case Belongs.NEW if report.missing:
+            others = {peer.id for peer in report.peers} - set(report.missing)
+            there, them = {report.id} | others, "it" if len(report.missing) == 1 else "them"
+            command = f"{BOOTSTRAP}{place} --members {','.join(map(str, sorted(there)))}"
+            return f"new; waits for {_nodes(report.missing)} to found the cluster; without {them}: {command}"
+        case Belongs.NEW:
+            return "new; the cluster is not founded yet"
+        case Belongs.JOINING if any(_result(peer.problem) == "not_member" for peer in report.peers):
+            return f"not a member: {ADD}{place} {report.id} {report.address}"
+        case Belongs.JOINING:
+            return "new; waits for the controller to send it the voter record"
+        case Belongs.REMOVED:
+            return f"was removed from the cluster: stop it, or {ADD}{place} {report.id} {report.address}"
+        case Belongs.NO_VOTE if report.id in report.voters.members:
+            return "lost its state; has no vote until the controller has replaced its storage epoch"
+    return ""
+
+
+def _refusals(node: int, reports: Mapping[int, NodeReport]) -> list[str]:
+    """What peers refuse of the messages of `node`, each reason once."""
+    by_reason: dict[tuple[str, str], list[int]] = {}
+    for peer in reports[node].peers:
+        result, detail = _result(peer.problem), peer.problem.partition(": ")[2]
+        if result == "settings_mismatch":
+            detail = _difference(detail, _said_of(peer.id, node, reports))
+        elif result == "not_member":
+            continue  # how the node belongs says it better
+        if result:
+            by_reason.setdefault((result, detail), []).append(peer.id)
+    return [
+        _WORDS.get(result, "its messages are refused by {nodes}: ").format(nodes=_nodes(peers)) + detail
+        for (result, detail), peers in by_reason.items()
+    ]
+
+
+_WORDS = {
+    "settings_mismatch": "other settings on {nodes}: ",
+    "other_cluster": "another cluster on {nodes}: ",
+    "other_generation": "a newer generation on {nodes}: ",
+    "address_mismatch": "another address of it on {nodes}: ",
+    "id_in_use": "another running process has its id, by {nodes}: ",
+    "old_incarnation": "a newer process has its id, by {nodes}: ",
+}
+
+
+def _said_of(node: int, by: int, reports: Mapping[int, NodeReport]) -> str:
+    """The settings of `by`, as `node` was told them with a refusal; empty when it was not, or does not answer."""
+    said = next((peer.problem for peer in reports[node].peers if peer.id == by), "") if node in reports else ""
+    return said.partition(": ")[2] if _result(said) == "settings_mismatch" else ""
+
+
+def _difference(theirs: str, own: str) -> str:
+    """The settings of a peer that differ from the node's own; all of them where the own ones are not known."""
+    mine = dict(pair.partition("=")[::2] for pair in own.split())
+    pairs = [pair.partition("=")[::2] for pair in theirs.split()]
+    if not mine:
+        return ", ".join(f"{key} = {value}" for key, value in pairs)
+    differ = [f"{key} = {value}, here {mine.get(key, '?')}" for key, value in pairs if mine.get(key) != value]
+    return ", ".join(differ) or "the name of the cluster"
+
+
+def _result(problem: str) -> str:
+    return problem.partition(":")[0]
+
+
+def _nodes(nodes: tuple[int, ...] | list[int]) -> str:
+    return f"node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, sorted(nodes)))}"
