@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from zelect.system.log import Log, setup
+from zelect.core.effects import FACTS, Fact
+from zelect.system.log import DeferredLog, Log, setup
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -317,3 +318,38 @@ def test_the_least_level_may_change(file: Path) -> None:
     log.set_level("error")
     log.event("warning", "unseen")
     assert [line.split()[-1] for line in file.read_text().splitlines()] == ["seen"]
+
+
+# -- facts of the machine -----------------------------------------------------------------------------
+
+
+def level_of(name: str, file: Path) -> str:
+    """The level at which a fact is logged."""
+    log = DeferredLog(setup("debug", "json", str(file), 1, "demo"), 1)
+    log.add([Fact(name, (("reason", "x"),))], 0)
+    log.write()
+    line = json.loads(file.read_text().splitlines()[-1])
+    assert line["event"] == name
+    return str(line["level"])
+
+
+@pytest.mark.parametrize("name", ["older_copy_found", "epoch_raised"])
+def test_memory_that_proved_old_is_a_warning(file: Path, name: str) -> None:
+    assert level_of(name, file) == "warning"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cluster_founded", "cluster_joined", "member_added", "member_removed", "member_replaced"),
+        *("other_cluster_heard", "bootstrap_accepted", "became_active"),
+    ],
+)
+def test_what_happens_in_every_cluster_is_news(file: Path, name: str) -> None:
+    assert level_of(name, file) == "info"
+
+
+def test_every_fact_with_a_level_of_its_own_exists() -> None:
+    from zelect.system.log import _DEBUG, _ERROR, _WARNING
+
+    assert FACTS.keys() | {"foreign_answer_ignored"} >= (_DEBUG | _WARNING | _ERROR)

@@ -76,6 +76,8 @@ class Transport:
         self.links: dict[int, PeerLink] = {}
         self._replacements: dict[int, PeerLink] = {}
         """Links with new keys, until they are up."""
+        self._closed: list[LinkChange] = []
+        """Links that were closed for want of a key, and not reported yet."""
         self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
 
     def _link(self, peer: int) -> PeerLink:
@@ -96,10 +98,12 @@ class Transport:
         the directory. Raises ValueError."""
         now = now_us()
         before, self._peers = self._peers, dict(peers)
-        for peer in [peer for peer in self.links if peers.get(peer) != before[peer]]:
+        keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
+        for peer in [peer for peer in self.links if peers.get(peer) != before[peer] or peer in keyless]:
+            if self.links[peer].up and peer in keyless:  # that one has moved or gone is known already
+                self._closed.append(LinkChange(peer, False))
             self._replacements.pop(peer, self.links[peer]).close()
             self.links.pop(peer).close()
-        keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
         for peer in sorted(peers.keys() - self.links.keys() - keyless):
             self.links[peer] = link = self._link(peer)
             link.open(now)
@@ -113,7 +117,7 @@ class Transport:
         self.router.rekey(keyring)
         self._keyring, now = keyring, now_us()
         for peer in self.links:
-            if keyring.to(peer) != before.to(peer):
+            if peer in keyring.directory.nodes and keyring.to(peer) != before.to(peer):
                 if peer in self._replacements:
                     self._replacements[peer].close()
                 self._replacements[peer] = link = self._link(peer)
@@ -137,10 +141,11 @@ class Transport:
         turn is reported twice. Raises `AuthenticatorFailed`: no new connection can be made any more.
         """
         now = now_us()
-        if not self._probes and now < self._links_due_us and self.router.is_idle(ready, now):
+        if not self._probes and not self._closed and now < self._links_due_us and self.router.is_idle(ready, now):
             return []  # as nearly always
         self.router.service(ready, now)
-        changes = [LinkChange(peer, up) for peer, link in self.links.items() for up in link.service(ready, now)]
+        changes, self._closed = self._closed, []
+        changes += [LinkChange(peer, up) for peer, link in self.links.items() for up in link.service(ready, now)]
         for peer, link in list(self._replacements.items()) if self._replacements else ():
             link.service(ready, now)
             if link.up:
@@ -196,7 +201,7 @@ class Transport:
         Now, while messages or verdicts wait to be fetched: some verdicts are reached the moment a
         probe begins.
         """
-        due_us = now_us() if self.verdicts or self.router.has_more else self._links_due_us
+        due_us = now_us() if self.verdicts or self._closed or self.router.has_more else self._links_due_us
         for probe in self._probes.values():
             due_us = min(due_us, probe.deadline_us())
         return due_us

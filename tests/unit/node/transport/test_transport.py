@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.ports import free_port, free_ports
-from tests.support.wires import LIMIT_BYTES, Loop, Pair, at, ends, loop, open_descriptors
+from tests.support.wires import LIMIT_BYTES, Keys, Loop, Pair, at, ends, loop, open_descriptors
 from zelect.node.transport.transport import LinkChange
 
 
@@ -70,6 +70,118 @@ def test_close_leaves_nothing_open() -> None:
     assert not len(made.poller)
     ends(made.context)
     assert open_descriptors() == before
+
+
+# -- members that change while the node runs (R10) --------------------------------------------------
+
+
+def together(*loops: Loop) -> Callable[[Callable[[], object]], None]:
+    """Turn all of `loops` until a condition holds."""
+    first, *others = loops
+
+    def until(condition: Callable[[], object]) -> None:
+        def turned() -> object:
+            for other in others:
+                other.turn()
+            return condition()
+
+        first.until(turned)
+
+    return until
+
+
+def test_a_peer_that_is_added_is_connected_to_while_the_others_stay_up() -> None:
+    one, two, three = free_ports(3)
+    with loop(one, {2: at(two)}) as first, loop(two, {}) as second, loop(three, {}) as third:
+        until = together(first, second, third)
+        until(lambda: first.transport.links[2].up)
+        kept = first.transport.links[2]
+        first.transport.connect({2: at(two), 3: at(three)})
+        until(lambda: first.transport.links[3].up)
+        assert first.changes == [LinkChange(2, True), LinkChange(3, True)]
+        assert first.transport.links[2] is kept
+        assert all(first.transport.links[peer].send(b"to %d" % peer) for peer in (2, 3))
+        until(lambda: second.received and third.received)
+        assert (second.payloads(), third.payloads()) == ([b"to 2"], [b"to 3"])
+
+
+def test_a_peer_that_is_removed_is_let_go_of_while_the_others_stay_up() -> None:
+    one, two, three = free_ports(3)
+    with loop(one, {2: at(two), 3: at(three)}) as first, loop(two, {}) as second, loop(three, {1: at(one)}) as third:
+        until = together(first, second, third)
+        until(lambda: first.transport.links[2].up and first.transport.links[3].up)
+        first.transport.probe(3, 5)
+        first.transport.connect({2: at(two)})
+        assert sorted(first.transport.links) == [2]
+        first.transport.probe(3, 6)
+        assert first.transport.counters["probes"] == 1, "nothing is asked about one that is no peer"
+        assert first.transport.links[2].send(b"still here")
+        until(lambda: second.payloads() == [b"still here"])
+        assert LinkChange(2, False) not in first.changes
+        third.transport.links[1].send(b"I was removed")
+        until(lambda: b"I was removed" in first.payloads())  # it may speak; the gate refuses it
+
+
+def test_a_peer_that_moved_is_found_at_its_new_address_while_the_others_stay_up() -> None:
+    one, two, three, four = free_ports(4)
+    with (
+        loop(one, {2: at(two), 3: at(three)}) as first,
+        loop(two, {}) as second,
+        loop(three, {}) as before,
+        loop(four, {}) as after,
+    ):
+        until = together(first, second, before, after)
+        until(lambda: first.transport.links[2].up and first.transport.links[3].up)
+        first.transport.connect({2: at(two), 3: at(four)})
+        assert not first.transport.links[3].up
+        until(lambda: first.transport.links[3].up)
+        assert first.transport.links[3].endpoint == at(four)
+        assert first.transport.links[3].send(b"moved")
+        until(lambda: after.payloads() == [b"moved"])
+        assert before.payloads() == []
+        assert first.changes.count(LinkChange(2, True)) == 1
+        assert LinkChange(2, False) not in first.changes
+
+
+def test_connecting_to_the_same_peers_again_changes_nothing() -> None:
+    one, two = free_ports(2)
+    with loop(one, {2: at(two)}) as first, loop(two, {}) as second:
+        together(first, second)(lambda: first.transport.links[2].up)
+        kept = first.transport.links[2]
+        first.transport.connect({2: at(two)})
+        assert first.transport.links == {2: kept}
+        assert kept.up
+
+
+def test_a_member_without_a_key_is_connected_to_once_its_key_is_known_and_no_longer_when_it_left() -> None:
+    """A member can be in the voter record and not in this node's directory of keys, which a person keeps."""
+    one, two = free_ports(2)
+    keys = Keys()
+    known = keys.pairs.pop(2)
+    with loop(one, {2: at(two)}, keyring=keys.of(1)) as first:
+        assert first.transport.links == {}
+        keys.pairs[2] = known
+        with loop(two, {1: at(one)}, keyring=keys.of(2)) as second:
+            until = together(first, second)
+            first.transport.rekey(keys.of(1))
+            until(lambda: first.transport.links[2].up)
+            del keys.pairs[2]
+            first.transport.rekey(keys.of(1))
+            assert first.transport.links == {}
+            until(lambda: first.changes == [LinkChange(2, True), LinkChange(2, False)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_descriptors_of_peers_that_come_and_go_are_closed() -> None:
+    ports = free_ports(4)
+    with loop(ports[0], {2: at(ports[1])}) as made:
+        before = open_descriptors()
+        for _ in range(20):
+            made.transport.connect({peer: at(port) for peer, port in enumerate(ports[1:], 2)})
+            made.transport.connect({2: at(ports[2])})
+            made.transport.connect({2: at(ports[1])})
+            made.turn()
+        assert open_descriptors() <= before + 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
