@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def bootstrap(context: click.Context, /, listed: str, timeout_s: float, **where: Any) -> None:
     """Found the cluster with some of its members.
 
-    New nodes found their cluster by themselves as soon as all configured members have been started: nobody
-    else can then have founded another one. Where a machine is missing, this command tells those that are there
+    New nodes found their cluster by themselves as soon as all configured members have been started: no
+    others can then have founded another one. Where a machine is missing, this command tells those that are there
     to go on without it. The others get their vote when they are started.
 
     Make sure that no member left out has been started with the same configuration anywhere else.

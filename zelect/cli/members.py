@@ -72,7 +72,8 @@ def _node(state: ClusterStatus, node: int) -> dict[str, Any]:
     storage epoch, null where it did not answer."""
     from zelect.status.problems import problems
 
-    voters, report = state.newest and state.newest.voters, state.reports.get(node)
+    newest, report = state.newest, state.reports.get(node)
+    voters = newest.voters if newest else None
     return {
         "id": node,
         "address": state.addresses[node],
@@ -137,7 +138,7 @@ def add(context: click.Context, node: int, address: str, timeout_s: float) -> No
     it has answered for an election timeout. Configurations of the other members need not change: the voter
     record has the address.
 
-    Exit code 0: it belongs to the cluster, with its vote or not yet; 1: refused; 5: nobody could be asked.
+    Exit code 0: it belongs to the cluster, with its vote or not yet; 1: refused; 5: no node could be asked.
     """
     from zelect.core.messages import MemberAction
 
@@ -156,7 +157,7 @@ def remove(context: click.Context, node: int, timeout_s: float) -> None:
     If it is the controller, it hands over first. A node that was removed must be stopped by you; its data_dir is of
     no use any more.
 
-    Exit code 0: it does not belong to the cluster; 1: refused; 5: nobody could be asked.
+    Exit code 0: it does not belong to the cluster; 1: refused; 5: no node could be asked.
     """
     from zelect.core.messages import MemberAction
 
@@ -176,7 +177,7 @@ def replace(context: click.Context, node: int, address: str, timeout_s: float) -
     Stop the old process first. A new host starts without data: the vote of the lost data goes out, and the new one
     comes in.
 
-    Exit code 0: the address has changed, with the node's vote or not yet; 1: refused; 5: nobody could be asked.
+    Exit code 0: the address has changed, with the node's vote or not yet; 1: refused; 5: no node could be asked.
     """
     from zelect.core.messages import MemberAction
 

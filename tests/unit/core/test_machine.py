@@ -208,8 +208,8 @@ def test_a_sender_that_does_not_belong_is_told_so_on_its_own_connection() -> Non
     )
     new = World(3, founded=False)
     new.start()
-    stranger = replace(packet(new, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope, sender=UNRECOGNIZED)
-    effects = step(new, 2, MessageReceived(stranger))
+    unknown = replace(packet(new, 3, Pong(0, 0, (0, 0, 0), 0, 1)).envelope, sender=UNRECOGNIZED)
+    effects = step(new, 2, MessageReceived(unknown))
     assert new.state(2).refused == {"unknown_sender": 1}
     assert (effects.send, effects.answer) == ((), None), "a new node doesn't know who belongs"
 
