@@ -31,7 +31,7 @@ from zelect.config.rendering import render
 from zelect.core.effects import Saved
 from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot
-from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
+from zelect.security.key_files import DIRECTORY_FILE, SECRET_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, Keyring, Permission, keyring_to_ask, read_key
 from zelect.status.cluster import controller_of
 from zelect.status.report import NodeReport
@@ -117,6 +117,7 @@ class Cluster:
                 "key_file": str(secret_file(self.keys, Owner(node=node))),
                 "directory_file": str(self.keys / DIRECTORY_FILE),
                 "operator_key_file": str(secret_file(self.keys, OPERATOR)),
+                "secret_file": str(self.keys / SECRET_FILE),
             }
         return render(
             self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json", self.quorum, security

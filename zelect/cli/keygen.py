@@ -28,6 +28,7 @@ def keygen(
 
     Makes a key pair for each NODE. The public keys are in DIR/public.toml, which goes to every host. Each secret
     key is in its own file, DIR/n1.key and so on, which goes only to its own host and is private to its owner.
+    DIR/cluster.secret, made once with the first node's key, goes to the host of every node (security.secret_file).
 
     To change keys without downtime: run --next, copy public.toml to every host, and `zelect reload` everywhere;
     then, node by node, run --promote, copy its secret file and reload it; then run --retire, copy public.toml
@@ -62,6 +63,6 @@ def keygen(
         else:
             written = key_files.make_keys(place, owners, force)
     for path in written:
-        click.echo(path)
+        click.echo(f"{path} (for every node's host)" if path.name == key_files.SECRET_FILE else path)
     if step != "promote" and place / key_files.DIRECTORY_FILE not in written:
         click.echo(f"{place / key_files.DIRECTORY_FILE} (for every host)")

@@ -22,6 +22,11 @@ class SecurityConfig:
     operator_key_file: str = key("", optional_path, is_path=True)("""
         For commands run with "-c" on this file: the key that they use. The node doesn't read it. "": the node's
         own key, which has the permission to read but not the permission for admin commands.""")
+    secret_file: str = key("", optional_path, is_path=True)("""
+        What all nodes share and Redis must not have: the file cluster.secret of 'zelect keygen', the same on every
+        host, readable only by its user. The witness in Redis hands out the voter record; with a secret a
+        node takes it only when a node wrote it. "": with keys it is not taken at all, in plain text Redis is trusted
+        like a member. Read at the start.""")
     allow_plaintext: bool = key(False)("""
         true: plain text on any address. I accept that everybody who can reach this node's port can read
         what the members say, speak in their name, and so decide elections.""")

@@ -26,7 +26,7 @@ from typing import Any
 
 from zelect.config.loading import ConfigError, load
 from zelect.config.rendering import render
-from zelect.security.key_files import DIRECTORY_FILE, Owner, make_missing_keys, secret_file
+from zelect.security.key_files import DIRECTORY_FILE, SECRET_FILE, Owner, make_missing_keys, secret_file
 from zelect.security.keys import Keyring, keyring_to_ask
 from zelect.system.secure_files import make_directory
 
@@ -285,6 +285,7 @@ class Layout:
             "key_file": str(secret_file(self.keys, Owner(node=node))),
             "directory_file": str(self.keys / DIRECTORY_FILE),
             "operator_key_file": str(secret_file(self.keys, Owner(operator=_OPERATOR))),
+            "secret_file": str(self.keys / SECRET_FILE),
         }
 
     def keyring(self) -> Keyring | None:

@@ -65,7 +65,7 @@ def examine(config: Config, keyring: Keyring | None) -> tuple[list[Finding], lis
     timing = settings.timing
     round_trips, late = round_trips_of(config.cluster.name, settings.addresses, keyring)
     lag, sync, clock = lag_of(), sync_of(config.node.data_dir), clock_of()
-    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config))
+    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config)) + record_taken(config)
     worst_ms = max((some.p99_ms for some in round_trips.values() if some is not None), default=0.0)
     remote = len({address.rsplit(":", 1)[0] for address in settings.addresses.values()}) > 1
     return findings, advised(timing, worst_ms, lag.p99_ms, sync.p99_ms if sync is not None else 0.0, remote)
@@ -154,6 +154,22 @@ def _redis(redis: RedisFigures | None) -> list[Finding]:
         _found("Redis persistence", redis.persistence, keeps, "a restart of Redis loses the history of elections"),
         _found("Redis role", redis.role, leads, "it takes no writes: point redis.url at the primary"),
     ]
+
+
+def record_taken(config: Config) -> list[Finding]:
+    """Whether a node takes the voter record that the witness in Redis hands out (R12)."""
+    security, what = config.security, "voter record in Redis"
+    if not config.redis.url or not config.settings().dynamic:
+        return []
+    if security.secret_file:
+        return [_found(what, "taken with its MAC", "ok", "")]
+    if not security.key_file:
+        return [_found(what, "taken: plain text", "ok", "")]
+    advice = (
+        "when the last survivor of some failures fails too, the others may have to wait for it: name the file "
+        "cluster.secret of 'zelect keygen' in security.secret_file on every node"
+    )
+    return [_found(what, "not taken: no secret", "warn", advice)]
 
 
 def advised(timing: Timing, round_trip_ms: float, lag_ms: float, sync_ms: float, remote: bool) -> list[Advised]:

@@ -51,7 +51,7 @@ from zelect.node.transport.router import Received
 from zelect.redis.clients import RedisClients
 from zelect.redis.credentials import credentials_of
 from zelect.security.authorization import NEEDS, Denied, caller_of, denied, signed
-from zelect.security.keys import read_keyring
+from zelect.security.keys import cluster_secret_of, read_keyring
 from zelect.status.report import NodeReport, encode, report_of
 from zelect.system.clock import now_us
 from zelect.system.log import DeferredLog, Log
@@ -120,7 +120,7 @@ class NodeLoop:
         self.settings = settings = replace(config.settings(), guarded=handle is not None)
         keyring = read_keyring(config)
         self.running = RunningConfig(config, keyring)
-        credentials = credentials_of(config)
+        credentials, secret = credentials_of(config), cluster_secret_of(config)
         self.context = zmq.Context()
         self.poller = Poller()
         self.transport = transport_of(self.context, self.poller, config, keyring, log)
@@ -139,7 +139,7 @@ class NodeLoop:
             raise
         saved = self.vote_store.saved
         self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh, saves=self.vote_store.saves)
-        self.redis = RedisClients(self.context, config, settings, credentials, saved.incarnation, log)
+        self.redis = RedisClients(self.context, config, settings, credentials, saved.incarnation, log, secret)
         self.began_us = now_us()
         self.counters: Counter[str] = Counter()
         self.timing = LoopTiming(settings.timing.heartbeat_us)

@@ -20,7 +20,8 @@ from zelect.system.log import Log
 
 
 class RedisClients:
-    """The `registry` and the `witness` of process `incarnation`, and what is known of Redis. Use from the node's
+    """The `registry` and the `witness` of process `incarnation`, and what is known of Redis. `secret`: what the
+    nodes share (empty: nothing). Use from the node's
     thread; `start` first, at the end `close`."""
 
     def __init__(
@@ -31,6 +32,7 @@ class RedisClients:
         credentials: Credentials,
         incarnation: int,
         log: Log,
+        secret: bytes = b"",
     ) -> None:
         redis = RedisSettings(
             url=config.redis.url,
@@ -43,6 +45,8 @@ class RedisClients:
             members=settings.addresses,
             credentials=credentials,
             promise_ms=settings.timing.election_timeout_ms,
+            secret=secret,
+            trusting=not config.security.key_file,
         )
         self.registry = RegistryClient(context, redis)
         self.witness = WitnessClient(context, redis if settings.dynamic else replace(redis, url=""))

@@ -4,6 +4,7 @@
     keys/n1.key               node 1's secret: for its host only
     keys/n1.next.key          the one that will take its place
     keys/operator-NAME.key    an operator's secret
+    keys/cluster.secret       what all nodes share and Redis must not have: for every node's host (R12)
 
 A change of keys goes `add_next` (both are accepted), `promote` (the node uses the new one), `retire`
 (the old one is not accepted any more); after each step the nodes reload.
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zelect.config.loading import ConfigError
-from zelect.security.keys import MAY, Directory, KeyPair, Permission, read_directory, read_key
+from zelect.security.keys import MAY, Directory, KeyPair, Permission, new_secret, read_directory, read_key
 from zelect.system.secure_files import sync_directory
 
 DIRECTORY_FILE = "public.toml"
+SECRET_FILE = "cluster.secret"
 
 _HEAD = """\
 # Public keys of the cluster: whose key is whose. Copy this file to every host; it holds no secret,
@@ -48,7 +50,8 @@ def secret_file(directory: Path, owner: Owner, upcoming: bool = False) -> Path:
 
 
 def make_keys(directory: Path, owners: Sequence[Owner], force: bool = False) -> list[Path]:
-    """Make a key pair for each of `owners` and enter it into the directory; the files written.
+    """Make a key pair for each of `owners` and enter it into the directory; the files written. With the first
+    node's key the cluster's secret is made too.
 
     Raises `ConfigError` when one has a key already, unless `force`: then the old key is dropped.
     """
@@ -63,7 +66,8 @@ def make_keys(directory: Path, owners: Sequence[Owner], force: bool = False) -> 
     for owner, pair in pairs.items():
         _write_secret(secret_file(directory, owner), owner, pair, force)
     _save(directory, known, {owner: (pair.public,) for owner, pair in pairs.items()})
-    return [secret_file(directory, owner) for owner in owners]
+    made = [secret_file(directory, owner) for owner in owners]
+    return made + _made_secret(directory) if any(owner.node for owner in owners) else made
 
 
 def make_missing_keys(directory: Path, owners: Sequence[Owner]) -> None:
@@ -72,6 +76,22 @@ def make_missing_keys(directory: Path, owners: Sequence[Owner]) -> None:
     missing = [owner for owner in owners if not _keys_of(known, owner)]
     if missing:
         make_keys(directory, missing)
+    _made_secret(directory)
+
+
+def _made_secret(directory: Path) -> list[Path]:
+    """The file of the cluster's secret, if it had to be made."""
+    path = directory / SECRET_FILE
+    if os.path.lexists(path):
+        return []
+    head = (
+        "# Secret of the cluster, for the hosts of its nodes. Who has it can forge what the witness in Redis keeps.\n"
+    )
+    try:
+        _create(path, f'{head}secret = "{new_secret()}"\n', 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return [path]
 
 
 def add_next(directory: Path, owners: Sequence[Owner]) -> list[Path]:

@@ -1,8 +1,8 @@
 """Secret keys, and the directory of public keys.
 
-A secret file (one a node or operator, mode 0600) holds a key pair. The directory, one file for the
-whole cluster, says whose public key is whose, and what an operator may do. Both are TOML, so that
-people can read them; keys are written as ZeroMQ writes them (Z85, 40 characters).
+A secret file (one a node or operator, mode 0600) holds a key pair; one more holds what all nodes share. The
+directory, one file for the whole cluster, says whose public key is whose, and what an operator may do. All are
+TOML, so that people can read them; keys are written as ZeroMQ writes them (Z85, 40 characters).
 
 A node may have two keys in the directory while its key is being changed: both are accepted, and
 its peers try one after the other to reach it.
@@ -11,6 +11,7 @@ its peers try one after the other to reach it.
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from zelect.core.timing import MAX_NODE_ID
 MOST_KEYS = 2
 """Keys of one owner: the one in use and the next."""
 
+_SECRET_BYTES = 32
 _WIDE = stat.S_IRWXG | stat.S_IRWXO
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _MAY_BYTES = 1 << 20
@@ -160,6 +162,27 @@ def read_key(path: Path) -> KeyPair:
     if not public or not secret or zmq.curve_public(secret) != public:
         raise ConfigError(f"{path}: holds no key pair; make one with 'zelect keygen'")
     return KeyPair(public, secret)
+
+
+def new_secret() -> str:
+    """A new secret for a cluster, in hexadecimal."""
+    return secrets.token_hex(_SECRET_BYTES)
+
+
+def cluster_secret_of(config: Config) -> bytes:
+    """The secret that the nodes share; empty: none is configured. Raises `ConfigError`, also when others may read
+    the file."""
+    path = config.security.secret_file
+    if not path:
+        return b""
+    text = _read(Path(path), _WIDE, "can be read by others", f"chmod 600 {path}").get("secret")
+    try:
+        secret = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        secret = b""
+    if len(secret) != _SECRET_BYTES:
+        raise ConfigError(f"{path}: holds no cluster secret; take the file cluster.secret that 'zelect keygen' wrote")
+    return secret
 
 
 def read_directory(path: Path) -> Directory:

@@ -91,7 +91,7 @@ def test_everything_set(file: Path) -> None:
     address = "tcp://[fd00::1]:32767"
     data_dir = "../state"
     [redis]
-    url = "rediss://:secret@redis.example:6380/2"
+    url = "rediss://:hushhush@redis.example:6380/2"
     ttl_ms = 2000
     timeout_ms = 1
     [timing]
@@ -121,7 +121,7 @@ def test_everything_set(file: Path) -> None:
         timing=Timing(heartbeat_ms=10, election_timeout_ms=100, lease_ms=80, proof=Proof.PROCESS),
     )
     assert [peer.id for peer in config.peers] == [7, 65535]
-    assert "secret" not in repr(config)
+    assert "hushhush" not in repr(config)
 
 
 @pytest.mark.parametrize("url", ["", "unix:///run/redis.sock", "unix:///run/redis.sock?db=1", "redis://[::1]:1/0"])

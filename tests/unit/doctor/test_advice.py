@@ -10,8 +10,10 @@ import pytest
 
 from tests.integration.test_cli import run, write_conf
 from tests.support.ports import free_ports
+from zelect.config.loading import load
+from zelect.config.rendering import render
 from zelect.core.timing import Timing
-from zelect.doctor.advice import Finding, advised, judge
+from zelect.doctor.advice import Finding, advised, judge, record_taken
 from zelect.doctor.measurements import Clock, Percentiles, RedisFigures, percentiles_of, sync_of
 
 TIMING = Timing()
@@ -41,6 +43,27 @@ def found(**changes: object) -> dict[str, Finding]:
 def test_where_all_is_well_nothing_is_advised() -> None:
     assert {(one.verdict, one.advice) for one in found().values()} == {("ok", "")}
     assert found(redis=None)["Redis"].verdict == "ok", "it is not needed"
+
+
+@pytest.mark.parametrize(
+    ("security", "verdict"),
+    [
+        ({}, "ok"),
+        ({"key_file": "k", "directory_file": "d"}, "warn"),
+        ({"key_file": "k", "directory_file": "d", "secret_file": "s"}, "ok"),
+        ({"secret_file": "s"}, "ok"),
+    ],
+)
+def test_keys_without_a_secret_are_told_what_the_witness_cannot_do(
+    tmp_path: Path, security: dict[str, str], verdict: str
+) -> None:
+    conf = tmp_path / "n1.toml"
+    ports = {1: 7101, 2: 7102}
+    conf.write_text(render("demo", 1, "127.0.0.1", ports, "redis://127.0.0.1:1/0", {}, security=security))
+    (one,) = record_taken(load(conf))
+    assert (one.verdict, "security.secret_file" in one.advice) == (verdict, verdict == "warn")
+    conf.write_text(render("demo", 1, "127.0.0.1", ports, "", {}, security=security))
+    assert record_taken(load(conf)) == []
 
 
 @pytest.mark.parametrize(

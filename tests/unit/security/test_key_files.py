@@ -16,6 +16,7 @@ from zelect.config.loading import ConfigError, load
 from zelect.config.rendering import render
 from zelect.security.key_files import (
     DIRECTORY_FILE,
+    SECRET_FILE,
     Owner,
     add_next,
     make_keys,
@@ -29,6 +30,7 @@ from zelect.security.keys import (
     KeyPair,
     Keyring,
     Permission,
+    cluster_secret_of,
     keyring_to_ask,
     read_directory,
     read_key,
@@ -77,6 +79,28 @@ def test_what_is_made_can_be_read(keys: Path) -> None:
     assert own.pair == pairs[NODES[1]]
     assert pairs[ALICE].secret.decode() not in repr(pairs[ALICE])
     assert keyring(keys, 1, lambda text: text.split("[security]")[0]) is None, "without keys: plain text"
+
+
+def test_the_cluster_has_one_secret_for_all_nodes(tmp_path: Path, keys: Path) -> None:
+    def secret(path: Path | str) -> bytes:
+        conf = tmp_path / "n.toml"
+        conf.write_text(render("demo", 1, "127.0.0.1", {1: 7101}, "", {}, security={"secret_file": str(path)}))
+        return cluster_secret_of(load(conf))
+
+    made = keys / SECRET_FILE
+    first = secret(made)
+    assert len(first) == 32
+    assert (mode(made), secret("")) == (0o600, b"")
+    assert make_keys(keys, [Owner(node=3)]) == [secret_file(keys, Owner(node=3))]
+    assert secret(made) == first, "made once"
+    assert make_keys(tmp_path / "laptop", [ALICE]) == [secret_file(tmp_path / "laptop", ALICE)]
+    for text in ("", 'secret = "00"', "secret = 7", 'secret = "x"'):
+        made.write_text(text)
+        with pytest.raises(ConfigError, match=r"holds no cluster secret.*zelect keygen"):
+            secret(made)
+    made.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"can be read by others.*chmod 600"):
+        secret(made)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
@@ -270,8 +294,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert made.returncode == 0
     assert made.stdout.splitlines()[-1] == f"{keys / DIRECTORY_FILE} (for every host)"
     assert sorted(path.name for path in keys.iterdir()) == [
-        *("n1.key", "n2.key", "n3.key", "operator-alice.key", DIRECTORY_FILE)
+        *(SECRET_FILE, "n1.key", "n2.key", "n3.key", "operator-alice.key", DIRECTORY_FILE)
     ]
+    assert f"{keys / SECRET_FILE} (for every node's host)" in made.stdout.splitlines()
     again = zelect("keygen", "--dir", keys, 3)
     assert (again.returncode, "n3 already has a key" in again.stderr) == (2, True)
     for step in ("--next", "--promote", "--retire"):
