@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.reports import report
 from zelect.cli.members import _table, _text
 from zelect.status.cluster import ClusterStatus
 
 ADDRESSES = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3, 4)}
 RECORDED = {str(node): ADDRESSES[node] for node in (1, 2, 3)}
-NO_CLUSTER = {
+NO_CLUSTER: dict[str, Any] = {
     "cluster_id": 0,
     "addresses": {},
     "members": (),
@@ -21,7 +23,7 @@ NO_CLUSTER = {
 
 def state() -> ClusterStatus:
     """Nodes 1 to 3 belong to cluster 7, 3 has no vote now and gives no answer; 4 is no member."""
-    voters = {"addresses": RECORDED, "members": (1, 2), "epochs": (11, 12), "may_vote": (1, 2)}
+    voters: dict[str, Any] = {"addresses": RECORDED, "members": (1, 2), "epochs": (11, 12), "may_vote": (1, 2)}
     reports = {1: report(1, active=True, **voters), 2: report(2, **voters), 4: report(4, belongs="removed", **voters)}
     return ClusterStatus("demo", ADDRESSES, reports)
 
