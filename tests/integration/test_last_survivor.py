@@ -252,6 +252,67 @@ def test_the_last_of_three_is_active_alone(
     votes_seen.stop()
 
 
+@pytest.mark.parametrize("secure", long_but([False, True], False), ids=["plain", "keys"])
+def test_the_first_two_that_failed_come_back_without_the_last(
+    fleet: Fleet, server: RedisServer, relay: Relay, secure: bool
+) -> None:
+    """The controller is killed, then its successor, then the last. The witness hands its record to the other two;
+    while Redis is away, it is said by name who must return."""
+    cluster = fleet.cluster(redis_url=relay.url, timing=UNHURRIED, secure=secure)
+    votes_seen = VoteWatch(cluster)
+    cluster.start()
+    first = cluster.adapted(1, 2, 3).id
+    cluster.kill(first)
+    second = cluster.adapted(*{1, 2, 3} - {first}).id
+    cluster.kill(second)
+    (last,) = {1, 2, 3} - {first, second}
+    alone = cluster.adapted(last, members={second, last})
+    wait_until(lambda: cluster.ask(last)["redis"]["published_term"] == alone.term, 20, what="published")
+    cluster.kill(last)
+    relay.cut()
+    cluster.start(first, second)
+
+    def needs() -> Any:
+        return json.loads(zelect("status", "-c", cluster.conf(second), "--json").stdout)["needs"]
+
+    wait_until(lambda: needs() == {"count": 1, "nodes": [last], "witness": True}, 20, what="it is said who must return")
+    text = f"no quorum: node {last} or Redis with the witness's data must return"
+    for command in ("status", "check", "why"):
+        said = zelect(command, "-c", cluster.conf(second))
+        assert text in " ".join(said.stdout.split()), (command, said.stdout, said.stderr)
+
+    relay.fix()
+    new = cluster.adapted(first, second)
+    assert new.term > alone.term
+    assert new.id == second, "the other one was no voter"
+    cluster.start(last)
+    cluster.adapted(1, 2, 3)
+    votes_seen.stop()
+
+
+@pytest.mark.long
+def test_with_keys_and_without_the_secret_the_others_wait_for_the_last(
+    fleet: Fleet, server: RedisServer, relay: Relay
+) -> None:
+    cluster = fleet.cluster(redis_url=relay.url, timing=UNHURRIED, secure=True)
+    for node in cluster.ids:
+        conf = cluster.conf(node)
+        conf.write_text("\n".join(line for line in conf.read_text().splitlines() if "secret_file" not in line))
+    cluster.start()
+    first = cluster.adapted(1, 2, 3).id
+    cluster.kill(first)
+    second = cluster.adapted(*{1, 2, 3} - {first}).id
+    cluster.kill(second)
+    (last,) = {1, 2, 3} - {first, second}
+    cluster.adapted(last, members={second, last})
+    cluster.kill(last)
+    cluster.start(first, second)
+    wait_until(lambda: cluster.ask(second)["voters"]["witness"] == "member", 20, what="the witness is there")
+    holds_for(lambda: cluster.active(0.05) is None, SEVERAL_S, "nobody active")
+    cluster.start(last)
+    cluster.adapted(1, 2, 3)
+
+
 # -- the witness forgets ------------------------------------------------------------------------
 
 

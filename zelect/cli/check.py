@@ -59,13 +59,14 @@ def _lines(found: Forecast) -> list[str]:
     down = found.down
     active = f"node {found.controller} is active" if found.controller else "no node is active now"
     lines = [f"{found.cluster}: {active}; members {ids_text(found.members)}; witness {found.witness}"]
+    needs = [f"  needs     {found.needs.text}"] if found.needs is not None else []
     if not down:
-        return [*lines, f"  now       {_more(found.more)}"]
+        return [*lines, f"  now       {_more(found.more)}", *needs]
     names = nodes_text(down)
     lines.append(f"If {names} went down{' at once' if len(down) > 1 else ''}:")
     if not found.survives:
         left = "no node could be elected: too few votes are left" if found.left else "no member would be left"
-        lines.append(f"  {left}")
+        lines += [f"  {left}", *needs]
     else:
         lead = found.would_lead
         lines.append(f"  active    node {lead} {'stays active' if lead == found.controller else 'would be elected'}")

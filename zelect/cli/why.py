@@ -59,7 +59,7 @@ def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
     rounds = {node: report.rounds for node, report in sorted(state.reports.items())}
     if as_json:
         failing = {node: plain(some) for node, some in rounds.items()}
-        click.echo(json.dumps({"controller": None, "failing": failing}, indent=2))
+        click.echo(json.dumps({"controller": None, "failing": failing, "needs": plain(state.shortage)}, indent=2))
         return
     click.echo("No node is active. Vote requests since the last controller was lost:")
     for node, some in rounds.items():
@@ -69,6 +69,8 @@ def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
             click.echo("\n".join(explain_rounds(some[-3:])))
         else:
             click.echo(f"\nnode {node} has not requested votes: it is waiting, or too few voters are connected")
+    if state.shortage is not None:
+        click.echo(f"\n{state.shortage.text}")
     if unresponsive := set(target.addresses) - set(rounds):
         names = nodes_text(unresponsive)
         click.echo(f"\nno answer from {names}; for the voters see 'zelect members{target.place}'")

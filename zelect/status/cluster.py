@@ -9,6 +9,7 @@ from typing import Any
 from zelect.status.codec import plain
 from zelect.status.problems import problems
 from zelect.status.report import NodeReport, RedisReport
+from zelect.status.shortage import Shortage, shortage_of
 
 
 def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
@@ -51,6 +52,12 @@ class ClusterStatus:
         return report.redis if report else None
 
     @property
+    def shortage(self) -> Shortage | None:
+        """Which node or what must return while no node is active, by the newest voter record that was reported."""
+        newest = self.newest
+        return None if newest is None or self.controller is not None else shortage_of(newest.voters)
+
+    @property
     def exit_code(self) -> int:
         """0: a node is active; 1: none is; 5: nobody answered."""
         return 5 if not self.reports else 0 if self.controller is not None else 1
@@ -64,6 +71,7 @@ class ClusterStatus:
             "quorate": active is not None,
             "controller": controller_json(active),
             "voters": _some(newest and newest.voters, _OF_VOTERS),
+            "needs": plain(self.shortage),
             "redis": plain(self.redis),
             "pause": active and plain(active.pause),
             "nodes": [

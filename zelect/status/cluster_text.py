@@ -85,6 +85,8 @@ def cluster_text(
     options that name the cluster, for commands that are recommended."""
     rows = [NodeRow.of(state, node, (without_answer or {}).get(node, ("", "no answer"))) for node in state.addresses]
     lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in (_first(state), *_voters(state))]
+    if (shortage := state.shortage) is not None:
+        lines += textwrap.wrap(shortage.text, WIDTH)
     if (active := state.controller) is not None and active.pause is not None:
         left = duration(active.pause.left_us / 1e6)
         lines += textwrap.wrap(f"planned transfers are paused for {left}: {active.pause.asked}", WIDTH)

@@ -9,6 +9,7 @@ from zelect.core.quorum import Record, Witness
 from zelect.core.voters import outlook
 from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport
+from zelect.status.shortage import Shortage, shortage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Forecast:
     """A cluster that loses the nodes `down` all at once (`survives`, `more`), or in their order.
 
     `members` and `witness` are those of now; `left`: members that could still vote; `would_lead`: the node
-    that stays or becomes active, None where none can."""
+    that stays or becomes active, None where none can; `needs`: which node or what must return then."""
 
     cluster: str
     down: tuple[int, ...]
@@ -39,6 +40,7 @@ class Forecast:
     survives: bool
     more: int
     would_lead: int | None
+    needs: Shortage | None
     one_after_the_other: Outlook
 
 
@@ -77,6 +79,7 @@ def forecast(state: ClusterStatus, down: Collection[int]) -> Forecast:
         survives=at_once >= 0,
         more=at_once,
         would_lead=_would_lead(best, active, left) if at_once >= 0 else None,
+        needs=None if at_once >= 0 else shortage_of(voters, down),
         one_after_the_other=Outlook.of(in_turn),
     )
 

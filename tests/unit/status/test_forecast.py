@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.records import made_record
@@ -10,6 +12,7 @@ from zelect.core.quorum import Witness
 from zelect.core.status import PeerStatus
 from zelect.core.voters import failures_survived, outlook
 from zelect.status.cluster import ClusterStatus
+from zelect.status.cluster_text import cluster_text
 from zelect.status.forecast import Forecast, Outlook
 from zelect.status.forecast import forecast as forecast_of
 from zelect.status.report import NodeReport
@@ -98,6 +101,50 @@ def test_without_a_controller_the_newest_voters_count() -> None:
     reports[2] = report(2, version=10, members=(1, 2), may_vote=(2,), witness="unused")
     found = forecast(reports, ())
     assert (found.controller, found.members, found.survives) == (None, (1, 2), False)
+
+
+@pytest.mark.parametrize(
+    ("members", "may_vote", "witness", "needs"),
+    [
+        ((1, 2, 3), (1, 2), "unused", None),
+        ((1, 2, 3), (2,), "unused", (1, (1, 3), False, "no quorum: node 1 or node 3 must return")),
+        ((1, 2, 3), (), "unused", (2, (1, 2, 3), False, "no quorum: 2 of node 1, node 2, node 3 must return")),
+        ((2, 3), (2,), "member", None),
+        ((2, 3), (2,), "unrecognized", (1, (3,), False, "no quorum: node 3 must return")),
+        (
+            (2, 3),
+            (2,),
+            "unreachable",
+            (1, (3,), True, "no quorum: node 3 or Redis with the witness's data must return"),
+        ),
+        ((2, 3), (), "unrecognized", (2, (2, 3), False, "no quorum: node 2 and node 3 must return")),
+        ((), (), "unused", None),  # no cluster yet
+    ],
+)
+def test_who_must_return_is_named(
+    members: tuple[int, ...],
+    may_vote: tuple[int, ...],
+    witness: str,
+    needs: tuple[int, tuple[int, ...], bool, str] | None,
+) -> None:
+    votes = len(members) == 2
+    said = report(1, members=members, may_vote=may_vote, witness=witness, witness_votes=votes)
+    state = ClusterStatus("demo", {1: "tcp://127.0.0.1:7101"}, {1: said})
+    found = state.shortage
+    assert (None if found is None else (found.count, found.nodes, found.witness, found.text)) == needs
+    assert (state.as_json()["needs"] is None) is (needs is None)
+    assert (needs is None or needs[-1] in cluster_text(state).replace("\n", " ")) is True
+    active = ClusterStatus("demo", {}, {1: replace(said, active=True)})
+    assert active.shortage is None, "somebody is active"
+    if needs is not None:
+        assert forecast({1: said}, ()).needs == found
+
+
+def test_who_must_return_after_the_loss_of_some_is_named() -> None:
+    found = forecast(cluster(3, witness="unused"), (1, 3))
+    assert found.needs is not None
+    assert found.needs.text == "no quorum: node 1 or node 3 must return"
+    assert forecast(cluster(3, witness="unused"), (1,)).needs is None
 
 
 def test_an_outlook_on_nothing_is_what_survives_now() -> None:
