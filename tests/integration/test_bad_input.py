@@ -13,15 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def files_under(directory: Path) -> dict[str, bytes]:

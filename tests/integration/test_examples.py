@@ -5,34 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
-from tests.support.redis_server import running_server
+from tests.support.clusters import ROOT, Cluster, Fleet
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 
 EXAMPLES = ROOT / "examples"
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 300, "down_after_ms": 4000}
 """Timings at which a busy machine costs no leadership."""
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as running:
-        yield running
 
 
 def start(cluster: Cluster, command: Callable[[int], Sequence[object]]) -> None:

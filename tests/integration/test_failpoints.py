@@ -5,34 +5,17 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import Fleet, fleet_of
+from tests.support.clusters import Fleet
 from tests.support.marks import long_but
-from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import VoteWatch
 from zelect.devcluster.bundled_server import RedisServer
 
 # The second in line waits so long that a busy machine does not change who is first.
 IN_ORDER = {"stagger_ms": 450}
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.clusters import Cluster, Fleet, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
@@ -38,12 +38,6 @@ UNHURRIED = {
     "down_after_ms": 1500,
 }
 """For what must not change although the machine is busy."""
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

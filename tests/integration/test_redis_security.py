@@ -16,7 +16,7 @@ import pytest
 import redis
 import zmq
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.tls import Papers, papers, tls_proxy
@@ -37,12 +37,6 @@ from zelect.system.clock import now_us
 SECRET = "hunter2-Zq%/#"
 RUNNING = PublishNode("follower", "running", 1)
 MEMBERS = {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102", 3: "tcp://127.0.0.1:7103"}
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

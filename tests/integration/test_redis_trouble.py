@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
@@ -20,12 +20,6 @@ from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.status.report import NodeReport
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

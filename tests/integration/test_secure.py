@@ -19,12 +19,6 @@ from zelect.security.keys import ClientKeys, KeyPair, Keyring, read_directory, r
 from zelect.wire import encode
 
 
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def living(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes with keys that nothing that follows may disturb."""

@@ -5,30 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
-from tests.support.redis_server import running_server
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as running:
-        yield running
 
 
 def conf(cluster: Cluster) -> tuple[str, str]:

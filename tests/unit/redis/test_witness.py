@@ -138,18 +138,6 @@ def following(client: WitnessClient) -> WitnessEvent:
     return events[0]
 
 
-@pytest.fixture(scope="module")
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    with zmq.Context() as context:
-        yield context
-
-
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @contextmanager
 def asking_at(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> Iterator[Asking]:
     asking = Asking(context, server)
@@ -164,8 +152,6 @@ def asking_at(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
 @pytest.fixture
 def asking(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Asking]:
     """At a server that no test damages."""
-    with redis.Redis.from_url(shared_server.url) as client:
-        client.flushall()
     with asking_at(context, shared_server) as asking:
         yield asking
 
