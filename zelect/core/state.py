@@ -92,8 +92,9 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `epoch`: the storage epoch that it reports (R1). `offline`: it left.
+    """What is known of another member. Incarnation 0: never heard. `linked`: the connection that this node made
+    to it is up, since `linked_us`. `inbound`: one that this incarnation made to this node stands. `dead`: that
+    incarnation is proven dead (R9). `epoch`: the storage epoch that it reports (R1). `offline`: it left.
     `unresponsive`: the controller has not heard it for `down_after`; hearing it again ends that."""
 
     incarnation: int = 0
@@ -101,6 +102,7 @@ class Peer:
     priority: int = 0
     linked: bool = False
     linked_us: int = -1
+    inbound: bool = False
     dead: bool = False
     epoch: int = 0
     offline: bool = False
@@ -110,6 +112,11 @@ class Peer:
     def gone(self) -> bool:
         """Whether no answer can be expected of this peer now."""
         return self.dead or self.offline or self.unresponsive
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands, whoever made it: then its process is not proven dead (R9)."""
+        return self.linked or self.inbound
 
     def heard(self, now_us: int) -> Peer:
         """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is
@@ -121,6 +128,7 @@ class Peer:
             priority=self.priority,
             linked=self.linked,
             linked_us=self.linked_us,
+            inbound=self.inbound,
             dead=self.dead and not self.linked,
             epoch=self.epoch,
             offline=self.offline,

@@ -38,6 +38,7 @@ class _PeerChanges(TypedDict, total=False):
     priority: int
     linked: bool
     linked_us: int
+    inbound: bool
     dead: bool
     epoch: int
     offline: bool
