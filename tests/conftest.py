@@ -3,7 +3,9 @@ run says so."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # and some tests send it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where Python may keep nothing that it compiled, each node would compile the package again: a third of its start.
+    if sys.dont_write_bytecode and (cache := config.cache) is not None:
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(cache.mkdir("bytecode"))
+        sys.dont_write_bytecode = False
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Whoever names a single test wants it, however long it takes.
     if config.option.markexpr == LEFT_OUT and any("::" in argument for argument in config.args):
         config.option.markexpr = ""

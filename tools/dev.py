@@ -26,6 +26,8 @@ REPOSITORY = tuple(sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob
 """Tests of the repository itself: walls between rooms, words, links in documents."""
 PURE = ("tests/unit/core", "tests/unit/test_wire.py", "tests/rules", "tests/scenarios")
 FAST = ("tests/unit", "tests/rules", "tests/scenarios")
+TWO_WORKERS = ("-n", "2", "--dist", "worksteal")
+"""For tests that mostly wait: two run at a time, and who has none left takes half of the other's (pytest-xdist)."""
 
 COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "verify": (
@@ -35,7 +37,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("-m", "pytest", "-q", *REPOSITORY),
     ),
     "fast": (("-m", "pytest", "-q", *FAST),),
-    "test": (("-m", "pytest"),),
+    "test": (("-m", "pytest", *TWO_WORKERS),),
     "long": (("-m", "pytest", "-m", "long"),),
     "coverage": (
         ("-m", "coverage", "run", "-m", "pytest", "-q", *PURE),

@@ -49,10 +49,10 @@ def taken_over(cluster: Cluster, steps: Callable[[], list[tuple[int, int]]], at_
     assert steps()[-1][1] != node
 
 
-def test_one_scheduler_among_three_replicas(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url, timing=BUSY)
+def test_one_scheduler_among_three_replicas(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url, timing=BUSY)
     start(cluster, lambda node: (EXAMPLES / "scheduler.py", cluster.conf(node)))
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
 
         def ticks() -> list[tuple[int, int]]:
             words = [line.split() for line in client.lrange("{ledger}:ticks", 0, -1)]
@@ -63,9 +63,9 @@ def test_one_scheduler_among_three_replicas(fleet: Fleet, server: RedisServer) -
 
 
 @pytest.mark.long
-def test_a_poller_takes_each_order_once(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url, timing=BUSY)
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+def test_a_poller_takes_each_order_once(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url, timing=BUSY)
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         client.rpush("{orders}:waiting", *range(50))
         start(cluster, lambda node: (EXAMPLES / "poller.py", cluster.conf(node)))
 
@@ -104,15 +104,15 @@ def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
+def test_two_nodes_and_a_witness(fleet: Fleet, own_server: RedisServer) -> None:
     """Either node may fail, or Redis may; with two of the three gone nobody is active until one is back."""
-    cluster = fleet.cluster((1, 2), redis_url=server.url)
+    cluster = fleet.cluster((1, 2), redis_url=own_server.url)
     for node in cluster.ids:
         text = (EXAMPLES / "two_nodes" / f"n{node}.toml").read_text()
         text = text.replace('name = "pair"', f'name = "{cluster.name}"').replace(
             "data/n", str(cluster.directory / "data")
         )
-        text = text.replace("redis://127.0.0.1:6379/0", server.url)
+        text = text.replace("redis://127.0.0.1:6379/0", own_server.url)
         for other in cluster.ids:
             text = text.replace(f"tcp://127.0.0.1:711{other}", cluster.addresses[other])
         cluster.conf(node).write_text(text + '\n[log]\nformat = "json"\n')
@@ -123,7 +123,7 @@ def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
     (other,) = set(cluster.ids) - {first.id}
     second = cluster.controller(term_above=first.term)
     assert second.id == other
-    server.stop()
+    own_server.stop()
     wait_until(lambda: cluster.active() is None, 20, what="alone without the witness nobody leads")
     cluster.start(first.id)
     assert cluster.controller(term_above=second.term).id in cluster.ids

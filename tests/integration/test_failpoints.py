@@ -66,7 +66,8 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: st
     cluster.start(1, 2)
     cluster.start(3, failpoint=failpoint)
     first = cluster.settled(1, 2)
-    if 3 in cluster.running():  # the others had elected somebody before it was there
+    wait_until(lambda: 3 not in cluster.running() or cluster.ask(3).get("controller") == first.id)
+    if 3 in cluster.running():  # the others had elected one before it was there
         cluster.settled()
         cluster.kill(first.id)
     assert cluster.exit_code(3) == -9, "the voter dies at its point"

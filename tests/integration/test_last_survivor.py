@@ -19,7 +19,6 @@ import pytest
 from tests.support.clusters import Cluster, Fleet, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
-from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.core.quorum import Record, Witness
@@ -41,11 +40,9 @@ UNHURRIED = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may damage it."""
-    (tmp_path / "redis").mkdir()
-    with running_server(tmp_path / "redis") as running:
-        yield running
+def server(own_server: RedisServer) -> RedisServer:
+    """Every test here may damage it."""
+    return own_server
 
 
 class Relay:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ from zelect.status.report import NodeReport
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may damage it."""
-    (tmp_path / "redis").mkdir()
-    with running_server(tmp_path / "redis") as running:
-        yield running
+def server(own_server: RedisServer) -> RedisServer:
+    """Every test here may damage it."""
+    return own_server
 
 
 def start_again(server: RedisServer) -> None:

@@ -18,8 +18,8 @@ def conf(cluster: Cluster) -> tuple[str, str]:
     return ("-c", str(cluster.conf(1)))
 
 
-def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url)
+def test_the_controller_dies_and_the_history_says_why(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url)
     here = conf(cluster)
     nobody = zelect("who", *here, "--timeout", "0.3")
     assert (nobody.returncode, nobody.stdout) == (5, "")
@@ -57,7 +57,7 @@ def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: Redi
     unknown = zelect("why", *here, "4711")
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
-    server.stop()
+    own_server.stop()
     without = zelect("why", *here)
     assert without.returncode == 0
     assert f"term {second.term}: node {second.id}" in without.stdout
