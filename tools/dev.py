@@ -2,7 +2,7 @@
 
 verify    look and change nothing: linter, format, types, layers, documents
 fast      what needs no cluster: the pure code, units, rules, scenarios
-test      everything that ends within minutes, as plain `pytest` does
+test      everything that ends within minutes, two tests at a time
 long      only the long tests, which plain `pytest` leaves out
 coverage  which lines and branches of the pure code the fast tests reach
 format    repair what the linter and the formatter can repair
