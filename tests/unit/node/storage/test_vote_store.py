@@ -97,13 +97,20 @@ def test_the_newer_slot_counts_wherever_it_stands() -> None:
     assert decode(slot(3) + slot(2), CLUSTER, NODE) == state(3)
 
 
+def refused(file: bytearray) -> bool:
+    try:
+        decode(bytes(file), CLUSTER, NODE)
+    except VoteStoreError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("file", [slot(1) + EMPTY, slot(3) + slot(2)], ids=["one save", "three saves"])
 def test_any_flipped_bit_is_noticed(file: bytes) -> None:
     damaged = bytearray(file)
     for bit in range(8 * VOTE_FILE_BYTES):
         damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(VoteStoreError):
-            decode(bytes(damaged), CLUSTER, NODE)
+        assert refused(damaged), f"bit {bit}"
         damaged[bit // 8] ^= 1 << bit % 8
     assert decode(bytes(damaged), CLUSTER, NODE) == decode(file, CLUSTER, NODE)
 
