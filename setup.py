@@ -48,6 +48,7 @@ HTTP = [
 TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3.1",
+    "pytest-xdist>=3.6.1",
     "hypothesis>=6.100",
     "coverage>=7.6",
     "psutil>=6",

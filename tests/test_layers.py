@@ -7,7 +7,6 @@ knows its own room and those named there; a room does not stand for the rooms in
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeGuard
@@ -92,6 +91,7 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in (*SOURCES, *TOOLS)}
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -112,11 +112,11 @@ def imported(path: Path) -> tuple[tuple[int, str], ...]:
     return tuple(found)
 
 
-def calls(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def calls(path: Path) -> tuple[tuple[int, str], ...]:
     """Each call in a file as written, such as ``time.sleep``, with the line."""
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func)
+    found = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+    return tuple((node.lineno, ast.unparse(node.func)) for node in found)
 
 
 def test_every_file_belongs_to_a_room() -> None:

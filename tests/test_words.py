@@ -40,11 +40,6 @@ RETIRED = {
 WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(RETIRED)})(?:s|ed|ing)?(?![a-z])", re.IGNORECASE)
 """Also as a part of a name such as `_office` or `in_office`."""
 
-STILL_TO_GO: set[str] = {
-    "tests/integration/test_fencing.py",
-}
-"""Files that have some yet; nothing may be added here."""
-
 _KINDS = {".py", ".md", ".toml", ".txt", ".html", ".js", ".css", ".json", ".yml", ".sh"}
 _HERE = Path(__file__).resolve()
 _RENAMED = ROOT / "tools" / "benchmarks" / "earlier_names.py"
@@ -65,8 +60,7 @@ def files() -> list[Path]:
 def test_no_word_of_the_earlier_language_is_left(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     found = {number: words for number, line in enumerate(lines, 1) if (words := WORD.findall(line))}
-    if str(path.relative_to(ROOT)) not in STILL_TO_GO:
-        assert found == {}, "docs/glossary.md has the words of today"
+    assert found == {}, "docs/glossary.md has the words of today"
 
 
 # -- what a user reads ------------------------------------------------------------------------------

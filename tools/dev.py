@@ -2,7 +2,7 @@
 
 verify    look and change nothing: linter, format, types, layers, documents
 fast      what needs no cluster: the pure code, units, rules, scenarios
-test      everything that ends within minutes, as plain `pytest` does
+test      everything that ends within minutes, two tests at a time
 long      only the long tests, which plain `pytest` leaves out
 coverage  which lines and branches of the pure code the fast tests reach
 format    repair what the linter and the formatter can repair
@@ -26,6 +26,8 @@ REPOSITORY = tuple(sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob
 """Tests of the repository itself: walls between rooms, words, links in documents."""
 PURE = ("tests/unit/core", "tests/unit/test_wire.py", "tests/rules", "tests/scenarios")
 FAST = ("tests/unit", "tests/rules", "tests/scenarios")
+TWO_WORKERS = ("-n", "2", "--dist", "worksteal")
+"""For tests that mostly wait: two run at a time, and who has none left takes half of the other's (pytest-xdist)."""
 
 COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "verify": (
@@ -35,7 +37,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("-m", "pytest", "-q", *REPOSITORY),
     ),
     "fast": (("-m", "pytest", "-q", *FAST),),
-    "test": (("-m", "pytest"),),
+    "test": (("-m", "pytest", *TWO_WORKERS),),
     "long": (("-m", "pytest", "-m", "long"),),
     "coverage": (
         ("-m", "coverage", "run", "-m", "pytest", "-q", *PURE),

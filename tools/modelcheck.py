@@ -38,6 +38,7 @@ _HELP = {
     "witness-losses": "how often the witness loses its data or becomes another",
     "losses": "restarts without the data on disk",
     "leaves": "graceful leaves",
+    "fronts": "times that something refuses for a process that lives, and whose own connection stands",
     "skew": "units that clocks may fall behind, all together; R5's margin is 1",
     "creations": "witness memories that one node may create",
 }

@@ -7,33 +7,19 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from tests.support.clusters import CALM, READER, Cluster, Fleet, fleet_of, zelect
-from tests.support.redis_server import running_server
+from tests.support.clusters import CALM, READER, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.security.key_files import secret_file
 
 pytestmark = pytest.mark.timeout(180)
 ASKER = f"{getpass.getuser()}@{socket.gethostname()}"[:64]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

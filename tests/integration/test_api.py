@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 import zelect
-from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
+from tests.support.clusters import ROOT, Cluster, Fleet
 from tests.support.waiting import wait_until
 from zelect.node.leadership.handle import Controller
 from zelect.system.clock import now_us
@@ -23,12 +23,6 @@ from zelect.system.sockets import CannotBind
 
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 100, "down_after_ms": 4000}
 """Timings at which a busy machine costs no leadership."""
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @dataclass
@@ -373,13 +367,16 @@ def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("process", [False, True])
-def test_a_request_before_the_first_turn_of_the_loop_is_carried_out(fleet: Fleet, process: bool) -> None:
+def test_a_request_before_the_first_turn_of_the_loop_is_carried_out(
+    fleet: Fleet, process: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
     cluster = fleet.cluster((1,))
     for _ in range(5):
         node = zelect.Node(cluster.conf(1), process=process)
         node.start()
         node.reload()
         node.stop(30)
+    assert capfd.readouterr().err.count('"event":"reloaded"') == 5
 
 
 @pytest.mark.long

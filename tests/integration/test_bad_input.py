@@ -13,15 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
+from zelect.node.storage.vote_store import SLOT_BYTES
 
 
 def files_under(directory: Path) -> dict[str, bytes]:
@@ -137,25 +132,26 @@ def flipped(bit: int) -> Callable[[bytes], bytes]:
     return flip
 
 
-SLOT = 8 * 4096
+SLOT = 8 * SLOT_BYTES
+BLOCK = 8 * 4096
 VOTE_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "truncated"),
-    "one slot": (lambda content: content[:4096], "truncated"),
+    "one slot": (lambda content: content[:SLOT_BYTES], "truncated"),
     "a byte short": (lambda content: content[:-1], "truncated"),
     "a byte long": (lambda content: content + b"\0", "too long"),
     "zeros": (lambda content: bytes(len(content)), "damaged"),
-    "slots swapped": (lambda content: content[4096:] + content[:4096], "damaged"),
+    "slots swapped": (lambda content: content[SLOT_BYTES:] + content[:SLOT_BYTES], "damaged"),
     "noise": (lambda content: random.Random(1).randbytes(len(content)), "damaged"),
     "bit in the magic": (flipped(3), "damaged"),
     "bit in the payload": (flipped(8 * 20 + 2), "damaged"),
     "bit in the padding": (flipped(8 * 2000), "damaged"),
-    "bit in the checksum": (flipped(SLOT - 1), "damaged"),
+    "bit in the checksum": (flipped(BLOCK - 1), "damaged"),
     "bit in the other payload": (flipped(SLOT + 8 * 24 + 5), "damaged"),
-    "last bit": (flipped(2 * SLOT - 1), "damaged"),
+    "last bit that was written": (flipped(SLOT + BLOCK - 1), "damaged"),
 }
 
 
-@pytest.mark.parametrize("kind", long_but(VOTE_FILES, "empty", "bit in the checksum", "last bit"))
+@pytest.mark.parametrize("kind", long_but(VOTE_FILES, "empty", "bit in the checksum", "last bit that was written"))
 def test_a_bad_vote_file_is_refused_with_3(alone: Cluster, tmp_path: Path, kind: str) -> None:
     change, word = VOTE_FILES[kind]
     data_dir = tmp_path / "data"

@@ -5,34 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
-from tests.support.redis_server import running_server
+from tests.support.clusters import ROOT, Cluster, Fleet
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 
 EXAMPLES = ROOT / "examples"
 BUSY = {"heartbeat_ms": 200, "lease_ms": 1600, "election_timeout_ms": 2000, "stagger_ms": 300, "down_after_ms": 4000}
 """Timings at which a busy machine costs no leadership."""
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as running:
-        yield running
 
 
 def start(cluster: Cluster, command: Callable[[int], Sequence[object]]) -> None:
@@ -64,10 +49,10 @@ def taken_over(cluster: Cluster, steps: Callable[[], list[tuple[int, int]]], at_
     assert steps()[-1][1] != node
 
 
-def test_one_scheduler_among_three_replicas(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url, timing=BUSY)
+def test_one_scheduler_among_three_replicas(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url, timing=BUSY)
     start(cluster, lambda node: (EXAMPLES / "scheduler.py", cluster.conf(node)))
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
 
         def ticks() -> list[tuple[int, int]]:
             words = [line.split() for line in client.lrange("{ledger}:ticks", 0, -1)]
@@ -78,9 +63,9 @@ def test_one_scheduler_among_three_replicas(fleet: Fleet, server: RedisServer) -
 
 
 @pytest.mark.long
-def test_a_poller_takes_each_order_once(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url, timing=BUSY)
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+def test_a_poller_takes_each_order_once(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url, timing=BUSY)
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         client.rpush("{orders}:waiting", *range(50))
         start(cluster, lambda node: (EXAMPLES / "poller.py", cluster.conf(node)))
 
@@ -119,15 +104,15 @@ def test_a_shell_job_runs_where_leadership_is(fleet: Fleet, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
+def test_two_nodes_and_a_witness(fleet: Fleet, own_server: RedisServer) -> None:
     """Either node may fail, or Redis may; with two of the three gone nobody is active until one is back."""
-    cluster = fleet.cluster((1, 2), redis_url=server.url)
+    cluster = fleet.cluster((1, 2), redis_url=own_server.url)
     for node in cluster.ids:
         text = (EXAMPLES / "two_nodes" / f"n{node}.toml").read_text()
         text = text.replace('name = "pair"', f'name = "{cluster.name}"').replace(
             "data/n", str(cluster.directory / "data")
         )
-        text = text.replace("redis://127.0.0.1:6379/0", server.url)
+        text = text.replace("redis://127.0.0.1:6379/0", own_server.url)
         for other in cluster.ids:
             text = text.replace(f"tcp://127.0.0.1:711{other}", cluster.addresses[other])
         cluster.conf(node).write_text(text + '\n[log]\nformat = "json"\n')
@@ -138,7 +123,7 @@ def test_two_nodes_and_a_witness(fleet: Fleet, server: RedisServer) -> None:
     (other,) = set(cluster.ids) - {first.id}
     second = cluster.controller(term_above=first.term)
     assert second.id == other
-    server.stop()
+    own_server.stop()
     wait_until(lambda: cluster.active() is None, 20, what="alone without the witness nobody leads")
     cluster.start(first.id)
     assert cluster.controller(term_above=second.term).id in cluster.ids

@@ -10,31 +10,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for
-from tests.support.redis_server import running_server
+from tests.support.clusters import CALM, Cluster, Fleet, holds_for
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis import registry_scripts
 from zelect.status.report import NodeReport
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def hear(pubsub: Any, within_s: float = 10.0) -> dict[str, Any]:

@@ -5,34 +5,17 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import Fleet, fleet_of
+from tests.support.clusters import Fleet
 from tests.support.marks import long_but
-from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import VoteWatch
 from zelect.devcluster.bundled_server import RedisServer
 
 # The second in line waits so long that a busy machine does not change who is first.
 IN_ORDER = {"stagger_ms": 450}
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as made:
-        yield made
 
 
 @pytest.mark.parametrize(
@@ -52,9 +35,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 )
 def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
+    cluster.found()
     votes_seen = VoteWatch(cluster)
     cluster.start(1)
-    wait_until(lambda: cluster.events(1, "machine_started"))
+    wait_until(lambda: len(cluster.events(1, "machine_started")) == 2)
     cluster.start(3)
     cluster.settled(1, 3)
     cluster.start(2, failpoint=failpoint)
@@ -79,11 +63,13 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
 )
 def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: str) -> None:
     cluster = fleet.cluster(timing=IN_ORDER)
+    cluster.found()
     votes_seen = VoteWatch(cluster)
     cluster.start(1, 2)
     cluster.start(3, failpoint=failpoint)
     first = cluster.settled(1, 2)
-    if 3 in cluster.running():  # the others had elected somebody before it was there
+    wait_until(lambda: 3 not in cluster.running() or cluster.ask(3).get("controller") == first.id)
+    if 3 in cluster.running():  # the others had elected one before it was there
         cluster.settled()
         cluster.kill(first.id)
     assert cluster.exit_code(3) == -9, "the voter dies at its point"

@@ -352,25 +352,25 @@ async def _greets(options: dict[str, Any]) -> None:
 def test_a_lock_of_a_fenced_client_is_fenced(client: redis.Redis) -> None:
     holder = FencedRedis(client, "r", 3)
     for _ in range(2):
-        with holder.lock("door", timeout=50) as held:
-            assert client.get("door") == held.local.token.decode()
+        with holder.lock("nightly", timeout=50) as held:
+            assert client.get("nightly") == held.local.token.decode()
             assert held.extend(50)
             assert held.reacquire()
-            assert not holder.lock("door").acquire(blocking=False)
+            assert not holder.lock("nightly").acquire(blocking=False)
             assert client.get("zelect:fence:{r}") == "3"
-        assert not client.exists("door")
-        with client.lock("door", timeout=5):
-            assert client.exists("door")
-        assert not client.exists("door")
-    late = holder.lock("door", timeout=50)
+        assert not client.exists("nightly")
+        with client.lock("nightly", timeout=5):
+            assert client.exists("nightly")
+        assert not client.exists("nightly")
+    late = holder.lock("nightly", timeout=50)
     assert late.acquire()
     FencedRedis(client, "r", 4).set("a", "new")
     for step in (late.reacquire, late.release, holder.lock("other").acquire):
         with pytest.raises(FencedOut):
             step()
-    assert (client.exists("door"), client.exists("other")) == (1, 0)
+    assert (client.exists("nightly"), client.exists("other")) == (1, 0)
     with pytest.raises(ValueError, match="take FencedLock"):
-        holder.lock("door", lock_class=redis.lock.Lock)
+        holder.lock("nightly", lock_class=redis.lock.Lock)
 
 
 FIRST_LOCKS = """
@@ -378,7 +378,7 @@ import asyncio, sys, redis, redis.asyncio, redis.lock, zelect
 
 def refused(kind, fenced):
     try:
-        kind(fenced, "door")
+        kind(fenced, "nightly")
     except ValueError as error:
         print(error)
 
@@ -386,7 +386,7 @@ ordinary = redis.Redis.from_url(sys.argv[1])
 fenced = zelect.FencedRedis(ordinary, "r", 3)
 refused(redis.lock.Lock, fenced)
 for client in (fenced, ordinary, fenced):
-    with client.lock("door", timeout=50):
+    with client.lock("nightly", timeout=50):
         pass
 
 async def main():
@@ -394,7 +394,7 @@ async def main():
     fenced = zelect.AsyncFencedRedis(ordinary, "r", 3)
     refused(redis.asyncio.lock.Lock, fenced)
     for client in (fenced, ordinary, fenced):
-        async with client.lock("door", timeout=50):
+        async with client.lock("nightly", timeout=50):
             pass
         await client.connection_pool.disconnect()
 
@@ -409,7 +409,7 @@ def test_locks_of_fenced_and_ordinary_clients_share_no_scripts(client: redis.Red
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "redis.lock.Lock can't be fenced: use lock of the fenced client\n" * 2
-    assert not client.exists("door")
+    assert not client.exists("nightly")
 
 
 def test_a_fenced_script_is_called_as_those_of_redis_py(client: redis.Redis) -> None:
@@ -525,15 +525,15 @@ async def _locks(url: str, client: redis.Redis) -> None:
         holder: Any = AsyncFencedRedis(ordinary, "r", 3)
         other: Any = AsyncFencedRedis(ordinary, "r", 4)
         for _ in range(2):
-            async with holder.lock("door", timeout=50) as held:
-                assert client.exists("door")
+            async with holder.lock("nightly", timeout=50) as held:
+                assert client.exists("nightly")
                 assert await held.extend(50)
                 assert await held.reacquire()
-            assert not client.exists("door")
-            async with ordinary.lock("door", timeout=5):
-                assert client.exists("door")
-            assert not client.exists("door")
-        late = holder.lock("door", timeout=50)
+            assert not client.exists("nightly")
+            async with ordinary.lock("nightly", timeout=5):
+                assert client.exists("nightly")
+            assert not client.exists("nightly")
+        late = holder.lock("nightly", timeout=50)
         assert await late.acquire()
         script = holder.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
         await script(keys=["x"], args=["1"], client=other)
@@ -543,9 +543,9 @@ async def _locks(url: str, client: redis.Redis) -> None:
                 await script(keys=["x"], args=["2"], client=on)
         with pytest.raises(FencedOut):
             await late.release()
-        assert (client.exists("door"), client.get("x")) == (1, "1")
+        assert (client.exists("nightly"), client.get("x")) == (1, "1")
         with pytest.raises(ValueError, match="take AsyncFencedLock"):
-            holder.lock("door", lock_class=redis.asyncio.lock.Lock)
+            holder.lock("nightly", lock_class=redis.asyncio.lock.Lock)
         for one in (holder, other):
             await one.connection_pool.disconnect()
 

@@ -6,21 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.config.loading import ConfigError, load
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
 
 SAYS = 'echo "$1 $ZELECT_HOOK $ZELECT_NODE $ZELECT_TERM $ZELECT_ROLE ${ZELECT_CONTROLLER:--} ${ZELECT_PREVIOUS:--}"'
 

@@ -17,7 +17,7 @@ import zmq
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.clusters import CALM, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, Fleet, zelect
 from tests.support.paths import ROOT
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
@@ -34,12 +34,6 @@ from zelect.system.log import Log
 DOCS = ROOT / "docs"
 HOST = "127.0.0.1"
 QUIET = Log(-1, "error", "text", 1, "demo")
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as fleet:
-        yield fleet
 
 
 def lone(directory: Path, more: str = "") -> Path:

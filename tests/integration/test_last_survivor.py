@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.clusters import Cluster, Fleet, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.records import made_record
-from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.core.quorum import Witness
@@ -42,17 +41,9 @@ UNHURRIED = {
 
 
 @pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may damage it."""
-    (tmp_path / "redis").mkdir()
-    with running_server(tmp_path / "redis") as running:
-        yield running
+def server(own_server: RedisServer) -> RedisServer:
+    """Every test here may damage it."""
+    return own_server
 
 
 class Relay:

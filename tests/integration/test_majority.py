@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for
-from tests.support.redis_server import running_server
+from tests.support.clusters import Cluster, Fleet, holds_for
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.devcluster.bundled_server import RedisServer
 
 ELECTION_TIMEOUT_S = 0.5
 """The default, which the clusters without timings of their own use."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def nobody_becomes_active(cluster: Cluster, seconds: float) -> None:

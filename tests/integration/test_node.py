@@ -6,13 +6,12 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import zmq
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of
+from tests.support.clusters import CALM, Cluster, Fleet
 from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Reason, Refusal, Voting, VotResp
@@ -76,12 +75,6 @@ class Played:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 import zelect
-from tests.support.clusters import CALM, ROOT, Fleet, fleet_of
+from tests.support.clusters import CALM, ROOT, Fleet
 from tests.support.marks import long_but
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
@@ -24,12 +22,6 @@ from zelect.system.clock import now_us
 BUSY = {"heartbeat_ms": 100, "lease_ms": 800, "election_timeout_ms": 1000, "stagger_ms": 100, "down_after_ms": 4000}
 HELD_MS = 2500
 """For how long a job holds the interpreter's lock: longer than the lease and than every promise."""
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def child_of_this_process() -> psutil.Process:

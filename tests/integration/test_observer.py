@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,16 +11,10 @@ import pytest
 import redis
 
 import zelect
-from tests.support.clusters import CALM, Fleet, fleet_of
+from tests.support.clusters import CALM, Fleet
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def test_an_observer_asks_redis_and_without_it_the_nodes(fleet: Fleet, tmp_path: Path) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import zmq
 
-from tests.support.clusters import Cluster, Fleet, fleet_of
-from tests.support.redis_server import running_server
+from tests.support.clusters import Cluster, Fleet
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry, TermWatch, VoteWatch
 from zelect.client.query import Asker, ask_all
@@ -40,18 +38,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """As many walks of each form as --walks says."""
     if "number" in metafunc.fixturenames:
         metafunc.parametrize("number", range(1, metafunc.config.getoption("--walks") + 1))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import ROOT, Cluster, Fleet, fleet_of
+from tests.support.clusters import ROOT, Cluster, Fleet
 from tests.support.marks import long_but
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
@@ -52,12 +51,6 @@ async def main():
 asyncio.run(main())
 """
 )
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def start(cluster: Cluster, out: Path, program: str, *words: str) -> None:

@@ -16,8 +16,9 @@ import pytest
 import redis
 import zmq
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.ports import free_port
+from tests.support.records import made_record
 from tests.support.redis_server import running_server
 from tests.support.tls import Papers, papers, tls_proxy
 from tests.support.waiting import wait_until
@@ -37,12 +38,6 @@ from zelect.system.clock import now_us
 SECRET = "hunter2-Zq%/#"
 RUNNING = PublishNode("follower", "running", 1)
 MEMBERS = {1: "tcp://127.0.0.1:7101", 2: "tcp://127.0.0.1:7102", 3: "tcp://127.0.0.1:7103"}
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -644,7 +639,7 @@ def test_a_shared_witness_is_reported(fleet: Fleet, server: RedisServer) -> None
         )
         rival.start()
         try:
-            rival.submit([WitnessCreate("theirs", 1000, (5, 1000, 1))])
+            rival.submit([WitnessCreate("theirs", 1000, made_record(1000, 1, (1, 2, 3), None, 5))])
             assert isinstance(answers_of(rival)[0], WitnessCreated)
         finally:
             rival.close()

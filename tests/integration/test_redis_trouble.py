@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of, holds_for, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, holds_for, zelect
 from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
@@ -23,17 +23,9 @@ from zelect.status.report import NodeReport
 
 
 @pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may damage it."""
-    (tmp_path / "redis").mkdir()
-    with running_server(tmp_path / "redis") as running:
-        yield running
+def server(own_server: RedisServer) -> RedisServer:
+    """Every test here may damage it."""
+    return own_server
 
 
 def start_again(server: RedisServer) -> None:

@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.security.key_files import DIRECTORY_FILE
 from zelect.security.keys import read_directory
@@ -36,12 +35,6 @@ with open(sys.argv[1], "a") as out:
 while True:
     time.sleep(0.1)
 """
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def start(cluster: Cluster, node: int, *command: str) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of, holds_for, zelect
-from tests.support.redis_server import running_server
+from tests.support.clusters import Cluster, Fleet, holds_for, zelect
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.status.report import NodeReport
@@ -28,18 +26,6 @@ SEVERAL_S = 2 * 1.5
 """Two election timeouts: enough for whoever could campaign."""
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(params=["dynamic", "static"])

@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.clusters import HOST, ROOT, Cluster, Fleet, fleet_of, zelect
+from tests.support.clusters import HOST, ROOT, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.system.clock import now_us
 
@@ -55,12 +54,6 @@ while True:
     time.sleep(0.002)
     say("works")
 """
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 class Stage:

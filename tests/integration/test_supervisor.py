@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -73,15 +74,28 @@ class Cluster:
         return [processes["supervisor"], processes["redis_pid"], *(node["pid"] for node in processes["nodes"])]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path / "cluster")
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Cluster]:
+    made = Cluster(directory)
     made.up()
     try:
         yield made
     finally:
         if made.layout.plan_file.exists():
             bring_down(made.layout, 20)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running(tmp_path / "cluster") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that no test changes."""
+    with running(tmp_path_factory.mktemp("standing") / "cluster") as made:
+        yield made
 
 
 # -- the life of a cluster -----------------------------------------------------------------
@@ -191,14 +205,14 @@ def test_a_node_that_ends_by_itself_is_shown_and_not_started_again(cluster: Clus
     assert "exited on its own" in cluster.do("status")
 
 
-def test_unknown_node_is_bad_usage(cluster: Cluster) -> None:
-    assert "it has 1, 2, 3" in cluster.do("kill", 4, code=2)
-    assert "it has 1, 2, 3" in cluster.do("logs", 4, code=2)
+def test_unknown_node_is_bad_usage(standing: Cluster) -> None:
+    assert "it has 1, 2, 3" in standing.do("kill", 4, code=2)
+    assert "it has 1, 2, 3" in standing.do("logs", 4, code=2)
 
 
-def test_logs_show_one_node_or_all(cluster: Cluster) -> None:
-    assert not cluster.do("logs", 2).startswith("n")
-    assert set(re.findall(r"^n\d(?= \| )", cluster.do("logs"), re.MULTILINE)) == {"n1", "n2", "n3"}
+def test_logs_show_one_node_or_all(standing: Cluster) -> None:
+    assert not standing.do("logs", 2).startswith("n")
+    assert set(re.findall(r"^n\d(?= \| )", standing.do("logs"), re.MULTILINE)) == {"n1", "n2", "n3"}
 
 
 # -- one supervisor, and what dies with it -------------------------------------------------

@@ -192,6 +192,7 @@ def test_garbage_on_the_port(alone: Loop, unknowns: UnknownClients, text: bytes)
     for talker in talkers:
         talker.sendall(text)
     unknowns.is_heard_by(alone)
+    assert alone.payloads() == [b"well-behaved"]
     for talker in talkers:
         talker.close()
 

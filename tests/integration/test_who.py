@@ -5,38 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of, zelect
-from tests.support.redis_server import running_server
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with running_server(directory) as running:
-        yield running
 
 
 def conf(cluster: Cluster) -> tuple[str, str]:
     return ("-c", str(cluster.conf(1)))
 
 
-def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: RedisServer) -> None:
-    cluster = fleet.cluster(redis_url=server.url)
+def test_the_controller_dies_and_the_history_says_why(fleet: Fleet, own_server: RedisServer) -> None:
+    cluster = fleet.cluster(redis_url=own_server.url)
     here = conf(cluster)
     nobody = zelect("who", *here, "--timeout", "0.3")
     assert (nobody.returncode, nobody.stdout) == (5, "")
@@ -74,7 +57,7 @@ def test_somebody_leads_dies_and_the_history_says_why(fleet: Fleet, server: Redi
     unknown = zelect("why", *here, "4711")
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
-    server.stop()
+    own_server.stop()
     without = zelect("why", *here)
     assert without.returncode == 0
     assert f"term {second.term}: node {second.id}" in without.stdout

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.positions import (
     Watched,
+    both_close,
     deaf,
     elected_of,
     grant,
@@ -372,7 +373,7 @@ def _is_promised(world: World, voter: int = 2) -> bool:
 
 def test_r3_proof_of_the_controllers_death_ends_the_promise_at_once() -> None:
     world = leadership_of(1)
-    world.feed(2, LinkDown(1))
+    both_close(world, 2, 1)
     assert _is_promised(world), "a closed connection alone proves nothing"
     world.feed(2, DeathProven(1, world.processes[1].incarnation, Evidence.REFUSED))
     assert not _is_promised(world)
@@ -693,7 +694,7 @@ def test_r7_the_controller_that_the_witness_acknowledged_is_waited_out_unless_pr
     world = _asks_the_witness()
     born = world.processes[2].incarnation
     if known_dead:
-        world.feed(1, LinkDown(2))
+        both_close(world, 1, 2)
         world.feed(1, DeathProven(2, born, Evidence.REFUSED))
     world.feed(1, WitnessVoted(False, world.state(1).campaign.round, None, 5, (NamedProcess(2, born, 4),)))
     assert world.state(1).role is Role.ELECTED
@@ -765,7 +766,7 @@ def test_r8_successor_r_waits_r_times_the_stagger() -> None:
     world.run(300)
     born = world.processes[1].incarnation
     for rank, node in enumerate((2, 3, 4, 5)):
-        step(world, node, LinkDown(1))
+        both_close(world, node, 1)
         step(world, node, DeathProven(1, born, Evidence.REFUSED))
         assert world.state(node).campaign_at_us == world.now_us + rank * STAGGER_US
 
@@ -776,7 +777,7 @@ def test_r8_who_is_known_to_be_gone_is_not_waited_for() -> None:
     world.run_until(lambda: world.controller() == 1)
     world.run(300)
     for peer in (2, 1):
-        step(world, 3, LinkDown(peer))
+        both_close(world, 3, peer)
         step(world, 3, DeathProven(peer, world.processes[peer].incarnation, Evidence.REFUSED))
     assert world.state(3).campaign_at_us == world.now_us
 

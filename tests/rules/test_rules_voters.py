@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.positions import Watched, deaf, elected_of, pong, pre_candidate_of, sent_by, step, walk_to
+from tests.support.positions import (
+    Watched,
+    both_close,
+    deaf,
+    elected_of,
+    pong,
+    pre_candidate_of,
+    sent_by,
+    step,
+    walk_to,
+)
 from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, packet
 from zelect.core.effects import (
@@ -24,10 +34,13 @@ from zelect.core.effects import (
 from zelect.core.events import (
     ControllerHint,
     DeathProven,
+    Event,
     Evidence,
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
     Tick,
     WitnessAnswered,
     WitnessCreated,
@@ -90,7 +103,7 @@ def test_r9_only_evidence_of_a_kind_that_is_configured_proves_a_death(
     evidence: Evidence, proof: Proof, believed: set[Evidence]
 ) -> None:
     world = _settled(timing=Timing(proof=proof))
-    step(world, 2, LinkDown(1))
+    both_close(world, 2, 1)
     step(world, 2, DeathProven(1, world.processes[1].incarnation, evidence))
     assert world.state(2).peers[1].dead is (evidence in believed)
     assert (world.state(2).promise is None) is (evidence in believed)
@@ -102,14 +115,71 @@ def test_r9_a_refused_connection_proves_nothing_while_the_standing_one_lives() -
     step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert not world.state(2).peers[1].dead
     assert world.state(2).controller.id == 1
-    step(world, 2, LinkDown(1))
+    both_close(world, 2, 1)
     step(world, 2, DeathProven(1, born, Evidence.REFUSED))
     assert world.state(2).peers[1].dead
 
 
+def _closings(world: World) -> list[Event]:
+    """The connection that node 2 made to node 1 closes, and the one that node 1 made to node 2."""
+    return [LinkDown(1), PeerDisconnected(1, world.processes[1].incarnation)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("evidence", [Evidence.LOCK, Evidence.REAPED, Evidence.REFUSED])
+def test_r9_a_standing_connection_contradicts_a_proof_whoever_made_it(evidence: Evidence, first: int) -> None:
+    world = _settled()
+    closings, proof = _closings(world), DeathProven(1, world.processes[1].incarnation, evidence)
+    effects = step(world, 2, proof)
+    assert [fact.name for fact in effects.facts] == ["death_contradicted"]
+    assert not step(world, 2, closings[first]).probe, "what it found would not be believed"
+    step(world, 2, proof)
+    assert not world.state(2).peers[1].dead
+    assert (world.state(2).controller.id, world.state(2).promise.to) == (1, 1)
+    assert step(world, 2, closings[1 - first]).probe == (Probe(1, world.processes[1].incarnation),)
+    step(world, 2, proof)
+    assert world.state(2).peers[1].dead
+    assert world.state(2).promise is None
+
+
+def test_r9_the_connections_of_an_earlier_process_say_nothing_of_the_present_one() -> None:
+    world = _settled()
+    born = world.processes[1].incarnation
+    step(world, 2, LinkDown(1))
+    assert not step(world, 2, PeerDisconnected(1, born - 1)).probe
+    assert world.state(2).peers[1].inbound
+    step(world, 2, PeerDisconnected(1, born))
+    step(world, 2, PeerConnected(1, born - 1))
+    assert not world.state(2).peers[1].inbound
+
+
+def test_r9_a_process_that_speaks_over_a_connection_of_its_own_is_not_dead() -> None:
+    world = _settled()
+    born = world.processes[1].incarnation
+    both_close(world, 2, 1)
+    step(world, 2, DeathProven(1, born, Evidence.REFUSED))
+    assert world.state(2).peers[1].dead
+    step(world, 2, PeerConnected(1, born))
+    assert not world.state(2).peers[1].dead
+    step(world, 2, packet(world, 1, Ping(9, True, world.state(1).record, (2, 3))))
+    assert world.state(2).controller.id == 1, "it leads on, though its address still refuses"
+
+
+def test_r9_a_second_process_with_the_id_of_one_that_is_connected_is_none() -> None:
+    """As where an address moves to another host: what answers there is no proof that the first one died."""
+    world = _settled()
+    born = world.processes[1].incarnation
+    step(world, 2, LinkDown(1))
+    step(world, 2, LinkUp(1))
+    heard = packet(world, 1, Pong(0, 0, (0, 0, 0), 0, 1))
+    step(world, 2, MessageReceived(replace(heard.envelope, incarnation=born + 10)))
+    assert (world.state(2).peers[1].incarnation, world.state(2).refused) == (born, {"id_in_use": 1})
+    assert world.state(2).promise.to == 1
+
+
 def test_r9_a_proof_about_an_earlier_process_is_none() -> None:
     world = _settled()
-    step(world, 2, LinkDown(1))
+    both_close(world, 2, 1)
     for evidence in KINDS:
         step(world, 2, DeathProven(1, world.processes[1].incarnation - 1, evidence))
         step(world, 2, DeathProven(1, world.processes[1].incarnation + 1, evidence))
@@ -131,7 +201,7 @@ def test_r9_silence_is_never_proof(unresponsive: int) -> None:
 
 def test_r9_a_closed_connection_is_a_reason_to_look_and_no_proof() -> None:
     world = _settled()
-    effects = step(world, 2, LinkDown(1))
+    effects = both_close(world, 2, 1)
     assert effects.probe == (Probe(1, world.processes[1].incarnation),)
     assert not world.state(2).peers[1].dead
     assert world.state(2).controller.id == 1
@@ -160,7 +230,7 @@ def test_r9_the_candidate_is_answered_again_once_the_voter_has_its_own_proof() -
     world = _settled()
     question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Reason.DEATH, 1, 1)
     step(world, 2, packet(world, 3, question))
-    step(world, 2, LinkDown(1), after_us=500)
+    both_close(world, 2, 1, 500)
     effects = step(world, 2, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK), after_us=900)
     assert [answer.granted for answer in sent_by(effects, VotResp)] == [True]
 
@@ -168,7 +238,7 @@ def test_r9_the_candidate_is_answered_again_once_the_voter_has_its_own_proof() -
 def test_r9_a_new_process_under_an_id_proves_the_old_one_dead() -> None:
     world = _settled()
     born = world.processes[1].incarnation
-    step(world, 2, LinkDown(1))
+    both_close(world, 2, 1)
     heard = packet(world, 1, Pong(0, 0, (0, 0, 0), 0, 1))
     step(world, 2, MessageReceived(replace(heard.envelope, incarnation=born + 10)))
     assert world.state(2).peers[1].incarnation == born + 10
@@ -189,7 +259,7 @@ def test_r9_without_proof_nobody_is_probed_and_promises_run_out() -> None:
 
 def test_r9_a_wrong_proof_is_taken_back_when_the_same_process_speaks_over_a_new_connection() -> None:
     world = _settled()
-    step(world, 2, LinkDown(3))
+    both_close(world, 2, 3)
     step(world, 2, DeathProven(3, world.processes[3].incarnation, Evidence.REFUSED))
     idle = packet(world, 3, Ping(0, False, None, ()))
     step(world, 2, idle)
@@ -202,7 +272,7 @@ def test_r9_a_wrong_proof_is_taken_back_when_the_same_process_speaks_over_a_new_
 def test_r9_the_controller_tells_the_others_of_a_death_and_publishes_it() -> None:
     world = _settled()
     born = world.processes[3].incarnation
-    step(world, 1, LinkDown(3))
+    both_close(world, 1, 3)
     effects = step(world, 1, DeathProven(3, born, Evidence.REFUSED))
     assert NodeOffline(3, born, "refused") in sent_by(effects, NodeOffline)
     assert MarkOffline(3, world.state(1).term) in effects.publish
@@ -273,7 +343,7 @@ def test_r10_the_next_change_waits_until_a_quorum_has_saved_the_one_before() -> 
         world.cut(voter, 1)
     version = world.state(1).record.version
     for peer in (4, 5):
-        step(world, 1, LinkDown(peer))
+        both_close(world, 1, peer)
         step(world, 1, DeathProven(peer, world.processes[peer].incarnation, Evidence.LOCK))
     assert world.state(1).record.version == version + 1
     for voter in (2, 3):
@@ -288,7 +358,7 @@ def test_r10_the_next_change_waits_until_a_quorum_has_saved_the_one_before() -> 
 def test_r10_who_is_elected_but_not_active_changes_nothing() -> None:
     world = elected_of(5)
     for peer in (4, 5):
-        step(world, 1, LinkDown(peer))
+        both_close(world, 1, peer)
         step(world, 1, DeathProven(peer, world.processes[peer].incarnation, Evidence.LOCK))
     assert world.state(1).record.members == (1, 2, 3, 4, 5)
 
@@ -300,7 +370,7 @@ def test_r10_who_waits_for_promises_changes_nothing_though_a_quorum_has_its_reco
         world.feed(1, pong(world, peer))
     state = world.state(1)
     assert {node for node, saved in state.leader_state.saved_by.items() if saved == state.record.id} == {1, 2, 3}
-    step(world, 1, LinkDown(4))
+    both_close(world, 1, 4)
     step(world, 1, DeathProven(4, world.processes[4].incarnation, Evidence.LOCK))
     assert state.peers[4].dead
     assert state.record.members == (1, 2, 3, 4)

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from tests.support.marks import long_but
+from tools.modelchecker.mutants import MUTANTS
 from tools.sim import Outcome, Scene, run, scene_of
 from tools.simulator.small_world import World
 from zelect.core.effects import WitnessIntent
@@ -94,6 +95,17 @@ def test_a_hundred_and_one_nodes_elect_in_the_simulator() -> None:
     outcome = run(_without_faults(101))
     assert not outcome.rule, outcome.text
     assert outcome.sometimes["leadership entered"] == 1
+
+
+def _first_broken(seeds: range) -> str:
+    outcomes = (run(scene_of(seed, faults=("kill", "start", "freeze", "isolate", "front", "lie"))) for seed in seeds)
+    return next((outcome.rule for outcome in outcomes if outcome.rule), "")
+
+
+def test_r9_who_refuses_for_a_living_node_breaks_nothing_but_where_only_one_side_is_looked_at() -> None:
+    assert not _first_broken(range(12))
+    with MUTANTS["front-is-proof"].broken():
+        assert _first_broken(range(12)) == "S2"
 
 
 def _break_link(world: World, a: int, b: int) -> None:

@@ -20,22 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
 from tests.support.paths import ROOT
-from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
+from tools.common.nodes import NodeProcesses
 from zelect.client.query import ask_all
 from zelect.config.loading import Config, load
-from zelect.config.rendering import render
 from zelect.core.effects import Saved
-from zelect.core.messages import Envelope, Query, Report
 from zelect.node.storage.vote_store import newest_slot
-from zelect.security.key_files import DIRECTORY_FILE, SECRET_FILE, Owner, make_keys, secret_file
-from zelect.security.keys import ClientKeys, Keyring, Permission, keyring_to_ask, read_key
+from zelect.security.key_files import SECRET_FILE, Owner, secret_file
+from zelect.security.keys import Keyring, Permission, keyring_to_ask
 from zelect.status.cluster import controller_of
 from zelect.status.report import NodeReport
-from zelect.wire import decode, encode
 
 __all__ = ["CALM", "OPERATOR", "READER", "ROOT", "Cluster", "Fleet", "fleet_of", "holds_for", "zelect"]
 
@@ -76,8 +72,8 @@ def holds_for(condition: Callable[[], object], seconds: float, what: str = "") -
     return looks
 
 
-class Cluster:
-    """Nodes `ids` in `directory`, not started yet. `timing`: what differs from the defaults."""
+class Cluster(NodeProcesses):
+    """Nodes `ids` in `directory`, configured and not started yet. `timing`: what differs from the defaults."""
 
     def __init__(
         self,
@@ -89,53 +85,23 @@ class Cluster:
         quorum: str = "dynamic",
         secure: bool = False,
     ) -> None:
-        self.secure = secure
-        self.directory, self.name, self.redis_url, self.quorum = directory, name, redis_url, quorum
-        self.ids = tuple(ids)
-        self.ports = dict(zip(self.ids, free_ports(len(self.ids)), strict=True))
-        self.addresses = {node: f"tcp://{HOST}:{port}" for node, port in self.ports.items()}
-        self.data_dirs = {node: directory / f"data{node}" for node in self.ids}
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        directory.mkdir(parents=True, exist_ok=True)
-        self.keys = directory / "keys"
-        if secure:
-            make_keys(self.keys, [*(Owner(node=node) for node in self.ids), OPERATOR, READER])
+        super().__init__(directory, name, ids, redis_url, None, quorum, (OPERATOR, READER) if secure else None)
         for node in self.ids:
             self.write(node, timing)
 
     # -- files ----------------------------------------------------------------------------
 
-    def conf(self, node: int) -> Path:
-        return self.directory / f"n{node}.toml"
-
-    def text(self, node: int, timing: Mapping[str, int | str] | None = None) -> str:
-        data_dirs = {one: str(path) for one, path in self.data_dirs.items()}
-        security = None
-        if self.secure:
-            security = {
-                "key_file": str(secret_file(self.keys, Owner(node=node))),
-                "directory_file": str(self.keys / DIRECTORY_FILE),
-                "operator_key_file": str(secret_file(self.keys, OPERATOR)),
-                "secret_file": str(self.keys / SECRET_FILE),
-            }
-        return render(
-            self.name, node, HOST, self.ports, self.redis_url, data_dirs, timing, "json", self.quorum, security
-        )
+    def security(self, node: int) -> dict[str, str]:
+        operator = {"operator_key_file": str(secret_file(self.keys, OPERATOR))}
+        return super().security(node) | operator | {"secret_file": str(self.keys / SECRET_FILE)}
 
     @property
     def keyring(self) -> Keyring | None:
         """What an operator who may send admin commands speaks with; None: plain text."""
         return keyring_to_ask(self.config(self.ids[0]))
 
-    def write(self, node: int, timing: Mapping[str, int | str] | None = None) -> None:
-        self.conf(node).write_text(self.text(node, timing))
-
     def config(self, node: int) -> Config:
         return load(self.conf(node))
-
-    def log_of(self, node: int) -> Path:
-        return self.directory / f"n{node}.log"
 
     def events(self, node: int, *names: str) -> list[dict[str, Any]]:
         """The log lines of `node` called `names` (none: all), oldest first."""
@@ -154,39 +120,6 @@ class Cluster:
 
     # -- processes ------------------------------------------------------------------------
 
-    def start(self, *nodes: int, failpoint: str = "") -> None:
-        """Start `nodes`, all without any; `failpoint`: see zelect/node/failpoints.py."""
-        for node in nodes or self.ids:
-            self.spawn(node, self.conf(node), self.log_of(node), failpoint)
-
-    def spawn(self, key: int, conf: Path, log: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
-        """Start a process with `conf` and count it among this cluster's as `key`."""
-        assert key not in self.running(), f"node {key} runs already"
-        command = [sys.executable, "-m", "zelect", "node", "-c", str(conf)]
-        with log.open("ab") as out:
-            self.processes[key] = subprocess.Popen(
-                command,
-                env={**_environment(), "ZELECT_FAILPOINT": failpoint},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        return self.processes[key]
-
-    def running(self) -> set[int]:
-        return {node for node, process in self.processes.items() if process.poll() is None}
-
-    def signal(self, number: signal.Signals, *nodes: int) -> None:
-        for node in nodes:
-            self.processes[node].send_signal(number)
-
-    def kill(self, *nodes: int) -> None:
-        """SIGKILL them, all before the first is reaped."""
-        self.signal(signal.SIGKILL, *nodes)
-        for node in nodes:
-            self.processes[node].wait(30)
-
     def term(self, *nodes: int) -> None:
         self.signal(signal.SIGTERM, *nodes)
 
@@ -195,18 +128,6 @@ class Cluster:
 
     def thaw(self, *nodes: int) -> None:
         self.signal(signal.SIGCONT, *nodes)
-
-    def exit_code(self, node: int) -> int:
-        return self.processes[node].wait(30)
-
-    def end(self) -> None:
-        """End what still runs."""
-        for process in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        for process in self.processes.values():
-            process.wait()
-        self._context.destroy(linger=0)
 
     # -- questions ------------------------------------------------------------------------
 
@@ -255,6 +176,12 @@ class Cluster:
         assert head is not None
         return head
 
+    def found(self) -> None:
+        """Found the cluster, which takes all nodes (R15), and kill them: what follows may start some of them."""
+        self.start()
+        self.settled()
+        self.kill(*self.ids)
+
     def adapted(self, *nodes: int, members: Iterable[int] = ()) -> NodeReport:
         """Wait until one of `nodes` is active, and all of them have the voters that it wrote
         in its term: `members` (none named: `nodes`), with the witness where their number is even."""
@@ -285,37 +212,14 @@ class Cluster:
 
     def ask(self, node: int, within_s: float = 2.0) -> dict[str, Any]:
         """The whole report of `node`; empty when it gives none in time."""
-        socket = self._context.socket(zmq.DEALER)
-        try:
-            socket.setsockopt(zmq.LINGER, 0)
-            keyring = self.keyring
-            if keyring is not None:
-                # The key that the node uses now; the other one is not tried here.
-                own = read_key(secret_file(self.keys, Owner(node=node))).public
-                ClientKeys(keyring.pair, (own,)).apply_to(socket, 0)
-            socket.connect(self.addresses[node])
-            socket.send(encode(Envelope(self.name, 0, 0, 0, 0, Query("status"))))
-            if not socket.poll(int(within_s * 1000)):
-                return {}
-            message = decode(socket.recv()).message
-            assert isinstance(message, Report)
-            report: dict[str, Any] = json.loads(message.text)
-            return report
-        finally:
-            socket.close()
+        with self.dealer(node, OPERATOR) as dealer:
+            dealer.send(self.question)
+            return self.answer(dealer, within_s) or {}
 
     def counters(self, node: int) -> Counter[str]:
         return Counter(self.ask(node)["counters"])
 
     # -- afterwards -----------------------------------------------------------------------
-
-    def tails(self) -> str:
-        """The ends of all logs, for a test that failed."""
-        parts = []
-        for log in sorted(self.directory.glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-            parts.append("\n".join([f"--- {self.name}: {log.name}", *lines]))
-        return "\n".join(parts)
 
     def wrongs(self) -> list[str]:
         """What the logs hold that must never be there (S1, R2)."""
@@ -366,5 +270,5 @@ def fleet_of(request: pytest.FixtureRequest, directory: Path) -> Iterator[Fleet]
             cluster.end()
         wrongs = [wrong for cluster in fleet.clusters for wrong in cluster.wrongs()]
         if wrongs or request.session.testsfailed > failed_before:
-            print("\n".join(cluster.tails() for cluster in fleet.clusters))
+            print("\n".join(cluster.tails(_TAIL_LINES) for cluster in fleet.clusters))
     assert not wrongs, wrongs

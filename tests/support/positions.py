@@ -6,12 +6,13 @@ from typing import Any
 
 from tools.simulator.small_world import World, packet
 from zelect.core.effects import Effects
-from zelect.core.events import Event, MessageReceived
+from zelect.core.events import Event, LinkDown, MessageReceived, PeerDisconnected
 from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Refusal, VotResp
 from zelect.core.state import Role
 
 __all__ = [
     "Watched",
+    "both_close",
     "deaf",
     "elected_of",
     "founder_of",
@@ -42,6 +43,13 @@ class Watched(World):
 def step(world: World, node: int, event: Event, after_us: int = 0) -> Effects:
     """What `event` makes `node` ask for; nothing of it is carried out."""
     return world.processes[node].machine.step(event, world.now_us + after_us)
+
+
+def both_close(world: World, node: int, peer: int, after_us: int = 0) -> Effects:
+    """The two connections between `node` and the process of `peer` close, as when it dies. What the last one
+    makes `node` ask for; nothing of it is carried out."""
+    step(world, node, LinkDown(peer), after_us)
+    return step(world, node, PeerDisconnected(peer, world.state(node).peers[peer].incarnation), after_us)
 
 
 def sent_by(effects: Effects, kind: type[Message]) -> list[Any]:

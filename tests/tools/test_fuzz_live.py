@@ -5,13 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import zmq
 
-from tests.support.clusters import CALM, Cluster, Fleet, fleet_of
+from tests.support.clusters import CALM, Cluster, Fleet
 from tests.support.marks import long_but
 from tests.support.ports import free_port
 from tests.support.wires import Keys, loop
@@ -23,12 +21,6 @@ from tools.fuzzer.zmtp import GREETING, MORE, frame, ready
 from zelect.security.keys import ClientKeys
 
 CONNECTIONS = 1500
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

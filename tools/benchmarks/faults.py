@@ -112,7 +112,7 @@ def one_fault(
     if redis_kill:
         cluster.redis.kill()
     began_unix_ms, began_us = time.time_ns() / 1e6, now_us()
-    cluster.signal(old, FAULTS[fault])
+    cluster.signal(FAULTS[fault], old)
     with contextlib.suppress(TimeoutError):
         left_us, at_us, change = await_successor(cluster, old, logs, logged)
         trial |= {"successor": change["id"], "term": change["term"], "reason": change["reason"]}
@@ -124,7 +124,7 @@ def one_fault(
     if fault == "freeze":
         trial["violations"] = _thaw_and_watch(cluster, trial)
     else:
-        trial["exit_code"] = cluster.children[old].wait(30)
+        trial["exit_code"] = cluster.processes[old].wait(30)
     read_until_entered(cluster, trial.get("successor"), logged)
     add_facts(trial, logged, began_unix_ms, trial.get("from_fault_ms", SUCCESSOR_WITHIN_S * 1000) + 5)
     if fault == "kill":
@@ -142,7 +142,7 @@ def _thaw_and_watch(cluster: Cluster, trial: JsonDict) -> int:
     old, new, term = trial["old"], trial.get("successor", 0), trial.get("term", 0)
     violations: int = 0
     cluster.post(old)
-    cluster.signal(old, signal.SIGCONT)
+    cluster.signal(signal.SIGCONT, old)
     end_us = now_us() + _WATCH_THAWED_US
     while now_us() < end_us:
         node, recorded = cluster.record()

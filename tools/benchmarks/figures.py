@@ -59,6 +59,11 @@ def histogram(samples: Sequence[float], bins: int = 10) -> list[str]:
     return lines
 
 
+def known(trials: Sequence[JsonDict], name: str) -> list[float]:
+    """The figure `name` of the trials that have one."""
+    return [trial[name] for trial in trials if trial.get(name) is not None]
+
+
 def header(options: argparse.Namespace, server: str) -> JsonDict:
     """What was measured, where, and with which versions; `server`: Redis' own."""
     return {

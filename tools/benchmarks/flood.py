@@ -154,7 +154,7 @@ def _rest(cluster: Cluster, options: argparse.Namespace, done: JsonDict) -> Json
 def _most_rss_mb(cluster: Cluster) -> float:
     """Resident memory of the largest node."""
     page = os.sysconf("SC_PAGE_SIZE")
-    pids = [child.pid for child in cluster.children.values()]
+    pids = [child.pid for child in cluster.processes.values()]
     return max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / 2**20 for pid in pids)
 
 

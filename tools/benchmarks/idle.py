@@ -39,7 +39,7 @@ class _Watched:
         self.samples: list[float] = []
         self._cluster = cluster
         self._controller = settle(cluster)
-        self._pids: dict[object, int] = {node: child.pid for node, child in cluster.children.items()}
+        self._pids: dict[object, int] = {node: child.pid for node, child in cluster.processes.items()}
         self._pids["redis"] = cluster.redis.pid or 0
 
     def begin(self) -> None:

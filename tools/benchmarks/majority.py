@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.faults import pause, watch
-from tools.benchmarks.figures import columns, header, row
+from tools.benchmarks.figures import columns, header, known, row
 from tools.benchmarks.floors import Floors, interpreter, show_floors
 from tools.benchmarks.phases import since_ms
 from tools.benchmarks.settling import settle
@@ -88,19 +88,15 @@ def measure(options: argparse.Namespace) -> JsonDict:
 def _figures(leavings: Sequence[JsonDict], returns: Sequence[JsonDict]) -> JsonDict:
     names = ("process_ms", "line_ms")
     return {
-        "leaving_ms": {name: spread(_known(leavings, f"{name}_ms")) for name in _LEAVING},
+        "leaving_ms": {name: spread(known(leavings, f"{name}_ms")) for name in _LEAVING},
         "beyond_lease": sum(t["out_ms"] is None or t["out_ms"] > TIMING.lease_ms for t in leavings),
         "never_left": sum(None in (t["out_ms"], t["left_ms"], t["none_ms"]) for t in leavings),
         "active_again": sum(trial["active_again"] for trial in leavings),
         "elected_by_too_few": sum(trial["elected_by_too_few"] for trial in returns),
-        "returning_ms": {name: spread(_known(returns, f"{name}_ms")) for name in _RETURNING},
+        "returning_ms": {name: spread(known(returns, f"{name}_ms")) for name in _RETURNING},
         "beyond_asked": sum(any(t[name] is None or t[name] > ASKED_MS for name in names) for t in returns),
         "nobody_came": sum(trial["process_ms"] is None for trial in returns),
     }
-
-
-def _known(trials: Sequence[JsonDict], name: str) -> list[float]:
-    return [trial[name] for trial in trials if trial[name] is not None]
 
 
 def _leaving(cluster: Cluster, rng: random.Random) -> JsonDict:
@@ -126,8 +122,7 @@ def _leaving(cluster: Cluster, rng: random.Random) -> JsonDict:
         return any((fact["node"], fact["event"]) == (head, "stopped_being_active") for fact in logged)
 
     began_unix_ms, began_us = time.time_ns() / 1e6, now_us()
-    for node in followers:  # reaped only afterwards: that takes milliseconds
-        cluster.signal(node, signal.SIGKILL)
+    cluster.signal(signal.SIGKILL, *followers)  # reaped only afterwards: that takes milliseconds
     looks = {"out": out, "left": left, "none": lambda: cluster.record() == (0, 0)}
     seen = watch(looks, _GONE_WITHIN_S)
     events = ("leadership_suspended", "leadership_resumed", "stopped_being_active", "became_active", "voters_changed")

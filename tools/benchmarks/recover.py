@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from tools.benchmarks.cluster import Cluster, running
 from tools.benchmarks.faults import one_fault, pause, watch
-from tools.benchmarks.figures import columns, header, ratio, row, show_ratio
+from tools.benchmarks.figures import columns, header, known, ratio, row, show_ratio
 from tools.benchmarks.floors import Floors, show_floors
 from tools.benchmarks.settling import settle
 from tools.common.checkout import TIMING, JsonDict, ToolError, progress
@@ -89,30 +89,26 @@ def measure(options: argparse.Namespace) -> JsonDict:
             floors.take()
         server = cluster.server_version()
     of = {trouble: [t for t in trials if t["redis"] == trouble] for trouble in ("up", *_RETURN)}
-    elections = {trouble: _known(of[trouble], "election_ms") for trouble in ("up", *_GO)}
+    elections = {trouble: known(of[trouble], "election_ms") for trouble in ("up", *_GO)}
     compared = {trouble: ratio(elections[trouble], elections["up"], options.seed) for trouble in _GO}
     restored = [trial for trouble in _RETURN for trial in of[trouble]]
     return {
         **header(options, server),
-        "record_ms": {trouble: spread(_known(of[trouble], "record_ms")) for trouble in _RETURN},
+        "record_ms": {trouble: spread(known(of[trouble], "record_ms")) for trouble in _RETURN},
         "asked_ms": ASKED_MS,
         "beyond_asked": sum(t["record_ms"] is None or t["record_ms"] > ASKED_MS for t in restored),
         "never_right": sum(t["record_ms"] is None for t in restored),
         "wrong_again": sum(trial["wrong_again"] for trial in restored),
         "election_ms": {trouble: spread(samples) for trouble, samples in elections.items()},
-        "lost_to_active_ms": {trouble: spread(_known(of[trouble], "lost_to_active_ms")) for trouble in elections},
+        "lost_to_active_ms": {trouble: spread(known(of[trouble], "lost_to_active_ms")) for trouble in elections},
         "without_successor": sum("successor" not in t for trouble in elections for t in of[trouble]),
         "election_ratio_of_medians": compared,
         "floors_ms": floors.spreads(),
-        "restart_ms": spread(_known(of["killed"], "restart_ms")),
+        "restart_ms": spread(known(of["killed"], "restart_ms")),
         "refresh_ms": _REFRESH_S * 1000,
         "floor_samples_ms": floors.samples,
         "trials": trials,
     }
-
-
-def _known(trials: Sequence[JsonDict], name: str) -> list[float]:
-    return [trial[name] for trial in trials if trial.get(name) is not None]
 
 
 def _election(cluster: Cluster, old: int, trouble: str, rng: random.Random) -> JsonDict:

@@ -31,7 +31,7 @@ def settle(cluster: Cluster, among: Collection[int] | None = None, *, whole: boo
             lack = lack or "a node has just started"
         if not lack:
             return next(node for node, report in reports.items() if report["active"])
-        codes = {node: cluster.children[node].poll() for node in among}
+        codes = {node: cluster.processes[node].poll() for node in among}
         ended = [f"node {node} ended with {code}" for node, code in codes.items() if code is not None]
         now = time.monotonic()
         if now - last > _STOPPED_S:  # all was stopped meanwhile, this process too: that time does not count

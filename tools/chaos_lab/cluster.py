@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import subprocess
 import time
@@ -23,13 +22,14 @@ from tools.chaos_lab.pidfds import ProcessHandles
 from tools.chaos_lab.redis_servers import Registry, Watcher
 from tools.chaos_lab.worker_setup import CHAOS, NAME, WorkerSetup, write_setups
 from tools.common.checkout import THIS, ToolError
+from tools.common.ports import free_ports
 from tools.common.raw_redis import Wire
 from tools.common.redis_server import started_server
 from zelect.client.query import Asker
 from zelect.core.timing import Timing
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.devcluster.control import Processes, bring_down, request
-from zelect.devcluster.layout import HOST, ClusterError, Layout, port_is_free
+from zelect.devcluster.layout import HOST, ClusterError, Layout
 from zelect.devcluster.supervisor import ClusterOptions, detach
 from zelect.node.history_recorder import HISTORY
 from zelect.status.cluster import controller_of
@@ -80,7 +80,7 @@ class ChaosCluster:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._asker: Asker | None = None
         self._asked_us = 0
-        self._base_port = _neighbours(scene.nodes)
+        self._base_port = free_ports(scene.nodes)[0]
         # What all processes are started with, and are known by.
         os.environ.update({CHAOS: str(self.setups_file), HISTORY: str(self.history)})
         os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
@@ -331,11 +331,3 @@ class ChaosCluster:
             if (*report.voters.age, report.voters.members) != record:
                 return None
         return head
-
-
-def _neighbours(count: int) -> int:
-    """The first of `count` neighbouring free ports. Raises ClusterError."""
-    for base in random.sample(range(10_000, 32_000), 300):
-        if all(port_is_free(base + at) for at in range(count)):
-            return base
-    raise ClusterError("found no neighbouring free ports below the ephemeral range", 4)

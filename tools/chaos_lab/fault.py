@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tools.chaos_lab.cluster import ChaosCluster
+from zelect.system.parent_death import prefix
 
 _NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -71,6 +73,9 @@ class Fault:
     hold: ClassVar[tuple[int, int]] = (150, 600)
     sends: ClassVar[signal.Signals] = signal.SIGKILL
 
+    def __init__(self) -> None:
+        self._helpers: list[subprocess.Popen[bytes]] = []
+
     def missing(self, host: Host, nodes: int) -> str:
         """Why it can't be done here; empty when it can."""
         if self.links and not host.links:
@@ -107,8 +112,16 @@ class Fault:
         for node in nodes:
             cluster.signal(node, self.sends)
 
+    def help(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a process that lasts until the end of the fault."""
+        self._helpers.append(subprocess.Popen((*prefix(), *command), stdout=subprocess.PIPE))
+        return self._helpers[-1]
+
     def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
-        """Undo what time does not undo."""
+        """Undo what time does not undo: here, end the helpers."""
+        while self._helpers:
+            with self._helpers.pop() as process:
+                process.kill()
 
     def nodes(self, cluster: ChaosCluster, planned: PlannedFault) -> list[int]:
         """The nodes that the ranks mean now. When nobody is active, rank 0 is the first node."""

@@ -9,7 +9,6 @@ import contextlib
 import random
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ from tools.chaos_lab.worker_setup import NAME
 from tools.fuzzer.hostile import GARBAGE
 from tools.fuzzer.zmtp import GREETING
 from zelect.core.messages import Envelope, Query
-from zelect.system.parent_death import prefix
 from zelect.wire import encode
 
 Address = tuple[str, int]
@@ -33,9 +31,6 @@ class _UnknownClients(Fault):
 
     hold = (400, 1500)
 
-    def __init__(self) -> None:
-        self._attackers: list[subprocess.Popen[bytes]] = []
-
     def ranks(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
         return (0,)
 
@@ -45,20 +40,11 @@ class _UnknownClients(Fault):
     def begin(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         targets = [address.removeprefix("tcp://") for address in cluster.addresses.values()]
         command = (sys.executable, "-P", "-m", "tools.chaos_lab.hostile_faults", self.name, str(planned.detail["seed"]))
-        process = subprocess.Popen((*prefix(), *command, *targets), stdout=subprocess.PIPE)
-        self._attackers.append(process)
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun
+        begun = self.help(*command, *targets).stdout
+        assert begun is not None
+        begun.readline()
         cluster.wait(200)
         super().begin(cluster, planned)
-
-    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
-        while self._attackers:
-            process = self._attackers.pop()
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 class Garbage(_UnknownClients):

@@ -14,16 +14,12 @@ from pathlib import Path
 
 from tools.chaos_lab.cluster import ChaosCluster
 from tools.chaos_lab.fault import Fault, Host, PlannedFault
-from zelect.system.parent_death import prefix
 
 
 class CpuStarved(Fault):
     name = "cpu"
     text = "two busy processes per core; every other time the controller is killed meanwhile"
     hold = (500, 3000)
-
-    def __init__(self) -> None:
-        self._busy: list[subprocess.Popen[bytes]] = []
 
     def ranks(self, rng: random.Random, nodes: int) -> tuple[int, ...]:
         return (0,)
@@ -34,15 +30,9 @@ class CpuStarved(Fault):
     def begin(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
         loop = "while True: pass"
         for _ in range(2 * (os.cpu_count() or 1)):
-            self._busy.append(subprocess.Popen((*prefix(), sys.executable, "-I", "-S", "-c", loop)))
+            self.help(sys.executable, "-I", "-S", "-c", loop)
         cluster.wait(300)
         super().begin(cluster, planned)
-
-    def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
-        while self._busy:
-            process = self._busy.pop()
-            process.kill()
-            process.wait()
 
 
 class _OfTwo(Fault):
@@ -59,9 +49,6 @@ class _Strace(_OfTwo):
     inject = ""
     hold = (800, 2000)
 
-    def __init__(self) -> None:
-        self._tracers: list[subprocess.Popen[bytes]] = []
-
     def missing(self, host: Host, nodes: int) -> str:
         return "" if "strace" in host.tools else "strace is not installed"
 
@@ -74,21 +61,17 @@ class _Strace(_OfTwo):
         inject = self.inject.format(us=planned.detail["ms"] * 1000)
         command = ("strace", "-f", "-qq", "-o", os.devnull, "-p", str(cluster.pids[node]))
         if cluster.handles.runs(node):
-            self._tracers.append(
-                subprocess.Popen((*prefix(), *command, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:{inject}"))
-            )
+            self.help(*command, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:{inject}")
         cluster.wait(300)
         for other in others:
             cluster.signal(other, signal.SIGTERM)
 
     def end(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
-        while self._tracers:
-            tracer = self._tracers.pop()
+        for tracer in self._helpers:
             tracer.send_signal(signal.SIGINT)  # it lets go of the process; killed, it would leave it stopped
             with contextlib.suppress(subprocess.TimeoutExpired):
                 tracer.wait(5)
-            tracer.kill()
-            tracer.wait()
+        super().end(cluster, planned)
 
 
 class SyncSlow(_Strace):
@@ -155,6 +138,7 @@ class DescriptorsGone(_OfTwo):
     hold = (500, 2000)
 
     def __init__(self) -> None:
+        super().__init__()
         self._limited: dict[int, tuple[int, tuple[int, int]]] = {}  # node to pid and limits
 
     def missing(self, host: Host, nodes: int) -> str:

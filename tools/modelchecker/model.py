@@ -91,6 +91,7 @@ class Bounds:
     losses: int = 0
     leaves: int = 0
     skew: int = 0
+    fronts: int = 0
     hello: bool = False
     inside: bool = True
     late: bool = False
@@ -105,7 +106,7 @@ class Bounds:
     def nameless(self) -> bool:
         """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
         come back at once, the lower goes first, but here there are no two."""
-        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.unresponsive)
+        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.fronts or self.unresponsive)
         return one_at_most and not self.candidates and not self.victims
 
 
@@ -134,8 +135,8 @@ class Seams:
 
 
 class Budget(NamedTuple):
-    """What may still happen: crashes, restarts, forgotten witnesses, lost disks, leave, and
-    units that one clock may fall behind."""
+    """What may still happen: crashes, restarts, forgotten witnesses, lost disks, leave,
+    units that one clock may fall behind, and times that something refuses for a process that lives."""
 
     crashes: int
     restarts: int
@@ -143,6 +144,7 @@ class Budget(NamedTuple):
     losses: int
     leaves: int
     skew: int
+    fronts: int = 0
 
 
 class World(NamedTuple):

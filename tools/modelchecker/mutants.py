@@ -19,7 +19,7 @@ from zelect.core.events import Event, MessageReceived, WitnessVoted
 from zelect.core.messages import Handover, Pong, Voting, VotResp
 from zelect.core.quorum import Record, Witness
 from zelect.core.settings import Settings
-from zelect.core.state import LeaderState, State
+from zelect.core.state import LeaderState, Peer, State
 from zelect.core.step import Step
 from zelect.core.voters import Change, VoterHealth
 
@@ -200,6 +200,14 @@ MUTANTS = {
     "second-vote": Mutant("R2", "a voter forgets whom it voted for", _SecondVote, "votes3", {"crashes": 0}),
     "votes-by-message": Mutant("R2", "grants are counted, not voters", _VotesByMessage, "votes5"),
     "no-promise": Mutant("R3", "an answered PING promises nothing", _NoPromise, "static3", {"crashes": 0}),
+    "front-is-proof": Mutant(
+        "R9",
+        "what refuses for a process proves it dead, though its own connection stands",
+        Seams,
+        "static3",
+        {"crashes": 0, "fronts": 2},
+        lambda: _swap(Peer, "connected", property(lambda self: self.linked)),
+    ),
     "no-silence": Mutant("R4", "a restarted node votes at once", _NoSilence, "static3", _ONE),
     "lease-from-reply": Mutant(
         "R5", "the lease counts from the answer", _LeaseFromReply, "static3", {"crashes": 0, "candidates": (2,)}

@@ -24,6 +24,8 @@ from zelect.core.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
     Started,
     Tick,
     WitnessVoted,
@@ -110,7 +112,12 @@ class NodeModel:
         """A message arrives; None when nothing comes of it."""
         local, sent = self.locals[at], self.in_flight[bit]
         if isinstance(sent, Mail):
-            return self.happen(local, [MessageReceived(sent.envelope)], sent.envelope.term)
+            sender, incarnation = sent.envelope.sender, sent.envelope.incarnation
+            events: list[Event] = [MessageReceived(sent.envelope)]
+            if local.links and local.links[sender] == incarnation:
+                # Connections come and go in pairs here, and the one that it made is known once it spoke.
+                events.append(PeerConnected(sender, incarnation))
+            return self.happen(local, events, sent.envelope.term)
         assert isinstance(sent, Reply)
         return self.happen(local, [sent.event]) if sent.incarnation == local.starts else None
 
@@ -206,18 +213,26 @@ class NodeModel:
         return self.happen(self.locals[at], [Leave()])
 
     def lose(self, at: int, other: int) -> Outcome | None:
-        """The connection to `other` closes, and the process at its other end is proven dead."""
+        """The connections to and from `other` close, and the process at their other end is proven dead."""
         local = self.locals[at]
         assert local.state is not None
-        events: list[Event] = [LinkDown(other)] if local.links[other] else []
         known = local.state.peers[other].incarnation
-        return self.happen(_linked(local, other, 0), [*events, DeathProven(other, known, Evidence.REAPED)])
+        proof = DeathProven(other, known, Evidence.REAPED)
+        return self.happen(_linked(local, other, 0), [*_closings(local, other), proof])
+
+    def front(self, at: int, other: int) -> Outcome | None:
+        """Something in front of `other`, which lives, closes this node's connection to it and refuses a new one,
+        and its lock looks free; then all is as before. Its own connection to this node stands throughout."""
+        local = self.locals[at]
+        assert local.state is not None
+        known = local.state.peers[other].incarnation
+        proofs = [DeathProven(other, known, evidence) for evidence in (Evidence.REFUSED, Evidence.LOCK)]
+        return self.happen(local, [LinkDown(other), *proofs, LinkUp(other)])
 
     def link(self, at: int, other: int, starts: int) -> Outcome | None:
         """A connection to process `starts` of `other` stands."""
         local = self.locals[at]
-        events: list[Event] = [LinkDown(other)] if local.links[other] else []
-        return self.happen(_linked(local, other, starts), [*events, LinkUp(other)])
+        return self.happen(_linked(local, other, starts), [*_closings(local, other), LinkUp(other)])
 
     def see(self, at: int, event: Event) -> Outcome | None:
         """A look at the witness."""
@@ -336,6 +351,12 @@ def _is_grant(sent: InFlight) -> bool:
     event = sent.event if isinstance(sent, Reply) else None
     voted = isinstance(event, WitnessVoted) and event.reason is None and not event.pre
     return voted or isinstance(message, Handover)
+
+
+def _closings(local: Local, other: int) -> list[Event]:
+    """The connections between this node and process `links[other]` of `other` close, if they stood."""
+    process = local.links[other]
+    return [LinkDown(other), PeerDisconnected(other, process)] if process else []
 
 
 def _linked(local: Local, other: int, starts: int) -> Local:

@@ -75,7 +75,15 @@ def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, W
     }
     at = tuple(new.model.number(old.model.locals[number]) for number in world.at)
     bounds = new.model.bounds
-    budget = Budget(bounds.crashes, bounds.restarts, bounds.witness_losses, bounds.losses, bounds.leaves, bounds.skew)
+    budget = Budget(
+        bounds.crashes,
+        bounds.restarts,
+        bounds.witness_losses,
+        bounds.losses,
+        bounds.leaves,
+        bounds.skew,
+        bounds.fronts,
+    )
     in_flight = 0
     if not any(old.model.active[number] for number in world.at):
         for number, sent in enumerate(old.model.in_flight):

@@ -232,6 +232,8 @@ class Stages:
             self._crash(key, bits, place, number, rest)
             if self.universe.model.settings[self.nodes[place]].guarded:
                 self._come_to(self.universe.vacates(world, place, self.nodes[place], number), rest.campaigned)
+            if rest.budget.fronts:
+                self._come_to(self.universe.meets_a_front(world, place, self.nodes[place], number), rest.campaigned)
             if rest.budget.leaves:
                 self._come_to(self.universe.leaves(world, place, self.nodes[place], number), rest.campaigned)
         for after, replies in self.reactions.asked(witness, bits)[1]:

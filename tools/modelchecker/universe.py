@@ -101,6 +101,7 @@ class Universe:
             yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
         yield from self.leaves(world, index, node, at)
         yield from self.vacates(world, index, node, at)
+        yield from self.meets_a_front(world, index, node, at)
         processes = tuple(process(model.locals[number]) for number in world.at)
         for words, outcome in self.finds(at, processes, world.witness):
             yield from self._apply(world, index, node, words, outcome)
@@ -111,6 +112,20 @@ class Universe:
         if state is not None and state.pending_handover is not None:
             outcome = self._cache(("end_job", at), lambda: self.model.see(at, JobEnded()))
             yield from self._apply(world, index, node, "ends its job", outcome)
+
+    def meets_a_front(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """Something refuses for a process that lives and whose own connection stands."""
+        if not world.budget.fronts:
+            return
+        model, spent = self.model, world.budget._replace(fronts=world.budget.fronts - 1)
+        local = model.locals[at]
+        assert local.state is not None
+        for other, running in zip(model.nodes, (process(model.locals[number]) for number in world.at), strict=True):
+            peer = local.state.peers.get(other)
+            if running and peer is not None and peer.inbound and local.links[other] == running:
+                outcome = self._cache(("front", at, other), lambda other=other: model.front(at, other))
+                words = f"is refused by what stands before node {other}"
+                yield from self._apply(world._replace(budget=spent), index, node, words, outcome)
 
     def leaves(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
         """A node is asked to go, or the job of a guarded one can't be done any more."""

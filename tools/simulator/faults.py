@@ -237,15 +237,31 @@ def _replay(world: SimWorld, fault: Fault, n: int) -> None:
 
 
 def _lie(world: SimWorld, fault: Fault, n: int) -> None:
-    """The network refuses a connection to a living node, which is no proof while one stands, nor
-    at all where refusals are not believed."""
-    peer = _other(world, fault, n)
-    process, other = world.processes[n], world.processes.get(peer)
-    if other is None:
+    """The network refuses a connection to a living node, or its lock looks free."""
+    _deny(world, n, _other(world, fault, n), Evidence.LOCK if fault.pick // 5 % 2 else Evidence.REFUSED)
+
+
+def _deny(world: SimWorld, x: int, y: int, evidence: Evidence) -> None:
+    """Evidence that `y` is dead reaches `x` though it lives. It is no proof while a connection stands, nor
+    at all where refusals are not believed; a world where it is one is beyond what the rules promise."""
+    process, other = world.processes.get(x), world.processes.get(y)
+    if process is None or other is None:
         return
-    believed = world.settings[n].timing.proof is Proof.REFUSED
-    if process.machine.state.peers[peer].linked or not believed:
-        world.feed(n, DeathProven(peer, other.incarnation, Evidence.REFUSED))
+    unbelieved = evidence is Evidence.REFUSED and world.settings[x].timing.proof is not Proof.REFUSED
+    known = process.machine.state.peers[y]
+    if known.linked or known.inbound or unbelieved:
+        world.feed(x, DeathProven(y, other.incarnation, evidence))
+
+
+def _front(world: SimWorld, fault: Fault, n: int) -> None:
+    """A proxy, or another host with the address of `n`, refuses connections for it, and its lock looks free."""
+    span_us = _span_us(fault, 1, 1500)
+    for m in [_other(world, fault, n)] if fault.pick % 3 == 0 else [m for m in world.settings if m != n]:
+        world.front(m, n)
+        for part in range(5):
+            evidence = Evidence.LOCK if (fault.pick // 5 + part) % 2 else Evidence.REFUSED
+            world.later(span_us * part // 5 + MS, partial(_deny, world, m, n, evidence))
+        world.later(span_us, partial(world.fronts.discard, (m, n)))
 
 
 def _witness(world: SimWorld, fault: Fault, n: int) -> None:
@@ -319,6 +335,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "delay": (3, _delay),
     "replay": (4, _replay),
     "lie": (2, _lie),
+    "front": (3, _front),
     "witness": (5, _witness),
     "rediscut": (2, _redis_cut),
     "alone": (2, _alone),
@@ -363,6 +380,7 @@ def heal_all(world: SimWorld) -> None:
     world.armed.clear()
     world.doomed.clear()
     world.cuts.clear()
+    world.fronts.clear()
     world.link_delay_us.clear()
     world.redis_cuts.clear()
     world.loss = world.duplicates = world.reordered = 0.0

@@ -1,7 +1,8 @@
 """The simulator's world: the small world with faults, and fast.
 
 On top of `tools.simulator.small_world.World`: every node has a clock of its own (offset and rate), a process may
-die between any two effects of a step, connections break and come back while processes live,
+die between any two effects of a step, connections break and come back while processes live, one of the two
+between a pair without the other, something in front of a living node refuses connections,
 answers of Redis are late, lost, or come from a script that ran long after its question, and what was once
 sent may be delivered again, to the next process too. Everything follows from the seed and the plan
 of faults; `trace` is a checksum over every step.
@@ -40,6 +41,7 @@ from zelect.core.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerDisconnected,
     Tick,
     WitnessSeen,
     WitnessVoted,
@@ -69,6 +71,7 @@ class SimWorld(World):
         self.trace = 0
         self.counts: dict[str, int] = {}
         self.link_delay_us: dict[tuple[int, int], int] = {}
+        self.fronts: set[tuple[int, int]] = set()
         self.same_host = False
         self.witness_slow_us = 0
         self.redis_cuts: set[int] = set()
@@ -125,10 +128,24 @@ class SimWorld(World):
         if ends[0] is None or ends[1] is None:
             return
         for x, y, process in ((a, b, ends[0]), (b, a, ends[1])):
+            self._disconnect_inbound(x, y, 0)
             if y in process.linked:
                 process.linked.discard(y)
                 self._disconnect(x, y, 0)
         self._connect(a, b)
+
+    def front(self, x: int, y: int) -> None:
+        """Something in front of `y` closes the connection that `x` made to it, and refuses new ones while
+        (`x`, `y`) is in `fronts`. The process of `y` lives, and its own connection to `x` stands."""
+        self.fronts.add((x, y))
+        process = self.processes.get(x)
+        if process is None or y not in self.processes:
+            return
+        self._disconnect_inbound(y, x, 0)
+        if y in process.linked:
+            process.linked.discard(y)
+            self._disconnect(x, y, 0)
+        self._connect(x, y)
 
     def replay(self, which: int) -> None:
         """Deliver again what was sent some time ago, to whoever has that id now."""
@@ -309,11 +326,23 @@ class SimWorld(World):
             return
         if y not in ends[0].machine.state.peers:
             return
-        if self._cut(x, y) or (x, y) in self._falling:
+        if self._cut(x, y) or (x, y) in self._falling or (x, y) in self.fronts:
             self.at(_RECONNECT_US, partial(self._link, x, y, ends))
             return
         ends[0].linked.add(y)
         self.feed(x, LinkUp(y))
+
+    def _disconnect_inbound(self, x: int, y: int, in_us: int) -> None:
+        process, noise = self.processes[x], self._noise.random
+        incarnation = process.inbound.pop(y, 0)
+
+        def gone() -> None:
+            # Not when it has connected again and spoken meanwhile: what counts is the last connection.
+            if self.processes.get(x) is process and process.inbound.get(y) != incarnation:
+                self.feed(x, PeerDisconnected(y, incarnation))
+
+        if incarnation:
+            self.at(int(in_us * noise()) if noise() < 0.7 else int(noise() * 30 * MS), gone)
 
     def _disconnect(self, x: int, y: int, in_us: int) -> None:
         process = self.processes[x]

@@ -35,6 +35,8 @@ from zelect.core.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
     Started,
     Tick,
 )
@@ -49,11 +51,13 @@ MS = 1000
 
 @dataclass(eq=False)
 class SimulatedProcess:
-    """One process of a node."""
+    """One process of a node. `linked`: the nodes that its own connections lead to; `inbound`: whose processes
+    have connections to it that they made and have spoken over, by incarnation."""
 
     machine: Machine
     incarnation: int
     linked: set[int] = field(default_factory=set)
+    inbound: dict[int, int] = field(default_factory=dict)
     frozen: list[Event] | None = None
     tick_at: int = NEVER_US
 
@@ -146,6 +150,7 @@ class World:
         for n in nodes:
             for other, process in self.processes.items():
                 # Dead to each other at once; the survivors hear of it a little later.
+                self._disconnect_inbound(other, n, 600)
                 if n in process.linked:
                     process.linked.discard(n)
                     self._disconnect(other, n, 700)
@@ -165,7 +170,7 @@ class World:
         if process is None or process.frozen is None:
             return
         queued, process.frozen = process.frozen, None
-        for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown)):
+        for event in sorted(queued, key=lambda e: not isinstance(e, LinkUp | LinkDown | PeerDisconnected)):
             if self.processes.get(n) is process:
                 self.feed(n, event)
         self.feed(n, Tick(late=True))
@@ -245,6 +250,18 @@ class World:
                 process.frozen.append(event)
             return
         self._step(n, process, event)
+        if isinstance(event, MessageReceived) and self.processes.get(n) is process:
+            self._note_inbound(n, process, event.envelope)
+
+    def _note_inbound(self, n: int, process: SimulatedProcess, envelope: Envelope) -> None:
+        """The connection that brought a message is its sender's, if it stands still."""
+        peer, incarnation = envelope.sender, envelope.incarnation
+        other = self.processes.get(peer)
+        if other is None or other.incarnation != incarnation or process.inbound.get(peer) == incarnation:
+            return
+        if n in other.linked and process.machine.state.peers[peer].incarnation == incarnation:
+            process.inbound[peer] = incarnation
+            self._step(n, process, PeerConnected(peer, incarnation))
 
     def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
         self._carry_out(n, process.machine.step(event, self.now_us))
@@ -323,6 +340,18 @@ class World:
         if (self.processes.get(x), self.processes.get(y)) == ends and y not in ends[0].linked:
             ends[0].linked.add(y)
             self.feed(x, LinkUp(y))
+
+    def _disconnect_inbound(self, x: int, y: int, in_us: int) -> None:
+        """What `x` notices of it that the connection that `y` made to it has closed."""
+        process = self.processes[x]
+        incarnation = process.inbound.pop(y, 0)
+
+        def gone() -> None:
+            if self.processes.get(x) is process:
+                self.feed(x, PeerDisconnected(y, incarnation))
+
+        if incarnation:
+            self.at(in_us, gone)
 
     def _disconnect(self, x: int, y: int, in_us: int) -> None:
         process = self.processes[x]

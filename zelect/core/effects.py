@@ -166,6 +166,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "peer_online": {"peer": int, "incarnation": int},
     "peer_left": {"peer": int, "reason": str},
     "peer_died": {"peer": int, "evidence": str},
+    "death_contradicted": {"peer": int, "evidence": str},
     "peer_unresponsive": {"peer": int},
     "peer_lost_state": {"sender": int, "epoch": int},
     "address_mismatch": {"sender": int, "said": str, "configured": str},

@@ -66,8 +66,24 @@ class LinkDown:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """Process `incarnation` of `peer` has a connection to this node, which it made itself and has spoken over."""
+
+    peer: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected:
+    """The last connection to this node that process `incarnation` of `peer` had made and spoken over closed."""
+
+    peer: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeathProven:
-    """A probe proved that process `incarnation` of `peer` is dead."""
+    """A probe found `evidence` that process `incarnation` of `peer` is dead. The actor judges what it proves."""
 
     peer: int
     incarnation: int
@@ -168,6 +184,8 @@ Event = (
     | ControllerHint
     | LinkUp
     | LinkDown
+    | PeerConnected
+    | PeerDisconnected
     | DeathProven
     | Leave
     | HealthChanged

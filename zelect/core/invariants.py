@@ -130,7 +130,8 @@ def r3_a_promise_ends_early_only_by_proof(step: Step, promise: Promise) -> None:
     if promise.to == step.me or step.now_us >= promise.until_us:
         return
     peer = state.peers.get(promise.to)
-    gone = peer is not None and (peer.dead or peer.offline or peer.incarnation > promise.incarnation)
+    dead = peer is not None and peer.dead and not peer.connected  # R9: a dead process has no connections
+    gone = dead or (peer is not None and (peer.offline or peer.incarnation > promise.incarnation))
     handed_over = state.handed_over.get(promise.to, 0) >= promise.term
     require(gone or handed_over, "R3", f"the promise to node {promise.to} ended early, without proof")
 

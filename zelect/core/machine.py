@@ -44,6 +44,8 @@ from zelect.core.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
     PriorityChanged,
     Started,
     Tick,
@@ -250,6 +252,8 @@ EVENTS: dict[type[Event], Callable[[Step, Any], None]] = {
     Tick: timers.tick,
     LinkUp: links.link_up,
     LinkDown: links.link_down,
+    PeerConnected: links.peer_connected,
+    PeerDisconnected: links.peer_disconnected,
     DeathProven: membership.death_proven,
     ControllerHint: timers.hint,
     Started: timers.begin,
@@ -333,10 +337,11 @@ def _judge_process(step: Step, known: Peer, envelope: Envelope) -> Admission | G
 
 def _lives(step: Step, known: Peer) -> bool:
     """Whether the process known so far is still alive, so that a newer incarnation must be a second
-    process with its id: its connection has been up since before it was last heard, and that was not
-    long ago. The bound in time repairs a wrong suspicion: after a freeze of this node the last messages
-    of the old process are read only after the new connection was noticed."""
-    if known.offline or not known.linked or known.linked_us >= known.heard_us:
+    process with its id: the connection that it made stands, or that to it has been up since before it was
+    last heard, and that was not long ago. The bound in time repairs a wrong suspicion: after a freeze of this
+    node the last messages of the old process are read only after the new connection was noticed."""
+    stands = known.inbound or (known.linked and known.linked_us < known.heard_us)
+    if known.offline or not stands:
         return False
     return step.now_us - known.heard_us < step.timing.down_after_us
 
@@ -381,8 +386,9 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
         step.state.peers[sender] = known.heard(step.now_us)
         return
     step.note("peer_online", peer=sender, incarnation=incarnation)
-    step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, unresponsive=False)
-    step.know(sender, offline=False, cluster_stop=False)
+    # `inbound` was the earlier process's; the connection that brought this message is reported after it.
+    step.know(sender, incarnation=incarnation, heard_us=step.now_us, inbound=False)
+    step.know(sender, dead=False, offline=False, cluster_stop=False, unresponsive=False)
 
 
 def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:

@@ -107,18 +107,20 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of another member. Incarnation 0: never heard. `dead`: that incarnation is
-    proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16). `offline`: it
-    left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has not heard
-    it for `down_after`; hearing it again ends that. `cluster_id`: the cluster that it belongs to (0: to none
-    yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused of this
-    node's messages, and why; for people."""
+    """What is known of another member. Incarnation 0: never heard. `linked`: the connection that this node made
+    to it is up, since `linked_us`. `inbound`: one that this incarnation made to this node stands. `dead`: that
+    incarnation is proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16).
+    `offline`: it left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has
+    not heard it for `down_after`; hearing it again ends that. `cluster_id`: the cluster that it belongs to (0: to
+    none yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused
+    of this node's messages, and why; for people."""
 
     incarnation: int = 0
     heard_us: int = -1
     priority: int = 0
     linked: bool = False
     linked_us: int = -1
+    inbound: bool = False
     dead: bool = False
     epoch: int = 0
     saves: int = 0
@@ -139,6 +141,11 @@ class Peer:
         that left is expected back for `down_after`; in a stop of the whole cluster, until it was back once."""
         return self.unresponsive or (self.dead and not self.offline)
 
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands, whoever made it: then its process is not proven dead (R9)."""
+        return self.linked or self.inbound
+
     def heard(self, now_us: int) -> Peer:
         """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is
         taken back once the same process speaks over a new connection. Written out because it happens
@@ -149,6 +156,7 @@ class Peer:
             priority=self.priority,
             linked=self.linked,
             linked_us=self.linked_us,
+            inbound=self.inbound,
             dead=self.dead and not self.linked,
             epoch=self.epoch,
             saves=self.saves,

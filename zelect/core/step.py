@@ -42,6 +42,7 @@ class _PeerChanges(TypedDict, total=False):
     priority: int
     linked: bool
     linked_us: int
+    inbound: bool
     dead: bool
     epoch: int
     saves: int

@@ -262,7 +262,7 @@ def lose_controller(step: Step, reason: Reason) -> None:
         state.controller = None
         state.lost_us = step.now_us
     for peer, known in state.peers.items():
-        if not known.linked and not known.gone:
+        if not known.connected and not known.gone:
             step.probe(peer)  # it may have died with the controller, and be before this node in line
     if state.status is Status.RUNNING:
         set_status(step, Status.VOTING)

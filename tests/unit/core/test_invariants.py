@@ -192,7 +192,8 @@ def test_a_promise_may_end_by_proof_time_or_a_newer_controller(how: str) -> None
     state = step.state
     promise, peer = state.promise, state.peers[2]
     assert promise is not None
-    state.peers[2] = replace(peer, dead=how == "died", offline=how == "left", incarnation=1 + (how == "restarted"))
+    dead, offline, incarnation = how == "died", how == "left", 1 + (how == "restarted")
+    state.peers[2] = replace(peer, dead=dead, linked=not dead, offline=offline, incarnation=incarnation)
     state.handed_over = {2: promise.term} if how == "handed over" else {}
     step.now_us = promise.until_us if how == "ran out" else step.now_us
     again = {"renewed": replace(promise, until_us=promise.until_us + 1), "newer": replace(promise, to=3, term=2)}

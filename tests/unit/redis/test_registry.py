@@ -85,18 +85,6 @@ class Registry:
             yield following
 
 
-@pytest.fixture(scope="module")
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    with zmq.Context() as context:
-        yield context
-
-
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 def _registry(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> Iterator[Registry]:
     registry = Registry(context, server)
     try:
@@ -110,8 +98,6 @@ def _registry(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
 @pytest.fixture
 def registry(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Registry]:
     """On a server that no test damages."""
-    with redis.Redis.from_url(shared_server.url) as client:
-        client.flushall()
     yield from _registry(context, shared_server)
 
 
@@ -283,8 +269,11 @@ def test_large_terms_are_compared_exactly(registry: Registry) -> None:
 
 
 def test_the_record_expires_unless_refreshed(registry: Registry) -> None:
-    settle(registry.process(ttl_ms=50), leadership())
+    with registry.changes() as following:
+        settle(registry.process(ttl_ms=50), leadership())
+        assert following()["id"] == 1, "it was there"
     wait_until(lambda: not registry.client.exists(CONTROLLER))
+    assert registry.record() == {}
 
 
 def test_a_refresh_after_a_flush_brings_all_back(registry: Registry) -> None:
@@ -770,7 +759,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(own_registry: Registry) -> No
         lambda: {client["id"] for client in own_registry.client.client_list()} - clients, what="a new connection"
     )
     own_registry.client.replicaof("NO", "ONE")
-    status_where(process, lambda status: status.up)
+    assert status_where(process, lambda status: status.up).problem == ""
 
 
 @pytest.mark.parametrize(

@@ -165,18 +165,6 @@ def following(client: WitnessClient) -> WitnessEvent:
     return events[0]
 
 
-@pytest.fixture(scope="module")
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    with zmq.Context() as context:
-        yield context
-
-
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @contextmanager
 def asking_at(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> Iterator[Asking]:
     asking = Asking(context, server)
@@ -191,8 +179,6 @@ def asking_at(context: zmq.Context[zmq.Socket[bytes]], server: RedisServer) -> I
 @pytest.fixture
 def asking(context: zmq.Context[zmq.Socket[bytes]], shared_server: RedisServer) -> Iterator[Asking]:
     """At a server that no test damages."""
-    with redis.Redis.from_url(shared_server.url) as client:
-        client.flushall()
     with asking_at(context, shared_server) as asking:
         yield asking
 
@@ -998,7 +984,7 @@ def test_what_is_no_redis_is_not_ready(asking: Asking, serve: Callable[[socket.s
         for _ in range(3):
             assert ask(client, WitnessLook(None)) == WitnessSeen(None, ready=False, same=False)
             assert client.problem
-        vote = ask(client, WitnessVote(Witness("k", "r", "p"), False, 4, 6, RECORD))
+        vote = ask(client, WitnessVote(Witness("k", "r", "p"), False, 4, 6, made_record(5, 3, (1, 2, 3))))
         assert vote == WitnessVoted(False, 4, Refusal.UNREACHABLE, 0)
         client.close(0.1)
         server.shutdown(socket.SHUT_RDWR)

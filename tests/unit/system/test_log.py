@@ -227,6 +227,9 @@ def test_a_full_socket_drops() -> None:
         log = Log(ours.fileno(), "info", "text", 1, "demo")
         while not log.dropped:
             log.event("info", "happened", filler="x" * 300)
+        theirs.setblocking(False)
+        assert theirs.recv(100).endswith(b"x")
+        assert log.dropped == 1
 
 
 def test_a_line_after_half_a_line_starts_on_its_own(file: Path) -> None:

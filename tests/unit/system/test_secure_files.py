@@ -9,12 +9,11 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import CALM, ROOT, Cluster, Fleet, fleet_of
+from tests.support.clusters import CALM, ROOT, Cluster, Fleet
 from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.effects import Saved
@@ -26,12 +25,6 @@ from zelect.system.secure_files import UnsafeFile, read_secret
 CLUSTER, NODE, NOBODY = "demo", 1, 65_534
 FIRST = Saved(0, 0, 1, made_record(0, 1, (1,), epochs=(1,)), epoch=1)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as made:
-        yield made
 
 
 def mode(path: Path) -> int:

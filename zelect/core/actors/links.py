@@ -1,15 +1,18 @@
 """Connections that come and go (R6, R9).
 
-A closed connection proves nothing, but it is the first sign of a death or of a cut: it starts the probe that
-may find proof (R9). An elected node that has lost its connections to a majority keeps its lease and still
-stops being active until a PING sent from then on is answered by a quorum: a network that refuses
-connections may have "proved" it dead to the others, and ended their promises early (R6).
+Between two nodes there are two: each makes one to the other and sends over it. A kernel closes both when a
+process dies, so while one of them stands the process at its other end lives, and nobody is asked whether
+it does. The last one to close starts the probe that may find proof of a death (R9).
+
+An elected node that has lost its connections to a majority keeps its lease and still stops being active
+until a PING sent from then on is answered by a quorum: a network that refuses connections may have "proved"
+it dead to the others, and ended their promises early (R6).
 """
 
 from __future__ import annotations
 
 from zelect.core.actors.leadership import ping_one
-from zelect.core.events import LinkDown, LinkUp
+from zelect.core.events import LinkDown, LinkUp, PeerConnected, PeerDisconnected
 from zelect.core.messages import NodeOnline
 from zelect.core.step import Step
 
@@ -32,20 +35,39 @@ def introduce(step: Step, peer: int) -> None:
 
 
 def link_down(step: Step, event: LinkDown) -> None:
-    """Probe the peer when it matters whether it is alive."""
+    """The connection that this node made to the peer closed."""
     state, peer = step.state, event.peer
     if peer not in state.peers:
         return
     step.know(peer, linked=False)
     step.note("link_closed", peer=peer)
+    _probe_if_unconnected(step, peer)
+    if state.leader_state is not None and not state.linked_to_quorum():
+        state.leader_state.quorum_lost_us = step.now_us + 1
+        state.leader_state.next_ping_us = min(state.leader_state.next_ping_us, step.now_us + 1)
+
+
+def peer_connected(step: Step, event: PeerConnected) -> None:
+    """A process that speaks over a connection of its own lives, whatever was proven before."""
+    if step.peer(event.peer).incarnation == event.incarnation:
+        step.know(event.peer, inbound=True, dead=False)
+
+
+def peer_disconnected(step: Step, event: PeerDisconnected) -> None:
+    """The connection that the peer made to this node closed. One of an earlier process says nothing of this one."""
+    if step.peer(event.peer).incarnation == event.incarnation:
+        step.know(event.peer, inbound=False)
+        _probe_if_unconnected(step, event.peer)
+
+
+def _probe_if_unconnected(step: Step, peer: int) -> None:
+    """Probe the peer once both connections are closed, when it matters whether it is alive."""
+    state = step.state
     matters = (
         state.leader_state is not None
         or state.controller is None
         or state.controller.id == peer
         or (state.promise is not None and state.promise.to == peer)
     )
-    if matters:
+    if matters and not step.peer(peer).connected:
         step.probe(peer)
-    if state.leader_state is not None and not state.linked_to_quorum():
-        state.leader_state.quorum_lost_us = step.now_us + 1
-        state.leader_state.next_ping_us = min(state.leader_state.next_ping_us, step.now_us + 1)

@@ -1,10 +1,14 @@
 """NODE_ONLINE, NODE_ONLINE_RESP, NODE_OFFLINE, HANDOVER, and proofs of death (R3, R9).
 
+This file judges whether a process is dead (`died`); zelect/node/transport/death_probe.py only asks.
+
 A promise to a controller ends early in three ways: it left (NODE_OFFLINE of itself), it handed over
-(HANDOVER), or its process is proven dead. Proof is first-hand: the lock on its data is free, its
-connection closed *and* a new one was refused, or its id came back with a newer incarnation. While a
-connection stands, a refusal proves nothing. What another node says of a third one proves nothing either;
-it only starts a probe.
+(HANDOVER), or its process is proven dead. Proof is first-hand and needs both sides: the connections between
+the two are closed, the one that this node made and the one that the process made to this node, *and* the
+lock on its data is free or its address refuses a new connection. A kernel closes all connections of a dead process, so
+one that stands contradicts the proof: what refuses then is a proxy, a moved address or a firewall, and a
+lock that looks free was dropped. That an id comes back with a newer incarnation is proof by itself. What
+another node says of a third one proves nothing; it only starts a probe.
 """
 
 from __future__ import annotations
@@ -141,7 +145,7 @@ def handover(step: Step, envelope: Envelope, message: Handover) -> None:
 
 
 def death_proven(step: Step, event: DeathProven) -> None:
-    """A probe found that a process is dead."""
+    """A probe found evidence that a process is dead."""
     died(step, event.peer, event.incarnation, event.evidence)
 
 
@@ -151,8 +155,9 @@ def died(step: Step, peer: int, incarnation: int, evidence: Evidence) -> None:
     known = state.peers.get(peer)
     if known is None or known.incarnation != incarnation or known.dead or evidence not in _BELIEVED[step.timing.proof]:
         return
-    if evidence is Evidence.REFUSED and known.linked:
-        return  # closed *and* refused: while the connection stands, a refusal proves nothing
+    if known.connected and evidence is not Evidence.RESTARTED:
+        step.note("death_contradicted", peer=peer, evidence=evidence.value)
+        return  # a dead process has no connections
     require(
         not known.dead and known.incarnation > 0,
         "R9",

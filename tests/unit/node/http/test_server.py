@@ -16,7 +16,7 @@ from waitress.server import BaseWSGIServer, TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from tests.integration.test_http import HOST, QUIET, Served, Stand
-from tests.support.clusters import Fleet, fleet_of
+from tests.support.clusters import Fleet
 from tests.support.reports import report
 from tests.support.waiting import wait_until
 from zelect.node.http.app import HttpServer
@@ -24,12 +24,6 @@ from zelect.node.http.snapshot import Histogram, StatusSnapshot
 from zelect.system.clock import now_us
 
 ASK = b"HEAD /live HTTP/1.1\r\n\r\n"
-
-
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(request, tmp_path) as fleet:
-        yield fleet
 
 
 @pytest.fixture
@@ -88,12 +82,14 @@ def test_a_request_that_never_ends_is_closed(port: int) -> None:
     for client, start in zip(clients, starts, strict=True):
         client.sendall(start)
     wait_until(lambda: all(map(lost, clients, [b"a"] * 3)), within_s=10, every_s=0.1)
+    assert asked(socket.create_connection((HOST, port), 5)).startswith(b"HTTP/1.1 200 ")
 
 
 def test_who_never_reads_is_closed(port: int) -> None:
     client = socket.create_connection((HOST, port))
     client.sendall(b"GET /v1/status HTTP/1.1\r\n\r\n")
     wait_until(lambda: lost(client, b"a"), within_s=10, every_s=0.1)
+    assert asked(socket.create_connection((HOST, port), 5)).startswith(b"HTTP/1.1 200 ")
 
 
 def test_of_requests_sent_together_one_is_answered(port: int) -> None:

@@ -103,6 +103,7 @@ def test_among_valid_connections_the_newest_is_closed(alone: Loop, unknowns: Unk
     for dealer in dealers:
         dealer.send(b"still here")
     alone.until(lambda: alone.payloads().count(b"still here") == len(dealers))
+    assert alone.transport.counters["connections_over_limit"] == 1
 
 
 def test_a_message_without_an_end_is_closed_before_it_fills_the_memory(alone: Loop, unknowns: UnknownClients) -> None:
