@@ -176,7 +176,7 @@ class Machine:
         self._digest = settings.digest()
         addresses = dict(saved.record.addresses) or dict(settings.addresses)
         peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
-        self.state = State(saved=saved, addresses=addresses, peers=peers, node=settings.node, saves=saves)
+        self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
 
     def saved_in(self, took_us: int) -> None:
         """A save took so long: rounds of votes follow the disk (R8). One slow save counts for the next few."""
@@ -382,7 +382,7 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
         return
     step.note("peer_online", peer=sender, incarnation=incarnation)
     step.know(sender, incarnation=incarnation, heard_us=step.now_us, dead=False, unresponsive=False)
-    step.know(sender, offline=False, cluster_stop=False)
+    step.know(sender, offline=False, cluster_stop=False, saves_before=known.saves)
 
 
 def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
