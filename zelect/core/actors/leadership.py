@@ -162,6 +162,7 @@ def publish_controller(step: Step) -> None:
             reason=leader_state.reason,
             gap_us=_gap_us(leader_state),
             trace=trace_of(leader_state),
+            cluster_id=step.state.record.cluster_id,
         )
     )
 
