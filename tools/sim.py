@@ -4,7 +4,8 @@
     python tools/sim.py --seeds 1-2000 --jobs 2 --faults kill,crash,freeze,oneway,witness
 
 A run is a *safety phase* with faults, after each event of which `tools.simulator.properties` checks
-everything. Then all is healed: within `BOUND_MS` of virtual time a controller must be active and stay so,
+everything. Then some nodes are back, and all is well among them: if they can elect anybody, somebody must be
+active within the bound. Then all is healed: within `BOUND_MS` of virtual time a controller must be active and stay so,
 and within `GROWN_MS` every member must be a voter again.
 Runs in which too many voters have lost their state by then are exempt from the second phase, and
 counted. The seed is printed first; a seed that fails is shrunk, and its
@@ -27,8 +28,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.common.violation import Violation
-from tools.simulator.faults import FAULTS, Fault, apply, heal_all, make_plan
+from tools.simulator.faults import FAULTS, Fault, apply, heal_all, heal_some, make_plan, tell_member
+from tools.simulator.properties import ForbiddenCopy
 from tools.simulator.simulated_world import SimWorld
+from zelect.core.messages import MemberAction, MemberChange
 from zelect.core.timing import Proof, Timing
 
 BOUND_MS = 6000
@@ -48,7 +51,9 @@ _TIMINGS = (
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a run depends on."""
+    """All that a run depends on. `founders`: the nodes whose cluster exists at the start; where that is not all, the
+    others are new, and have all nodes in their configuration. `save_us`: how long a save takes. `back`: the
+    nodes that come back first once the faults are over."""
 
     seed: int
     nodes: int
@@ -61,6 +66,9 @@ class Scene:
     clocks_agree: bool
     guarded: bool
     plan: list[Fault]
+    founders: tuple[int, ...]
+    save_us: dict[int, int]
+    back: tuple[int, ...]
 
 
 @dataclass
@@ -75,6 +83,9 @@ class Outcome:
     messages: int = 0
     trace: int = 0
     lost: bool = False
+    forbidden: bool = False
+    few_lost: bool = False
+    few_in_ms: float = 0.0
     healed_in_ms: float = 0.0
     failed_at_us: int = 0
     sometimes: dict[str, int] = field(default_factory=dict)
@@ -82,7 +93,7 @@ class Outcome:
 
 def scene_of(seed: int, nodes: int = 0, steps: int = 60, faults: Collection[str] = FAULTS, wild: bool = False) -> Scene:
     """The scene of `seed`. `nodes` 0: the seed chooses. `wild`: clocks outside the configured drift."""
-    dice = random.Random(seed)
+    dice, more = random.Random(seed), random.Random(seed ^ 0x15)
     count = nodes or dice.choice((2, 3, 3, 3, 3, 4, 5, 5, 7))
     proof = dice.choice((Proof.REFUSED, Proof.REFUSED, Proof.REFUSED, Proof.PROCESS, Proof.NONE))
     timing = replace(dice.choice(_TIMINGS), proof=proof)
@@ -100,7 +111,23 @@ def scene_of(seed: int, nodes: int = 0, steps: int = 60, faults: Collection[str]
         clocks_agree=not wild,
         guarded=random.Random(seed ^ 0x6A2D).random() < 0.4,
         plan=make_plan(dice, steps, faults),
+        founders=_founders(more, count),
+        save_us=_disks(more, count),
+        back=tuple(sorted(more.sample(ids, more.randint(count // 2, count)))),
     )
+
+
+def _founders(dice: random.Random, count: int) -> tuple[int, ...]:
+    """Mostly all; sometimes some, which the others are to join; sometimes none."""
+    if dice.random() < 0.7:
+        return tuple(range(1, count + 1))
+    return tuple(range(1, dice.randrange(count) + 1))
+
+
+def _disks(dice: random.Random, count: int) -> dict[int, int]:
+    """How long a save takes on each node, in microseconds: mostly no time at all."""
+    usual_ms = dice.choice((0, 0, 0, 0, 0, 5, 20, 50, 100, 500))
+    return {n: usual_ms * dice.choice((200, 1000, 1000)) for n in range(1, count + 1)} if usual_ms else {}
 
 
 class Run:
@@ -118,7 +145,10 @@ class Run:
             priorities=scene.priorities,
             quorum=scene.quorum,
             guarded=scene.guarded,
+            founded=scene.founders,
+            lists=dict.fromkeys(scene.founders, scene.founders),
         )
+        world.save_us, world.usual_save_us = dict(scene.save_us), dict(scene.save_us)
         world.same_host = scene.same_host
         world.properties.clocks_agree = scene.clocks_agree
 
@@ -127,7 +157,10 @@ class Run:
         outcome, world = self.outcome, self.world
         try:
             self._with_faults()
+            self._partly_healed()
             self._healed()
+        except ForbiddenCopy:
+            outcome.forbidden = True
         except Violation as broken:
             outcome.rule, outcome.text = broken.rule, str(broken)
         except Exception as error:  # of the machine: also RuleBroken
@@ -148,6 +181,23 @@ class Run:
             apply(world, fault)
         world.run(200)
 
+    def _partly_healed(self) -> None:
+        """Only some nodes are back. Where they can elect somebody, they must (L1)."""
+        world, back = self.world, self.scene.back
+        for _ in range(2):
+            heal_some(world, back)
+            world.run(250)
+        if world.properties.lost():
+            self.outcome.few_lost = True
+        else:
+            said = f"nobody is active although only {back} of {self.scene.nodes} are back and can elect"
+            self.outcome.few_in_ms = self._wait(lambda: world.controller() is not None, self._bound_ms(), said)
+        world.healed = False
+
+    def _bound_ms(self) -> int:
+        """The bound, and what slow disks need: some rounds, and a few saves in each."""
+        return BOUND_MS + 40 * max(self.scene.save_us.values(), default=0) // 1000
+
     def _healed(self) -> None:
         world = self.world
         heal_all(world)
@@ -157,8 +207,11 @@ class Run:
         if world.properties.lost():
             self.outcome.lost = True
             return
-        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, BOUND_MS, "nobody is active")
-        self._wait(self._whole, GROWN_MS, "not every member is a voter again")
+        bound_ms = self._bound_ms()
+        self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, bound_ms, "nobody is active")
+        self._wait(self._whole, GROWN_MS + 2 * bound_ms, "not every member is a voter again")
+        if max(self.scene.save_us.values(), default=0) > self.scene.timing.lease_us // 2:
+            return  # where a save outlasts the lease each change of the voters may cost the leadership
         world.run(_KEPT_MS)  # a lease that lost its quorum before may end now
         kept = world.controller()
         world.run(_KEPT_MS)
@@ -166,11 +219,18 @@ class Run:
             raise Violation("L1", f"n{kept} did not keep its leadership: now {world.controller()}")
 
     def _whole(self) -> bool:
+        """Whether all nodes that belong to the cluster are voters, and know it."""
         world = self.world
         controller = world.controller()
-        if controller is None or any(not world.state(n).may_vote(world.state(n).record) for n in world.processes):
+        if controller is None:
             return False
-        return bool(world.state(controller).members == tuple(world.settings))
+        record = world.state(controller).record
+        for n, address in record.addresses:
+            if address != world.addresses[n]:  # it moved, and the operator was not heard, or not in time
+                tell_member(world, controller, MemberChange(MemberAction.REPLACE, n, world.addresses[n]))
+                return False
+        states = [world.state(n) for n in record.nodes]
+        return record.members == record.nodes and all(state.may_vote(state.record) for state in states)
 
     def _wait(self, condition: object, within_ms: int, text: str) -> float:
         world = self.world
@@ -258,12 +318,16 @@ def main(argv: list[str] | None = None) -> int:
     print(f"seeds {first} to {last}, {options.steps} faults each", flush=True)
     scenes = (scene_of(s, options.nodes, options.steps, names, options.wild) for s in range(int(first), int(last) + 1))
     began, failed, sometimes, slowest = time.monotonic(), 0, Counter[str](), 0.0
-    runs = events = messages = lost = 0
+    runs = events = messages = lost = few = forbidden = 0
+    few_slowest = 0.0
     for outcome in _outcomes(scenes, options.jobs):
         runs += 1
         events += outcome.events
         messages += outcome.messages
         lost += outcome.lost
+        few += outcome.few_lost
+        forbidden += outcome.forbidden
+        few_slowest = max(few_slowest, outcome.few_in_ms)
         slowest = max(slowest, outcome.healed_in_ms)
         sometimes.update(outcome.sometimes)
         if outcome.rule:
@@ -276,6 +340,8 @@ def main(argv: list[str] | None = None) -> int:
                 break
     took_s = time.monotonic() - began
     print(f"{runs} runs, {events} events, {messages} messages in {took_s:.1f} s: {events / took_s:.0f} events/s")
+    print(f"{few} runs could elect nobody while some were missing; the slowest of the others took {few_slowest:.0f} ms")
+    print(f"{forbidden} runs ended with a copy of a disk that nobody noticed, which is forbidden")
     print(f"{lost} runs lost their voters for good; the slowest of the others healed in {slowest:.0f} ms")
     print("seen: " + ", ".join(f"{name} {count}" for name, count in sorted(sometimes.items())))
     if runs == 1:

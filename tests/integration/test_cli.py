@@ -156,6 +156,8 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
     ports = three_ports()
     path = write_conf(tmp_path / "n1.toml", ports)
     nodes = {1: said(1, ports[1]), 2: said(2, ports[2], active=True)}
+    for node in nodes.values():
+        node["voters"]["addresses"] = {str(member): f"tcp://127.0.0.1:{port}" for member, port in ports.items()}
     with answering(nodes, ports) as asked:
         result = run("status", "-c", path, "--timeout", "10", "--json")
     assert result.exit_code == 0
@@ -169,6 +171,7 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
         "voters": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
         "redis": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "pause": None,
+        "needs": None,
         "nodes": [
             {
                 "id": node,

@@ -193,7 +193,8 @@ def test_the_documented_node_reaches_nothing_else(server: RedisServer) -> None:
             ("UNLINK", "zelect:{other}:controller"),
             ("PUBLISH", "zelect:{other}:changes", "x"),
             ("SUBSCRIBE", "zelect:{demo}:changes"),
-            ("GET", "zelect:{demo}:nodes"),
+            ("GETDEL", "zelect:{demo}:nodes"),
+            ("GET", "zelect:{other}:identity"),
             ("KEYS", "*"),
             ("FLUSHALL",),
             ("CONFIG", "SET", "maxmemory", "1"),
@@ -229,9 +230,12 @@ def test_each_missing_command_is_named(server: RedisServer, tmp_path: Path, comm
         )
 
 
-@pytest.mark.parametrize("part", ["controller", "nodes", "elections", "witness"])
+PARTS = ("controller", "nodes", "elections", "witness", "identity")
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_each_missing_key_is_named(server: RedisServer, tmp_path: Path, part: str) -> None:
-    keys = [f"~zelect:{{demo}}:{name}" for name in ("controller", "nodes", "elections", "witness") if name != part]
+    keys = [f"~zelect:{{demo}}:{name}" for name in PARTS if name != part]
     with admin_of(server) as admin:
         words = [word for word in documented("zelect-node", "demo") if not word.startswith("~")]
         admin.execute_command("ACL", "SETUSER", *words, *keys)

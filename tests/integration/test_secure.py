@@ -124,8 +124,6 @@ def test_operators_may_do_what_their_keys_permit(living: Cluster) -> None:
         assert lacks == {not may_admin}
         refused = {Result.FORBIDDEN, Result.OTHER_CLUSTER}
         assert all(answer.result in refused for answer in answers.values()), "refused by one or the other"
-            "refused by one or the other"
-        )
 
 
 def test_a_client_without_a_key_learns_that_it_needs_one(living: Cluster, tmp_path: Path) -> None:

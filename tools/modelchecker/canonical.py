@@ -98,7 +98,7 @@ def settle(state: State, now: int) -> dict[int, int]:
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting_requests, state.refused = {}, {}
     state.lost_us, state.rounds, state.asked = -1, (), ""
-    state.saves = state.save_us = 0
+    state.saves = state.saves_at_start = state.save_us = 0
     state.cooling_until_us = 0  # whether it stays behind the others is luck
     if state.pause is not None and not state.paused(now):
         state.pause = None
@@ -123,7 +123,7 @@ def _peer(peer: Peer) -> Peer:
     processes = peer.linked and peer.linked_us < peer.heard_us
     heard_us = -1 if not peer.incarnation else NOW
     linked_us = NOW - 1 if processes else NOW
-    return replace(peer, heard_us=heard_us, priority=0, linked_us=linked_us, saves=0, complaint="")
+    return replace(peer, heard_us=heard_us, priority=0, linked_us=linked_us, saves=0, saves_before=0, complaint="")
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:

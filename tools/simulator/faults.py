@@ -15,7 +15,7 @@ from functools import partial
 from tools.simulator.simulated_world import SimWorld
 from tools.simulator.small_world import MS
 from zelect.core.events import DeathProven, Evidence, HealthChanged, MessageReceived
-from zelect.core.messages import AdminAction, AdminCommand, Envelope
+from zelect.core.messages import AdminAction, AdminCommand, Envelope, MemberAction, MemberChange
 from zelect.core.timing import Proof
 
 _WHEN = (
@@ -86,6 +86,46 @@ def _start_one(world: SimWorld, fault: Fault, n: int) -> None:
 def _forget(world: SimWorld, fault: Fault, n: int) -> None:
     world.kill(n)
     world.later(_span_us(fault, 1, 1500), partial(_start, world, n, True))
+
+
+def _restore(world: SimWorld, fault: Fault, n: int) -> None:
+    """An older copy of the disk comes back. Every other time the file's inode tells."""
+    copy = (world.disks[n], world.saves[n])
+
+    def back() -> None:
+        if n in world.processes:
+            world.kill(n)
+        world.later(_span_us(fault, 1, 100), lambda: world.restore(n, copy, noticed=bool(fault.pick % 2)))
+
+    world.later(_span_us(fault, 50, 4000), back)
+
+
+def _disk(world: SimWorld, fault: Fault, n: int) -> None:
+    """The disk becomes slow for a while, up to a second a save."""
+    before = world.save_us.get(n, 0)
+    world.save_us[n] = _span_us(fault, 1, 1000)
+    world.later(_span_us(replace(fault, size=1 - fault.size), 50, 4000), partial(world.save_us.update, {n: before}))
+
+
+def _member(world: SimWorld, fault: Fault, n: int) -> None:
+    """An operator adds a node, removes one, or moves one to another host, where it has no data."""
+    controller = world.controller()
+    if controller is None:
+        return
+    node = fault.pick // 5 % len(world.settings) + 1
+    known = world.state(controller).addresses
+    if node not in known:
+        tell_member(world, controller, MemberChange(MemberAction.ADD, node, world.addresses[node]))
+    elif len(known) > 2 and fault.pick % 3:
+        tell_member(world, controller, MemberChange(MemberAction.REMOVE, node, ""))
+    elif node != controller:
+        world.move(node)
+        tell_member(world, controller, MemberChange(MemberAction.REPLACE, node, world.addresses[node]))
+
+
+def tell_member(world: SimWorld, n: int, change: MemberChange) -> None:
+    """An operator asks `n` to change the members."""
+    world.feed(n, MessageReceived(Envelope("demo", 0, 0, 0, 0, change)))
 
 
 def _crash(world: SimWorld, fault: Fault, n: int) -> None:
@@ -248,8 +288,8 @@ def _deny(world: SimWorld, x: int, y: int, evidence: Evidence) -> None:
     if process is None or other is None:
         return
     unbelieved = evidence is Evidence.REFUSED and world.settings[x].timing.proof is not Proof.REFUSED
-    known = process.machine.state.peers[y]
-    if known.linked or known.inbound or unbelieved:
+    known = process.machine.state.peers.get(y)
+    if known is None or known.linked or known.inbound or unbelieved:
         world.feed(x, DeathProven(y, other.incarnation, evidence))
 
 
@@ -316,6 +356,9 @@ FAULTS: dict[str, tuple[int, Callable[[SimWorld, Fault, int], None]]] = {
     "kill": (5, _kill),
     "start": (6, _start_one),
     "forget": (2, _forget),
+    "restore": (1, _restore),
+    "disk": (2, _disk),
+    "member": (2, _member),
     "crash": (5, _crash),
     "storm": (1, _storm),
     "leave": (2, _leave),
@@ -373,9 +416,17 @@ def apply(world: SimWorld, fault: Fault, struck: int = 0) -> None:
     FAULTS[fault.name][1](world, fault, n)
 
 
-def heal_all(world: SimWorld) -> None:
-    """No fault any more: links, Redis and processes as they should be."""
+def heal_some(world: SimWorld, alive: Collection[int]) -> None:
+    """No fault any more among the nodes `alive`, and for Redis; the others are gone, and do not come back yet."""
+    for n in sorted(world.processes.keys() - set(alive)):
+        world.kill(n)
+    heal_all(world, alive)
+
+
+def heal_all(world: SimWorld, alive: Collection[int] = ()) -> None:
+    """No fault any more: links, Redis and processes (all, or those `alive`) as they should be."""
     world.remark(0, "HEALED")
+    world.save_us = dict(world.usual_save_us)
     world.healed = True
     world.armed.clear()
     world.doomed.clear()
@@ -391,6 +442,6 @@ def heal_all(world: SimWorld) -> None:
         world.thaw(n)
         world.feed(n, HealthChanged(True))
         _tell(world, n, AdminCommand(AdminAction.RESUME, 0, 0, "", "fault"))
-    for n in world.settings:
+    for n in sorted(alive) or world.settings:
         if n not in world.processes:
             world.start(n)

@@ -5,6 +5,8 @@
          a lease must rest on a quorum that is bound for as long
     S3   leaderships are entered, and the registry is written, in the order of their terms
     R1   the saved term never falls, no record is replaced by an older one
+    R15  a cluster is founded by the votes of all its first members, and no second one while a disk holds the first
+    R16  a storage epoch grows and begins without a record; votes are counted by (node, epoch)
     R2   a vote never changes within a term, of a node's memory or of the witness's
     R7   who becomes active has its record on the disks of a quorum
     R10  a record differs by one voter from its parent, and descends from every committed one before it
@@ -23,8 +25,16 @@ from zelect.core.effects import Saved, WitnessIntent
 from zelect.core.lease import NEVER_US
 from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
 
+Voter = tuple[int, int]
+"""A node, or the witness, and its storage epoch."""
+
 _MOST_CHECKED = 16
 """In larger clusters the check of what a lease rests on is left out: it looks at all nodes."""
+
+
+class ForbiddenCopy(Exception):
+    """An older copy of a disk, which nobody noticed to be one, voted or saved a record: what then happens, nobody
+    promises (R16). A run that comes here ends."""
 
 
 class Properties:
@@ -36,12 +46,13 @@ class Properties:
         self.leading: set[int] = set()
         self.sometimes: dict[str, int] = {}
         self.newest_committed: RecordId = (0, 0, 0)
-        self._memories: dict[int, int] = {}
+        self._copies: set[Voter] = set()
+        self._cluster_id = 0
         self._disks: dict[int, Saved] = {}
         self._until_us: dict[int, int] = {}
         self._bindings: dict[int, tuple[int, int, bool]] = {}
-        self._winners: dict[tuple[int, int], tuple[int, int]] = {}
-        self._votes: dict[int, dict[tuple[int, int], int]] = {}
+        self._winners: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._votes: dict[int, dict[Voter, Voter]] = {}
         self._records: dict[RecordId, tuple[Record | None, RecordId | None]] = {}
         self._acked: dict[RecordId, set[int]] = {}
         self._committed: set[RecordId] = set()
@@ -56,12 +67,18 @@ class Properties:
 
     # -- processes and disks ----------------------------------------------------------------------
 
-    def born(self, n: int, forgot: bool) -> None:
+    def born(self, n: int) -> None:
+        """A process of `n` starts with what is on its disk."""
         saved = self.world.disks[n]
-        if forgot or n not in self._disks:
-            self._memories[n] = self._memories.get(n, 0) + 1
         self._disks[n] = saved
-        self._records.setdefault(saved.record.id, (saved.record, None))
+        if saved.record.cluster_id:
+            self._cluster_id = saved.record.cluster_id
+            self._records.setdefault(saved.record.id, (saved.record, None))
+
+    def copied(self, n: int, saved: Saved) -> None:
+        """The disk of `n` becomes an older copy of the same epoch, and its file doesn't tell."""
+        if saved != self._disks[n]:
+            self._copies.add((n, saved.epoch))
 
     def ended(self, n: int) -> None:
         self._until_us.pop(n, None)
@@ -70,30 +87,73 @@ class Properties:
     def saving(self, n: int, saved: Saved) -> None:
         """`saved` goes to the disk of `n`."""
         before = self._disks[n]
+        if saved.epoch == before.epoch:
+            self._same_epoch(n, before, saved)
+        else:
+            self._new_epoch(n, before, saved)
         self._disks[n] = saved
+        if saved.voted_for:
+            self._vote(saved.term, (n, saved.epoch), (saved.voted_for, saved.voted_epoch))
+        if saved.record != before.record and saved.record.cluster_id:
+            self._learn(n, saved, before.record)
+        if saved.term == saved.record.config_term and saved.record.counts(n, saved.epoch):
+            self._ack(n, saved.record)
+
+    def _same_epoch(self, n: int, before: Saved, saved: Saved) -> None:
+        voted = saved.voted_for and (saved.term, saved.voted_for) != (before.term, before.voted_for)
+        if (n, saved.epoch) in self._copies and (voted or saved.record != before.record):
+            self.count("copy of a disk not noticed")
+            raise ForbiddenCopy
         if saved.term < before.term or saved.record.id < before.record.id:
             raise Violation("R1", f"n{n} saved {saved} after {before}")
         if saved.term == before.term and before.voted_for not in (0, saved.voted_for):
             votes = f"from {before.voted_for} to {saved.voted_for}"
             raise Violation("R2", f"n{n} changed its vote of term {saved.term} {votes}")
-        if saved.voted_for:
-            self._vote(saved.term, (n, self._memories[n]), saved.voted_for)
-        if saved.record != before.record:
-            self._learn(n, saved.record, before.record)
-        if saved.term == saved.record.config_term and saved.record.counts(n, saved.epoch):
-            self._ack(n, saved.record)
+        if saved.record.cluster_id != before.record.cluster_id and before.record.cluster_id:
+            raise Violation("R15", f"n{n} went from {before.record} to another cluster: {saved.record}")
 
-    def _vote(self, term: int, voter: tuple[int, int], candidate: int) -> None:
+    def _new_epoch(self, n: int, before: Saved, saved: Saved) -> None:
+        if saved.epoch < before.epoch or saved.record.cluster_id:
+            raise Violation("R16", f"n{n} began a new storage epoch with {saved} after {before}")
+        if (n, before.epoch) in self._copies:
+            self.count("copy of a disk noticed")
+            self._copies.discard((n, before.epoch))
+        self.count("storage epoch raised")
+
+    def _vote(self, term: int, voter: Voter, candidate: Voter) -> None:
         given = self._votes.setdefault(term, {}).setdefault(voter, candidate)
         if given != candidate:
             raise Violation("R2", f"voter {voter} voted for {given} and for {candidate} in term {term}")
 
-    def _learn(self, n: int, record: Record, before: Record) -> None:
+    def _founded(self, n: int, saved: Saved) -> None:
+        """`n` founds a cluster. All members must have voted for it, and no disk may hold another one."""
+        record = saved.record
+        others = {m: disk.record.cluster_id for m, disk in self._disks.items() if m != n and disk.record.cluster_id}
+        if others:
+            raise Violation("R15", f"n{n} founds {record}, but there is a cluster already, on the disks of {others}")
+        votes = self._votes.get(saved.term, {})
+        missing = {m for m, epoch in record.named().items() if votes.get((m, epoch)) != (n, saved.epoch)}
+        if missing:
+            raise Violation("R15", f"n{n} founds {record} without the votes of {sorted(missing)}")
+        self.count("founded")
+        self._cluster_id = record.cluster_id
+        self._records, self._acked, self._committed = {record.id: (record, None)}, {}, set()
+        self.newest_committed, self._leadership_term = (0, 0, 0), 0
+        if self.world.registry[1] >= saved.term:  # Redis could not be asked: another cluster under the old name
+            self.world.registry = self._registry = (0, 0)
+
+    def _learn(self, n: int, saved: Saved, before: Record) -> None:
+        record = saved.record
         known = self._records.get(record.id)
+        if record.cluster_id != self._cluster_id or not self._cluster_id:
+            self._founded(n, saved)
+            return
         if known is not None and known[0] is not None:
             if known[0] != record:
                 raise Violation("R10", f"two records are called {record.id}: {known[0]} and {record}")
             return
+        if not before.cluster_id:
+            raise Violation("R15", f"n{n} joins with a record that nobody wrote: {record}")
         parent = before.id if known is None else known[1]
         for version in range(before.version + 1, record.version) if n in self.world.processes else ():
             between = (record.generation, record.config_term, version)
@@ -170,6 +230,8 @@ class Properties:
             self._entered(n, details["term"])
         elif name == "voting_right_granted":
             self.count("admitted again")
+        elif name in ("cluster_joined", "member_added", "member_removed", "member_replaced"):
+            self.count(name.replace("_", " "))
         elif name == "leadership_handed_over":
             self.count("handed over")
         elif name == "witness_created":
@@ -177,10 +239,11 @@ class Properties:
 
     def _elected(self, n: int, term: int) -> None:
         saved = self._disks[n]
-        key, who = (saved.record.generation, term), (n, saved.incarnation)
+        key, who = (saved.record.cluster_id, saved.record.generation, term), (n, saved.incarnation)
         if self._winners.setdefault(key, who) != who:
             raise Violation("S1", f"{self._winners[key]} and {who} were both elected in term {term}")
-        voters = {v for (v, _), candidate in self._votes.get(term, {}).items() if candidate == n}
+        votes, me = self._votes.get(term, {}), (n, saved.epoch)
+        voters = {v for v, epoch in saved.record.named().items() if votes.get((v, epoch)) == me}
         memory = self.world.redis.memory
         if (
             memory is not None
@@ -284,8 +347,8 @@ class Properties:
         if voter == controller or process is None:
             return True
         state = process.machine.state
-        if not state.may_vote(state.record) or state.leaving:
-            return True
+        if not self._disks[controller].record.counts(voter, state.saved.epoch) or state.leaving:
+            return True  # the epoch that is named never votes again
         ends_us, leader_state = state.grace_until_us, state.leader_state
         if ends_us == 0 and state.next_idle_us == NEVER_US:
             return True  # it has not begun yet
@@ -298,15 +361,21 @@ class Properties:
     # -- liveness -----------------------------------------------------------------------------------
 
     def lost(self) -> bool:
-        """Whether nobody can ever be elected: too many of the newest record's voters have forgotten."""
+        """Whether those that run can never elect anybody: too few of the voters of the newest record among them
+        have what they had saved. Without any record they may found a cluster."""
         states = {n: process.machine.state for n, process in self.world.processes.items()}
         record = max((s.record for s in states.values()), key=lambda r: r.id)
-        server = self.world.redis.server
-        kept = server.handed_out
+        if not record.cluster_id:
+            missing = set().union(*(s.addresses for s in states.values())) - states.keys()
+            return bool(missing)
+        redis = self.world.redis
+        kept = redis.server.handed_out if redis.up else None
         if kept is not None and kept.cluster_id == record.cluster_id and kept.id > record.id:
             record = kept  # whoever has it no more gets it from the witness (R12)
             self.count("record known to the witness alone")
         able = {n for n, s in states.items() if s.may_vote(record)}
-        if server.same(record.witness):
+        if not able:
+            return True
+        if redis.up and redis.server.same(record.witness):
             able.add(WITNESS)
         return not has_quorum(record.voters, able)

@@ -14,6 +14,7 @@ import random
 import zlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from zelect.core.effects import (
     Intent,
     Probe,
     PublishController,
+    Saved,
     WithdrawController,
     WitnessIntent,
     WitnessLook,
@@ -77,6 +79,7 @@ class SimWorld(World):
         self.redis_cuts: set[int] = set()
         self.witness_hung = False
         self.registry_slow_us = 0
+        self.usual_save_us: dict[int, int] = {}
         self.armed: dict[str, list[Callable[[int], None]]] = {}
         self.doomed: dict[int, int] = {}
         self.healed = False
@@ -106,9 +109,31 @@ class SimWorld(World):
         for n in nodes or tuple(self.settings):
             if n in self.processes:
                 continue
+            if forget:
+                self._set_up_again(n)
             super().start(n, forget=forget and n in self.disks)
-            self.properties.born(n, forgot=forget)
+            self.properties.born(n)
             self.remark(n, "process_started", forgot=forget)
+
+    def restore(self, n: int, copy: tuple[Saved, int], *, noticed: bool = False) -> None:
+        if n not in self.processes:
+            if noticed:
+                self._set_up_again(n)
+            else:
+                self.properties.copied(n, copy[0])
+            super().restore(n, copy, noticed=noticed)
+
+    def _set_up_again(self, n: int) -> None:
+        """Who sets a node up again writes the present members into its configuration."""
+        self.settings[n] = replace(self.settings[n], addresses=dict(self.addresses))
+
+    def move(self, n: int) -> None:
+        """`n` runs at another address from now on, on a host where it has no data."""
+        if n in self.processes:
+            self.kill(n)
+        host, _, port = self.addresses[n].rpartition(":")
+        self.addresses[n] = f"{host}:{int(port) + 100}"
+        self.start(n, forget=True)
 
     def kill(self, *nodes: int) -> None:
         for n in nodes:
@@ -175,13 +200,13 @@ class SimWorld(World):
         found = [n for n in self.properties.leading if self.processes[n].machine.active(self.local_us(n))]
         return found[0] if found else None
 
-    def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
+    def _after(self, n: int, process: SimulatedProcess, event: Event, effects: Effects) -> None:
         self.events += 1
-        before = process.machine.state.saved
-        effects = process.machine.step(event, self.local_us(n))
+        before = self.disks[n]
         line = f"{self.now_us},{n},{type(event).__name__},{before.term},{before.record.version},{len(effects.send)}"
         self.trace = zlib.crc32(line.encode(), self.trace)
         self._carry_out(n, effects)
+        self._answer(n, event, effects)
         if self.processes.get(n) is process:
             self._arm(n, process)
             self.properties.stepped(n, process)
@@ -199,6 +224,7 @@ class SimWorld(World):
         if effects.save is not None:
             self.properties.saving(n, effects.save)
             self.disks[n] = effects.save
+            self.saves[n] = self.processes[n].machine.state.saves
         if effects.connect is not None:
             self._reconnect(n)
         if doom == 1:
@@ -324,8 +350,8 @@ class SimWorld(World):
     def _link(self, x: int, y: int, ends: tuple[SimulatedProcess, SimulatedProcess]) -> None:
         if (self.processes.get(x), self.processes.get(y)) != ends or y in ends[0].linked:
             return
-        if y not in ends[0].machine.state.peers:
-            return
+        if ends[0].machine.state.addresses.get(y) != self.settings[y].address:
+            return  # it connects elsewhere, or not at all
         if self._cut(x, y) or (x, y) in self._falling or (x, y) in self.fronts:
             self.at(_RECONNECT_US, partial(self._link, x, y, ends))
             return
@@ -369,6 +395,8 @@ class SimWorld(World):
             if self.processes.get(n) is not process or process.tick_at != due_us:
                 return
             process.tick_at = NEVER_US
+            if process.saving:
+                return  # looks again when the disk has it
             if process.frozen is None and self.local_us(n) >= process.machine.deadline_us():
                 self.feed(n, Tick())
             elif process.frozen is None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any
 
-from tools.common.founded import founded_state
+from tools.common.founded import founded_record
 from tools.simulator.witness import Redis
 from zelect import wire
 from zelect.core.effects import (
@@ -42,7 +43,7 @@ from zelect.core.events import (
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine, first_state
-from zelect.core.messages import Envelope, Message
+from zelect.core.messages import CommonResp, Envelope, Message
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
 
@@ -52,13 +53,16 @@ MS = 1000
 @dataclass(eq=False)
 class SimulatedProcess:
     """One process of a node. `linked`: the nodes that its own connections lead to; `inbound`: whose processes
-    have connections to it that they made and have spoken over, by incarnation."""
+    have connections to it that they made and have spoken over, by incarnation. While it is `saving` it does
+    nothing else; what arrives meanwhile is in `waiting`."""
 
     machine: Machine
     incarnation: int
     linked: set[int] = field(default_factory=set)
     inbound: dict[int, int] = field(default_factory=dict)
     frozen: list[Event] | None = None
+    saving: bool = False
+    waiting: deque[Event] = field(default_factory=deque)
     tick_at: int = NEVER_US
 
 
@@ -73,8 +77,11 @@ class Entry:
 
 
 class World:
-    """N nodes, started and broken by the caller, and the history of what they did. With `founded` their cluster
-    exists already; without they are new (R15)."""
+    """N nodes, started and broken by the caller, and the history of what they did.
+
+    `founded`: the nodes whose cluster exists already (True: all, False: none, all are new); `lists`: the members in
+    the configuration of each node that does not have all of them (R15). A save takes `save_us[n]`, and the node does
+    nothing meanwhile."""
 
     def __init__(
         self,
@@ -86,14 +93,23 @@ class World:
         reordered: float = 0.0,
         late_us: int = 2_000_000,
         latency_us: int = 150,
-        founded: bool = True,
+        founded: bool | Collection[int] = True,
+        lists: Mapping[int, Collection[int]] | None = None,
         **options: Any,
     ) -> None:
         timing = options.pop("timing", Timing())
         priorities = options.pop("priorities", {})
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, nodes + 1)}
+        self.addresses = addresses
         self.settings = {
-            n: Settings("demo", n, addresses, priority=priorities.get(n, 0), timing=timing, **options)
+            n: Settings(
+                "demo",
+                n,
+                {m: addresses[m] for m in (lists or {}).get(n, addresses)},
+                priority=priorities.get(n, 0),
+                timing=timing,
+                **options,
+            )
             for n in addresses
         }
         self.now_us = 1_000_000
@@ -105,9 +121,14 @@ class World:
         self.latency_us = latency_us
         self.disks: dict[int, Saved] = {}
         self.saves: dict[int, int] = {}  # how often each disk's storage epoch was saved (R16)
-        if founded:
-            epochs = {n: n for n in addresses}  # as if each had first saved something in the order of the ids
-            self.disks = {n: founded_state(s, 0, epochs) for n, s in self.settings.items()}
+        self.save_us: dict[int, int] = {}
+        founders = (set(addresses) if founded else set()) if isinstance(founded, bool) else set(founded)
+        if founders:
+            epochs = {n: n for n in founders}  # as if each had first saved something in the order of the ids
+            record = founded_record({n: addresses[n] for n in founders}, epochs)
+            self.disks = {
+                n: replace(first_state(self.settings[n], 0), record=record, epoch=epochs[n]) for n in sorted(founders)
+            }
         self.ran: set[int] = set()  # those that may have made a promise before their next start (R4)
         self.processes: dict[int, SimulatedProcess] = {}
         self.cuts: set[tuple[int, int]] = set()
@@ -124,11 +145,11 @@ class World:
 
     def start(self, *nodes: int, forget: bool = False) -> None:
         """Start processes; a node with a disk restarts with what it saved, or (`forget`) without it: nobody tells it
-        that there was more."""
+        that there was more, so that it knows of no promise to outwait either."""
         for n in nodes or self.settings:
             born = next(self._births)
             saved = None if forget else self.disks.get(n)
-            ran_before = n in self.ran and n in self.disks
+            ran_before = n in self.ran and saved is not None
             self.ran.add(n)
             if saved is None:
                 saved = first_state(self.settings[n], born)
@@ -142,6 +163,17 @@ class World:
             for other in self.processes:
                 if other != n:
                     self._connect(n, other)
+
+    def restore(self, n: int, copy: tuple[Saved, int], *, noticed: bool = False) -> None:
+        """Start `n` with an older copy of its disk and of how often it was saved. `noticed`: the file's inode tells
+        that it is one, and the node begins a new storage epoch; else only the memory of others can tell (R16)."""
+        saved, self.saves[n] = copy
+        self.disks[n] = saved
+        if noticed:
+            epoch = max(saved.epoch, saved.incarnation) + 1
+            self.disks[n] = replace(first_state(self.settings[n], epoch), epoch=max(epoch, next(self._births)))
+            self.saves[n] = 0
+        self.start(n)
 
     def kill(self, *nodes: int) -> None:
         """SIGKILL: the process is gone, its connections close within a millisecond."""
@@ -249,6 +281,10 @@ class World:
             if not isinstance(event, Tick):
                 process.frozen.append(event)
             return
+        if process.saving:
+            if not isinstance(event, Tick):
+                process.waiting.append(event)
+            return
         self._step(n, process, event)
         if isinstance(event, MessageReceived) and self.processes.get(n) is process:
             self._note_inbound(n, process, event.envelope)
@@ -259,14 +295,63 @@ class World:
         other = self.processes.get(peer)
         if other is None or other.incarnation != incarnation or process.inbound.get(peer) == incarnation:
             return
-        if n in other.linked and process.machine.state.peers[peer].incarnation == incarnation:
+        known = process.machine.state.peers.get(peer)
+        if n in other.linked and known is not None and known.incarnation == incarnation:
             process.inbound[peer] = incarnation
             self._step(n, process, PeerConnected(peer, incarnation))
 
     def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
-        self._carry_out(n, process.machine.step(event, self.now_us))
+        effects = process.machine.step(event, self.local_us(n))
+        save_us = self.save_us.get(n, 0) if effects.save is not None else 0
+        if save_us:
+            process.saving = True
+            self.at(save_us, partial(self._saved, n, process, event, effects, save_us))
+        else:
+            self._after(n, process, event, effects)
+
+    def _saved(self, n: int, process: SimulatedProcess, event: Event, effects: Effects, took_us: int) -> None:
+        """The disk has it. What waited meanwhile is read before any deadline is judged (R14)."""
+        if self.processes.get(n) is not process:
+            return
+        if process.frozen is not None:
+            self.at(MS, partial(self._saved, n, process, event, effects, took_us + MS))
+            return
+        process.machine.saved_in(took_us)
+        process.saving = False
+        self._after(n, process, event, effects)
+        while process.waiting and not process.saving and process.frozen is None and self.processes.get(n) is process:
+            self._step(n, process, process.waiting.popleft())
+        if self.processes.get(n) is process:
+            late = took_us > self.settings[n].timing.heartbeat_us // 2
+            if self.local_us(n) >= process.machine.deadline_us():
+                self.feed(n, Tick(late=late))
+
+    def _after(self, n: int, process: SimulatedProcess, event: Event, effects: Effects) -> None:
+        """What a step asks for is carried out, once it is saved."""
+        self._carry_out(n, effects)
+        self._answer(n, event, effects)
         self._arm(n, process)
         self.controller()
+
+    def _answer(self, n: int, event: Event, effects: Effects) -> None:
+        """Answer a node that this one doesn't know over the connection that its message came on."""
+        if not isinstance(event, MessageReceived) or not isinstance(effects.answer, CommonResp):
+            return
+        asker, machine = event.envelope.sender, self.processes[n].machine if n in self.processes else None
+        if machine is None or asker not in self.processes or (n, asker) in self.cuts:
+            return
+        saved, record = machine.state.saved, machine.state.record
+        answer = Envelope(
+            "demo",
+            n,
+            saved.incarnation,
+            machine.settings.digest(),
+            saved.term,
+            effects.answer,
+            record.generation,
+            record.cluster_id,
+        )
+        self.at(self.latency_us, partial(self.feed, asker, MessageReceived(answer)))
 
     def _carry_out(self, n: int, effects: Effects) -> None:
         if effects.save is not None:

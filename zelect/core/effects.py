@@ -51,7 +51,8 @@ class PublishController:
     """Publish, or refresh, this node as controller; not to be carried out after `valid_until_us`.
 
     `active_since_us`: when it became active. `previous`: the previous controller (0: unknown), `gap_us`:
-    time since that controller was last heard (-1: unknown). `trace`: how the election went.
+    time since that controller was last heard (-1: unknown). `trace`: how the election went. `cluster_id`: that of
+    its voter record.
     """
 
     term: int
@@ -61,6 +62,7 @@ class PublishController:
     reason: Reason
     gap_us: int
     trace: ElectionTrace
+    cluster_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

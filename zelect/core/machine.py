@@ -178,7 +178,7 @@ class Machine:
         self._digest = settings.digest()
         addresses = dict(saved.record.addresses) or dict(settings.addresses)
         peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
-        self.state = State(saved=saved, addresses=addresses, peers=peers, node=settings.node, saves=saves)
+        self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
 
     def saved_in(self, took_us: int) -> None:
         """A save took so long: rounds of votes follow the disk (R8). One slow save counts for the next few."""
@@ -387,7 +387,7 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
         return
     step.note("peer_online", peer=sender, incarnation=incarnation)
     # `inbound` was the earlier process's; the connection that brought this message is reported after it.
-    step.know(sender, incarnation=incarnation, heard_us=step.now_us, inbound=False)
+    step.know(sender, incarnation=incarnation, heard_us=step.now_us, inbound=False, saves_before=known.saves)
     step.know(sender, dead=False, offline=False, cluster_stop=False, unresponsive=False)
 
 

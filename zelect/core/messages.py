@@ -373,7 +373,7 @@ class NodeOnlineResp:
     """0x07. Who is controller as far as the sender knows (0: nobody), of which term, and the voter
     record (None: it has none, it is new). A hint: a node follows a controller only after that controller's own
     PING. `heard_epoch` and `heard_saves` are the newest storage epoch of the recipient that the sender has
-    heard of, and how often it had been saved (R16)."""
+    heard of, and how often earlier processes had saved it (R16)."""
 
     controller: int
     controller_term: int

@@ -109,11 +109,12 @@ class Pause:
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `linked`: the connection that this node made
     to it is up, since `linked_us`. `inbound`: one that this incarnation made to this node stands. `dead`: that
-    incarnation is proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times (R16).
-    `offline`: it left; with `cluster_stop` because all nodes are being stopped. `unresponsive`: the controller has
-    not heard it for `down_after`; hearing it again ends that. `cluster_id`: the cluster that it belongs to (0: to
-    none yet, -1: not known), as this node heard while it was new itself (R15). `complaint`: what it last refused
-    of this node's messages, and why; for people."""
+    incarnation is proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times;
+    `saves_before` of them were heard of by earlier incarnations (R16). `offline`: it left; with `cluster_stop`
+    because all nodes are being stopped. `unresponsive`: the controller has not heard it for `down_after`; hearing
+    it again ends that. `cluster_id`: the cluster that it belongs to (0: to none yet, -1: not known), as this node
+    heard while it was new itself (R15). `complaint`: what it last refused of this node's messages, and why; for
+    people."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -124,6 +125,7 @@ class Peer:
     dead: bool = False
     epoch: int = 0
     saves: int = 0
+    saves_before: int = 0
     offline: bool = False
     cluster_stop: bool = False
     unresponsive: bool = False
@@ -160,6 +162,7 @@ class Peer:
             dead=self.dead and not self.linked,
             epoch=self.epoch,
             saves=self.saves,
+            saves_before=self.saves_before,
             offline=self.offline,
             cluster_stop=self.cluster_stop,
             unresponsive=False,
@@ -285,10 +288,10 @@ class State:
     `node` is its id. `addresses` are the nodes that belong to the cluster: by its record, and as long as it has
     none, by its configuration or the operator (R15). `peers` is what it knows of each of them but itself.
     `founding_members` are those of them that are to found the cluster; empty: all.
-    `saves` counts how often its storage epoch was saved (R16), `save_us` is how long a save takes (R8).
-    `grace_until_us`: it neither votes nor
-    campaigns before (R4). `controller` is the node that it follows now; `last_controller` the last one
-    it knew, for the history and for vote requests. `succession` is the order that the controller
+    `saves` counts how often its storage epoch was saved, `saves_at_start` is that number when this process began (R16);
+    `save_us` is how long a save takes (R8). `grace_until_us`: it neither votes nor campaigns before (R4).
+    `controller` is the node that it follows now; `last_controller` the last one it knew, for the history and for vote
+    requests. `succession` is the order that the controller
     announced, `campaign_at_us` this node's turn in it, `attempts` how often it has failed since (R8).
     `campaign` is its open round of vote requests, `leader_state` its leadership once it is elected.
     `waiting_requests` holds vote requests that were refused only because of a promise, each with the time when
@@ -308,6 +311,7 @@ class State:
     node: int
     founding_members: tuple[int, ...] = ()
     saves: int = 0
+    saves_at_start: int = 0
     save_us: int = 0
     status: Status = Status.STARTING
     role: Role = Role.FOLLOWER
@@ -412,6 +416,10 @@ class State:
     def _witness_up(self) -> bool:
         return self.record.witness is not None and self.witness_ready and self.witness_same
 
+    def hears_of_cluster(self) -> bool:
+        """Whether a peer of this new node belongs to a cluster: there is one to join, so none is founded (R15)."""
+        return any(peer.cluster_id > 0 for peer in self.peers.values())
+
     def founders(self) -> dict[int, int]:
         """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,
         or belongs to a cluster already (R15)."""
@@ -419,7 +427,8 @@ class State:
         if not self.is_new or self.node not in wanted:
             return {}
         peers = {node: self.peers[node] for node in wanted if node != self.node}
-        if not all(peer.linked and peer.epoch and peer.cluster_id == 0 for peer in peers.values()):
+        ready = all(peer.linked and peer.epoch and peer.cluster_id == 0 for peer in peers.values())
+        if self.hears_of_cluster() or not ready:
             return {}
         epochs = {self.node: self.saved.epoch, **{node: peer.epoch for node, peer in peers.items()}}
         return epochs if follows(self.saved.founding, epochs) else {}

@@ -46,6 +46,7 @@ class _PeerChanges(TypedDict, total=False):
     dead: bool
     epoch: int
     saves: int
+    saves_before: int
     offline: bool
     cluster_stop: bool
     unresponsive: bool

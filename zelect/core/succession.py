@@ -55,11 +55,12 @@ def wait_us(step: Step) -> int:
 
 
 def jitter_us(step: Step) -> int:
-    """A little randomness after failed campaigns: it grows with the attempts, up to 16 staggers."""
+    """A little randomness after failed campaigns: it grows with the attempts, up to 16 staggers. Candidates whose
+    disks are slow see each other later, and spread their turns wider."""
     state = step.state
     if state.attempts == 0:
         return 0
-    span_us = step.timing.stagger_us * (1 << min(state.attempts, 4))
+    span_us = (step.timing.stagger_us + state.save_us) * (1 << min(state.attempts, 4))
     return mixed(step.me, state.saved.incarnation, state.term, state.attempts) % span_us
 
 

@@ -337,5 +337,5 @@ def forget(step: Step, epoch: int) -> None:
     require(epoch > step.state.saved.epoch, "R16", "a storage epoch grows")
     become_follower(step)
     state = step.state
-    state.controller, state.saves = None, 0
+    state.controller, state.saves, state.saves_at_start = None, 0, 0
     step.save(record=NO_RECORD, epoch=epoch, founding=())

@@ -17,11 +17,11 @@ from zelect.redis.scripts import GarbledReply, Script, texts_of
 MOST_ENTRIES = 1000
 """More entries in `nodes` are not looked at one by one."""
 
-# ARGV: the keys controller, nodes, elections, witness; channel, most entries. The keys are not given
+# ARGV: the keys controller, nodes, elections, witness, identity; channel, most entries. The keys are not given
 # as KEYS: a user without permissions for one of them could not even ask.
 _TEXT = """
-local KEYS = {ARGV[1], ARGV[2], ARGV[3], ARGV[4]}
-local NAMES = {'controller', 'nodes', 'elections', 'witness'}
+local KEYS = {ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]}
+local NAMES = {'controller', 'nodes', 'elections', 'witness', 'identity'}
 local permissions = {}
 local function may(...)
   if not redis.acl_check_cmd then return true end
@@ -46,7 +46,10 @@ ask('hgetall', {2})
 ask('xrevrange', {3}, '+', '-')
 ask('xadd', {3}, '*', 'f', 'v')
 ask('persist', {4})
-permissions[#permissions + 1] = 'publish changes ' .. (may('publish', ARGV[5], 'm') and 'yes' or 'no')
+-- Of the controller's key too, which has no need of it: a command that is missing is then told from a closed key.
+ask('get', {1, 5})
+ask('set', {1, 5}, 'v')
+permissions[#permissions + 1] = 'publish changes ' .. (may('publish', ARGV[6], 'm') and 'yes' or 'no')
 permissions[#permissions + 1] = 'info - ' .. (may('info', 'memory') and 'yes' or 'no')
 
 local function try(...)
@@ -57,7 +60,7 @@ end
 local info = try('INFO', 'memory') or ''
 local controller = try('HMGET', KEYS[1], 'id', 'address', 'incarnation') or {}
 local many = try('HLEN', KEYS[2]) or 0
-local entries = many <= tonumber(ARGV[6]) and try('HGETALL', KEYS[2]) or {}
+local entries = many <= tonumber(ARGV[7]) and try('HGETALL', KEYS[2]) or {}
 local out = {table.concat(permissions, ','), string.match(info, '\\nmaxmemory:(%d+)') or '0',
              string.match(info, 'maxmemory_policy:([%w-]+)') or '', tostring(many),
              controller[1] or '', controller[2] or '', controller[3] or ''}
@@ -67,7 +70,7 @@ return out
 
 AUDIT = Script.of(_TEXT)
 _HEAD = 7
-_WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist"}
+_WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist", "set"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class Publisher:
         """What else is wrong, for people (see `zelect.redis.diagnostics`). `wrote`: this process has written
         its entry. Raises as `carry_out` does."""
         settings, keys = self._settings, self._keys
-        words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.changes, str(MOST_ENTRIES)]
+        words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.identity, keys.changes]
+        words.append(str(MOST_ENTRIES))
         value = self._connection.run(AUDIT, 0, words)
         user = settings.credentials.username or urlsplit(settings.url).username or "default"
         own = Own(settings.cluster, settings.node, settings.incarnation, user, settings.members, wrote)
@@ -83,7 +84,9 @@ class Publisher:
             *(self._keys.changes, self._settings.node, leadership.term, self._settings.incarnation),
             *(self._settings.address, since_ms, self._settings.ttl_ms),
             *self._words(leadership),
+            f"{leadership.cluster_id:x}",
             before=still_valid,
+            more_keys=(self._keys.identity,),
         )
 
     def _words(self, leadership: PublishController) -> tuple[str | int, ...]:
@@ -113,6 +116,12 @@ class Publisher:
                 break
         return replace(reply, more="")
 
-    def _run(self, script: Script, *words: str | int, before: Callable[[], None] = lambda: None) -> RegistryReply:
-        keys = [self._keys.controller, self._keys.nodes, self._keys.elections]
+    def _run(
+        self,
+        script: Script,
+        *words: str | int,
+        before: Callable[[], None] = lambda: None,
+        more_keys: tuple[str, ...] = (),
+    ) -> RegistryReply:
+        keys = [self._keys.controller, self._keys.nodes, self._keys.elections, *more_keys]
         return parse_reply(self._connection.run(script, len(keys), [*keys, *map(str, words)], before))

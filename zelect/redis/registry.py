@@ -194,10 +194,10 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
             stands = outcome.term >= outcome.last_term
             self._answer(RegistryHint(outcome.id if stands else 0, max(outcome.term, outcome.last_term)))
         else:
-            superseded = outcome.outcome == "superseded"
+            superseded = outcome.outcome in ("superseded", "other_cluster")
             self.counters["superseded" if superseded else "written"] += 1
             if isinstance(intent, PublishController):
-                self._notes["leadership"] = _superseded(intent.term, outcome) if superseded else outcome.more
+                self._notes["leadership"] = _superseded(intent, outcome) if superseded else outcome.more
             elif isinstance(intent, WithdrawController | Depart):
                 self._notes.pop("leadership", None)
             elif isinstance(intent, MarkOffline):
@@ -226,9 +226,15 @@ def _joined(*problems: str | None) -> str:
     return "; ".join(filter(None, problems))
 
 
-def _superseded(term: int, reply: RegistryReply) -> str:
+def _superseded(intent: PublishController, reply: RegistryReply) -> str:
+    term, own_name = intent.term, "Give each its own cluster.name"
+    if reply.outcome == "other_cluster":
+        return (
+            f"another cluster of the same name publishes here: its controller is node {reply.id} of cluster "
+            f"{reply.more}, this node belongs to cluster {intent.cluster_id:x}. {own_name}"
+        )
     newest, node = max((reply.term, reply.id), (reply.last_term, reply.last_id))
     text = f"superseded: Redis names node {node} for term {newest}, this node was elected in term {term}"
     if newest == term:
-        text += "; does another cluster of the same name use this Redis? Give each its own cluster.name"
+        text += f"; does another cluster of the same name use this Redis? {own_name}"
     return text

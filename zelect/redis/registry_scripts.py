@@ -4,10 +4,12 @@ Each write is one Lua script, so it is atomic, and each is idempotent for (node,
 because a script whose answer got lost may have run. A newer term overwrites an older one and never
 the reverse; the last entry of the elections stream is the floor where the record has expired.
 
-All scripts take the same three keys, which share a slot of a Redis Cluster by their tag, and give
-the same answer: outcome, the controller's record after the script (id, term), the last election (id, term),
-and what is wrong with each key. What does not have the form of a record counts as absent. Terms travel
-as text: Redis truncates Lua's numbers, which are doubles and exact below 2^53 only.
+All scripts take the same three keys (and the one that publishes a fourth, for the cluster's id), which share a slot of
+a Redis Cluster by their tag, and give the same answer: outcome, the controller's record after the script (id, term),
+the last election (id, term), and what is wrong with each key. What does not have the form of a record counts as
+absent. Terms travel as text: Redis truncates Lua's numbers, which are doubles and exact below 2^53 only.
+
+A cluster does not overwrite the record of another one of its name while that lives.
 """
 
 from __future__ import annotations
@@ -74,9 +76,17 @@ local now, last = standing(), last_election()
 _READ_CONTROLLER = "return report('done', now, last)"
 
 # ARGV: channel, id, term, incarnation, address, since_ms, ttl_ms, message, previous, reason, gap_ms, votes,
-# trace
+# trace, cluster id in hexadecimal
 _PUBLISH_CONTROLLER = """
 local me = {id = tonumber(ARGV[2]), term = tonumber(ARGV[3]), incarnation = tonumber(ARGV[4])}
+-- A user that lacks these two permissions publishes all the same, and is told of them elsewhere.
+local identity, cluster_id = KEYS[4], ARGV[14]
+local other = redis.pcall('GET', identity)
+if type(other) ~= 'string' or #other > 16 or not string.match(other, '^%x+$') then other = '' end
+local mine = now and now.id == me.id and now.incarnation == me.incarnation
+if now and not mine and other ~= '' and other ~= cluster_id then
+  return report('other_cluster', now, last, other)
+end
 if now and (now.term > me.term or
             now.term == me.term and (now.id ~= me.id or now.incarnation ~= me.incarnation)) then
   return report('superseded', now, last)
@@ -87,6 +97,7 @@ end
 local stands = now and now.term == me.term
 local known = last and last.term == me.term
 if not stands then redis.call('UNLINK', controller) end
+if other ~= cluster_id then redis.pcall('SET', identity, cluster_id) end
 redis.call('HSET', controller, 'id', ARGV[2], 'term', ARGV[3], 'address', ARGV[5],
            'since_ms', ARGV[6], 'incarnation', ARGV[4])
 redis.call('PEXPIRE', controller, ARGV[7])
@@ -178,7 +189,7 @@ PUBLISH_NODE = Script.of(_PRELUDE + _PUBLISH_NODE)
 REPLACE_NODE = Script.of(_PRELUDE + _REPLACE_NODE)
 REMOVE_NODE = Script.of(_PRELUDE + _REMOVE_NODE)
 
-_PARTS = ("controller", "nodes", "elections", "changes", "witness")
+_PARTS = ("controller", "nodes", "elections", "changes", "witness", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +201,7 @@ class Keys:
     elections: str
     changes: str
     witness: str
+    identity: str
 
     @classmethod
     def of(cls, cluster: str) -> Keys:

@@ -234,6 +234,37 @@ def test_a_newer_term_overwrites_an_older_one_and_never_the_reverse(registry: Re
     assert settle(one, leadership(7)) == RegistryStatus(True, 7, 1, "")
 
 
+def test_a_living_controller_of_another_cluster_is_not_overwritten(registry: Registry) -> None:
+    ours, theirs = registry.process(1), registry.process(2, 7)
+    identity = BASE + "identity"
+    assert settle(theirs, leadership(3, cluster_id=0xABC)).published_id == 2
+    assert registry.client.get(identity) == "abc"
+    before = registry.record()
+    status = settle(ours, leadership(9, cluster_id=0x123))
+    assert (registry.record(), registry.client.get(identity)) == (before, "abc")
+    assert "node 2 of cluster abc" in status.problem
+    assert "this node belongs to cluster 123" in status.problem
+    settle(theirs, WithdrawController(3, "leave"))
+    status = settle(ours, leadership(9, cluster_id=0x123))
+    assert (status.published_id, registry.client.get(identity), status.problem) == (1, "123", "")
+    other = registry.process(2, 8)
+    assert settle(other, leadership(10, cluster_id=0x123)).published_id == 2, "a fail-over within the cluster"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        lambda r: r.set(BASE + "identity", "no id"),
+        lambda r: r.delete(BASE + "identity") and r.hset(BASE + "identity", "a", "b"),
+    ],
+)
+def test_garbage_for_the_clusters_id_is_replaced(registry: Registry, junk: Callable[[Any], object]) -> None:
+    settle(registry.process(2), leadership(3, cluster_id=0x123))
+    junk(registry.client)
+    assert settle(registry.process(1), leadership(4, cluster_id=0x123)).published_id == 1
+    assert registry.client.get(BASE + "identity") == "123"
+
+
 def test_where_the_history_was_deleted_the_record_is_the_floor(registry: Registry) -> None:
     settle(registry.process(2), leadership(6))
     registry.client.delete(ELECTIONS)

@@ -7,7 +7,7 @@ outlasts the lease that a quorum of such answers gives (thesis, 6.4.1).
 
 from __future__ import annotations
 
-from zelect.core.actors.links import introduce
+from zelect.core.actors.links import introduce, remember_disk
 from zelect.core.messages import Envelope, Ping, Pong
 from zelect.core.quorum import NO_RECORD
 from zelect.core.state import KnownController, LeaderState, Role, State
@@ -53,10 +53,9 @@ def pong(step: Step, envelope: Envelope, message: Pong) -> None:
     state, sender = step.state, envelope.sender
     known = state.peers[sender]
     news = known.priority != message.priority or known.epoch != message.epoch
-    if news:
-        step.know(sender, priority=message.priority, epoch=max(known.epoch, message.epoch), saves=message.saves)
-    elif known.saves < message.saves:
-        step.know(sender, saves=message.saves)
+    if news or known.saves < message.saves:
+        step.know(sender, priority=message.priority)
+        remember_disk(step, sender, message.epoch, message.saves)
     leader_state = state.leader_state
     if leader_state is None:
         if message.record_id > state.record.id:

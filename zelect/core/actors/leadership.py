@@ -35,7 +35,12 @@ def ping_round(step: Step) -> None:
         del leader_state.sent_us[number]  # an answer to it could renew nothing any more
     leader_state.next_ping_us = now_us + step.timing.heartbeat_us
     # The controller answers its own PING: the same promise, the same lease (R3, R5).
-    leader_state.answered_us[step.me] = now_us
+    if len(state.voters) > 1 or state.saved is step.saved_before:
+        leader_state.answered_us[step.me] = now_us
+    else:
+        leader_state.next_ping_us = (
+            now_us  # once its disk is done, which alone decides, and may take longer than the lease
+        )
     leader_state.saved_by[step.me] = state.saved.record.id
     state.promise = Promise(step.me, state.saved.incarnation, state.term, now_us + step.timing.promise_us)
     step.broadcast(_ping(step, leader_state))
@@ -157,6 +162,7 @@ def publish_controller(step: Step) -> None:
             reason=leader_state.reason,
             gap_us=_gap_us(leader_state),
             trace=trace_of(leader_state),
+            cluster_id=step.state.record.cluster_id,
         )
     )
 

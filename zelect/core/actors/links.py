@@ -34,6 +34,15 @@ def introduce(step: Step, peer: int) -> None:
     step.send(peer, NodeOnline(step.settings.address, step.priority, state.saved.epoch, state.saves))
 
 
+def remember_disk(step: Step, peer: int, epoch: int, saves: int) -> None:
+    """Which storage epoch a peer reports, and how often it says that it was saved: the most that was heard (R16)."""
+    known = step.peer(peer)
+    if epoch > known.epoch:
+        step.know(peer, epoch=epoch, saves=saves, saves_before=0)
+    elif epoch == known.epoch and saves > known.saves:
+        step.know(peer, saves=saves)
+
+
 def link_down(step: Step, event: LinkDown) -> None:
     """The connection that this node made to the peer closed."""
     state, peer = step.state, event.peer

@@ -53,14 +53,12 @@ def _change(step: Step, leader_state: LeaderState, message: MemberChange) -> _An
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
     step.save(record=after)
     if removes:
-        ping_round(step)  # the removed one is told too, so that it knows
-    step.meet(dict(after.addresses))
-    if removes:
-        step.note("member_removed", peer=node)
+        step.note("member_removed", peer=node)  # it is told before it is parted from (`core.actors.voters`)
     else:
+        step.meet(dict(after.addresses))
         added = message.what is MemberAction.ADD
         step.note("member_added" if added else "member_replaced", peer=node, address=address)
-        ping_round(step)
+    ping_round(step)
     return Result.OK, f"voter record {after.config_term}.{after.version}"
 
 
@@ -74,7 +72,7 @@ def _done_already(record: Record, message: MemberChange) -> str:
 
 def _problem(step: Step, message: MemberChange) -> str:
     """Why the operator may not have this; empty when nothing speaks against it."""
-    addresses, node = step.state.addresses, message.node
+    addresses, node = dict(step.state.record.addresses), message.node
     at = {place: other for other, place in addresses.items()}.get(message.address)
     if at is not None:
         return f"{message.address} is the address of node {at}"

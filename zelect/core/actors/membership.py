@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from zelect.core.actors.health import vacate
 from zelect.core.actors.leadership import ping_one
-from zelect.core.actors.links import introduce
+from zelect.core.actors.links import introduce, remember_disk
 from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import DeathProven, Evidence, Leave
 from zelect.core.invariants import require
@@ -56,25 +56,19 @@ def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
         step.note("address_mismatch", sender=sender, said=message.address, configured=expected)
         step.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
         return
-    known = step.peer(sender)
     if state.record.epoch_of(sender) not in (-1, message.epoch):
         step.note("peer_lost_state", sender=sender, epoch=message.epoch)
-    heard_saves = known.saves if known.epoch == message.epoch else 0
-    step.know(
-        sender,
-        priority=message.priority,
-        epoch=max(known.epoch, message.epoch),
-        saves=max(heard_saves, message.saves) if message.epoch >= known.epoch else known.saves,
-    )
+    step.know(sender, priority=message.priority)
+    remember_disk(step, sender, message.epoch, message.saves)
     controller, term = 0, 0
     if state.leader_state is not None:
         controller, term = step.me, state.term
     elif state.controller is not None:
         controller, term = state.controller.id, state.controller.term
     record = None if state.is_new else state.record
-    named_epoch = state.record.epoch_of(sender)
-    heard = max((known.epoch, known.saves), (named_epoch, 0))
-    step.send(sender, NodeOnlineResp(controller, term, record, max(0, heard[0]), heard[1]))
+    known = step.peer(sender)
+    heard = max((known.epoch, known.saves_before), (state.record.epoch_of(sender), 0))
+    step.send(sender, NodeOnlineResp(controller, term, record, *heard))
     ping_one(step, sender)
 
 
@@ -98,14 +92,15 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
 
 def _compare_with_memory(step: Step, message: NodeOnlineResp) -> None:
     """A peer's memory of this node shows whether its data is an older copy, or has a storage epoch that is not newer
-    than a lost one (R16). Either way it must not vote on it; it becomes new, with a higher epoch."""
+    than a lost one (R16). Either way it must not vote on it; it becomes new, with a higher epoch. A node saves when
+    it starts, so what earlier processes were heard to have saved is less than what this one started with."""
     state = step.state
     epoch, heard, saves = state.saved.epoch, message.heard_epoch, message.heard_saves
-    older_copy = heard == epoch and saves > state.saves
+    older_copy = heard == epoch and saves > 0 and saves >= state.saves_at_start
     if not older_copy and heard <= epoch:
         return
     if older_copy:
-        step.note("older_copy_found", saves=state.saves, heard=saves)
+        step.note("older_copy_found", saves=state.saves_at_start, heard=saves)
     raised = max(heard + 1, epoch + 1, state.saved.incarnation)
     forget(step, raised)
     step.note("epoch_raised", epoch=raised, heard=heard)

@@ -78,8 +78,6 @@ def tick(step: Step, event: Tick) -> None:
     yield_leadership(step)
     if state.leaving:
         return
-    if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.election_timeout_ms:
-        step.save(promise_ms=step.timing.election_timeout_ms)  # no longer promise of an earlier start can be left
     if now_us >= state.identify_until_us and state.status in (Status.STARTING, Status.IDENTIFYING):
         _start_voting(step)
     if state.campaign is not None and now_us >= state.campaign.give_up_us:
@@ -89,8 +87,11 @@ def tick(step: Step, event: Tick) -> None:
 
 
 def chores(step: Step) -> None:
-    """What is due but not urgent: PINGs to idle peers, publishing, a look at the witness."""
+    """What is due but not urgent: PINGs to idle peers, publishing, a look at the witness, and to save the length of
+    promises where that was changed (R4)."""
     state, now_us = step.state, step.now_us
+    if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.election_timeout_ms:
+        step.save(promise_ms=step.timing.election_timeout_ms)  # no longer promise of an earlier start can be left
     if now_us >= state.next_idle_us:
         _ping_idle_peers(step)
     soon_us = now_us

@@ -7,7 +7,8 @@ The reasons to refuse, in the order in which they are checked; the first that ap
                        belongs to one; the newer record is sent back (R10, R15)
     not_member         the candidate or this node is not a voter in the candidate's record
     lost_state         the record names another storage epoch of this node, which may have voted (R16)
-    other_founding     this new node voted on a list of founders that the candidate's does not follow (R15)
+    other_founding     this new node voted on a list of founders that the candidate's does not follow, or it hears of
+                       a cluster that exists (R15)
     leaving            this node leaves
     grace_period       it restarted, and may have made a promise before (R4)
     promised           it answered a controller's PING less than one election timeout ago (R3)
@@ -23,6 +24,7 @@ from __future__ import annotations
 from zelect.core.invariants import require
 from zelect.core.messages import TEMPORARY, Envelope, Reason, Refusal, Voting, VotResp
 from zelect.core.quorum import follows
+from zelect.core.state import State
 from zelect.core.step import Step
 from zelect.core.transitions import adopt_record, become_follower
 
@@ -54,6 +56,8 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
         become_follower(step, message.term_sought, why="higher_term")
     if reason is None and not message.pre:
         _give_vote(step, candidate, message)
+    elif reason is None:
+        _expect_the_vote_request(state, step.now_us)
     if reason is Refusal.PROMISED:
         _wait_for_the_promise(step, envelope, message)
     step.note(
@@ -68,6 +72,13 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
     record = state.saved.record if reason is Refusal.STALE_VOTERS else None
     answer = VotResp(message.pre, message.round, reason is None, reason, wait_us, state.saved.epoch, record)
     step.send(candidate, answer)
+
+
+def _expect_the_vote_request(state: State, now_us: int) -> None:
+    """A candidate that wins its pre-vote is silent while it saves its own vote (R8): leave it that time, as far as
+    this node's own disk tells how long that is, before campaigning against it."""
+    if state.save_us:
+        state.campaign_at_us = max(state.campaign_at_us, now_us + 2 * state.save_us)
 
 
 def _wait_for_the_promise(step: Step, envelope: Envelope, message: Voting) -> None:
@@ -126,6 +137,6 @@ def _judge_records(step: Step, candidate: int, message: Voting) -> Refusal | Non
         return Refusal.NOT_MEMBER
     if not state.may_vote(record):
         return Refusal.LOST_STATE
-    if record.proposed and not follows(state.saved.founding, record.named()):
+    if record.proposed and (state.hears_of_cluster() or not follows(state.saved.founding, record.named())):
         return Refusal.OTHER_FOUNDING
     return None

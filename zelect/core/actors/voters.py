@@ -31,6 +31,7 @@ def manage(step: Step) -> None:
     assert leader_state is not None
     if not leader_state.holds(step.now_us):
         return
+    _part_from_the_removed(step, leader_state)
     if nothing_to_change(step) or not leader_state.committed(state.record):
         return
     health = health_of(step, leader_state)
@@ -41,6 +42,18 @@ def manage(step: Step) -> None:
         _create_witness(step, leader_state)
         return
     _change(step, leader_state, change, health)
+
+
+def _part_from_the_removed(step: Step, leader_state: LeaderState) -> None:
+    """Close the connections to nodes that were removed, once they have saved the record that says so, or can't."""
+    state = step.state
+    record = state.record
+    if len(state.addresses) == len(record.addresses):
+        return
+    removed = state.peers.keys() - set(record.nodes)
+    reached = [node for node in removed if state.peers[node].linked and not state.peers[node].gone]
+    if all(leader_state.saved_by.get(node) == record.id for node in reached):
+        step.meet(dict(record.addresses))
 
 
 def nothing_to_change(step: Step) -> bool:
@@ -96,7 +109,7 @@ def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
     present = _epochs_present(state)
     return VoterHealth(
         gone=frozenset(node for node, peer in state.peers.items() if peer.lost),
-        joinable=frozenset(node for node in state.peers.keys() - named if _may_join(step, leader_state, node)),
+        joinable=frozenset(node for node in state.record.nodes if _may_join(step, leader_state, node)),
         lost_state=frozenset(node for node, epoch in present.items() if named.get(node, epoch) != epoch),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
@@ -111,6 +124,8 @@ def _epochs_present(state: State) -> dict[int, int]:
 def _may_join(step: Step, leader_state: LeaderState, node: int) -> bool:
     """Whether a node that is not a voter answers, has saved the record (or none, because it is new and the record
     doesn't name it), and has been steady for one election timeout, or was a voter until it lost its state."""
+    if node in step.state.members or node == step.me:
+        return False
     now_us, peer = step.now_us, step.peer(node)
     saved = leader_state.saved_by.get(node)
     if peer.gone or not peer.epoch or saved not in (step.state.record.id, NO_RECORD.id):

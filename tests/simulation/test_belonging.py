@@ -1,0 +1,308 @@
+"""Who belongs to a cluster, in worlds of the shipped machine: founding, growing, lost and old memory, slow disks.
+
+Each is a history that once made two controllers, or none for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tools.simulator.small_world import MS, World
+from zelect.core.events import MessageReceived
+from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Result
+
+SECOND = 1000
+
+
+def clusters(world: World) -> set[int]:
+    """The ids of the clusters that disks hold."""
+    return {saved.record.cluster_id for saved in world.disks.values()} - {0}
+
+
+def winners(world: World) -> dict[int, set[int]]:
+    """Who was elected in each term."""
+    found: dict[int, set[int]] = {}
+    for entry in world.happened("elected"):
+        found.setdefault(entry.details["term"], set()).add(entry.node)
+    return found
+
+
+def change(world: World, what: MemberAction, node: int, within_ms: float = 10 * SECOND) -> None:
+    """What an operator does: ask the controller, and again while it says that it is busy or is none any more."""
+    address = "" if what is MemberAction.REMOVE else world.settings[node].address
+
+    def told() -> bool:
+        controller = world.controller()
+        if controller is None:
+            return False
+        event = MessageReceived(Envelope("demo", 0, 0, 0, 0, MemberChange(what, node, address)))
+        answers: list[Any] = []
+        answer, world._answer = world._answer, lambda n, event, effects: answers.append(effects.answer)  # type: ignore[method-assign]
+        world.feed(controller, event)
+        world._answer = answer  # type: ignore[method-assign]
+        return bool(answers and isinstance(answers[0], CommonResp) and answers[0].result is Result.OK)
+
+    tries = int(within_ms / 50)
+    for _ in range(tries):
+        if told():
+            return
+        world.run(50)
+    raise AssertionError(f"{what} {node} was never accepted\n{world.timeline()}")
+
+
+def whole(world: World, members: Collection[int]) -> bool:
+    """Whether these nodes, and no others, vote and belong."""
+    controller = world.controller()
+    if controller is None:
+        return False
+    record = world.state(controller).record
+    return record.members == tuple(members) == record.nodes and all(
+        world.state(n).may_vote(world.state(n).record) for n in members
+    )
+
+
+# -- founding, growing, moving
+
+
+def test_r15_newcomers_that_are_a_majority_of_their_list_found_nothing() -> None:
+    """One node runs, two come whose configuration has all three; there is no Redis. The same from three to seven."""
+    for founders, nodes in (((1,), 3), ((1, 2, 3), 7)):
+        world = World(nodes, founded=founders, lists=dict.fromkeys(founders, founders))
+        world.redis.up = world.registry_up = False
+        world.start()
+        world.run(10 * SECOND)
+        assert world.controller() in founders
+        assert clusters(world) == {7}
+        for n in range(len(founders) + 1, nodes + 1):
+            assert world.state(n).is_new
+            change(world, MemberAction.ADD, n)
+        world.run_until(lambda world=world, nodes=nodes: whole(world, range(1, nodes + 1)), 20 * SECOND)
+        assert clusters(world) == {7}
+
+
+def test_r15_one_host_replaced_and_two_added_found_nothing() -> None:
+    world = World(5, founded=(1, 2, 3), lists=dict.fromkeys((1, 2, 3), (1, 2, 3)))
+    world.redis.up = world.registry_up = False
+    world.start(1, 2, 3)
+    world.run_until(lambda: world.controller() == 1)
+    world.kill(3)
+    world.start(3, forget=True)
+    world.start(4, 5)
+    world.run(10 * SECOND)
+    assert world.controller() == 1
+    assert clusters(world) == {7}
+    assert all(world.state(n).is_new for n in (4, 5))
+
+
+@pytest.mark.parametrize("quorum", ["static", "dynamic"])
+def test_a_cluster_grows_from_one_to_five_and_shrinks_again(quorum: str) -> None:
+    world = World(5, founded=(1,), lists={1: (1,)}, quorum=quorum)
+    world.start()
+    for n in range(2, 6):
+        change(world, MemberAction.ADD, n)
+    world.run_until(lambda: whole(world, range(1, 6)), 20 * SECOND)
+    for n in range(5, 1, -1):
+        change(world, MemberAction.REMOVE, n)
+    world.run_until(lambda: whole(world, (1,)), 20 * SECOND)
+    assert clusters(world) == {7}
+    assert all(len(nodes) == 1 for nodes in winners(world).values())
+
+
+def test_r15_new_nodes_found_one_cluster_and_wait_for_the_last_of_their_list() -> None:
+    world = World(3, founded=False)
+    world.start(1, 2)
+    world.run(10 * SECOND)
+    assert not world.happened("elected")
+    world.start(3)
+    world.run_until(lambda: world.controller() is not None)
+    world.run(SECOND)
+    assert len(clusters(world)) == 1
+    assert world.state(1).record.members == (1, 2, 3)
+
+
+def founding_votes(world: World) -> set[int]:
+    return {n for n, saved in world.disks.items() if saved.founding}
+
+
+def restart_with_list(world: World, *members: int) -> None:
+    """Their configuration, or a bootstrap, names these founders now."""
+    for n in members:
+        if n in world.processes:
+            world.kill(n)
+        world.settings[n] = replace(world.settings[n], addresses={m: world.addresses[m] for m in members})
+        world.start(n)
+
+
+def test_r15_who_voted_to_found_a_cluster_founds_none_without_those_it_voted_with() -> None:
+    """Nodes 2 and 3 voted for node 1, which won and died before anybody heard of it."""
+    world = World(3, founded=False)
+    world.start()
+    world.run_until(lambda: founding_votes(world) == {1, 2, 3})
+    winner = world.happened("pre_vote_won")[0].node
+    left = sorted({1, 2, 3} - {winner})
+    for n in left:
+        world.cut(winner, n, one_way=True)
+    world.run_until(lambda: bool(world.happened("elected")))
+    world.kill(winner)
+    world.heal()
+    members = tuple((n, world.addresses[n]) for n in left)
+    for n in left:
+        world.feed(n, MessageReceived(Envelope("demo", 0, 0, 0, 0, Bootstrap(members))))
+    world.run(5 * SECOND)
+    restart_with_list(world, *left)
+    world.run(10 * SECOND)
+    assert len(clusters(world)) == 1
+    assert all(world.state(n).is_new for n in left)
+    restart_with_list(world, 1, 2, 3)
+    world.run_until(lambda: whole(world, (1, 2, 3)), 20 * SECOND)
+
+
+def test_r15_a_voter_of_a_founding_refuses_another_that_leaves_out_one_of_its_founders() -> None:
+    """Only node 2 voted for node 1's founding, which may have been won for all that it knows."""
+    world = World(3, founded=False)
+    world.start()
+    world.run_until(lambda: any(entry.details["term"] == 1 for entry in world.happened("pre_vote_won")))
+    candidate = world.happened("pre_vote_won")[0].node
+    left = sorted({1, 2, 3} - {candidate})
+    world.cut(candidate, left[1])
+    world.run_until(lambda: left[0] in founding_votes(world))
+    world.kill(candidate)
+    world.heal()
+    assert founding_votes(world) == {candidate, left[0]}
+    restart_with_list(world, *left)
+    world.run(10 * SECOND)
+    assert not clusters(world)
+    assert "other_founding" in {entry.details.get("reason") for entry in world.happened("vote_refused", left[0])}
+
+
+def test_r15_who_hears_of_a_cluster_founds_none_with_others() -> None:
+    """Nodes 1 and 2 of three lose everything, and their old configuration has only the two. Node 3 tells node 2."""
+    world = World(3, founded=(1, 2, 3), lists={1: (1, 2), 2: (1, 2, 3)})
+    world.start(2, 3)
+    world.run(SECOND)
+    world.kill(2)
+    world.start(2, forget=True)
+    world.run(SECOND)
+    world.start(1, forget=True)
+    world.run(10 * SECOND)
+    assert clusters(world) == {7}
+
+
+# -- lost and old memory
+
+
+def test_r16_a_member_that_lost_its_data_unnoticed_elects_nobody() -> None:
+    """Nodes 1 and 2 elect while 3 is away; 2 loses its data, and nobody is told; 1 is frozen. Nodes 2 and 3 alone
+    must not elect in the same term."""
+    world = World(3)
+    world.start(1, 2)
+    world.run_until(lambda: world.controller() is not None)
+    world.freeze(1)
+    world.kill(2)
+    world.start(2, forget=True)
+    world.start(3)
+    world.run(10 * SECOND)
+    assert all(entry.node in (1, 2) and entry.at_us < 2 * SECOND * MS for entry in world.happened("elected"))
+    world.thaw(1)
+    world.run_until(lambda: whole(world, (1, 2, 3)), 20 * SECOND)
+    assert all(len(nodes) == 1 for nodes in winners(world).values())
+
+
+def test_r16_every_member_may_lose_its_data_one_after_the_other() -> None:
+    world = World(3)
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    for n in (3, 2, 1):
+        world.kill(n)
+        world.start(n, forget=True)
+        world.run_until(lambda: whole(world, (1, 2, 3)), 20 * SECOND)
+    assert clusters(world) == {7}
+    assert world.state(1).record.epochs != (1, 2, 3)
+
+
+def copy_of(world: World, n: int) -> tuple[Any, int]:
+    return world.disks[n], world.saves.get(n, 0)
+
+
+def test_r16_an_older_copy_is_noticed_by_what_others_remember() -> None:
+    world = World(3)
+    copy = copy_of(world, 3)
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    world.run(SECOND)
+    world.kill(3)
+    world.restore(3, copy)
+    world.run(100)
+    assert world.happened("older_copy_found", 3)
+    assert world.state(3).saved.epoch > 3
+    world.run_until(lambda: whole(world, (1, 2, 3)), 20 * SECOND)
+
+
+def test_r16_an_older_copy_in_another_file_is_noticed_by_itself() -> None:
+    world = World(3)
+    copy = copy_of(world, 3)
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    world.kill(3)
+    world.restore(3, copy, noticed=True)
+    assert world.state(3).is_new
+    world.run_until(lambda: whole(world, (1, 2, 3)), 20 * SECOND)
+
+
+def test_r16_an_older_copy_that_nobody_notices_breaks_s1_by_one_vote() -> None:
+    """The limit that docs/operations.md forbids to touch: node 2 votes twice in term 1, because the copy of its disk
+    is older than its vote, and node 3, the only one it hears, never heard how often node 2 had saved."""
+    world = World(3, quorum="static")
+    world.registry_up = False
+    copy = copy_of(world, 2)
+    world.start(1, 2)
+    world.run_until(lambda: bool(world.happened("elected")))
+    world.run(1)
+    world.freeze(1)
+    world.kill(2)
+    world.restore(2, copy)
+    world.start(3)
+    world.run_until(lambda: len(world.happened("elected")) == 2)
+    assert winners(world) == {1: {1, world.happened("elected")[1].node}}
+
+
+# -- slow disks
+
+
+@pytest.mark.parametrize("founded", [True, False], ids=["founded", "new"])
+@pytest.mark.parametrize(("disk_ms", "within_ms"), [(0, 50), (20, 500), (50, 1000), (100, 2000), (500, 10_000)])
+def test_r8_rounds_follow_the_disk(disk_ms: int, within_ms: int, founded: bool) -> None:
+    """A controller is elected, and replaced when it dies, however long a save takes."""
+    world = World(3, founded=founded)
+    world.save_us = dict.fromkeys(world.settings, disk_ms * MS)
+    world.start()
+    world.run_until(lambda: world.controller() is not None, within_ms)
+    world.run(2 * SECOND)
+    world.run_until(lambda: world.controller() is not None, within_ms)
+    killed = world.controller()
+    assert killed is not None
+    world.kill(killed)
+    world.run_until(lambda: world.controller() not in (None, killed), within_ms)
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_r8_candidates_with_slow_disks_do_not_get_in_each_others_way_for_ever(nodes: int, seed: int) -> None:
+    world = World(nodes, seed=seed)
+    world.save_us = dict.fromkeys(world.settings, SECOND * MS)
+    world.start()
+    world.run_until(lambda: world.controller() is not None, 30 * SECOND)
+
+
+def test_r7_a_sole_member_is_active_however_long_its_save_takes() -> None:
+    """The lease counts from a PING after the save, which alone decides and takes longer than a lease."""
+    world = World(1)
+    world.save_us = {1: 600 * MS}
+    world.start()
+    world.run_until(lambda: world.controller() == 1, 5 * SECOND)
+    world.run(5 * SECOND)
+    assert world.controller() == 1
