@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.positions import deaf, elected_of, grant, pong, pre_candidate_of, sent_by, step, walk_to
+from tests.support.positions import both_close, deaf, elected_of, grant, pong, pre_candidate_of, sent_by, step, walk_to
 from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, leadership_of, packet
 from zelect.core.effects import Saved
@@ -375,7 +375,7 @@ def test_r11_a_member_that_left_stays_a_voter_for_down_after(node: int) -> None:
 def test_r11_one_that_left_and_is_then_proven_dead_is_expected_back_as_well() -> None:
     world = leadership_of(1)
     step(world, 1, packet(world, 3, NodeOffline(3, world.processes[3].incarnation, "leave")))
-    step(world, 1, LinkDown(3))
+    both_close(world, 1, 3)
     step(world, 1, DeathProven(3, world.processes[3].incarnation, Evidence.LOCK))
     peer = world.state(1).peers[3]
     assert (peer.dead, peer.offline, peer.gone, peer.lost) == (True, True, True, False)

@@ -619,7 +619,7 @@ def _forced(world: World, node: int, generation: int = 1) -> Record:
 
 
 def _loses_the_controller(world: World, node: int) -> None:
-    step(world, node, LinkDown(1))
+    both_close(world, node, 1)
     step(world, node, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_r15_newcomers_that_are_a_majority_of_their_list_found_nothing() -> None
         for n in range(len(founders) + 1, nodes + 1):
             assert world.state(n).is_new
             change(world, MemberAction.ADD, n)
-        world.run_until(lambda world=world, nodes=nodes: whole(world, range(1, nodes + 1)), 20 * SECOND)
+        world.run_until(partial(whole, world, range(1, nodes + 1)), 20 * SECOND)
         assert clusters(world) == {7}
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.positions import sent_by, step
+from tests.support.positions import both_close, sent_by, step
 from tests.support.records import made_record
 from tests.support.samples import EXAMPLES
 from tools.common.founded import CLUSTER_ID
 from tools.simulator.small_world import World, leadership_of, packet
 from zelect.core.effects import Effects
-from zelect.core.events import DeathProven, Evidence, LinkDown, MessageReceived
+from zelect.core.events import DeathProven, Evidence, MessageReceived
 from zelect.core.messages import (
     MAX_VERSION_HEARD,
     MAX_VERSION_JUMP,
@@ -231,7 +231,7 @@ def test_other_refusals_get_no_answer(reason: str) -> None:
 
 def test_a_node_of_an_older_generation_learns_of_the_reset() -> None:
     world = leadership_of(1)
-    step(world, 2, LinkDown(1))
+    both_close(world, 2, 1)
     step(world, 2, DeathProven(1, world.processes[1].incarnation, Evidence.LOCK))
     forced = replace(world.state(2).record, generation=3, config_term=0)
     step(world, 2, packet(world, 2, Reset(forced, False)))
