@@ -12,7 +12,7 @@ from tests.support.records import made_record, places
 from tools.common.founded import CLUSTER_ID
 from tools.simulator.small_world import World, packet
 from zelect.core.effects import Saved
-from zelect.core.events import ControllerHint, MessageReceived, WitnessSeen
+from zelect.core.events import ControllerHint, LinkDown, MessageReceived, WitnessSeen
 from zelect.core.messages import (
     Bootstrap,
     CommonResp,
@@ -21,6 +21,7 @@ from zelect.core.messages import (
     Ping,
     Reason,
     Refusal,
+    Reset,
     Result,
     Type,
     Voting,
@@ -129,6 +130,29 @@ def test_r15_another_epoch_than_the_one_that_is_named_founds_nothing() -> None:
     assert world.state(1).role is Role.PRE_CANDIDATE
 
 
+def test_r15_a_record_that_does_not_name_the_founder_is_one_refusal_and_no_more() -> None:
+    world = founder_of(3)
+    campaign = world.state(1).campaign
+    record = made_record(0, 5, (2, 3))
+    answer = VotResp(True, campaign.round, False, Refusal.STALE_VOTERS, 0, 2, record)
+    effects = step(world, 1, _of_the_cluster(world, 2, answer))
+    assert effects.save is None
+    assert (world.state(1).is_new, world.state(1).campaign) == (True, None)
+    assert [dict(fact.fields)["answers"] for fact in effects.facts if fact.name == "campaign_failed"] == [
+        {1: "yes", 2: "stale_voters"}
+    ]
+
+
+def test_r15_who_joins_a_generation_that_does_not_have_it_founds_nothing() -> None:
+    world = new_nodes(3)
+    joined = made_record(0, 2, (1,), None, 3, belong=(1, 2))
+    effects = step(world, 3, packet(world, 3, Reset(joined, True)))
+    assert effects.connect == joined.addresses
+    assert (world.state(3).is_new, world.state(3).founders()) == (True, {})
+    world.run(5000)
+    assert not world.happened("campaign_began", 3)
+
+
 def test_r15_the_request_names_each_member_with_its_epoch_under_a_fresh_cluster_id() -> None:
     world = founder_of(3)
     asked = world.state(1).campaign.record
@@ -218,6 +242,14 @@ def test_r15_who_has_a_record_refuses_to_found_and_sends_it(pre: bool) -> None:
 def test_r15_a_founding_vote_is_given_by_the_epoch_that_is_named(record: Record, reason: Refusal) -> None:
     answer = _answer(new_nodes(3), 2, _asks(new_nodes(3), record))
     assert (answer.granted, answer.reason) == (False, reason)
+
+
+@pytest.mark.parametrize("pre", [True, False])
+def test_r15_a_new_node_that_hears_of_a_cluster_votes_for_no_other(pre: bool) -> None:
+    world = new_nodes(3)
+    world.feed(2, _of_the_cluster(world, 1, NodeOnline(world.settings[1].address, 0, 1)))
+    answer = _answer(world, 2, _asks(world, _proposed(1, 2, 3), pre=pre))
+    assert (answer.granted, answer.reason) == (False, Refusal.OTHER_FOUNDING)
 
 
 def test_r15_a_new_node_that_hears_of_a_cluster_founds_none() -> None:
@@ -428,7 +460,7 @@ def test_r16_an_older_copy_of_the_data_is_noticed_by_what_a_peer_heard() -> None
 
 @pytest.mark.parametrize(
     ("heard", "becomes_new"),
-    [((3, 0), False), ((3, 5), False), ((3, 6), True), ((2, 99), False), ((4, 0), True), ((0, 0), False)],
+    [((3, 0), False), ((3, 4), False), ((3, 5), True), ((2, 99), False), ((4, 0), True), ((0, 0), False)],
 )
 def test_r16_the_memory_of_a_peer_tells_an_older_copy_and_a_used_epoch(
     heard: tuple[int, int], becomes_new: bool
@@ -436,7 +468,7 @@ def test_r16_the_memory_of_a_peer_tells_an_older_copy_and_a_used_epoch(
     world = deaf(3)
     world.run(5)
     state = world.state(3)
-    state.saves = 5
+    state.saves_at_start = 5  # the last of them was its own start
     effects = step(world, 3, packet(world, 2, NodeOnlineResp(0, 0, state.record, *heard)))
     assert state.is_new is becomes_new
     if becomes_new:
@@ -467,7 +499,7 @@ def test_r16_an_epoch_is_raised_above_the_lost_one_where_the_clock_is_behind() -
 def test_r16_the_record_remembers_an_epoch_that_its_holder_never_heard() -> None:
     world = deaf(3)
     world.run(5)
-    for told, heard in ((1, (3, 0)), (9, (3, 0)), (1, (9, 4))):
+    for told, heard in ((1, (3, 0)), (9, (9, 0)), (1, (9, 0))):
         effects = step(world, 2, packet(world, 3, NodeOnline(world.settings[3].address, 0, told, 4)))
         (answer,) = sent_by(effects, NodeOnlineResp)
         assert (answer.heard_epoch, answer.heard_saves) == heard
@@ -477,8 +509,16 @@ def test_r16_the_record_remembers_an_epoch_that_its_holder_never_heard() -> None
 def test_r16_the_saves_of_an_epoch_are_told_and_remembered() -> None:
     world = deaf(3)
     world.run(5)
-    address = world.settings[3].address
-    for told, heard in ((7, 0), (9, 7), (8, 9), (9, 9)):
-        effects = step(world, 2, packet(world, 3, NodeOnline(address, 0, 3, told)))
+    step(world, 2, LinkDown(3))
+    born, address = world.processes[3].incarnation, world.settings[3].address
+    for incarnation, told, heard in (
+        (born, 7, 0),
+        (born, 9, 0),
+        (born + 1, 8, 9),
+        (born + 1, 12, 9),
+        (born + 2, 1, 12),
+    ):
+        online = packet(world, 3, NodeOnline(address, 0, 3, told)).envelope
+        effects = step(world, 2, MessageReceived(replace(online, incarnation=incarnation)))
         (answer,) = sent_by(effects, NodeOnlineResp)
-        assert (answer.heard_epoch, answer.heard_saves) == (3, heard)
+        assert (answer.heard_epoch, answer.heard_saves) == (3, heard), "what earlier processes had saved"

@@ -506,6 +506,16 @@ def test_r8_a_winner_gives_the_disks_of_the_voters_time_to_save_its_record() -> 
     assert world.state(1).role is Role.FOLLOWER
 
 
+@pytest.mark.parametrize(("took_ms", "waits_ms"), [(0, 0), (200, 400)])
+def test_r8_who_would_vote_gives_the_candidate_time_to_save_its_own_vote(took_ms: int, waits_ms: int) -> None:
+    world = deaf(3)
+    world.run(5)
+    world.processes[2].machine.saved_in(took_ms * MS)
+    before_us = world.state(2).campaign_at_us = world.now_us
+    step(world, 2, packet(world, 3, Voting(True, 1, 4, world.state(2).record, Reason.TIMEOUT, 0, 0)))
+    assert world.state(2).campaign_at_us == before_us + waits_ms * MS
+
+
 def test_r8_a_voter_gives_the_winner_the_same_time() -> None:
     world = deaf(3)
     world.run(5)

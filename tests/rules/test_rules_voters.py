@@ -44,6 +44,7 @@ from zelect.core.events import (
     Tick,
     WitnessAnswered,
     WitnessCreated,
+    WitnessSeen,
     WitnessVoted,
 )
 from zelect.core.invariants import RuleBroken, check
@@ -858,6 +859,59 @@ def test_r12_a_witness_of_an_older_record_is_no_help() -> None:
     world.redis.memory = old
     world.run(10_000)
     assert world.controller() is None
+
+
+@pytest.mark.parametrize("by", ["vote", "unrecognized", "ping", "look"])
+def test_r12_whatever_answer_of_the_witness_brings_a_newer_record_it_is_taken_with_its_term(by: str) -> None:
+    world = _two_and_the_witness()
+    term, mine = world.state(2).term, world.state(2).record
+    newer = mine.rewritten(term + 3)
+    events: dict[str, Event] = {
+        "vote": WitnessVoted(True, 1, Refusal.STALE_VOTERS, term, record=newer),
+        "unrecognized": WitnessVoted(False, 1, Refusal.UNRECOGNIZED, 0, record=newer),
+        "ping": WitnessAnswered(1, term, mine.id, Refusal.STALE_VOTERS, term, newer),
+        "look": WitnessSeen(Witness("another", "run", "repl"), ready=True, same=False, record=newer),
+    }
+    effects = step(world, 2, events[by])
+    assert effects.save is not None
+    assert (effects.save.record, effects.save.term, effects.save.voted_for) == (newer, term + 3, 0), "in one save"
+    assert effects.save == world.state(2).saved
+    assert step(world, 2, events[by]).save is None, "once"
+
+
+def test_r12_the_witness_hands_its_record_to_those_that_come_back_without_the_last() -> None:
+    world = _two_and_the_witness()
+    world.kill(1)
+    world.run_until(lambda: world.controller() == 2)
+    world.run(1000)
+    world.kill(2)
+    kept = world.redis.memory
+    assert kept is not None
+    assert kept.record == world.disks[2].record != world.disks[1].record
+    world.start(3, 1)  # node 3 was out of the voters before node 1 was
+    world.run_until(lambda: world.controller() == 1)
+    assert world.state(3).record.config_term > kept.record.config_term
+
+
+def test_r12_a_winner_waits_for_each_that_the_witness_voted_for_since_it_last_acknowledged() -> None:
+    """A process of node 2 that node 1 never heard got the witness's vote: a lease may rest on it."""
+    world = _two_and_the_witness()
+    world.kill(2)
+    world.run(500)
+    memory = world.redis.memory
+    assert memory is not None
+    other = (2, world.disks[2].incarnation + 1)
+    voted = memory.term + 1
+    ask = WitnessVote(memory.identity, False, 1, voted, memory.record)
+    world.redis.carry_out(*other, ask)
+    world.run_until(lambda: world.state(1).role is Role.ELECTED and world.state(1).term > voted)
+    elected_us = world.now_us
+    world.run_until(lambda: world.controller() == 1)
+    assert world.now_us - elected_us >= world.settings[1].timing.promise_us - 10 * MS
+    world.run(1000)
+    memory = world.redis.memory
+    assert memory is not None
+    assert [name.node for name in memory.names] == [1], "an acknowledgement leaves one name"
 
 
 def test_r12_the_witness_is_looked_at_from_time_to_time_without_being_asked_to_vote() -> None:

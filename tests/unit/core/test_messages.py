@@ -28,6 +28,7 @@ from zelect.core.messages import (
     Reset,
     Voting,
     VotResp,
+    check_record,
 )
 from zelect.core.quorum import Record, Witness
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
@@ -115,6 +116,12 @@ def test_a_record_in_a_message_is_checked_field_by_field() -> None:
     ):
         with pytest.raises(MalformedMessage):
             Ping(1, True, bad, ())
+
+
+def test_a_record_that_came_by_another_way_is_checked_too() -> None:
+    check_record(RECORD)
+    with pytest.raises(MalformedMessage):
+        check_record(replace(RECORD, version=-1))
 
 
 @pytest.mark.parametrize("members", [(2, 1), (1, 1), (1, 2, 2), (3, 1, 2)])

@@ -21,6 +21,12 @@ def test_an_active_node_reports_its_lease_and_how_it_came_to_it() -> None:
     assert [peer.id for peer in status.peers] == [2, 3]
 
 
+def test_the_addresses_are_those_of_the_record() -> None:
+    world = elected_of(3)
+    status = status_of(world.settings[1], world.state(1), world.now_us)
+    assert status.voters.places == world.state(1).record.addresses
+
+
 def test_a_lease_that_lapsed_is_not_reported() -> None:
     world = elected_of(3)
     world.feed(1, pong(world, 2))

@@ -27,13 +27,12 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
     detail = message.detail
     if message.result is Result.SETTINGS_MISMATCH:
         detail = _differences(step.settings.shared(), detail)
-    if envelope.sender in step.state.peers:
-        complaint = f"{message.result.value}: {detail}"[:MAX_TEXT]
-        if step.peer(envelope.sender).complaint == complaint:
-            return  # told already
-        step.know(envelope.sender, complaint=complaint)
-        if step.state.is_new:
-            learn_of_cluster(step, envelope)
+    complaint = f"{message.result.value}: {detail}"[:MAX_TEXT]
+    if step.peer(envelope.sender).complaint == complaint:
+        return  # told already
+    step.know(envelope.sender, complaint=complaint)
+    if step.state.is_new:
+        learn_of_cluster(step, envelope)
     step.note("error_received", sender=envelope.sender, result=message.result.value, detail=detail, **other)
 
 

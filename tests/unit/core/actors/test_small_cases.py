@@ -12,7 +12,7 @@ from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, packet
 from zelect.core.actors.leadership import keep
 from zelect.core.actors.voters import manage, witness_state
-from zelect.core.events import HealthChanged, JobEnded, Leave, LinkUp, NamedProcess, WitnessVoted
+from zelect.core.events import HealthChanged, JobEnded, Leave, LinkDown, LinkUp, NamedProcess, Tick, WitnessVoted
 from zelect.core.lease import NEVER_US
 from zelect.core.messages import (
     CommonResp,
@@ -99,6 +99,32 @@ def test_a_hint_who_leads_does_not_delay_a_node_that_is_not_voting() -> None:
     state.status, state.reason, state.attempts, before_us = Status.IDENTIFYING, Reason.START, 0, state.campaign_at_us
     step(world, 1, packet(world, 2, NodeOnlineResp(3, 1, state.record), state.term))
     assert (state.campaign_at_us, state.attempts) == (before_us, 0)
+
+
+def test_a_connection_to_somebody_else_says_nothing() -> None:
+    """It closes after a member was removed, or opens before one is known."""
+    world = deaf(3)
+    for event in (LinkUp(9), LinkDown(9)):
+        effects = step(world, 1, event)
+        assert (effects.facts, effects.send, effects.probe) == ((), (), ())
+
+
+def test_a_complaint_ends_when_the_peer_takes_messages_again() -> None:
+    world = deaf(3)
+    step(world, 1, packet(world, 2, CommonResp(6, Result.ADDRESS_MISMATCH, "elsewhere")))
+    assert world.state(1).peers[2].complaint == "address_mismatch: elsewhere"
+    step(world, 1, packet(world, 2, NodeOnlineResp(0, 0, world.state(2).record)))
+    assert world.state(1).peers[2].complaint == ""
+
+
+def test_a_node_that_hears_nothing_from_redis_votes_after_one_election_timeout() -> None:
+    world = deaf(3)
+    state = world.state(1)
+    state.status = Status.STARTING
+    waits_us = state.identify_until_us = world.now_us + 1000
+    assert names(step(world, 1, Tick(), waits_us - world.now_us - 1)) == []
+    assert names(step(world, 1, Tick(), waits_us - world.now_us))[:1] == ["status_changed"]
+    assert state.status is Status.VOTING
 
 
 def test_an_ok_is_not_noted() -> None:
