@@ -348,7 +348,7 @@ class NodeLoop:
     def _receive_first(self, received: Received, envelope: Envelope) -> None:
         """A message of another process than the newest one over this connection, or the first one. What closed
         before it came happens before it. Afterwards the connection counts as one that this process made (R9), if it
-        is that of a peer, and its lock is looked at while it lives."""
+        is that of a peer; with the first one its lock is looked at, while it lives."""
         router, sender, incarnation = self.transport.router, envelope.sender, envelope.incarnation
         for change in router.take_changes(look=True):
             self.step(_event_of(change))
@@ -359,9 +359,9 @@ class NodeLoop:
         router.mark_process(received, (sender, incarnation))
         for change in router.take_changes():
             self.step(_event_of(change))
-        path = self._data_dir_of(sender)
-        if path is not None and self.settings.timing.proof is not Proof.NONE:
-            self.peer_locks.look(path, sender, incarnation)
+            path = self._data_dir_of(change.peer)
+            if change.up and path is not None and self.settings.timing.proof is not Proof.NONE:
+                self.peer_locks.look(path, change.peer, change.incarnation)
 
     # -- a step: save, send, publish ------------------------------------------------------------------
 

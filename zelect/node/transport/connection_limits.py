@@ -137,7 +137,7 @@ class Connections:
     @property
     def listener(self) -> int:
         """The descriptor that the ROUTER listens on."""
-        self.read_monitor()
+        self.read_monitor(0)
         return self._listener
 
     def close(self) -> None:
@@ -156,10 +156,7 @@ class Connections:
     def service(self, ready: Mapping[Any, int], now_us: int) -> None:
         """Note which connections came and went, and enforce the limits."""
         if self._monitor in ready:
-            accepted = self._counters["connections_accepted"]
-            self.read_monitor()
-            if self._counters["connections_accepted"] != accepted:
-                self.due_us = min(self.due_us, now_us + _AUDIT_US)
+            self.read_monitor(now_us)
         if now_us >= self.due_us:
             self._audit(now_us)
 
@@ -197,7 +194,7 @@ class Connections:
         self._peers.closed(descriptor)
         return self.entries.pop(descriptor, None) is not None
 
-    def read_monitor(self) -> None:
+    def read_monitor(self, now_us: int) -> None:
         """Note which connections came and went."""
         monitor = self._monitor
         if monitor is None:
@@ -208,6 +205,7 @@ class Connections:
                 code, value = _EVENT.unpack(head)
                 if code == zmq.EVENT_ACCEPTED:
                     self._counters["connections_accepted"] += 1
+                    self.due_us = min(self.due_us, now_us + _AUDIT_US)
                     self._forget(value)
                     self.closing.discard(value)
                     self.entries[value] = Connection()

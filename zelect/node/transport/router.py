@@ -267,7 +267,7 @@ class Router:
         """Which peers' processes have got a connection to this node, or lost the last. `look`: up to now, not
         only up to the last `service`."""
         if look:
-            self._connections.read_monitor()
+            self._connections.read_monitor(now_us())
         return self._peers.take_changes()
 
     def disconnect(self, received: Received, reason: str) -> None:
