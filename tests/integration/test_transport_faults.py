@@ -14,6 +14,7 @@ from tests.support.waiting import wait_until
 from tests.support.wires import LIMIT_BYTES, Loop, Pair, UnknownClients, at, loop
 from zelect.core.events import Evidence
 from zelect.core.timing import Proof
+from zelect.node.transport.peer_connections import InboundChange
 from zelect.node.transport.transport import LinkChange
 from zelect.system.clock import now_us
 
@@ -51,6 +52,32 @@ def test_killed_peer_is_down_and_refused(pair: Pair) -> None:
     assert (verdict.peer, verdict.incarnation, verdict.evidence) == (2, 7, Evidence.REFUSED)
     assert pair.loop.transport.counters["probes"] == 1
     assert pair.loop.transport.counters["proofs"] == 1
+
+
+def test_the_connection_that_a_process_made_stands_until_it_dies(pair: Pair) -> None:
+    pair.echo(b"heard")
+    made = InboundChange(2, 7, up=True)
+    pair.loop.transport.router.mark_process(pair.loop.received[-1], (2, 7))
+    pair.loop.until(lambda: made in pair.loop.changes)
+    pair.echo(b"again")
+    assert pair.loop.received[-1].process == (2, 7)
+    pair.peer.signal(signal.SIGSTOP)
+    pair.loop.transport.probe(2, 7)
+    pair.loop.until(lambda: pair.loop.verdicts)
+    assert [change for change in pair.loop.changes if isinstance(change, InboundChange)] == [made], "frozen, not dead"
+    pair.peer.kill()
+    pair.loop.until(lambda: InboundChange(2, 7, up=False) in pair.loop.changes)
+    pair.loop.until(lambda: LinkChange(2, False) in pair.loop.changes)
+
+
+def test_a_connection_that_is_shut_down_here_is_reported_at_once(pair: Pair) -> None:
+    pair.echo(b"heard")
+    received = pair.loop.received[-1]
+    pair.loop.transport.router.mark_process(received, (2, 7))
+    pair.loop.transport.router.disconnect(received, "too_fast")
+    assert pair.loop.transport.deadline_us() <= now_us(), "there is something to fetch"
+    pair.loop.turn()
+    assert [change.up for change in pair.loop.changes if isinstance(change, InboundChange)] == [True, False]
 
 
 def test_waiting_verdict_is_a_deadline() -> None:

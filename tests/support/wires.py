@@ -24,7 +24,7 @@ from zelect.core.timing import Proof
 from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import Verdict
 from zelect.node.transport.router import Received
-from zelect.node.transport.transport import LinkChange, Transport
+from zelect.node.transport.transport import Change, Transport
 from zelect.security.keys import Caller, ClientKeys, Directory, KeyPair, Keyring, Permission
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
@@ -61,7 +61,7 @@ class Loop:
             keyring=keyring,
             limits=limits,
         )
-        self.changes: list[LinkChange] = []
+        self.changes: list[Change] = []
         self.received: list[Received] = []
         self.verdicts: list[Verdict] = []
 

@@ -106,7 +106,7 @@ class Bounds:
     def nameless(self) -> bool:
         """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
         come back at once, the lower goes first, but here there are no two."""
-        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.fronts or self.unresponsive)
+        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.unresponsive)
         return one_at_most and not self.candidates and not self.victims
 
 

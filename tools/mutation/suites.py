@@ -67,6 +67,7 @@ SUITES = (
     Suite("disk", ("unit/node/storage/test_vote_store.py",), ("zelect/node/storage/vote_store.py",)),
     Suite("disk", ("unit/node/test_startup.py",), ("zelect/node/startup.py",)),
     Suite("disk", ("unit/node/storage/test_data_dir.py",), ("zelect/node/storage/data_dir.py",)),
+    Suite("disk", ("unit/node/storage/test_peer_locks.py",), ("zelect/node/storage/peer_locks.py",)),
     Suite("clock", ("unit/system/test_clock.py",), ("zelect/system/clock.py",)),
     Suite("leadership", ("unit/node/leadership/test_handle.py",), ("zelect/node/leadership/handle.py",)),
     Suite("probe", ("unit/node/transport/test_death_probe.py",), ("zelect/node/transport/death_probe.py",)),
@@ -82,8 +83,17 @@ SUITES = (
     Suite("configuration", ("unit/config/test_loading.py",), ("zelect/config/",)),
     Suite("heard", ("integration/test_heard.py",), _HEARING),
     Suite("secure", ("integration/test_secure_links.py",), _SOCKETS),
-    Suite("shape", ("integration/test_transport_faults.py",), ("zelect/node/transport/router.py",)),
+    Suite(
+        "shape",
+        ("integration/test_transport_faults.py",),
+        ("zelect/node/transport/router.py", "zelect/node/transport/connection_limits.py"),
+    ),
     Suite("router", ("unit/node/transport/test_router.py",), ("zelect/node/transport/router.py",)),
+    Suite(
+        "connections",
+        ("unit/node/transport/test_peer_connections.py",),
+        ("zelect/node/transport/peer_connections.py",),
+    ),
     Suite(
         "connections",
         ("unit/node/transport/test_connection_limits.py",),

@@ -22,9 +22,10 @@ _TEXTS = {
     "still runs.",
     "drift_ppm": "How far a clock's rate may be off, in millionths. Crystals stay within 100; a virtual machine's "
     "clock, while it is being corrected, within 500 or so.",
-    "proof": 'What proves a controller dead before its lease has run out, besides its own restart. "refused": its '
-    "lock is free, or its address refuses connections (only where no firewall or proxy refuses in the name of a "
-    'living process). "process": only the free lock. "none": neither.',
+    "proof": "What proves a controller dead before its lease has run out, besides its own restart, once all "
+    'connections to and from it have closed. "refused": its lock is free, or its address refuses connections (only '
+    'where no network does both to a living process). "process": only the free lock, where it was seen held. '
+    '"none": neither.',
 }
 
 _CHECKS = {"proof": one_of(*Proof)}

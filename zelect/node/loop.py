@@ -17,6 +17,7 @@ import signal
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
@@ -33,6 +34,8 @@ from zelect.core.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
     Started,
     Tick,
 )
@@ -41,13 +44,15 @@ from zelect.core.machine import Machine
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Report, Result, type_of
 from zelect.core.status import NodeStatus
 from zelect.core.step import NOTHING
+from zelect.core.timing import Proof
 from zelect.node.failpoints import Failpoint
 from zelect.node.history_recorder import HistoryRecorder
 from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.reload import RunningConfig
 from zelect.node.startup import bind, log_start, open_state, publisher_of, transport_of
-from zelect.node.storage.data_dir import lock_evidence
+from zelect.node.storage.peer_locks import PeerLocks
 from zelect.node.transport.router import Received
+from zelect.node.transport.transport import Change, LinkChange
 from zelect.redis.clients import RedisClients
 from zelect.redis.credentials import credentials_of
 from zelect.security.authorization import NEEDS, Denied, caller_of, denied, signed
@@ -140,6 +145,7 @@ class NodeLoop:
         saved = self.vote_store.saved
         self.machine = Machine(settings, saved, ran_before=not self.vote_store.fresh, saves=self.vote_store.saves)
         self.redis = RedisClients(self.context, config, settings, credentials, saved.incarnation, log, secret)
+        self.peer_locks = PeerLocks(settings.cluster)
         self.began_us = now_us()
         self.counters: Counter[str] = Counter()
         self.timing = LoopTiming(settings.timing.heartbeat_us)
@@ -301,7 +307,7 @@ class NodeLoop:
         older than what may have come."""
         transport, router = self.transport, self.transport.router
         for change in transport.service(ready):
-            self.step(LinkUp(change.peer) if change.up else LinkDown(change.peer))
+            self.step(_event_of(change))
         for peer, payload in transport.take_answers() if transport.answers else ():
             self._take_answer(peer, payload)
         end_us = now_us() + within_us
@@ -346,7 +352,28 @@ class NodeLoop:
             self.publisher.measure_round_trip(self.machine.state.leader_state, envelope)
         if received.unproven and envelope.cluster == self.settings.cluster:
             self.transport.router.mark_valid(received)
+        if received.process == (envelope.sender, envelope.incarnation):
+            self.step(MessageReceived(envelope), received.route)
+        else:
+            self._receive_first(received, envelope)
+
+    def _receive_first(self, received: Received, envelope: Envelope) -> None:
+        """A message of another process than the newest one over this connection, or the first one. What closed
+        before it came happens before it. Afterwards the connection counts as one that this process made (R9), if it
+        is that of a peer; with the first one its lock is looked at, while it lives."""
+        router, sender, incarnation = self.transport.router, envelope.sender, envelope.incarnation
+        for change in router.take_changes(look=True):
+            self.step(_event_of(change))
         self.step(MessageReceived(envelope), received.route)
+        known = self.machine.state.peers.get(sender)
+        if known is None or known.incarnation != incarnation or envelope.cluster != self.settings.cluster:
+            return
+        router.mark_process(received, (sender, incarnation))
+        for change in router.take_changes():
+            self.step(_event_of(change))
+            path = self._data_dir_of(change.peer)
+            if change.up and path is not None and self.settings.timing.proof is not Proof.NONE:
+                self.peer_locks.look(path, change.peer, change.incarnation)
 
     def _take_answer(self, peer: int, payload: bytes) -> None:
         """What came back over the link to `peer`: a complaint of its node, or nothing that is worth looking at."""
@@ -432,14 +459,15 @@ class NodeLoop:
 
     def _probe(self, probe: Probe) -> None:
         """Ask the peer's kernel, and its lock where its data directory is known here."""
-        cluster, peers = self.settings.cluster, self.running.config.peers
-        path = next((peer.data_dir for peer in peers if peer.id == probe.peer), None)
+        peer, incarnation, path = probe.peer, probe.incarnation, self._data_dir_of(probe.peer)
         if path is None:
-            self.transport.probe(probe.peer, probe.incarnation)
+            self.transport.probe(peer, incarnation)
             return
-        self.transport.probe(
-            probe.peer, probe.incarnation, lambda: lock_evidence(path, cluster, probe.peer, probe.incarnation)
-        )
+        self.transport.probe(peer, incarnation, lambda: self.peer_locks.is_free(path, peer, incarnation))
+
+    def _data_dir_of(self, node: int) -> Path | None:
+        """The data directory of a peer on this host."""
+        return next((peer.data_dir for peer in self.running.config.peers if peer.id == node), None)
 
     # -- answers to clients -----------------------------------------------------------------------------
 
@@ -491,3 +519,11 @@ class NodeLoop:
         self.log.limited(denial.reason, "warning", "message_denied", **details, key_of=key_of)
         if denial.detail:
             self._answer(received.route, CommonResp(int(about), Result.FORBIDDEN, denial.detail))
+
+
+def _event_of(change: Change) -> Event:
+    """What a change of a connection is to the machine."""
+    if isinstance(change, LinkChange):
+        return LinkUp(change.peer) if change.up else LinkDown(change.peer)
+    kind = PeerConnected if change.up else PeerDisconnected
+    return kind(change.peer, change.incarnation)

@@ -36,7 +36,7 @@ def test_a_check_says_no_in_three_ways_and_yes_again(kind: str, release: Event) 
             release.wait()
         return not bad[0]
 
-    health = JobHealth(check, 0.005, 0.0)
+    health = JobHealth(check, 0.05, 0.0)
     assert health.judge(None), "not asked yet"
     assert health.due_us > 0
     wait_until(lambda: not health.judge(None))

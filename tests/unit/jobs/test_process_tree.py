@@ -55,7 +55,7 @@ def test_every_generation_is_killed(kill: str) -> None:
             assert len(line) == 20
             if kill == "pass":
                 assert set(descendants(run.pid)) == set(line)
-                assert kill_descendants(run.pid)
+                wait_until(lambda: kill_descendants(run.pid))  # on a busy machine more than once
                 assert run.poll() is None
             wait_until(lambda: all(gone(pid) for pid in line))
         finally:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import redis
 import zmq
 
+from tests.support.no_redis import drips, listening, says_http, says_seven
 from tests.support.ports import free_port
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
@@ -632,50 +632,8 @@ def test_a_close_waits_for_a_redis_that_comes_back_in_time(own_registry: Registr
     assert not own_registry.client.exists(CONTROLLER, NODES)
 
 
-@contextmanager
-def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Something on a port that is not Redis."""
-    with socket.create_server(("127.0.0.1", free_port())) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
-        server.shutdown(socket.SHUT_RDWR)
-
-
-def _says_http(connection: socket.socket) -> None:
-    with connection:
-        connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-def _says_seven(connection: socket.socket) -> None:
-    with connection:
-        while connection.recv(1000):
-            connection.sendall(b":7\r\n")
-
-
-def _drips(connection: socket.socket) -> None:
-    with connection:
-        connection.recv(1000)
-        connection.sendall(b"$1000000\r\n")
-        try:
-            while True:  # never a whole answer, never a silence as long as the timeout
-                connection.sendall(b"x")
-                time.sleep(0.02)
-        except OSError:
-            return
-
-
 @pytest.mark.parametrize(
-    ("serve", "problem"), [(_says_http, "garbage"), (_says_seven, "garbage"), (_drips, "timeout: .* hanging")]
+    ("serve", "problem"), [(says_http, "garbage"), (says_seven, "garbage"), (drips, "timeout: .* hanging")]
 )
 def test_what_is_no_redis_gets_the_hint_nothing(
     registry: Registry, serve: Callable[[socket.socket], None], problem: str

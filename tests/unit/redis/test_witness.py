@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import pytest
 import redis
 import zmq
 
+from tests.support.no_redis import drips, listening, says_http, says_nonsense, says_seven
 from tests.support.ports import free_port
 from tests.support.records import made_record
 from tests.support.redis_server import running_server
@@ -937,57 +937,16 @@ def test_of_each_kind_only_the_newest_that_is_not_sent_yet_is_asked(own: Asking)
     assert client.counters["overtaken"] == 4
 
 
-def _says_http(connection: socket.socket) -> None:
-    with connection:
-        connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-def _says_seven(connection: socket.socket) -> None:
-    with connection:
-        while connection.recv(10_000):
-            connection.sendall(b":7\r\n")
-
-
-def _says_nonsense(connection: socket.socket) -> None:
-    with connection:
-        while connection.recv(10_000):
-            connection.sendall(b"*9\r\n$4\r\ndone\r\n" + b"$2\r\n-1\r\n" * 8)
-
-
-def _drips(connection: socket.socket) -> None:
-    with connection:
-        connection.recv(1000)
-        connection.sendall(b"$1000000\r\n")
-        try:
-            while True:  # never a whole answer, never a silence as long as the timeout
-                connection.sendall(b"x")
-                time.sleep(0.02)
-        except OSError:
-            return
-
-
-@pytest.mark.parametrize("serve", [_says_http, _says_seven, _says_nonsense, _drips])
+@pytest.mark.parametrize("serve", [says_http, says_seven, says_nonsense, drips])
 def test_what_is_no_redis_is_not_ready(asking: Asking, serve: Callable[[socket.socket], None]) -> None:
-    with socket.create_server(("127.0.0.1", free_port())) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        client = asking.client(url=f"redis://127.0.0.1:{server.getsockname()[1]}/0", timeout_ms=200)
+    with listening(serve) as url:
+        client = asking.client(url=url, timeout_ms=200)
         for _ in range(3):
             assert ask(client, WitnessLook(None)) == WitnessSeen(None, ready=False, same=False)
             assert client.problem
         vote = ask(client, WitnessVote(Witness("k", "r", "p"), False, 4, 6, made_record(5, 3, (1, 2, 3))))
         assert vote == WitnessVoted(False, 4, Refusal.UNREACHABLE, 0)
         client.close(0.1)
-        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_closing_with_a_hung_server_is_bounded(own: Asking) -> None:

@@ -19,6 +19,7 @@ import os
 import stat
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,10 @@ _FLOCK_FIELDS = 5
 
 _held: set[tuple[int, int]] = set()
 """(device, inode) of the lock files that this process holds; they must not be opened again."""
+_looked_at: list[tuple[int, int]] = []
+"""Those that a thread of this process has opened to look at: closing them would drop a lock taken meanwhile."""
+_guard = threading.Condition()
+"""Protects both; never held while a file is touched."""
 
 
 class DataDirError(Exception):
@@ -72,7 +77,6 @@ class DataDir:
         self._fd = fd
         self._identity = identity
         self._key = _key(os.fstat(fd))
-        _held.add(self._key)
 
     @classmethod
     def open(cls, path: Path, cluster: str, node: int) -> DataDir:
@@ -96,13 +100,13 @@ class DataDir:
         except UnsafeFile as error:
             raise DataDirError(f"{error}; a data_dir must be accessible only to the user that runs the node") from error
         except OSError as error:
-            _close(fd)
+            _give_up(fd)
             raise DataDirError(
                 f"{path}: cannot be used as data_dir: {error.strerror or error}; make it a writable "
                 "directory of the user that runs the node, or set another node.data_dir"
             ) from error
         except DataDirInUse:
-            _close(fd)
+            _give_up(fd)
             raise
         finally:
             _close(directory)
@@ -139,49 +143,80 @@ class DataDir:
     def close(self) -> None:
         """Give the directory up, for a process that outlives its node. The node must be gone: from
         now on its peers may take it for dead."""
-        if self._fd >= 0:
-            _held.discard(self._key)
-            os.close(self._fd)
-            self._fd = -1
+        _give_up(self._fd)
+        self._fd = -1
 
 
 def lock_evidence(data_dir: Path, cluster: str, node: int, incarnation: int) -> bool:
-    """Whether the lock in a peer's `data_dir` on this host proves that process dead (R9).
+    """Whether the lock in a peer's `data_dir` on this host shows that process dead (R9).
 
     True only when the lock file names exactly that cluster, node and incarnation, and no process holds
     it. Anything unexpected proves nothing. The line is read *before* the lock is looked at: its writer
     held the lock from before it wrote until it died, so a lock that is free afterwards means that
     this writer is dead; the other way round, a new process could have started in between.
     """
+    return _is_locked(data_dir, cluster, node, incarnation) is False
+
+
+def lock_is_held(data_dir: Path, cluster: str, node: int, incarnation: int) -> bool:
+    """Whether the lock in a peer's `data_dir` shows here that its process `incarnation`, which lives, holds it."""
+    return _is_locked(data_dir, cluster, node, incarnation) is True
+
+
+def _is_locked(data_dir: Path, cluster: str, node: int, incarnation: int) -> bool | None:
+    """Whether a process holds the lock in a file that names exactly these; None where that can't be known."""
     if sys.platform not in _FLOCK or struct.calcsize("@P") != 8:
-        return False
+        return None
     lock = data_dir / _LOCK
     fd = -1
     try:
         if _is_held(lock):
-            return False  # closing it below would drop this process's own lock
+            return None  # closing it below would drop this process's own lock
         fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         status = os.fstat(fd)
-        if _key(status) in _held:
+        if not _begin_look(_key(status)):
             fd = -1  # it became our own since the look above: better a descriptor lost than the lock
-            return False
+            return None
         if not stat.S_ISREG(status.st_mode):
-            return False
+            return None
         words = os.pread(fd, _LINE_BYTES + 1, 0).decode().split()
         named = len(words) == 5 and words[:3] == [cluster, str(node), str(incarnation)]
-        return named and words[4] == str(status.st_ino) and _holder(fd) is None
+        return _holder(fd) is not None if named and words[4] == str(status.st_ino) else None
     except (OSError, ValueError, struct.error):
-        return False
+        return None
     finally:
-        _close(fd)
+        if fd >= 0:
+            _end_look(fd)
 
 
 def adopted(fd: int) -> Callable[[], None]:
     """Have this process never open the lock file that is open as `fd` again, since closing that
-    would drop what it holds; returns how to undo that."""
+    would drop what it holds; returns how to undo that. To be called before a lock is taken on it."""
     key = _key(os.fstat(fd))
-    _held.add(key)
+    with _guard:
+        _held.add(key)
+        while key in _looked_at:
+            _guard.wait()
     return lambda: _held.discard(key)
+
+
+def _begin_look(key: tuple[int, int]) -> bool:
+    """Whether a file that was opened to be looked at may be closed again: it is not held here, and won't be before."""
+    with _guard:
+        if key in _held:
+            return False
+        _looked_at.append(key)
+    return True
+
+
+def _end_look(fd: int) -> None:
+    """Close what was looked at."""
+    key = _key(os.fstat(fd))
+    os.close(fd)
+    with _guard:
+        if key in _looked_at:
+            _looked_at.remove(key)
+            _guard.notify_all()
 
 
 def holder(data_dir: Path, cluster: str, node: int) -> int:
@@ -205,6 +240,7 @@ def holder(data_dir: Path, cluster: str, node: int) -> int:
 
 def _take(path: Path, fd: int) -> None:
     """Take the lock on `fd`. Raises `DataDirInUse`, and `OSError` where locks do not work."""
+    adopted(fd)
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -250,4 +286,11 @@ def _is_held(lock: Path) -> bool:
 
 def _close(fd: int) -> None:
     if fd >= 0:
+        os.close(fd)
+
+
+def _give_up(fd: int) -> None:
+    """Close a lock file that may be held here."""
+    if fd >= 0:
+        _held.discard(_key(os.fstat(fd)))
         os.close(fd)

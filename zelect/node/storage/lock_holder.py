@@ -26,12 +26,13 @@ class LockHolder:
 
     def __init__(self, lock: int, listener: int) -> None:
         self._fd, self._listener = lock, listener
+        self._forget = adopted(lock)
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HOLD_BYTE)
         except OSError:
+            self._forget()
             os.close(lock)
             raise
-        self._forget = adopted(lock)
 
     def release(self) -> None:
         """The job has ended. Harmless when repeated."""

@@ -35,6 +35,7 @@ from typing import Any
 import zmq
 
 from zelect.config.sections import LimitsConfig
+from zelect.node.transport.peer_connections import PeerConnections, Process
 from zelect.system.log import Log
 from zelect.system.poller import Poller
 from zelect.system.sockets import Counters, borrowed
@@ -92,19 +93,22 @@ class Rate:
 @dataclass(slots=True)
 class Connection:
     """What one connection has sent so far. `key`: what its valid messages came with, empty in plain text; None
-    before the first valid one. `invalid_messages`: how many came before that."""
+    before the first valid one. `invalid_messages`: how many came before that. `process`: the peer's process that its
+    newest message from one named."""
 
     rate: Rate = field(default_factory=Rate)
     read_bytes: int = 0
     invalid_messages: int = 0
     key: bytes | None = None
+    process: Process | None = None
 
 
 class Connections:
     """The connections of one ROUTER. `entries`: by descriptor, in the order in which they came; `closing`: the
-    descriptors that are shut down, but libzmq has not closed them yet. Belongs to the loop's thread."""
+    descriptors that are shut down, but libzmq has not closed them yet; `peers` is told which close. Belongs to the
+    loop's thread."""
 
-    def __init__(self, limits: ConnectionLimits, counters: Counters, poller: Poller) -> None:
+    def __init__(self, limits: ConnectionLimits, counters: Counters, poller: Poller, peers: PeerConnections) -> None:
         self.entries: dict[int, Connection] = {}
         self.closing: set[int] = set()
         self.due_us = 0
@@ -112,6 +116,7 @@ class Connections:
         self._limits = limits
         self._counters = counters
         self._poller = poller
+        self._peers = peers
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._listener = -1
@@ -132,7 +137,7 @@ class Connections:
     @property
     def listener(self) -> int:
         """The descriptor that the ROUTER listens on."""
-        self._read_monitor()
+        self.read_monitor(0)
         return self._listener
 
     def close(self) -> None:
@@ -145,15 +150,13 @@ class Connections:
             self._poller.unregister(self._monitor)
             self._monitor.close(0)
             self._monitor = None
-        self.entries.clear()
+        for descriptor in list(self.entries):
+            self._forget(descriptor)
 
     def service(self, ready: Mapping[Any, int], now_us: int) -> None:
         """Note which connections came and went, and enforce the limits."""
         if self._monitor in ready:
-            accepted = self._counters["connections_accepted"]
-            self._read_monitor()
-            if self._counters["connections_accepted"] != accepted:
-                self.due_us = min(self.due_us, now_us + _AUDIT_US)
+            self.read_monitor(now_us)
         if now_us >= self.due_us:
             self._audit(now_us)
 
@@ -168,10 +171,17 @@ class Connections:
             for other in same[: max(0, len(same) - _PER_KEY)]:
                 self.close_one(other, "over_key_limit")
 
+    def mark_process(self, descriptor: int, route: bytes, process: Process) -> None:
+        """A connection has brought a message of `process`, by `route`."""
+        connection = self.entries.get(descriptor)
+        if connection is not None:
+            connection.process = process
+            self._peers.spoke(process, descriptor, route)
+
     def close_one(self, descriptor: int, reason: str) -> None:
         """Shut a connection down. libzmq closes the descriptor when it notices, and says so on
         the monitor before."""
-        if self.entries.pop(descriptor, None) is None:
+        if not self._forget(descriptor):
             return
         self.closing.add(descriptor)
         self._was_over_limit = True
@@ -179,7 +189,13 @@ class Connections:
         with contextlib.suppress(OSError, ValueError), borrowed(descriptor) as open_connection:
             open_connection.shutdown(socket.SHUT_RDWR)
 
-    def _read_monitor(self) -> None:
+    def _forget(self, descriptor: int) -> bool:
+        """The connection is closed, or will be; whether there was one."""
+        self._peers.closed(descriptor)
+        return self.entries.pop(descriptor, None) is not None
+
+    def read_monitor(self, now_us: int) -> None:
+        """Note which connections came and went."""
         monitor = self._monitor
         if monitor is None:
             return
@@ -189,13 +205,14 @@ class Connections:
                 code, value = _EVENT.unpack(head)
                 if code == zmq.EVENT_ACCEPTED:
                     self._counters["connections_accepted"] += 1
-                    self.entries.pop(value, None)
+                    self.due_us = min(self.due_us, now_us + _AUDIT_US)
+                    self._forget(value)
                     self.closing.discard(value)
                     self.entries[value] = Connection()
                     if len(self.closing) >= _CLOSING_FACTOR * self._limits.connections:
                         self.close_one(value, "over_limit")
                 elif code == zmq.EVENT_DISCONNECTED:
-                    self.entries.pop(value, None)
+                    self._forget(value)
                     self.closing.discard(value)
                 elif code == zmq.EVENT_LISTENING:
                     self._listener = value

@@ -1,9 +1,11 @@
-"""Whether a peer's process is dead: its kernel is asked, without waiting (R9).
+"""Evidence that a peer's process is dead: its kernel is asked, without waiting (R9).
 
-Two kinds of first-hand proof are looked for. The lock on the peer's data_dir, on the same host, is
-free once its process has ended. And a TCP connection to the peer's address is refused once no process
-listens there. Everything else (accepted, no answer, no route) proves nothing: silence is never
-proof.
+This file only asks; zelect/core/actors/membership.py judges whether the process is dead, by its connections too.
+
+Two kinds of first-hand evidence are looked for. The lock on the peer's data_dir, on the same host, is
+free once its process has ended; it counts where it was seen held before (zelect/node/storage/peer_locks.py).
+And a TCP connection to the peer's address is refused once no process listens there. Everything else
+(accepted, no answer, no route) is evidence of nothing: silence is never proof.
 
 What makes a refusal less simple than it looks:
 
@@ -14,8 +16,8 @@ What makes a refusal less simple than it looks:
   after the probe did, so a refusal of any is news.
 - ECONNREFUSED also comes from a firewall's ICMP "port unreachable", the default of REJECT, while
   the process lives. Where the kernel keeps the ICMP message (Linux, IP_RECVERR), such a refusal is
-  not taken for a real RST, and proves nothing. A forged RST can't be recognized; networks whose
-  firewalls forge them need ``proof = "process"``.
+  not taken for a real RST, and is no evidence. A forged RST can't be recognized; it proves no death while the
+  peer's own connection stands, and networks that cut that one too need ``proof = "process"``.
 - A connection to a free port inside the ephemeral range can connect to itself: the kernel gives it that
   very port as its own. That only happens where no process holds the port, but it is no answer of the
   peer's kernel, so it counts neither as accepted nor as refused. It is reset, which

@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from zelect.node.transport.connection_limits import Connection, ConnectionLimits, Connections, Rate
+from zelect.node.transport.peer_connections import InboundChange, PeerConnections, Process
 from zelect.security.keys import Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
@@ -85,7 +86,8 @@ class Received:
     """One message. `route` leads back over the ROUTER to its sender, see `Router.reply`;
     `frame` is what libzmq gave; `key`: the public key that the connection has proved to own,
     empty in plain text; `descriptor`: of its connection, which may be gone since; -1 when not known;
-    `unproven`: this connection has brought no valid message yet."""
+    `unproven`: this connection has brought no valid message yet; `process`: the peer's process that the newest
+    message of one named which came over it (None: none did)."""
 
     route: bytes
     payload: bytes
@@ -93,6 +95,7 @@ class Received:
     key: bytes = b""
     descriptor: int = -1
     unproven: bool = True
+    process: Process | None = None
 
     @property
     def origin(self) -> str:
@@ -143,7 +146,8 @@ class Router:
         self._poller = poller
         self._keyring = keyring
         self._limits = limits
-        self._connections = Connections(limits, counters, poller)
+        self._peers = PeerConnections()
+        self._connections = Connections(limits, counters, poller, self._peers)
         self._rates: dict[bytes, Rate] = {}  # by key; at most as many as the directory has
         self._authenticator: ZapAuthenticator | None = None
         self.router: zmq.Socket[bytes] | None = None
@@ -155,7 +159,9 @@ class Router:
     @property
     def has_more(self) -> bool:
         """Whether more may be read at once."""
-        return self._left or (self._authenticator is not None and self._authenticator.has_more)
+        if self._left or self._peers.changes:
+            return True
+        return self._authenticator is not None and self._authenticator.has_more
 
     def bind(self) -> None:
         """Listen. Raises `CannotBind`."""
@@ -170,7 +176,7 @@ class Router:
 
     def _open(self, descriptor: int) -> None:
         """Make the ROUTER, on the listening socket `descriptor` if there is one already."""
-        connections = Connections(self._limits, self.counters, self._poller)
+        connections = Connections(self._limits, self.counters, self._poller, self._peers)
         router = self._context.socket(zmq.ROUTER)
         try:
             for option, value in _OPTIONS.items():
@@ -236,7 +242,9 @@ class Router:
 
     def is_idle(self, ready: Mapping[Any, int], now: int) -> bool:
         """Whether `ready` says nothing but that messages have come, and nothing is due."""
-        if now >= self._connections.due_us or (self._authenticator is not None and self._authenticator.has_more):
+        if now >= self._connections.due_us or self._peers.changes:
+            return False
+        if self._authenticator is not None and self._authenticator.has_more:
             return False
         return not ready or (len(ready) == 1 and self.router in ready)
 
@@ -250,6 +258,17 @@ class Router:
     def mark_valid(self, received: Received) -> None:
         """`received` was a valid message of this cluster: its connection is one that should stay."""
         self._connections.mark_valid(received.descriptor, received.key)
+
+    def mark_process(self, received: Received, process: Process) -> None:
+        """`received` names `process`: its connection, if it stands, is one that this process made."""
+        self._connections.mark_process(received.descriptor, received.route, process)
+
+    def take_changes(self, *, look: bool = False) -> list[InboundChange]:
+        """Which peers' processes have got a connection to this node, or lost the last. `look`: up to now, not
+        only up to the last `service`."""
+        if look:
+            self._connections.read_monitor(now_us())
+        return self._peers.take_changes()
 
     def disconnect(self, received: Received, reason: str) -> None:
         """Close the connection that brought `received`, and count that by `reason`."""
@@ -329,7 +348,8 @@ class Router:
             if len(frame) <= self._max_message_bytes:
                 self.counters["received"] += 1
                 unproven = connection is None or connection.key is None
-                return Received(self._route, frame.bytes, frame, key, descriptor, unproven)
+                process = None if connection is None else connection.process
+                return Received(self._route, frame.bytes, frame, key, descriptor, unproven, process)
             self.counters["too_big"] += 1
         elif last:
             self.counters["wrong_shape"] += 1

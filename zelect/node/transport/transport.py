@@ -3,7 +3,7 @@
 Owned by one thread and driven by its poller::
 
     ready = poller.poll(timeout_ms)
-    changes = transport.service(ready)          # links that opened or closed, supervision timers, probes
+    changes = transport.service(ready)          # connections that opened or closed, supervision timers, probes
     received = transport.router.receive(100)    # what the peers sent
     verdicts = transport.take_verdicts()        # what the probes found, those just begun included
     transport.links[peer].send(payload)
@@ -22,6 +22,7 @@ from zelect.core.lease import NEVER_US
 from zelect.core.timing import Proof
 from zelect.node.transport.connection_limits import ConnectionLimits
 from zelect.node.transport.death_probe import DeathProbe, Verdict
+from zelect.node.transport.peer_connections import InboundChange
 from zelect.node.transport.peer_link import LINK_COUNTERS, PeerLink
 from zelect.node.transport.router import ROUTER_COUNTERS, Router
 from zelect.security.keys import Keyring
@@ -36,6 +37,10 @@ class LinkChange:
 
     peer: int
     up: bool
+
+
+Change = LinkChange | InboundChange
+"""What happens to a connection between this node and a peer, by whose it is."""
 
 
 class Transport:
@@ -134,18 +139,19 @@ class Transport:
         self._replacements.clear()
         self.router.close()
 
-    def service(self, ready: Mapping[Any, int]) -> list[LinkChange]:
+    def service(self, ready: Mapping[Any, int]) -> list[Change]:
         """Read the monitors, run supervision timers and probes. `ready` is what the poller returned.
 
-        Every change of a link is reported, in order: one that went down and came up again in one
+        Every change is reported, those of a link in order: one that went down and came up again in one
         turn is reported twice. Raises `AuthenticatorFailed`: no new connection can be made any more.
         """
         now = now_us()
         if not self._probes and not self._closed and now < self._links_due_us and self.router.is_idle(ready, now):
             return []  # as nearly always
         self.router.service(ready, now)
-        changes, self._closed = self._closed, []
-        changes += [LinkChange(peer, up) for peer, link in self.links.items() for up in link.service(ready, now)]
+        changes: list[Change] = [*self._closed]
+        self._closed.clear()
+        changes += (LinkChange(peer, up) for peer, link in self.links.items() for up in link.service(ready, now))
         for peer, link in list(self._replacements.items()) if self._replacements else ():
             link.service(ready, now)
             if link.up:
@@ -157,6 +163,7 @@ class Transport:
         for key, probe in list(self._probes.items()) if self._probes else ():
             self._step(key, probe, now)
         self._links_due_us = self._supervision_due_us()
+        changes += self.router.take_changes()
         return changes
 
     def _supervision_due_us(self) -> int:

