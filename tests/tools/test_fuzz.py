@@ -35,7 +35,15 @@ def test_every_type_is_handled_and_every_reason_is_met() -> None:
     for number in range(len(POSITIONS)):
         met.update(run_block(SEED, number).outcomes)
     assert {kind.__name__ for kind in MESSAGES.values()} <= met.keys()
-    gate = {"wrong_cluster", "own_id", "unknown_sender", "settings_mismatch", "other_generation", "term_jump"}
+    gate = {
+        "wrong_cluster",
+        "own_id",
+        "unknown_sender",
+        "settings_mismatch",
+        "other_generation",
+        "term_jump",
+        "other_cluster",
+    }
     assert gate | {"impossible_voters", "old_incarnation", "id_in_use"} <= met.keys()
     wire = {"not_msgpack", "bad_envelope", "other_version", "unknown_type", "bad_field"}
     assert {f"malformed_{reason}" for reason in wire} <= met.keys()
@@ -93,7 +101,8 @@ class _VotesAgain(_Careless):
 
     def spoil(self, now_us: int) -> None:
         saved = self.state.saved
-        self.state.saved = replace(saved, voted_for=saved.voted_for % 3 + 1)
+        if saved.voted_for:
+            self.state.saved = replace(saved, voted_for=saved.voted_for % 3 + 1)
 
 
 class _SleepsIn(_Careless):

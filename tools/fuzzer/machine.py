@@ -23,6 +23,7 @@ from zelect.core.events import DeathProven, Event, Evidence, LinkDown, LinkUp, M
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
 from zelect.core.messages import MalformedMessage
+from zelect.core.quorum import NO_RECORD
 from zelect.core.state import LeaderState, Role, State, clone
 
 BLOCK = 2000
@@ -127,7 +128,8 @@ class _Episodes:
         peer, incarnation = dice.choice(self._target.may_vote)
         event: Event = dice.choice((Tick(), Tick(), Tick(late=True), LinkDown(peer), LinkUp(peer)))
         if dice.random() < 0.1:
-            event = DeathProven(peer, state.peers[peer].incarnation or incarnation, Evidence.REFUSED)
+            known = state.peers.get(peer)
+            event = DeathProven(peer, (known and known.incarnation) or incarnation, Evidence.REFUSED)
         if isinstance(event, Tick):
             due_us = self._machine.deadline_us()
             self._now_us = max(self._now_us, min(due_us, self._now_us + 3_000_000))
@@ -135,11 +137,11 @@ class _Episodes:
         self._step(event)
 
     def _step(self, event: Event) -> Effects:
-        machine, before = self._machine, self._machine.state.saved
+        machine, before, known = self._machine, self._machine.state.saved, set(self._machine.state.peers)
         effects = machine.step(event, self._now_us)
         _check_saved(before, machine.state.saved, effects)
         _check_state(machine, self._now_us)
-        _check_sent(machine, effects, self._dice)
+        _check_sent(machine, effects, known | machine.state.peers.keys(), self._dice)  # a removed one is told so
         return effects
 
 
@@ -165,10 +167,13 @@ def _check_saved(before: Saved, saved: Saved, effects: Effects) -> None:
         raise _Wrong(f"the saved term fell from {before.term} to {saved.term}")
     if saved.term == before.term and before.voted_for not in (0, saved.voted_for):
         raise _Wrong(f"the vote of term {saved.term} changed from {before.voted_for} to {saved.voted_for}")
-    if saved.record.id < before.record.id:
+    forgot = saved.epoch > before.epoch and saved.record == NO_RECORD  # a peer remembers a newer disk (R16)
+    if saved.record.id < before.record.id and not forgot:
         raise _Wrong(f"record {before.record.id} was replaced by {saved.record.id}")
-    if (saved.incarnation, saved.epoch) != (before.incarnation, before.epoch):
-        raise _Wrong("the node became another process or life")
+    if saved.incarnation != before.incarnation or (saved.epoch != before.epoch and not forgot):
+        raise _Wrong("the node became another process or storage epoch")
+    if before.record.cluster_id not in (0, saved.record.cluster_id) and not forgot:
+        raise _Wrong("the node went to another cluster")
     if effects.save != saved and saved != before:
         raise _Wrong("the effects don't save what changed")
 
@@ -184,8 +189,8 @@ def _check_state(machine: Machine, now_us: int) -> None:
         _check_leadership(machine, state.leader_state, now_us)
     if promise is not None and promise.until_us > now_us + timing.promise_us:
         raise _Wrong(f"promised for too long: {promise} at {now_us}")
-    if state.peers.keys() != machine.settings.addresses.keys() - {machine.settings.node}:
-        raise _Wrong("another members")
+    if state.peers.keys() != state.addresses.keys() - {machine.settings.node}:
+        raise _Wrong("it knows other nodes than those that belong to the cluster")
     if max(len(state.waiting_requests), len(state.handed_over)) > len(state.peers) or len(state.refused) > _REASONS:
         raise _Wrong("requests or reasons pile up")
     if state.leaving:
@@ -212,8 +217,7 @@ def _check_leadership(machine: Machine, leader_state: LeaderState, now_us: int) 
         raise _Wrong("answers pile up")
 
 
-def _check_sent(machine: Machine, effects: Effects, dice: random.Random) -> None:
-    peers = machine.state.peers
+def _check_sent(machine: Machine, effects: Effects, peers: set[int], dice: random.Random) -> None:
     if len(effects.send) > 6 * len(peers) or len(effects.probe) > 4 * len(peers) or len(effects.facts) > 40:
         raise _Wrong(f"{len(effects.send)} messages, {len(effects.probe)} probes, {len(effects.facts)} facts for one")
     for to, envelope in effects.send:

@@ -35,7 +35,7 @@ from zelect.core.messages import (
     Voting,
     VotResp,
 )
-from zelect.core.quorum import Witness
+from zelect.core.quorum import Record, Witness
 from zelect.core.settings import Settings
 from zelect.core.state import Role, State
 from zelect.wire import encode
@@ -123,6 +123,22 @@ def _leaving() -> World:
     return world
 
 
+def _new() -> World:
+    """Node 1 waits for node 3, to found a cluster."""
+    world = World(3, founded=False)
+    world.start(1, 2)
+    world.run(1500)
+    return world
+
+
+def _founding() -> World:
+    """Node 1 has won the pre-vote of its founding, and waits for the votes."""
+    world = World(3, founded=False)
+    world.start()
+    world.run_until(lambda: world.state(1).role is Role.CANDIDATE)
+    return world
+
+
 POSITIONS: dict[str, Callable[[], World]] = {
     "starting": _starting,
     "follower": lambda: _leadership_of(2),
@@ -138,6 +154,8 @@ POSITIONS: dict[str, Callable[[], World]] = {
     "silent": lambda: _again(forget=False),
     "without memory": lambda: _again(forget=True),
     "leaving": _leaving,
+    "new": _new,
+    "founding": _founding,
 }
 """How node 1 gets into each position."""
 
@@ -172,6 +190,10 @@ def _honest(world: World, sender: int) -> Iterator[tuple[int, Message]]:
     term, record = state.term, state.record
     process = record.epoch_of(sender) if record.epoch_of(sender) > 0 else sender
     others = tuple(node for node in record.members if node != sender)
+    if state.is_new:  # what the others might propose
+        nodes = tuple(sorted(state.addresses))
+        epochs = tuple(state.saved.epoch if n == 1 else state.peers[n].epoch or n for n in nodes)
+        record = Record(0, 0, nodes, None, 0, epochs, 77, tuple(sorted(state.addresses.items())))
     newer, theirs = record.rewritten(term + 1), record.with_witness(Witness("1-1-1-1-1", "run1", "repl"))
     asked, number = (
         state.campaign.round if state.campaign else 1,

@@ -6,13 +6,13 @@ with the cluster, the sender and the term *as they are after the step*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from zelect.core.effects import FACTS, Effects, Fact, Intent, Probe, Saved, WitnessIntent
 from zelect.core.messages import CommonResp, Envelope, Message
-from zelect.core.quorum import Record
+from zelect.core.quorum import WITNESS, Record
 from zelect.core.settings import Settings
 from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
@@ -128,7 +128,20 @@ class Step:
         state.peers = {node: kept.get(node) or Peer() for node in sorted(addresses) if node != self.me}
         state.addresses = dict(addresses)
         state.succession = tuple(node for node in state.succession if node in addresses)
+        for known in self._known_by_node():
+            for node in known.keys() - kept.keys() - {self.me, WITNESS}:
+                del known[node]
         self.connect = True
+
+    def _known_by_node(self) -> Iterable[dict[int, Any]]:
+        """What else is known of each peer, beside `State.peers`."""
+        state, leader_state = self.state, self.state.leader_state
+        yield state.handed_over
+        yield state.waiting_requests
+        if leader_state is not None:
+            yield leader_state.answered_us
+            yield leader_state.saved_by
+            yield leader_state.steady_us
 
     def publish(self, intent: Intent) -> None:
         """Ask for something to be written to Redis, or read from it (R13)."""
