@@ -16,6 +16,9 @@ from zelect.core.events import (
     Evidence,
     Leave,
     LinkDown,
+    LinkUp,
+    PeerConnected,
+    PeerDisconnected,
     Tick,
     WitnessAnswered,
     WitnessSeen,
@@ -155,6 +158,18 @@ def test_r10_who_is_removed_loses_its_vote_and_its_place_in_one_change() -> None
     world.run(3000)
     assert world.controller() == 1
     assert not [e for e in world.happened("campaign_began", 3) if e.at_us >= world.now_us - 3_000_000]
+
+
+@pytest.mark.parametrize("event", [PeerConnected, PeerDisconnected, LinkUp, LinkDown])
+def test_r10_the_connections_of_a_node_that_was_removed_mean_nothing_any_more(event: type[Any]) -> None:
+    world = _cluster_of(3, 3)
+    born = (world.processes[3].incarnation,) if event in (PeerConnected, PeerDisconnected) else ()
+    assert _remove(world, 3).result is Result.OK
+    world.run(20)
+    for node in (1, 2):
+        assert 3 not in world.state(node).peers
+        assert not step(world, node, event(3, *born)).probe
+    assert world.controller() == 1
 
 
 def test_r10_a_replaced_host_comes_in_by_two_changes_of_the_voters() -> None:

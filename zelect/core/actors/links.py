@@ -58,15 +58,22 @@ def link_down(step: Step, event: LinkDown) -> None:
 
 def peer_connected(step: Step, event: PeerConnected) -> None:
     """A process that speaks over a connection of its own lives, whatever was proven before."""
-    if step.peer(event.peer).incarnation == event.incarnation:
+    if _is_of(step, event):
         step.know(event.peer, inbound=True, dead=False)
 
 
 def peer_disconnected(step: Step, event: PeerDisconnected) -> None:
     """The connection that the peer made to this node closed. One of an earlier process says nothing of this one."""
-    if step.peer(event.peer).incarnation == event.incarnation:
+    if _is_of(step, event):
         step.know(event.peer, inbound=False)
         _probe_if_unconnected(step, event.peer)
+
+
+def _is_of(step: Step, event: PeerConnected | PeerDisconnected) -> bool:
+    """Whether the connection is that of a peer's present process. A node that was removed has connections until
+    it is stopped, and is no peer any more."""
+    known = step.state.peers.get(event.peer)
+    return known is not None and known.incarnation == event.incarnation
 
 
 def _probe_if_unconnected(step: Step, peer: int) -> None:
