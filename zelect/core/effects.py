@@ -171,7 +171,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "death_contradicted": {"peer": int, "evidence": str},
     "peer_unresponsive": {"peer": int},
     "peer_lost_state": {"sender": int, "epoch": int},
-    "address_mismatch": {"sender": int, "said": str, "configured": str},
+    "address_learned": {"peer": int, "said": str, "before": str},
     # messages that changed nothing
     "message_refused": {"sender": int, "reason": str},
     "error_received": {"sender": int, "result": str, "detail": str, "generation": (int, _OR_NONE)},

@@ -176,7 +176,11 @@ class Machine:
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        addresses = dict(saved.record.addresses) or dict(settings.addresses)
+        # A configuration may be newer than the record, where the whole cluster has moved, or older; whoever is
+        # reached says where it is.
+        recorded = dict(saved.record.addresses)
+        configured = {node: at for node, at in settings.addresses.items() if not recorded or node in recorded}
+        addresses = {**recorded, **configured}
         peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
         self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
 

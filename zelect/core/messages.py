@@ -81,7 +81,6 @@ class Result(StrEnum):
     OK = "ok"
     UNHANDLED = "unhandled"
     ID_IN_USE = "id_in_use"
-    ADDRESS_MISMATCH = "address_mismatch"
     SETTINGS_MISMATCH = "settings_mismatch"
     OTHER_CLUSTER = "other_cluster"
     NOT_MEMBER = "not_member"

@@ -114,7 +114,7 @@ class Peer:
     because all nodes are being stopped. `unresponsive`: the controller has not heard it for `down_after`; hearing
     it again ends that. `cluster_id`: the cluster that it belongs to (0: to none yet, -1: not known), as this node
     heard while it was new itself (R15). `complaint`: what it last refused of this node's messages, and why; for
-    people."""
+    people. `address`: where it says that others reach it."""
 
     incarnation: int = 0
     heard_us: int = -1
@@ -131,6 +131,7 @@ class Peer:
     unresponsive: bool = False
     cluster_id: int = -1
     complaint: str = ""
+    address: str = ""
 
     @property
     def gone(self) -> bool:
@@ -168,6 +169,7 @@ class Peer:
             unresponsive=False,
             cluster_id=self.cluster_id,
             complaint=self.complaint,
+            address=self.address,
         )
 
 

@@ -45,6 +45,7 @@ class _PeerChanges(TypedDict, total=False):
     inbound: bool
     dead: bool
     epoch: int
+    address: str
     saves: int
     saves_before: int
     offline: bool
@@ -131,6 +132,12 @@ class Step:
         for known in self._known_by_node():
             for node in known.keys() - kept.keys() - {self.me, WITNESS}:
                 del known[node]
+        self.connect = True
+
+    def move(self, node: int, address: str) -> None:
+        """A peer says that it is at another address: connect to it there. What is known of it stays."""
+        self.state.addresses = {**self.state.addresses, node: address}
+        self.know(node, linked=False)
         self.connect = True
 
     def _known_by_node(self) -> Iterable[dict[int, Any]]:

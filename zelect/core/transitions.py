@@ -8,6 +8,8 @@ of the core assigns one of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from zelect.core.effects import PublishNode, WithdrawController
 from zelect.core.election_trace import MOST_ROUNDS, Round, Vote
 from zelect.core.invariants import require
@@ -64,7 +66,7 @@ def adopt_record(step: Step, record: Record) -> None:
         state.next_witness_look_us = step.now_us  # whether the witness answers must be known before its vote is needed
     could_vote, may_vote = state.may_vote(before), state.may_vote(record)
     step.save(record=record, founding=())
-    step.meet(dict(record.addresses))
+    step.meet(_addresses_after(state.addresses, before, record))
     config_term, version = record.config_term, record.version
     if not before.cluster_id:
         step.note("cluster_joined", cluster_id=record.cluster_id, config_term=config_term, version=version)
@@ -72,6 +74,12 @@ def adopt_record(step: Step, record: Record) -> None:
         step.note("voting_right_granted" if may_vote else "voting_right_lost", config_term=config_term, version=version)
     if state.campaign is not None:
         become_follower(step)
+
+
+def _addresses_after(known: Mapping[int, str], before: Record, record: Record) -> dict[int, str]:
+    """Where the nodes of `record` are: where they were known to be, unless this record says something new."""
+    earlier = dict(before.addresses)
+    return {node: known.get(node, at) if earlier.get(node) == at else at for node, at in record.addresses}
 
 
 def become_follower(step: Step, term: int | None = None, why: str = "") -> None:

@@ -68,7 +68,6 @@ _WORDS = {
     "settings_mismatch": "other settings on {nodes}: ",
     "other_cluster": "another cluster on {nodes}: ",
     "other_generation": "a newer generation on {nodes}: ",
-    "address_mismatch": "another address of it on {nodes}: ",
     "id_in_use": "another running process has its id, by {nodes}: ",
     "old_incarnation": "a newer process has its id, by {nodes}: ",
 }

@@ -31,7 +31,7 @@ _LIMIT_KEYS = 1000
 _MOST_DEFERRED = 500
 _DEBUG = frozenset({"vote_answered", "stale_answer_ignored", "stale_pong_ignored", "foreign_answer_ignored"})
 _WARNING = frozenset({"older_copy_found", "epoch_raised"})
-_ERROR = frozenset({"conflicting_controller_seen", "error_received", "address_mismatch", "peer_lost_state"})
+_ERROR = frozenset({"conflicting_controller_seen", "error_received", "peer_lost_state"})
 _LEVEL_OF = dict.fromkeys(_DEBUG, "debug") | dict.fromkeys(_WARNING, "warning")
 
 

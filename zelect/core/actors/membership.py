@@ -20,15 +20,12 @@ from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import DeathProven, Evidence, Leave
 from zelect.core.invariants import require
 from zelect.core.messages import (
-    CommonResp,
     Envelope,
     Handover,
     NodeOffline,
     NodeOnline,
     NodeOnlineResp,
     Reason,
-    Result,
-    Type,
 )
 from zelect.core.state import Role, Status
 from zelect.core.step import Step
@@ -50,12 +47,10 @@ _BELIEVED = {
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     """A peer is online: answer who is controller; the controller also sends it a PING."""
     state, sender = step.state, envelope.sender
-    expected = state.addresses[sender]
-    if message.address != expected:
-        detail = f"node {sender} says {message.address}, node {step.me} has {expected}"
-        step.note("address_mismatch", sender=sender, said=message.address, configured=expected)
-        step.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_MISMATCH, detail))
-        return
+    if message.address != state.addresses[sender]:
+        step.note("address_learned", peer=sender, said=message.address, before=state.addresses[sender])
+        step.move(sender, message.address)
+    step.know(sender, address=message.address)
     if state.record.epoch_of(sender) not in (-1, message.epoch):
         step.note("peer_lost_state", sender=sender, epoch=message.epoch)
     step.know(sender, priority=message.priority)

@@ -32,7 +32,11 @@ def manage(step: Step) -> None:
     if not leader_state.holds(step.now_us):
         return
     _part_from_the_removed(step, leader_state)
-    if nothing_to_change(step) or not leader_state.committed(state.record):
+    moved = _moved(step)
+    if (nothing_to_change(step) and moved is None) or not leader_state.committed(state.record):
+        return
+    if moved is not None:
+        _record_address(step, *moved)
         return
     health = health_of(step, leader_state)
     change = next_change(state.record, health, step.settings.dynamic)
@@ -44,6 +48,23 @@ def manage(step: Step) -> None:
     _change(step, leader_state, change, health)
 
 
+def _moved(step: Step) -> tuple[int, str] | None:
+    """A node that says itself that it is at another address than the record has, and where."""
+    state = step.state
+    for node, recorded in state.record.addresses:
+        said = step.settings.address if node == step.me else state.peers[node].address
+        if said and said != recorded:
+            return node, said
+    return None
+
+
+def _record_address(step: Step, node: int, address: str) -> None:
+    """Write the address where a node is now into the record; no voter changes by that."""
+    step.save(record=step.state.record.with_address(node, address))
+    step.note("member_replaced", peer=node, address=address)
+    ping_round(step)
+
+
 def _part_from_the_removed(step: Step, leader_state: LeaderState) -> None:
     """Close the connections to nodes that were removed, once they have saved the record that says so, or can't."""
     state = step.state
@@ -53,7 +74,7 @@ def _part_from_the_removed(step: Step, leader_state: LeaderState) -> None:
     removed = state.peers.keys() - set(record.nodes)
     reached = [node for node in removed if state.peers[node].linked and not state.peers[node].gone]
     if all(leader_state.saved_by.get(node) == record.id for node in reached):
-        step.meet(dict(record.addresses))
+        step.meet({node: state.addresses[node] for node in record.nodes})
 
 
 def nothing_to_change(step: Step) -> bool:

@@ -59,7 +59,9 @@ class Transport:
         limits: ConnectionLimits | None = None,
     ) -> None:
         """`listen` is ``tcp://host:port``; raises ValueError otherwise. `keyring`: None for plain text."""
-        self.counters: Counters = dict.fromkeys((*LINK_COUNTERS, *ROUTER_COUNTERS, "probes", "proofs"), 0)
+        self.counters: Counters = dict.fromkeys(
+            (*LINK_COUNTERS, *ROUTER_COUNTERS, "probes", "proofs", "bad_addresses"), 0
+        )
         self.verdicts: list[Verdict] = []
         self.answers: list[tuple[int, bytes]] = []
         self._context = context
@@ -100,7 +102,7 @@ class Transport:
     def connect(self, peers: Mapping[int, str]) -> None:
         """Hold connections to `peers` from now on, at ``tcp://host:port`` each, and to nobody else. A standing
         connection to a peer whose address stays is kept. With keys, there is none to a peer whose key is not in
-        the directory. Raises ValueError."""
+        the directory, nor to one whose address is none, which is counted."""
         now = now_us()
         before, self._peers = self._peers, dict(peers)
         keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
@@ -110,7 +112,12 @@ class Transport:
             self._replacements.pop(peer, self.links[peer]).close()
             self.links.pop(peer).close()
         for peer in sorted(peers.keys() - self.links.keys() - keyless):
-            self.links[peer] = link = self._link(peer)
+            try:
+                link = self._link(peer)
+            except ValueError:  # what somebody told or recorded is no address
+                self.counters["bad_addresses"] += 1
+                continue
+            self.links[peer] = link
             link.open(now)
         self._links_due_us = self._supervision_due_us()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.positions import deaf, elected_of, pong, pre_candidate_of, sent_by, step
 from tests.support.records import made_record
-from tools.simulator.small_world import MS, World, packet
+from tools.simulator.small_world import MS, World, leadership_of, packet
 from zelect.core.actors.leadership import keep
 from zelect.core.actors.voters import manage, witness_state
 from zelect.core.events import HealthChanged, JobEnded, Leave, LinkDown, LinkUp, NamedProcess, Tick, WitnessVoted
@@ -29,7 +29,7 @@ from zelect.core.messages import (
 from zelect.core.quorum import WITNESS, Witness
 from zelect.core.state import PendingHandover, Promise, Role, Status
 from zelect.core.step import Step
-from zelect.core.transitions import become_follower, publish_self, step_down
+from zelect.core.transitions import adopt_record, become_follower, publish_self, step_down
 
 IDENTITY = Witness("k", "r", "i")
 
@@ -86,11 +86,30 @@ def test_a_node_that_leaves_greets_nobody_publishes_nothing_and_leaves_once() ->
     assert turn.intents == []
 
 
-def test_an_address_that_is_not_the_configured_one_is_answered() -> None:
+def test_a_peer_is_where_it_says() -> None:
     world = deaf(3)
-    effects = step(world, 1, packet(world, 2, NodeOnline("tcp://elsewhere:1", 0, 1)))
-    assert "address_mismatch" in names(effects)
-    assert [answer.result for answer in sent_by(effects, CommonResp)] == [Result.ADDRESS_MISMATCH]
+    effects = step(world, 1, packet(world, 2, NodeOnline("tcp://elsewhere:1", 0, 2)))
+    assert "address_learned" in names(effects)
+    assert effects.connect is not None
+    assert dict(effects.connect)[2] == "tcp://elsewhere:1"
+    assert sent_by(effects, NodeOnlineResp)
+    assert not world.state(1).peers[2].linked, "not there yet"
+
+
+def test_the_controller_records_where_a_peer_is() -> None:
+    world = leadership_of(1)
+    effects = step(world, 1, packet(world, 2, NodeOnline("tcp://elsewhere:1", 0, 2)))
+    assert effects.save is not None
+    assert dict(effects.save.record.addresses)[2] == "tcp://elsewhere:1"
+    assert effects.save.record.voters == (1, 2, 3)
+
+
+def test_a_record_that_says_nothing_new_of_an_address_leaves_it_as_it_was_learned() -> None:
+    world = leadership_of(1)
+    step(world, 2, packet(world, 3, NodeOnline("tcp://elsewhere:1", 0, 3)))
+    turn = step_of(world, 2)
+    adopt_record(turn, world.state(2).record.with_address(1, "tcp://other:1"))
+    assert (world.state(2).addresses[3], world.state(2).addresses[1]) == ("tcp://elsewhere:1", "tcp://other:1")
 
 
 def test_a_hint_who_leads_does_not_delay_a_node_that_is_not_voting() -> None:
@@ -111,8 +130,8 @@ def test_a_connection_to_somebody_else_says_nothing() -> None:
 
 def test_a_complaint_ends_when_the_peer_takes_messages_again() -> None:
     world = deaf(3)
-    step(world, 1, packet(world, 2, CommonResp(6, Result.ADDRESS_MISMATCH, "elsewhere")))
-    assert world.state(1).peers[2].complaint == "address_mismatch: elsewhere"
+    step(world, 1, packet(world, 2, CommonResp(6, Result.TERM_JUMP, "elsewhere")))
+    assert world.state(1).peers[2].complaint == "term_jump: elsewhere"
     step(world, 1, packet(world, 2, NodeOnlineResp(0, 0, world.state(2).record)))
     assert world.state(1).peers[2].complaint == ""
 
