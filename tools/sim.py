@@ -209,9 +209,9 @@ class Run:
             return
         bound_ms = self._bound_ms()
         self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, bound_ms, "nobody is active")
-        self._wait(self._whole, GROWN_MS + 2 * bound_ms, "not every member is a voter again")
         if max(self.scene.save_us.values(), default=0) > self.scene.timing.lease_us // 2:
             return  # where a save outlasts the lease each change of the voters may cost the leadership
+        self._wait(self._whole, GROWN_MS + 2 * bound_ms, "not every member is a voter again")
         world.run(_KEPT_MS)  # a lease that lost its quorum before may end now
         kept = world.controller()
         world.run(_KEPT_MS)

@@ -285,6 +285,9 @@ class World:
             if not isinstance(event, Tick):
                 process.waiting.append(event)
             return
+        self._handle(n, process, event)
+
+    def _handle(self, n: int, process: SimulatedProcess, event: Event) -> None:
         self._step(n, process, event)
         if isinstance(event, MessageReceived) and self.processes.get(n) is process:
             self._note_inbound(n, process, event.envelope)
@@ -298,7 +301,10 @@ class World:
         known = process.machine.state.peers.get(peer)
         if n in other.linked and known is not None and known.incarnation == incarnation:
             process.inbound[peer] = incarnation
-            self._step(n, process, PeerConnected(peer, incarnation))
+            if process.saving:
+                process.waiting.appendleft(PeerConnected(peer, incarnation))
+            else:
+                self._step(n, process, PeerConnected(peer, incarnation))
 
     def _step(self, n: int, process: SimulatedProcess, event: Event) -> None:
         effects = process.machine.step(event, self.local_us(n))
@@ -320,7 +326,7 @@ class World:
         process.saving = False
         self._after(n, process, event, effects)
         while process.waiting and not process.saving and process.frozen is None and self.processes.get(n) is process:
-            self._step(n, process, process.waiting.popleft())
+            self._handle(n, process, process.waiting.popleft())
         if self.processes.get(n) is process:
             late = took_us > self.settings[n].timing.heartbeat_us // 2
             if self.local_us(n) >= process.machine.deadline_us():
