@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tools.simulator.small_world import MS, World
-from zelect.core.events import MessageReceived
+from zelect.core.events import MessageReceived, PeerConnected, PeerDisconnected
 from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Result
 
 SECOND = 1000
@@ -306,4 +306,14 @@ def test_r7_a_sole_member_is_active_however_long_its_save_takes() -> None:
     world.start()
     world.run_until(lambda: world.controller() == 1, 5 * SECOND)
     world.run(5 * SECOND)
+    assert world.controller() == 1
+
+
+def test_r9_a_connection_of_a_node_that_does_not_belong_says_nothing() -> None:
+    """A newcomer connects before it is added, and a removed member closes its connections later."""
+    world = World(2, founded=(1,), lists={1: (1,)})
+    world.start()
+    world.run_until(lambda: world.controller() == 1)
+    world.feed(1, PeerConnected(2, 2))
+    world.feed(1, PeerDisconnected(2, 2))
     assert world.controller() == 1

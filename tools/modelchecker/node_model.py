@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tools.common.founded import founded_state
+from tools.common.founded import founded_record
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
 from tools.modelchecker.model import Ask, Bounds, InFlight, Local, Mail, Outcome, Reply, Seams
 from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
@@ -40,27 +40,39 @@ from zelect.core.state import State, clone
 
 @dataclass
 class NodeModel:
-    """The nodes, their messages in flight and locals, numbered in the order of their appearance."""
+    """The nodes, their messages in flight and locals, numbered in the order of their appearance. `founders`: the nodes
+    whose cluster exists at the start; the others are new (R15)."""
 
     settings: dict[int, Settings]
     bounds: Bounds
     seams: Seams = field(default_factory=Seams)
+    founders: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         self.nodes = tuple(self.settings)
         self.first_version = 0
         self.first_resets: dict[int, int] = {}
-        self.machines = {n: Machine(s, founded_state(s, 1), ran_before=False) for n, s in self.settings.items()}
+        self.machines = {n: Machine(s, self.first_disk(n, 1), ran_before=False) for n, s in self.settings.items()}
         self.locals: list[Local] = []
         self.in_flight: list[InFlight] = []
         self.sent_to = dict.fromkeys((WITNESS, *self.nodes), 0)
         self.grants = 0
         self.committed: list[RecordId] = []
         self.active: list[bool] = []
+        self.clusters: list[int] = []
         self._local_ids: dict[Any, int] = {}
         self._in_flight_ids: dict[InFlight, int] = {}
         self._aged: dict[int, int] = {}
         self._rules = tuple(self._own_rules())
+
+    def first_disk(self, node: int, incarnation: int) -> Saved:
+        """What a node has at its first start."""
+        founders = self.nodes if self.founders is None else self.founders
+        saved = first_state(self.settings[node], incarnation)
+        if node not in founders:
+            return saved
+        addresses = {n: self.settings[n].address for n in founders}
+        return replace(saved, record=founded_record(addresses, dict.fromkeys(founders, 1)), epoch=1)
 
     # -- numbering ------------------------------------------------------------------------------------
 
@@ -76,6 +88,7 @@ class NodeModel:
             acts = state is not None and state.pending_handover is not None and state.pending_handover.until_us > NOW
             self.active.append(acts or (state is not None and state.active(NOW)))
             self.committed.append(_committed(state))
+            self.clusters.append(local.disk.record.cluster_id)
         return known
 
     def post(self, sent: InFlight) -> int:
@@ -189,11 +202,11 @@ class NodeModel:
         local = self.locals[at]
         starts, node = local.starts + 1, local.node
         settings = self.settings[node]
-        saved = local.disk if starts > 1 else founded_state(settings, starts)
+        saved = local.disk if starts > 1 else self.first_disk(node, starts)
         saved = first_state(settings, starts) if forget else replace(saved, incarnation=starts)
         machine = self.machines[node]
-        machine.ran_before = starts > 1
-        fresh = Machine(settings, saved, ran_before=starts > 1).state
+        machine.ran_before = starts > 1 and not forget  # who lost its data does not know that it had any (R16)
+        fresh = Machine(settings, saved, ran_before=machine.ran_before).state
         begun = Local(node, saved, starts, fresh, others, local.creations)
         events: list[Event] = [Started(), ControllerHint(0, 0)]
         events += [LinkUp(other) for other in self.nodes if others[other]]
@@ -206,7 +219,7 @@ class NodeModel:
 
     def gone_node(self, node: int) -> int:
         """What is left of a node that never starts again."""
-        return self.number(Local(node, founded_state(self.settings[node], 1), 1))
+        return self.number(Local(node, self.first_disk(node, 1), 1))
 
     def leave(self, at: int) -> Outcome | None:
         """The node is asked to go."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tools.common.founded import founded_state
 from tools.modelchecker.canonical import NOW, Coarse
 from tools.modelchecker.model import Bounds, Budget, Local, Mail, Move, Seams, World
 from tools.modelchecker.node_model import NodeModel
@@ -19,7 +18,8 @@ from zelect.core.settings import Settings
 class Scenario:
     """`settled`: "" with every process just started, "leadership" with node 1 active, "floor" with
     nodes 1 and 2 and the witness after node 3 has died, "lone" after node 2 has died too, "return"
-    after node 3 has come back instead. `must`: what a search must have seen."""
+    after node 3 has come back instead. `founders`: the nodes whose cluster exists (None: all); the others are new, and
+    have all in their configuration. `must`: what a search must have seen."""
 
     about: str
     nodes: int
@@ -28,23 +28,26 @@ class Scenario:
     bounds: Bounds
     must: frozenset[str]
     guarded: bool = False
+    founders: tuple[int, ...] | None = None
 
     @property
     def alike(self) -> int:
         """How many nodes differ from the others at the start in more than their names."""
+        if self.founders:
+            return self.nodes
         return {"": 0, "leadership": 1}.get(self.settled, self.nodes)
 
     def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
         addresses = {n: f"tcp://127.0.0.1:{7100 + n}" for n in range(1, self.nodes + 1)}
         settings = {
-            n: Settings("check", n, addresses, quorum=self.quorum, guarded=self.guarded, timing=Coarse())
+            n: Settings("check", n, self._list_of(n, addresses), 0, self.quorum, self.guarded, Coarse())
             for n in addresses
         }
         good = Bounds(candidates=(1,), terms=bounds.terms, versions=99, creations=9, inside=False, hello=True)
-        universe = Universe(NodeModel(settings, good))
+        universe = Universe(NodeModel(settings, good, founders=self.founders))
         model = universe.model
-        down = tuple(model.number(Local(n, founded_state(s, 0), 0)) for n, s in settings.items())
+        down = tuple(model.number(Local(n, model.first_disk(n, 0), 0)) for n in settings)
         crashes = int(self.settled in ("floor", "lone", "return"))
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
         world = greedy(universe, world, _all_up(model), lambda move: move.words == "starts")
@@ -64,7 +67,11 @@ class Scenario:
         if self.settled == "return":
             world = world._replace(budget=Budget(0, 1, 0, 0, 0, 0))
             world = greedy(universe, world, _returned(model), lambda move: _calm(move) or move.words == "starts")
-        return _transplant(universe, world, Universe(NodeModel(settings, bounds, seams)))
+        return _transplant(universe, world, Universe(NodeModel(settings, bounds, seams, self.founders)))
+
+    def _list_of(self, node: int, addresses: dict[int, str]) -> dict[int, str]:
+        """The members in the configuration of `node`."""
+        return {n: addresses[n] for n in self.founders} if self.founders and node in self.founders else addresses
 
 
 def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, World]:
@@ -248,6 +255,56 @@ SCENARIOS = {
         "return",
         replace(_FEW, terms=1, crashes=0, creations=0, versions=2),
         frozenset({"grown again"}),
+    ),
+    "found3": Scenario(
+        "three new nodes found a cluster; one may die, and start again without its data",
+        3,
+        "static",
+        "",
+        Bounds(
+            terms=2,
+            versions=3,
+            restarts=1,
+            losses=1,
+            witness_losses=0,
+            hello=True,
+            inside=False,
+            candidates=(1, 2),
+            victims=(1,),
+            beats=False,
+            clock=False,
+        ),
+        frozenset({"elected"}),
+        founders=(),
+    ),
+    "join3": Scenario(
+        "one node is a cluster of its own, two new ones have all three in their configuration",
+        3,
+        "static",
+        "",
+        Bounds(terms=2, versions=3, crashes=0, restarts=0, witness_losses=0, hello=True, inside=False, clock=False),
+        frozenset({"elected", "active"}),
+        founders=(1,),
+    ),
+    "lost3": Scenario(
+        "three nodes, all just started; one dies, and starts again without its data, which nobody is told",
+        3,
+        "static",
+        "",
+        Bounds(
+            terms=1,
+            versions=1,
+            restarts=1,
+            losses=1,
+            witness_losses=0,
+            hello=True,
+            inside=False,
+            candidates=(1, 2),
+            victims=(3,),
+            beats=False,
+            clock=False,
+        ),
+        frozenset({"elected"}),
     ),
     "votes5": Scenario(
         "five nodes, all members vote, all just started; no time passes",

@@ -404,11 +404,14 @@ class Universe:
         return (*elected[: term - 1], node, *elected[term:])
 
     def check_active(self, at: tuple[int, ...]) -> None:
-        """Raises `Violation` when two are active."""
+        """Raises `Violation` when two are active, or disks are of two clusters (R15)."""
         active = self.model.active
         holders = [node for node, number in zip(self.model.nodes, at, strict=True) if active[number]]
         if len(holders) > 1:
             raise Violation("S2", f"nodes {holders} are active at the same time")
+        clusters = {self.model.clusters[number] for number in at} - {0}
+        if len(clusters) > 1:
+            raise Violation("R15", f"there are {len(clusters)} clusters")
 
     def _tidy(self, world: World) -> World:
         in_flight = self.sweeper.sweep(world.at, world.witness, world.in_flight)
