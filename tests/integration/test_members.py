@@ -94,7 +94,7 @@ def test_a_missing_founder_is_waited_for_and_may_be_left_out(fleet: Fleet, url: 
     cluster.start(1, 2)
     wait_until(lambda: cluster.ask(1).get("missing") == [3] == cluster.ask(2).get("missing"), 40.0, what="3 is missed")
     holds_for(lambda: not (cluster.ask(1)["active"] or cluster.ask(2)["active"]), 2.0, "nobody founds without 3")
-    assert "waits for node 3" in zelect("status", "-c", cluster.conf(1)).stdout
+    assert "waiting for node 3" in zelect("status", "-c", cluster.conf(1)).stdout
     done = zelect("bootstrap", "-c", cluster.conf(1), "--members", "1,2")
     assert done.returncode == 0, done.stderr
     term = cluster.controller().term

@@ -39,8 +39,8 @@ def bootstrap(context: click.Context, /, listed: str, timeout_s: float, **where:
     belonging = sorted(node for node, report in state.reports.items() if report.voters.cluster_id)
     if belonging:
         raise CommandError(
-            f"node {belonging[0]} belongs to a cluster already: the others join it, and nothing is to be founded; "
-            f"see 'zelect members{target.place}'",
+            f"node {belonging[0]} belongs to a cluster already, and the others join it; see "
+            f"'zelect members{target.place}'",
             1,
         )
     if absent := sorted(set(nodes) - set(state.reports)):

@@ -12,7 +12,7 @@ from zelect.core.status import Belongs
 from zelect.status.report import NodeReport
 
 BOOTSTRAP = "zelect bootstrap"
-ADD = "zelect members add"
+MEMBERS = "zelect members"
 
 
 def problems(reports: Mapping[int, NodeReport], place: str = "") -> dict[int, str]:
@@ -23,25 +23,28 @@ def problems(reports: Mapping[int, NodeReport], place: str = "") -> dict[int, st
 
 
 def _problem(node: int, reports: Mapping[int, NodeReport], place: str) -> str:
-    parts = [_belonging(reports[node], place), *_refusals(node, reports)]
+    parts = [_belonging(reports[node], reports, place), *_refusals(node, reports)]
     return "; ".join(part for part in dict.fromkeys(parts) if part)
 
 
-def _belonging(report: NodeReport, place: str) -> str:
+def _belonging(report: NodeReport, reports: Mapping[int, NodeReport], place: str) -> str:
+    add = f"{MEMBERS}{place} add {report.id} {report.address}"
     match report.belongs:
+        case Belongs.NEW if any(other.voters.cluster_id for other in reports.values()):
+            return "new; there is a cluster, but none of its nodes has answered this node yet"
         case Belongs.NEW if report.missing:
             others = {peer.id for peer in report.peers} - set(report.missing)
             there, them = {report.id} | others, "it" if len(report.missing) == 1 else "them"
             command = f"{BOOTSTRAP}{place} --members {','.join(map(str, sorted(there)))}"
-            return f"new; waits for {_nodes(report.missing)} to found the cluster; without {them}: {command}"
+            return f"new; waiting for {_nodes(report.missing)} before founding the cluster; without {them}: {command}"
         case Belongs.NEW:
             return "new; the cluster is not founded yet"
         case Belongs.JOINING if any(_result(peer.problem) == "not_member" for peer in report.peers):
-            return f"not a member: {ADD}{place} {report.id} {report.address}"
+            return f"not a member: {add}"
         case Belongs.JOINING:
-            return "new; waits for the controller to send it the voter record"
+            return "new; the controller has not sent it the voter record yet"
         case Belongs.REMOVED:
-            return f"was removed from the cluster: stop it, or {ADD}{place} {report.id} {report.address}"
+            return f"was removed from the cluster: stop it, or {add}"
         case Belongs.NO_VOTE if report.id in report.voters.members:
             return "lost its state; has no vote until the controller has replaced its storage epoch"
     return ""

@@ -55,9 +55,12 @@ def test_nothing_is_wrong_with_members_that_vote_or_have_no_vote_now() -> None:
     [
         (
             (2, 3),
-            "new; waits for nodes 2, 3 to found the cluster; without them: zelect bootstrap --members 1",
+            "new; waiting for nodes 2, 3 before founding the cluster; without them: zelect bootstrap --members 1",
         ),
-        ((3,), "new; waits for node 3 to found the cluster; without it: zelect bootstrap --members 1,2"),
+        (
+            (3,),
+            "new; waiting for node 3 before founding the cluster; without it: zelect bootstrap --members 1,2",
+        ),
         ((), "new; the cluster is not founded yet"),
     ],
 )
@@ -65,7 +68,13 @@ def test_a_new_node_says_who_is_missing_and_how_to_go_on(missing: tuple[int, ...
     assert only(of_new(1, *missing)) == text
 
 
+def test_a_new_node_is_not_told_to_found_a_cluster_while_there_is_one() -> None:
+    assert only(of_new(3, 1, 2), of(1)) == "new; there is a cluster, but none of its nodes has answered this node yet"
+
+
 def test_a_recommended_command_names_the_cluster() -> None:
+    joining = of(4, peer(1, "not_member: "), belongs="joining", **NO_CLUSTER)
+    assert only(joining, place=" -c n4.toml").endswith(": zelect members -c n4.toml add 4 tcp://127.0.0.1:7104")
     assert only(of_new(1, 2, 3), place=" -c n1.toml").endswith(": zelect bootstrap -c n1.toml --members 1")
 
 
@@ -74,7 +83,7 @@ def test_who_is_no_member_is_told_how_to_become_one() -> None:
     asked = of(4, peer(1, told), peer(2, told), belongs="joining", **NO_CLUSTER)
     assert only(asked) == "not a member: zelect members add 4 tcp://127.0.0.1:7104"
     assert only(of(4, peer(1), belongs="joining", **NO_CLUSTER)) == (
-        "new; waits for the controller to send it the voter record"
+        "new; the controller has not sent it the voter record yet"
     )
 
 
@@ -137,7 +146,7 @@ def test_the_text_of_a_cluster_that_is_not_founded_says_so_once_for_all_its_node
     text = cluster_text(state, place=" --dir here")
     assert "no cluster is founded yet" in text
     assert "voters" not in text
-    assert "nodes 1, 2: new; waits for node 3 to found the cluster; without it: zelect" in text
+    assert "nodes 1, 2: new; waiting for node 3 before founding the cluster; without it:" in text
     assert " ".join(text.split()).count("zelect bootstrap --dir here --members 1,2") == 1
 
 
