@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.support.positions import both_close, deaf, elected_of, grant, pong, pre_candidate_of, sent_by, step, walk_to
 from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, leadership_of, packet
-from zelect.core.effects import Saved
+from zelect.core.effects import Depart, Intent, PublishNode, Saved
 from zelect.core.events import (
     DeathProven,
     Evidence,
@@ -158,6 +159,22 @@ def test_r10_who_is_removed_loses_its_vote_and_its_place_in_one_change() -> None
     world.run(3000)
     assert world.controller() == 1
     assert not [e for e in world.happened("campaign_began", 3) if e.at_us >= world.now_us - 3_000_000]
+
+
+def test_r13_only_who_belongs_to_the_cluster_has_an_entry_in_redis() -> None:
+    world = _cluster_of(3, 4)
+    world.start(4)
+    world.run(100)
+    new, removed = world.processes[4].machine, world.processes[3].machine
+    assert not _entries(new.step(Tick(False), world.now_us + 2_000_000).publish)
+    after = world.state(3).record.without_node(3)
+    effects = removed.step(packet(world, 1, Ping(2**20, True, after, (2,))), world.now_us)
+    assert [intent for intent in effects.publish if isinstance(intent, Depart)] == [Depart(last=False)]
+    assert not _entries(removed.step(Tick(False), world.now_us + 2_000_000).publish)
+
+
+def _entries(intents: Sequence[Intent]) -> list[PublishNode]:
+    return [intent for intent in intents if isinstance(intent, PublishNode)]
 
 
 @pytest.mark.parametrize("event", [PeerConnected, PeerDisconnected, LinkUp, LinkDown])

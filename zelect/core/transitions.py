@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zelect.core.effects import PublishNode, WithdrawController
+from zelect.core.effects import Depart, PublishNode, WithdrawController
 from zelect.core.election_trace import MOST_ROUNDS, Round, Vote
 from zelect.core.invariants import require
 from zelect.core.lease import NEVER_US
@@ -24,8 +24,8 @@ PUBLISH_SOON_US = 50_000
 
 
 def publish_self(step: Step) -> None:
-    """Publish this node's own entry as it is now; a node that left has none."""
-    if step.state.leaving:
+    """Publish this node's own entry as it is now. Only who belongs to a cluster and has not left has one."""
+    if step.state.leaving or step.me not in step.state.record.nodes:
         return
     role = "controller" if step.state.active(step.now_us) else "follower"
     step.publish(PublishNode(role, step.state.status.value, step.state.term))
@@ -68,6 +68,8 @@ def adopt_record(step: Step, record: Record) -> None:
     step.save(record=record, founding=())
     step.meet(_addresses_after(state.addresses, before, record))
     config_term, version = record.config_term, record.version
+    if step.me in before.nodes and step.me not in record.nodes:
+        step.publish(Depart(last=False))  # it was removed, and has no entry any more
     if not before.cluster_id:
         step.note("cluster_joined", cluster_id=record.cluster_id, config_term=config_term, version=version)
     elif could_vote is not may_vote:

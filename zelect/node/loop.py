@@ -195,7 +195,8 @@ class NodeLoop:
             self.publisher.open(self.settings.cluster, self.settings.node, self.handle, self.log)
 
     def _connect(self, addresses: Mapping[int, str]) -> None:
-        """Hold connections to these nodes, this one left out."""
+        """Hold connections to these nodes, this one left out. Their entries in Redis are expected there."""
+        self.redis.registry.know(addresses)
         self.transport.connect(
             {node: self.connect_to.get(node, at) for node, at in addresses.items() if node != self.settings.node}
         )

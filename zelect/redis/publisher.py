@@ -34,11 +34,12 @@ class LeaseOver(Exception):
 
 
 class Publisher:
-    """Used by the worker only."""
+    """Used by the worker only, except `members`: the nodes that belong to the cluster, with their addresses."""
 
     def __init__(self, connection: RedisConnection, settings: RedisSettings) -> None:
         self._connection, self._settings = connection, settings
         self._keys = Keys.of(settings.cluster)
+        self.members = settings.members
         self._leadership = (0, 0)
         self._leadership_words: tuple[str | int, ...] = ()
 
@@ -70,7 +71,7 @@ class Publisher:
         words.append(str(MOST_ENTRIES))
         value = self._connection.run(AUDIT, 0, words)
         user = settings.credentials.username or urlsplit(settings.url).username or "default"
-        own = Own(settings.cluster, settings.node, settings.incarnation, user, settings.members, wrote)
+        own = Own(settings.cluster, settings.node, settings.incarnation, user, self.members, wrote)
         return parse_findings(value).problems(own, safe_url(settings.url))
 
     def _publish(self, leadership: PublishController, since_ms: int) -> RegistryReply:

@@ -6,7 +6,7 @@ what has been overtaken is never written. A write that failed is tried again unt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import zmq
@@ -77,6 +77,10 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
         super().start()
         if not self.settings.url:
             self._emit(self.status)
+
+    def know(self, members: Mapping[int, str]) -> None:
+        """These nodes belong to the cluster, with these addresses: an entry of another one is worth a warning."""
+        self._publisher.members = members
 
     # -- with the lock held -------------------------------------------------------------------
 
