@@ -1,7 +1,7 @@
 """What is wrong with a node, in words: how it belongs to the cluster, and what its peers refuse of its messages.
 
 A node's own report says which of its messages a peer last refused, so a problem is what its peers see, told by
-the node itself. Two nodes with other settings refuse each other: where both answered, the difference has a name.
+the node itself. Two nodes with other settings refuse each other; each names the difference.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def _refusals(node: int, reports: Mapping[int, NodeReport]) -> list[str]:
     by_reason: dict[tuple[str, str], list[int]] = {}
     for peer in reports[node].peers:
         result, detail = _result(peer.problem), peer.problem.partition(": ")[2]
-        if result == "settings_mismatch":
-            detail = _difference(detail, _said_of(peer.id, node, reports))
-        elif result == "not_member":
+        if result == "not_member":
             continue  # how the node belongs says it better
         if result:
             by_reason.setdefault((result, detail), []).append(peer.id)
@@ -74,22 +72,6 @@ _WORDS = {
     "id_in_use": "another running process has its id, by {nodes}: ",
     "old_incarnation": "a newer process has its id, by {nodes}: ",
 }
-
-
-def _said_of(node: int, by: int, reports: Mapping[int, NodeReport]) -> str:
-    """The settings of `by`, as `node` was told them with a refusal; empty when it was not, or does not answer."""
-    said = next((peer.problem for peer in reports[node].peers if peer.id == by), "") if node in reports else ""
-    return said.partition(": ")[2] if _result(said) == "settings_mismatch" else ""
-
-
-def _difference(theirs: str, own: str) -> str:
-    """The settings of a peer that differ from the node's own; all of them where the own ones are not known."""
-    mine = dict(pair.partition("=")[::2] for pair in own.split())
-    pairs = [pair.partition("=")[::2] for pair in theirs.split()]
-    if not mine:
-        return ", ".join(f"{key} = {value}" for key, value in pairs)
-    differ = [f"{key} = {value}, here {mine.get(key, '?')}" for key, value in pairs if mine.get(key) != value]
-    return ", ".join(differ) or "the name of the cluster"
 
 
 def _result(problem: str) -> str:
