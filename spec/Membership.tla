@@ -18,7 +18,7 @@ CONSTANTS Node,        \* node ids
           Lists,       \* Lists[n]: the lists of members by which n may found (configuration, or zelect bootstrap)
           Founded,     \* the members of a cluster that exists already; {}: all nodes are new
           WithWitness, \* whether the witness is one of the voters of that cluster
-          MaxTerm, MaxVersion, MaxLoss, MaxForgets, MaxReset, MaxLies,
+          MaxTerm, MaxVersion, MaxLoss, MaxFlush, MaxReset, MaxLies,
           Late,        \* whether old requests and PINGs may still arrive
           Off,         \* rules switched off
           Policy,      \* FALSE: a controller may try any change; TRUE: only those of R11, and nodes die and return
@@ -62,7 +62,7 @@ Init == /\ epoch = [n \in Node |-> 0] /\ term = [n \in Node |-> 0] /\ voted_for 
         /\ role = [n \in Node |-> "follower"] /\ answers = [n \in Node |-> {}]
         /\ witness = [identity |-> 1, term |-> 0, voted_for |-> Nobody, record |-> NoRecord]
         /\ sent = {} /\ up = Node /\ winners = {}
-        /\ faults = [loss |-> 0, forgets |-> 0, reset |-> 0, lies |-> 0]
+        /\ faults = [loss |-> 0, flush |-> 0, reset |-> 0, lies |-> 0]
 
 \* A vote request: what the candidate has saved when it asks.  A PING: what the controller has saved when it sends it.
 Request(c) == [kind |-> "VOTING", from |-> Me(c), term |-> term[c], record |-> record[c], founding |-> founding[c]]
@@ -258,13 +258,13 @@ OldCopy(n) == /\ faults.loss < MaxLoss /\ n \in Founded
                  \/ ~On("copyOld") /\ Forget(n, epoch[n], 0, Nobody, OldRecord)
 \* Redis restarts without its data, fails over or is flushed: another identity, which remembers nothing.
 NewWitness(k, t, r) == /\ witness' = [identity |-> k, term |-> t, voted_for |-> Nobody, record |-> r]
-                       /\ faults' = [faults EXCEPT !.forgets = @ + 1]
+                       /\ faults' = [faults EXCEPT !.flush = @ + 1]
                        /\ UNCHANGED <<epoch, term, voted_for, record, founding, role, answers, sent, up, winners>>
-Forget == /\ faults.forgets < MaxForgets /\ (witness.term > 0 \/ witness.record # NoRecord)
+Flush == /\ faults.flush < MaxFlush /\ (witness.term > 0 \/ witness.record # NoRecord)
            /\ LET k == IF On("identity") THEN witness.identity + 1 ELSE witness.identity IN
               MostKeep(epoch, k) /\ NewWitness(k, 0, NoRecord)
 \* A controller creates a new witness before it adds it: one that remembers the controller's term and record.
-CreateWitness(l) == /\ faults.forgets < MaxForgets /\ role[l] = "elected" /\ ~HasWitness(record[l])
+CreateWitness(l) == /\ faults.flush < MaxFlush /\ role[l] = "elected" /\ ~HasWitness(record[l])
                     /\ MostKeep(epoch, witness.identity + 1) /\ NewWitness(witness.identity + 1, term[l], record[l])
 \* A Redis that lies goes on as the same witness, but denies its vote and whatever record it likes to.  It can't invent a
 \* record: with keys each carries a MAC.
@@ -289,7 +289,7 @@ Next == \/ \E n \in Node : \/ FoundCampaign(n) \/ FoundWin(n) \/ Campaign(n) \/ 
                            \/ On("adopt") /\ \E t \in Terms : AdoptTerm(v, t)
         \/ \E m \in Requests : GrantWitness(m)
         \/ \E m \in Pings : Witness(witness.identity) \notin answers[m.from[1]] /\ AcknowledgeWitness(m)
-        \/ Forget \/ Lie
+        \/ Flush \/ Lie
 Spec == Init /\ [][Next]_vars
 
 ---------------------------------------------------------------------------------------------------------------

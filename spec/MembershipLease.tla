@@ -61,7 +61,7 @@ Active(l) == /\ role[l] = "elected" /\ (\A p \in barrier[l] : ~Live(p))
 LChange(l) == Change(l) /\ won' = [won EXCEPT ![l] = NotWon] /\ UNCHANGED <<lease, promise, named, barrier, fresh>>
 LLearn(v, r) == Learn(v, r) /\ Deposed /\ UNCHANGED <<promise, named, barrier, fresh>>
 LLose(n) == Lose(n) /\ Deposed /\ promise' = [promise EXCEPT ![n] = Nobody] /\ barrier' = [barrier EXCEPT ![n] = {}] /\ UNCHANGED <<named, fresh>>
-LForget == (Forget \/ \E l \in Node : CreateWitness(l)) /\ named' = {} /\ UNCHANGED <<lease, promise, won, barrier, fresh>>
+LFlush == (Flush \/ \E l \in Node : CreateWitness(l)) /\ named' = {} /\ UNCHANGED <<lease, promise, won, barrier, fresh>>
 \* A lying witness also denies whom it acknowledged.
 LLie == Lie /\ named' \in {named, {}} /\ UNCHANGED <<lease, promise, won, barrier, fresh>>
 LeaseEnds(n) == lease[n] # {} /\ lease' = [lease EXCEPT ![n] = {}] /\ UNCHANGED <<vars, promise, won, named, barrier, fresh>>
@@ -82,7 +82,7 @@ LeaseNext == \/ \E n \in Node : \/ LCampaign(n) \/ LWin(n) \/ LChange(n) \/ LLos
                                 \/ On("adopt") /\ \E t \in Terms : LAdoptTerm(v, t)
              \/ \E m \in Requests : LGrantWitness(m)
              \/ \E m \in Pings : Witness(witness.identity) \notin answers[m.from[1]] /\ LAcknowledgeWitness(m)
-             \/ LForget \/ LLie
+             \/ LFlush \/ LLie
 LeaseSpec == LeaseInit /\ [][LeaseNext]_lease_vars
 S2 == \A a, b \in Node : lease[a] # {} /\ lease[b] # {} => a = b
 NeverByWitness == ~\E n \in Node : Witness(witness.identity) \in lease[n]

@@ -133,10 +133,10 @@ def _disks(dice: random.Random, count: int) -> dict[int, int]:
 class Run:
     """One run of one scene."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, kind: type[SimWorld] = SimWorld) -> None:
         self.scene = scene
         self.outcome = Outcome(scene.seed)
-        self.world = world = SimWorld(
+        self.world = world = kind(
             scene.nodes,
             seed=scene.seed,
             skews_us=scene.skews_us,

