@@ -109,9 +109,9 @@ Promise(s) == /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term 
 Lease(s) == LET l == s.node IN
   /\ role[l] = "elected" /\ (\A p \in barrier[l] : ~Live(p))
   /\ Committed(l) \/ l \in proven
-  /\ s.on \subseteq {v \in record[l].voters : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
+  /\ s.on \subseteq {v \in record[l].voters \cup s.before : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
                                               ELSE promise[v[1]] = Me(l)}
-  /\ Quorum(s.on, record[l].voters)
+  /\ Quorum(s.on, record[l].voters) \/ Quorum(s.on, s.before)       \* before: it was renewed, and then changed the record
   /\ lease' = [lease EXCEPT ![l] = s.on] /\ S2'
   /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promise, won, named, fresh, barrier>>
 \* It lapsed, was given up, or its process is dead.

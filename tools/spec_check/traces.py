@@ -106,6 +106,7 @@ class _Writer:
         self.steps: list[Step] = []
         self._shown: dict[int, tuple[str, str]] = {}  # by node: epoch, and what else is durable
         self._records: dict[int, Line] = {}  # by node: the line that shows its record
+        self._changed: dict[int, Line] = {}  # by node that has just changed its record: the one before
         self._starting: set[int] = set()
         self._lapses_us: dict[int, int] = {}
         self._leases: dict[int, str] = {}
@@ -131,6 +132,8 @@ class _Writer:
         self.steps.append(Step(f"[{text}]", line))
 
     def _line(self, line: Line) -> None:
+        if line["event"] not in ("lease", "witness_asked"):
+            self._changed.pop(line["node"], None)
         handle = getattr(self, f"_on_{line['event']}", None)
         if handle is not None:
             handle(line)
@@ -150,6 +153,8 @@ class _Writer:
         shown = self._shown.get(node)
         self._shown[node] = (epoch, durable)
         before, self._records[node] = self._records.get(node, line), line
+        if before["role"] == line["role"] == "elected":
+            self._changed[node] = before  # the next line of the node may be a lease of the same step
         self._starting.discard(node)
         # Where the vote is not saved with it, the answer to a PING is a step of its own.
         at_once = line["acknowledges"] and line["cluster_id"] and line["voted_for"]
@@ -180,11 +185,13 @@ class _Writer:
         node, record = line["node"], self._records[line["node"]]
         if line["lapses_us"] <= line["us"]:
             return  # over before it was written
-        epochs, witness = dict(record["voters"]), record["witness"]
+        before = self._changed.get(node, record)
+        epochs, witness = {**dict(before["voters"]), **dict(record["voters"])}, record["witness"] or before["witness"]
         on = [self.names.voter(voter, epochs[voter]) for voter in line["rests_on"] if voter in epochs]
         on += [self.names.witness(witness)] if WITNESS in line["rests_on"] and witness else []
         self._lapses_us[node], self._leases[node] = line["lapses_us"], _set(on)
-        text = f'do |-> "lease", node |-> {_quoted(node)}, on |-> {_set(on)}'
+        voters = self._voters(before) if before is not record else "{}"
+        text = f'do |-> "lease", node |-> {_quoted(node)}, on |-> {_set(on)}, before |-> {voters}'
         if not self.steps or self.steps[-1].text != f"[{text}]":
             self._step(text, line)
 
@@ -224,13 +231,16 @@ class _Writer:
         if not line["cluster_id"]:
             return "NoRecord"
         generation, config_term, version = line["record"]
-        voters = [self.names.voter(node, epoch) for node, epoch in line["voters"]]
-        voters += [self.names.witness(line["witness"])] if line["witness"] else []
         return (
             f'[cluster_id |-> <<"cluster", {self.names.clusters[line["cluster_id"]]}>>, '
             f"generation |-> {self.names.generations[generation]}, config_term |-> {_small(config_term)}, "
-            f"version |-> {_small(version)}, voters |-> {_set(voters)}]"
+            f"version |-> {_small(version)}, voters |-> {self._voters(line)}]"
         )
+
+    def _voters(self, line: Line) -> str:
+        voters = [self.names.voter(node, epoch) for node, epoch in line["voters"]]
+        voters += [self.names.witness(line["witness"])] if line["witness"] else []
+        return _set(voters)
 
 
 def _small(number: int) -> int:
