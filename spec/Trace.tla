@@ -82,7 +82,7 @@ Lost(s) == /\ s.epoch > epoch[s.node] /\ s.record = NoRecord /\ s.founding = {}
            /\ Forget(s.node, s.epoch, s.term, s.vote, NoRecord) /\ Deposed
            /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \ {s.node}
 \* Its data are an older copy: what came after is lost, and it must notice before it votes or takes a record (R16).
-Older(s) == /\ s.epoch = epoch[s.node] /\ ~Same(s.node, s) /\ s.term <= term[s.node] /\ ~Newer(s.record, record[s.node])
+Older(s) == /\ s.epoch <= epoch[s.node] /\ ~Same(s.node, s) /\ s.term <= term[s.node] /\ ~Newer(s.record, record[s.node])
             /\ s.founding = {} /\ Forget(s.node, s.epoch, s.term, s.vote, s.record) /\ Deposed
             /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \cup {s.node}
 \* A process starts with what was saved; it may have promised anything (R4).
@@ -110,7 +110,7 @@ Lease(s) == LET l == s.node IN
   /\ role[l] = "elected" /\ (\A p \in barrier[l] : ~Live(p))
   /\ Committed(l) \/ l \in proven
   /\ s.on \subseteq {v \in record[l].voters \cup s.before : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
-                                              ELSE promise[v[1]] = Me(l)}
+                                              ELSE promise[v[1]] = Me(l) \/ v # Me(v[1])}    \* a lost epoch votes no more
   /\ Quorum(s.on, record[l].voters) \/ Quorum(s.on, s.before)       \* before: it was renewed, and then changed the record
   /\ lease' = [lease EXCEPT ![l] = s.on] /\ S2'
   /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promise, won, named, fresh, barrier>>
