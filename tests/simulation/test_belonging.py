@@ -15,6 +15,8 @@ import pytest
 from tools.simulator.small_world import MS, World
 from zelect.core.events import MessageReceived, PeerConnected, PeerDisconnected
 from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Result
+from zelect.core.step import Step
+from zelect.core.succession import jitter_us
 
 SECOND = 1000
 
@@ -317,3 +319,31 @@ def test_r9_a_connection_of_a_node_that_does_not_belong_says_nothing() -> None:
     world.feed(1, PeerConnected(2, 2))
     world.feed(1, PeerDisconnected(2, 2))
     assert world.controller() == 1
+
+
+def test_r8_failed_candidates_with_slow_disks_spread_their_turns_wider() -> None:
+    world = World(3)
+    world.start()
+    world.run(5)
+    state = world.state(2)
+    step = Step(world.settings[2], state, world.now_us, 0)
+    widest = {}
+    for save_us in (0, 500 * MS):
+        state.save_us = save_us
+        turns = []
+        for state.attempts in range(4, 24):
+            turns.append(jitter_us(step))
+        widest[save_us] = max(turns)
+    assert widest[0] <= 16 * step.timing.stagger_us < 2 * SECOND * MS < widest[500 * MS] < 9 * SECOND * MS
+
+
+def test_r16_the_answers_of_a_member_that_lost_its_data_renew_no_lease() -> None:
+    world = World(3, quorum="static")
+    world.start()
+    world.run_until(lambda: world.controller() == 1)
+    world.run(300)
+    world.kill(3)
+    world.cut(1, 2)
+    world.start(3, forget=True)
+    world.run(SECOND)
+    assert world.controller() is None

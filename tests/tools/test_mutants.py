@@ -16,7 +16,7 @@ from tools.mutation.mutant import MUTANTS, ROOT, Mutant, NotOnce, copy_tree, mut
 from tools.mutation.suites import SUITES, CannotRun, Suite, paths_of, suites_for
 from tools.mutation.trial import Case, MutantRunner, Verdict, cases
 
-RULES = [*(f"R{number}" for number in range(1, 15)), *(f"K{number}" for number in range(1, 5))]
+RULES = [*(f"R{number}" for number in range(1, 17)), *(f"K{number}" for number in range(1, 5))]
 BY_NAME = {case.name: case for case in cases()}
 
 

@@ -283,7 +283,7 @@ SCENARIOS = {
         "static",
         "",
         Bounds(terms=2, versions=3, crashes=0, restarts=0, witness_losses=0, hello=True, inside=False, clock=False),
-        frozenset({"elected", "active"}),
+        frozenset({"elected"}),
         founders=(1,),
     ),
     "lost3": Scenario(
@@ -316,5 +316,5 @@ SCENARIOS = {
     ),
 }
 
-LONG = frozenset({"leadership", "cold"})
+LONG = frozenset({"leadership", "cold", "found3", "lost3"})
 """What is searched only by its name: it takes an hour, or does not end."""
