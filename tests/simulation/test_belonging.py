@@ -257,7 +257,7 @@ def test_r16_an_older_copy_in_another_file_is_noticed_by_itself() -> None:
 
 
 def test_r16_an_older_copy_that_nobody_notices_breaks_s1_by_one_vote() -> None:
-    """The limit that docs/operations.md forbids to touch: node 2 votes twice in term 1, because the copy of its disk
+    """The limit that docs/operating.md forbids to touch: node 2 votes twice in term 1, because the copy of its disk
     is older than its vote, and node 3, the only one it hears, never heard how often node 2 had saved."""
     world = World(3, quorum="static")
     world.registry_up = False
