@@ -82,7 +82,8 @@ Lost(s) == /\ s.epoch > epoch[s.node] /\ s.record = NoRecord /\ s.founding = {}
            /\ Forget(s.node, s.epoch, s.term, s.vote, NoRecord) /\ Deposed
            /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \ {s.node}
 \* Its data are an older copy: what came after is lost, and it must notice before it votes or takes a record (R16).
-Older(s) == /\ s.epoch <= epoch[s.node] /\ ~Same(s.node, s) /\ s.term <= term[s.node] /\ ~Newer(s.record, record[s.node])
+Older(s) == /\ s.epoch < epoch[s.node] \/ (s.epoch = epoch[s.node] /\ ~Same(s.node, s))
+            /\ s.term <= term[s.node] /\ ~Newer(s.record, record[s.node])
             /\ s.founding = {} /\ Forget(s.node, s.epoch, s.term, s.vote, s.record) /\ Deposed
             /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \cup {s.node}
 \* A process starts with what was saved; it may have promised anything (R4).
