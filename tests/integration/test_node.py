@@ -12,9 +12,9 @@ import pytest
 import zmq
 
 from tests.support.clusters import CALM, Cluster, Fleet
-from tests.support.records import made_record
 from tests.support.waiting import wait_until
 from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Reason, Refusal, Voting, VotResp
+from zelect.core.quorum import Record
 from zelect.core.timing import Timing
 from zelect.node.storage.vote_store import SLOT_BYTES
 from zelect.system.clock import now_us
@@ -44,9 +44,10 @@ class Played:
         self._mouth = self._context.socket(zmq.DEALER)
         self._mouth.connect(cluster.addresses[NODE])
 
-    def say(self, peer: int, term: int, message: Message) -> None:
+    def say(self, peer: int, term: int, message: Message, cluster_id: int = 0) -> None:
         incarnation = peer  # its first and only one
-        self._mouth.send(encode(Envelope(self.cluster.name, peer, incarnation, self._digest, term, message)))
+        head = (self.cluster.name, peer, incarnation, self._digest, term)
+        self._mouth.send(encode(Envelope(*head, message, cluster_id=cluster_id)))
 
     def listen(self) -> list[Envelope]:
         """Everything that was heard so far."""
@@ -69,9 +70,21 @@ class Played:
         wait_until(lambda: len(self.told(NodeOnline)) == len(self._ears), what="the node's greetings")
 
     def ask(self) -> None:
-        """Ask the node for its vote."""
-        record = made_record(0, 0, self.cluster.ids)
+        """Ask the node, which is new, for its vote to found a cluster."""
+        record = self.record(0, 0)
         self.say(OTHER, TERM, Voting(False, 1, TERM, record, Reason.TIMEOUT, 0, 0))
+
+    def record(self, config_term: int, version: int) -> Record:
+        """A record that names the node by what it told of itself."""
+        epochs = {NODE: self.told(NodeOnline)[-1].epoch}
+        return Record(
+            config_term,
+            version,
+            self.cluster.ids,
+            epochs=tuple(epochs.get(node, node) for node in self.cluster.ids),
+            cluster_id=7,
+            addresses=tuple(sorted(self.cluster.addresses.items())),
+        )
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -125,8 +138,8 @@ def test_r14_a_follower_that_overslept_campaigns_in_the_turn_after_the_late_one(
     try:
         played.cluster.start(NODE)
         played.greeted()
-        record = made_record(TERM, 1, played.cluster.ids, epochs=(played.told(NodeOnline)[0].epoch, 2, 3))
-        played.say(OTHER, TERM, Ping(1, True, record, (NODE, 2)))
+        record = played.record(TERM, 1)
+        played.say(OTHER, TERM, Ping(1, True, record, (NODE, 2)), record.cluster_id)
         wait_until(lambda: any(pong.number == 1 for pong in played.told(Pong)), what="the node follows")
         played.cluster.freeze(NODE)
         until_us = now_us() + 3 * Timing().promise_us

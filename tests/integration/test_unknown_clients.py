@@ -95,7 +95,7 @@ def _grown(cluster: Cluster, node: int, before: Counter[str], names: tuple[str, 
 
 
 def test_bytes_that_are_no_message(living: Cluster) -> None:
-    header = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 1]
+    header = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 0, 1]
     frames = {
         "malformed_not_msgpack": [b"", b"\xc1", b"\x00" * 100, b"hello", b"\x91" * 500, b"\xdd\xff\xff\xff\xff"],
         "malformed_bad_envelope": [msgpack.packb(7), msgpack.packb([]), msgpack.packb([PROTOCOL_VERSION, 2])],
@@ -126,16 +126,16 @@ def test_wrong_types_inside_messages(living: Cluster) -> None:
         {},
         msgpack.ExtType(1, b"x"),
     )
-    for index in (1, 3, 4, 5, 6):  # cluster, sender, incarnation, settings, term
+    for index in (1, 3, 4, 5, 6, 7, 8):  # cluster, sender, incarnation, settings, cluster id, generation, term
         for value in wrong:
             if not (index == 1 and isinstance(value, str)):
-                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 1, [0, False, None, []]]
+                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 0, 1, [0, False, None, []]]
                 envelope[index] = value
                 frames.append(msgpack.packb(envelope))
     bodies: tuple[object, ...] = (None, {}, "body", [], [None] * 3, [1.5] * 4, [[1]] * 6, [2**63] * 7)
-    for kind in range(11):
+    for kind in range(15):
         for body in bodies:
-            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 0, 1, body]))
+            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 0, 0, 1, body]))
     with undisturbed(living, "malformed_bad_field") as send:
         before = {node: living.counters(node) for node in living.ids}
         for frame in frames:

@@ -127,7 +127,7 @@ def type_of(frame: bytes) -> int:
         envelope = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException):
         return -1
-    if isinstance(envelope, list) and len(envelope) == 9 and isinstance(envelope[2], int):
+    if isinstance(envelope, list) and len(envelope) in (9, 10) and isinstance(envelope[2], int):
         return envelope[2]
     return -1
 
