@@ -1,4 +1,4 @@
-"""zelect: elects one controller among a fixed set of processes.
+"""zelect: elects one controller among a set of processes.
 
     with zelect.Node("conf/n1.toml") as node:
         for leadership in node.campaign():

@@ -666,6 +666,15 @@ def test_r11_who_is_of_the_forced_generation_need_not_join_it() -> None:
         assert (effects.save, world.state(3).record) == (None, forced), "it gets the newer one from the controller"
 
 
+def test_r11_who_joins_a_generation_introduces_itself_to_all_as_a_new_node() -> None:
+    world = _settled()
+    _loses_the_controller(world, 3)
+    effects = step(world, 3, packet(world, 3, Reset(_forced(world, 3), True)))
+    said = {to: e.message for to, e in effects.send if isinstance(e.message, NodeOnline)}
+    assert said.keys() == {1, 2}, "so that what it was told before is out of date"
+    assert {message.epoch for message in said.values()} == {world.state(3).saved.epoch}
+
+
 @pytest.mark.parametrize("generation", [1, 2])
 def test_r11_an_older_or_the_present_generation_is_not_created_again(generation: int) -> None:
     world = _settled()

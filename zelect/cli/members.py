@@ -240,17 +240,17 @@ def _wait_for_vote(target: Target, active: NodeReport, node: int, within_s: floa
     end = time.monotonic() + within_s
     told = False
     while time.monotonic() < end:
-        newest = target.ask(1.0, lambda reports: controller_of(reports) is not None).best
-        voters = newest.voters if newest is not None else active.voters
-        linked = newest is not None and any(peer.id == node and peer.linked for peer in newest.peers)
-        if node in voters.members and linked:
+        head = target.ask(1.0, lambda reports: controller_of(reports) is not None).controller
+        voters = head.voters if head is not None else active.voters
+        linked = head is not None and any(peer.id == node and peer.linked for peer in head.peers)
+        if node in voters.members and (linked or (head is not None and head.id == node)):
             click.echo(f"node {node} belongs to the cluster, and votes; voters {voters.config_term}.{voters.version}")
             return
         if not told:
             click.echo(f"node {node} belongs to the cluster; waiting for its answers ...", err=True)
             told = True
         time.sleep(0.1)
-    click.echo(f"node {node} belongs to the cluster, but has not answered yet: start it; it gets its vote then")
+    click.echo(f"node {node} belongs to the cluster; it gets its vote when it answers: start it")
 
 
 @members.command()
@@ -295,7 +295,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     record = _record_of(state, join) if join else _forced(state, set(nodes), generation)
     _reset(target, set(nodes), Reset(record, join is not None))
     if join is None:
-        click.echo(f"reset: generation {generation} with {names}. When the others are back, have them join:")
+        click.echo(f"reset: generation {generation} with {names}. Have the others join when they are back:")
         click.echo(f"  zelect members{target.place} reset --join {generation} NODE...")
     else:
         makes = "makes it a voter" if len(set(nodes)) == 1 else "makes them voters"
@@ -312,9 +312,9 @@ def _warn(state: ClusterStatus, nodes: set[int]) -> None:
     others = ids_text(set(state.addresses) - nodes) or "none"
     click.echo(
         f"This forces new voters on {state.cluster}: {ids_text(nodes)}.\n"
-        f"If a member that you leave out ({others}) is still running somewhere and is\n"
-        "connected to others of the old voters,\n"
-        "two controllers may be active at once, even in one term. Make sure that it is down.",
+        f"If a member that you leave out ({others}) still runs somewhere and reaches\n"
+        "other old voters, two controllers may be active at once, even in one term.\n"
+        "Make sure that it is down.",
         err=True,
     )
 

@@ -19,7 +19,7 @@ class ClusterConfig:
     quorum: str = key("dynamic", one_of("dynamic", "static"))("""
         Who votes. "dynamic": the members that are alive, and the witness in Redis where it makes their
         number odd, so that members may fail one after the other down to the last. "static": always all
-        members listed below. The same on all members.""")
+        nodes that belong to the cluster. The same on all members.""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ _OPENING = (
     "sizes in bytes and end in _bytes. This file is written by 'python -m zelect.config.rendering'."
 )
 _PEERS = (
-    "One [[peers]] section for every member, this node included, and the same on all members: ids and addresses are "
-    "what the quorum rests on."
+    "One [[peers]] section for every member, this node included. New nodes found their cluster when all of these have "
+    "answered. Later they are the places where a node looks for the others when it starts; who belongs, and votes, is "
+    "in the voter record ('zelect members'), so old files may lag behind."
 )
 _OTHER_PEERS = "".join(f'\n[[peers]]\nid = {node}\naddress = "tcp://127.0.0.1:710{node}"\n' for node in (2, 3))
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from tests.support.reports import report
-from zelect.cli.members import _table, _text
+from zelect.cli.members import _table, _text, _wait_for_vote
+from zelect.cli.support.options import Target
+from zelect.core.status import PeerStatus
 from zelect.status.cluster import ClusterStatus
 
 ADDRESSES = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3, 4)}
@@ -61,3 +65,24 @@ def test_a_cluster_that_is_not_founded_has_no_voters_to_show() -> None:
     assert text.startswith("demo: no cluster is founded yet\n")
     assert "survives" not in text
     assert "zelect bootstrap -c n1.toml --members 1" in " ".join(text.split())
+
+
+class Answered:
+    """Stands for the cluster: always gives the same answers."""
+
+    def __init__(self, *reports: Any) -> None:
+        self.state = ClusterStatus("demo", ADDRESSES, {one.id: one for one in reports})
+
+    def ask(self, *_: Any) -> ClusterStatus:
+        return self.state
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_node_that_was_added_votes_when_the_controller_has_a_link_to_it(
+    linked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = report(2, active=True, peers=(PeerStatus(1, linked, False, False, 3000),))
+    asked = Answered(report(1, peers=(PeerStatus(2, True, False, False, 3000),)), head)
+    _wait_for_vote(cast(Target, asked), head, 1, 0.05)
+    text = "and votes; voters 4.9" if linked else "it gets its vote when it answers: start it"
+    assert text in capsys.readouterr().out

@@ -13,6 +13,7 @@ new voters on a cluster whose quorum is gone for good: the only record that is w
 from __future__ import annotations
 
 from zelect.core.actors.leadership import ping_round
+from zelect.core.actors.links import introduce
 from zelect.core.invariants import require
 from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Reset, Result, Type
 from zelect.core.quorum import Record
@@ -125,6 +126,8 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
     if message.join:
         forget(step, max(state.saved.epoch + 1, state.saved.incarnation))
         step.meet(dict(record.addresses))
+        for peer in state.peers:
+            introduce(step, peer)  # so that they take back what they refused
     else:
         accept_reset(step, record)
     step.note("voters_reset", generation=record.generation, members=record.members)
