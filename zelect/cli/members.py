@@ -172,10 +172,10 @@ def remove(context: click.Context, node: int, timeout_s: float) -> None:
 @timeout_option(10.0, help="Wait so long for the node's vote.")
 @click.pass_context
 def replace(context: click.Context, node: int, address: str, timeout_s: float) -> None:
-    """NODE is at ADDRESS from now on: it moved there, or a new host takes its place.
+    """Change NODE's address: a new host takes its place, or it moved.
 
     Stop the old process first. A new host starts without data: the vote of the lost data goes out, and the new one
-    comes in.
+    comes in. A node that is started at another address, with its own configuration changed, tells the others by itself.
 
     Exit code 0: the address has changed, with the node's vote or not yet; 1: refused; 5: no node could be asked.
     """

@@ -12,7 +12,8 @@ import click
 def node(context: click.Context, path: str, child: str | None) -> None:
     """Run one node in the foreground.
 
-    On SIGTERM or SIGINT it hands over if it is active, leaves, and exits with 0. On SIGHUP it reads its files
+    On SIGTERM or SIGINT it hands over if it is active, leaves, and exits with 0. On SIGUSR1 it notes that all nodes
+    are going to be stopped, so that no vote is taken away meanwhile. On SIGHUP it reads its files
     again, as with 'zelect reload'.
     """
     from pathlib import Path

@@ -71,7 +71,7 @@ def adopt_record(step: Step, record: Record) -> None:
     if step.me in before.nodes and step.me not in record.nodes:
         step.publish(Depart(last=False))  # it was removed, and has no entry any more
     if not before.cluster_id:
-        step.note("cluster_joined", cluster_id=record.cluster_id, config_term=config_term, version=version)
+        step.note("cluster_joined", cluster_id=f"{record.cluster_id:x}", config_term=config_term, version=version)
     elif could_vote is not may_vote:
         step.note("voting_right_granted" if may_vote else "voting_right_lost", config_term=config_term, version=version)
     if state.campaign is not None:
@@ -225,7 +225,7 @@ def _write_record(step: Step, voted_on: Record) -> None:
     require(founds == state.is_new, "R15", "only a new node founds a cluster")
     step.save(record=voted_on.rewritten(state.term), founding=())
     if founds:
-        step.note("cluster_founded", cluster_id=voted_on.cluster_id, members=voted_on.members)
+        step.note("cluster_founded", cluster_id=f"{voted_on.cluster_id:x}", members=voted_on.members)
 
 
 def become_active(step: Step, leader_state: LeaderState) -> None:

@@ -345,7 +345,7 @@ def test_memory_that_proved_old_is_a_warning(file: Path, name: str) -> None:
     "name",
     [
         *("cluster_founded", "cluster_joined", "member_added", "member_removed", "member_replaced"),
-        *("other_cluster_heard", "bootstrap_accepted", "became_active"),
+        *("cluster_heard", "bootstrap_accepted", "became_active"),
     ],
 )
 def test_what_happens_in_every_cluster_is_news(file: Path, name: str) -> None:

@@ -51,7 +51,7 @@ def learn_of_cluster(step: Step, envelope: Envelope) -> None:
     if step.peer(sender).cluster_id != cluster_id:
         step.know(sender, cluster_id=cluster_id)
         if cluster_id:
-            step.note("other_cluster_heard", sender=sender, cluster_id=cluster_id)
+            step.note("cluster_heard", sender=sender, cluster_id=f"{cluster_id:x}")
 
 
 def unhandled(step: Step, envelope: Envelope, message: Message) -> None:
