@@ -29,7 +29,7 @@ _WITNESS = {
 @json_option
 @click.pass_context
 def members(context: click.Context, /, as_json: bool, **where: Any) -> None:
-    """Show the voters, and how many more may fail.
+    """Show who belongs and votes, and how many more may fail.
 
     Exit code 0: a controller is active; 1: nodes answered, but none is active; 5: no node answered.
     """
