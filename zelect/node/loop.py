@@ -49,7 +49,7 @@ from zelect.node.failpoints import Failpoint
 from zelect.node.history_recorder import HistoryRecorder
 from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.reload import RunningConfig
-from zelect.node.startup import bind, log_start, open_state, publisher_of, transport_of
+from zelect.node.startup import bind, log_old_peers, log_start, open_state, publisher_of, transport_of
 from zelect.node.storage.peer_locks import PeerLocks
 from zelect.node.transport.router import Received
 from zelect.node.transport.transport import Change, LinkChange
@@ -183,6 +183,7 @@ class NodeLoop:
     def _open(self, wake: WakeupPipe) -> None:
         encrypted, lost = self.running.directory is not None, self.vote_store.lost
         log_start(self.log, self.running.config, self.data_dir, encrypted=encrypted, lost=lost)
+        log_old_peers(self.log, self.settings.addresses, dict(self.vote_store.saved.record.addresses))
         self.redis.start()
         self._connect(self.machine.state.addresses)
         self.poller.register(self.redis.registry.pipe, zmq.POLLIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,3 +105,12 @@ def log_start(log: Log, config: Config, data_dir: DataDir, *, encrypted: bool, l
     if lost:
         fix = "nothing: a controller takes the vote of its lost data away, and gives it a new one"
         log.event("warning", "state_lost", why=lost, fix=fix)
+
+
+def log_old_peers(log: Log, configured: Mapping[int, str], recorded: Mapping[int, str]) -> None:
+    """Warn where the configuration names other members, or other addresses, than the voter record, which decides (R10).
+    `recorded` is empty in a new node."""
+    differ = sorted({node for node, _ in configured.items() ^ recorded.items()}) if recorded else []
+    if differ:
+        fix = "nothing now: the voter record decides; bring [[peers]] up to date, see 'zelect members'"
+        log.event("warning", "configured_peers_differ", nodes=",".join(map(str, differ)), fix=fix)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from zelect.core.effects import Saved
 from zelect.core.quorum import NO_RECORD
 from zelect.core.settings import Settings
 from zelect.core.timing import Timing
-from zelect.node.startup import open_state
+from zelect.node.startup import log_old_peers, open_state
 from zelect.node.storage.vote_store import newest_slot
 from zelect.system.clock import unix_ms
+from zelect.system.log import Log
 
 SETTINGS = Settings("demo", 1, {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3)})
 DAY_MS = 86_400_000
@@ -106,3 +110,23 @@ def test_how_often_an_epoch_was_saved_goes_on_over_restarts_and_begins_again_aft
         vote_store.close()
         data_dir.close()
     assert counts == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "nodes"),
+    [
+        ({1: "tcp://a:1", 2: "tcp://b:1"}, ""),
+        ({}, ""),  # a new node: its configuration decides
+        ({1: "tcp://a:1", 2: "tcp://c:1"}, "2"),
+        ({1: "tcp://a:1", 3: "tcp://d:1"}, "2,3"),
+    ],
+)
+def test_a_configuration_that_lags_behind_the_record_is_a_warning(
+    tmp_path: Path, recorded: dict[int, str], nodes: str
+) -> None:
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    log_old_peers(Log(fd, "info", "text", 1, "demo"), {1: "tcp://a:1", 2: "tcp://b:1"}, recorded)
+    os.close(fd)
+    text = path.read_text()
+    assert ("configured_peers_differ" in text, f"nodes={nodes} " in text) == (bool(nodes), bool(nodes))
