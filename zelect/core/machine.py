@@ -160,7 +160,7 @@ def first_state(settings: Settings, incarnation: int) -> Saved:
         incarnation=incarnation,
         record=NO_RECORD,
         epoch=incarnation,
-        promise_ms=settings.timing.election_timeout_ms,
+        promise_ms=settings.timing.promise_us // 1000,
     )
 
 

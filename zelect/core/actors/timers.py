@@ -90,8 +90,8 @@ def chores(step: Step) -> None:
     """What is due but not urgent: PINGs to idle peers, publishing, a look at the witness, and to save the length of
     promises where that was changed (R4)."""
     state, now_us = step.state, step.now_us
-    if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.election_timeout_ms:
-        step.save(promise_ms=step.timing.election_timeout_ms)  # no longer promise of an earlier start can be left
+    if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.promise_us // 1000:
+        step.save(promise_ms=step.timing.promise_us // 1000)  # no longer promise of an earlier start can be left
     if now_us >= state.next_idle_us:
         _ping_idle_peers(step)
     soon_us = now_us

@@ -99,12 +99,11 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
     if campaign is None or not asked or (campaign.pre, campaign.round) != (event.pre, event.round):
         step.note("stale_answer_ignored", voter=WITNESS)
         return
-    waited_ms = [step.timing.election_timeout_ms if event.many else 0]
-    waited_ms += [
-        max(named.promise_ms, step.timing.election_timeout_ms) for named in event.named if not _harmless(step, named)
-    ]
-    waits = max(waited_ms)
-    until_us = step.now_us + waits * 1000 if waits else 0
+    promise_us = step.timing.promise_us
+    waited_us = [promise_us if event.many else 0]
+    waited_us += [max(named.promise_ms * 1000, promise_us) for named in event.named if not _harmless(step, named)]
+    waits = max(waited_us)
+    until_us = step.now_us + waits if waits else 0
     campaign.answers[WITNESS] = VoteAnswer(event.reason is None, event.reason, until_us)
     step.note(
         "witness_answered",
