@@ -57,6 +57,8 @@ def _lines(found: Forecast) -> list[str]:
     from zelect.status.cluster_text import ids_text, nodes_text
 
     down = found.down
+    if not found.members:
+        return [f"{found.cluster}: no cluster is founded yet; 'zelect status' shows what it waits for"]
     active = f"node {found.controller} is active" if found.controller else "no node is active now"
     lines = [f"{found.cluster}: {active}; members {ids_text(found.members)}; witness {found.witness}"]
     needs = [f"  needs     {found.needs.text}"] if found.needs is not None else []

@@ -204,11 +204,14 @@ def _changed(target: Target, what: MemberAction, node: int, address: str, within
 
     end = time.monotonic() + within_s
     detail = f"no node is active; see 'zelect status{target.place}'"
+    told = False
     while True:
         active = target.answered().controller
         if active is not None:
             if what is not MemberAction.ADD and active.id == node:
-                detail = _handed_over(target, active)
+                if not told:
+                    click.echo(f"node {active.id} is the controller; it hands over first", err=True)
+                told, detail = True, _handed_over(target, active)
             else:
                 answer = target.tell([active.id], MemberChange(what, node, address)).get(active.id)
                 if answer is not None and answer.result is Result.OK:
@@ -226,7 +229,6 @@ def _handed_over(target: Target, active: NodeReport) -> str:
     from zelect.cli.support.admin import admin_command
     from zelect.core.messages import AdminAction
 
-    click.echo(f"node {active.id} is the controller; it hands over first", err=True)
     answer = target.tell([active.id], admin_command(AdminAction.TRANSFER, "its place changes")).get(active.id)
     return answer.detail if answer is not None else f"node {active.id} did not answer"
 
