@@ -13,6 +13,7 @@ from tools.common.founded import CLUSTER_ID
 from tools.simulator.small_world import World, packet
 from zelect.core.effects import Saved
 from zelect.core.events import ControllerHint, LinkDown, MessageReceived, WitnessSeen
+from zelect.core.lease import NEVER_US
 from zelect.core.messages import (
     Bootstrap,
     CommonResp,
@@ -522,3 +523,13 @@ def test_r16_the_saves_of_an_epoch_are_told_and_remembered() -> None:
         effects = step(world, 2, MessageReceived(replace(online, incarnation=incarnation)))
         (answer,) = sent_by(effects, NodeOnlineResp)
         assert (answer.heard_epoch, answer.heard_saves) == (3, heard), "what earlier processes had saved"
+
+
+def test_r15_who_hears_of_a_cluster_founds_none_even_with_others_that_are_new() -> None:
+    world = new_nodes(3)
+    step(world, 1, packet(world, 2, Bootstrap(tuple((node, world.settings[node].address) for node in (1, 2)))))
+    assert world.state(1).founders().keys() == {1, 2}
+    elsewhere = replace(packet(world, 3, CommonResp(6, Result.NOT_MEMBER, "not here")).envelope, cluster_id=9)
+    step(world, 1, MessageReceived(elsewhere))
+    assert world.state(1).founders() == {}
+    assert world.state(1).campaign_due_us() == NEVER_US
