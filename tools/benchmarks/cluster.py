@@ -36,6 +36,8 @@ class Cluster(NodeProcesses):
     ) -> None:
         operators = () if tree.secure else None
         super().__init__(directory, NAME, range(1, nodes + 1), "", timing, quorum, operators, tree, prefix())
+        # Where an older tree's default is, which it compares with what is listed.
+        self.data_dirs = {node: directory / "data" / f"n{node}" for node in self.ids}
         self.http_ports: dict[int, int] = {}
         while tree.requests and (not self.http_ports or set(self.http_ports.values()) & set(self.ports.values())):
             self.http_ports = dict(zip(self.ids, free_ports(nodes), strict=True))

@@ -44,8 +44,11 @@ def ping(step: Step, envelope: Envelope, message: Ping) -> None:
 
 
 def _rival(state: State, envelope: Envelope) -> bool:
-    leader = state.controller
-    return state.role is Role.ELECTED or (leader is not None and leader.id != envelope.sender)
+    """Whether another node is, or was, controller of the sender's term, as far as this one knows."""
+    leader, promise = state.controller, state.promise
+    if state.role is Role.ELECTED or (leader is not None and leader.id != envelope.sender):
+        return True
+    return promise is not None and promise.term == envelope.term and promise.to != envelope.sender
 
 
 def pong(step: Step, envelope: Envelope, message: Pong) -> None:

@@ -267,3 +267,15 @@ def test_stepping_down_ends_no_promise_to_another() -> None:
     turn.state.promise = promise = Promise(2, 1, 1, turn.now_us + 1000)
     step_down(turn, "leaving")
     assert turn.state.promise == promise
+
+
+def test_after_its_controller_was_lost_a_node_follows_no_second_one_of_that_term() -> None:
+    """Its promise to the first one runs: a message that claims otherwise is a lie or a fault."""
+    world = leadership_of(1)
+    state = world.state(2)
+    term, promise = state.term, state.promise
+    state.controller = None
+    effects = step(world, 2, packet(world, 3, Ping(1, True, state.record, ()), term))
+    assert names(effects) == ["conflicting_controller_seen"]
+    assert effects.send == ()
+    assert state.promise == promise
