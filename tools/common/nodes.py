@@ -10,16 +10,28 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgpack
 import zmq
 
 from tools.common.checkout import THIS, JsonDict, Tree
 from tools.common.ports import free_ports
 from zelect.config.rendering import render
-from zelect.core.messages import Envelope, Query, Report
+from zelect.core.messages import Envelope, Query, Type
 from zelect.devcluster.layout import HOST
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, read_key
-from zelect.wire import decode, encode
+from zelect.wire import encode
+
+
+def _question(tree: Tree, cluster: str) -> bytes:
+    """What asks a node of `tree` for its status. Before there were cluster ids, frames had one item less."""
+    question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
+    if "_HEADER = 9\n" not in (tree.root / "zelect" / "wire.py").read_text(encoding="utf-8"):
+        return question
+    frame = msgpack.unpackb(question)
+    del frame[6]
+    older: bytes = msgpack.packb(frame)
+    return older
 
 
 class NodeProcesses:
@@ -49,7 +61,7 @@ class NodeProcesses:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._prefix = tuple(prefix)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.question = encode(Envelope(name, 0, 0, 0, 0, Query("status")))
+        self.question = _question(tree, name)
         directory.mkdir(parents=True, exist_ok=True)
         if operators is not None:
             make_keys(self.keys, [*(Owner(node=node) for node in self.ids), *operators])
@@ -153,6 +165,6 @@ class NodeProcesses:
         """The report that comes from `dealer`; None: none in time."""
         if not dealer.poll(int(within_s * 1000)):
             return None
-        message = decode(dealer.recv()).message
-        report: JsonDict | None = json.loads(message.text) if isinstance(message, Report) else None
+        _, _, code, *_, body = msgpack.unpackb(dealer.recv())  # alike in all trees
+        report: JsonDict | None = json.loads(body[0]) if code == int(Type.REPORT) else None
         return report
