@@ -46,6 +46,7 @@ def test_a_successor_that_dies_on_its_way_to_leadership(fleet: Fleet, failpoint:
     assert head.id == 1, "the first in line, there first"
     wait_until(lambda: [cluster.ask(node).get("succession") for node in (2, 3)] == [[2, 3]] * 2, what="2 is the next")
     wait_until(lambda: all(peer["linked"] for node in (2, 3) for peer in cluster.ask(node)["peers"]))
+    wait_until(lambda: all(cluster.ask(node).get("uptime_ms", 0) > 1000 for node in (2, 3)), what="they may vote (R4)")
     cluster.kill(head.id)
     assert cluster.exit_code(2) == -9, "the successor dies at its point"
     cluster.start(2)
@@ -69,6 +70,7 @@ def test_a_voter_that_dies_in_the_middle_of_its_vote(fleet: Fleet, failpoint: st
     cluster.start(3, failpoint=failpoint)
     first = cluster.settled(1, 2)
     wait_until(lambda: 3 not in cluster.running() or cluster.ask(3).get("controller") == first.id)
+    wait_until(lambda: 3 not in cluster.running() or cluster.ask(3).get("uptime_ms", 0) > 1000, what="3 may vote (R4)")
     if 3 in cluster.running():  # the others had elected one before it was there
         cluster.settled()
         cluster.kill(first.id)

@@ -140,7 +140,7 @@ def _mutants() -> list[Model]:
         Model("m-swap", 3, "Nowhere", 3, 2, 4, expect="S1", losses=1, off=("swap",)),
         Model("m-swap2", 2, "Nowhere", 2, 3, 5, expect="S1", losses=1, off=("swap",), **_WITNESS),
         Model("m-swapWitness", 3, "Nowhere", 3, 2, 5, expect="S1", flushes=1, off=("swapWitness",)),
-        Model("m-unanimous1to3", 3, "Grow1to3", 0, 2, 3, expect="OneCluster", off=("unanimous",), symmetry="Symm23"),
+        Model("m-unanimous1to3", 3, "Grow1to3", 0, 2, 3, ("S1",), "S1", off=("unanimous",), symmetry="Symm23"),
         Model("m-unanimous3", 3, "Everybody", 0, 2, 3, ("S1",), "S1", losses=1, off=("unanimous",)),
         Model(
             "m-unanimous3to5", 5, "Grow3to5", 0, 2, 1, S, "OneCluster", "Symm12_45", losses=1, off=("unanimous",)

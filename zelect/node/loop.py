@@ -229,7 +229,8 @@ class NodeLoop:
         timing = self.timing
         due_us = timing.due_us(self._due_us(), now_us())
         ready = self._wait(due_us)
-        late = timing.judge(due_us, now_us())
+        began_us = now_us()
+        late = timing.judge(due_us, began_us)
         if late:
             self.counters["loop_late"] += 1
         if wake.fd in ready:
@@ -241,6 +242,9 @@ class NodeLoop:
             if (late or ready) and self.transport.router.backlog():
                 self._read(ready, timing.drain_us if late else timing.glance_us, everywhere=True)
             if now_us() >= self._machine_due_us():
+                if not late and timing.judge(began_us, now_us()):  # the process stood still in the middle of this turn
+                    late = True
+                    self.counters["loop_late"] += 1
                 self.step(Tick(late))
                 if self.machine.active(now_us()):
                     timing.gather_until_us = now_us() + timing.gather_us
