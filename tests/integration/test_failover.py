@@ -52,6 +52,7 @@ def test_kill_of_the_controller_and_its_return(fleet: Fleet, server: RedisServer
     _record_is_right(cluster, registry, first)
     for node in cluster.ids:
         entry(registry, node, role="controller" if node == 1 else "follower", status="running", term=first.term)
+    wait_until(lambda: registry.nodes().keys() >= set(cluster.ids), what="every node that belongs has an entry")
     assert all(registry.nodes()[node]["address"] == cluster.addresses[node] for node in cluster.ids)
     assert all(abs(registry.nodes()[node]["seen_ms"] / 1000 - time.time()) < 60 for node in cluster.ids)
     assert hear(pubsub) == {"id": 1, "term": first.term, "reason": "start"}

@@ -157,6 +157,7 @@ def test_a_cluster_needs_only_the_documented_permissions(fleet: Fleet, server: R
         cluster.start()
         first = cluster.adapted(*cluster.ids)
         registry.published(first)
+        wait_until(lambda: first.id in registry.nodes(), what="its entry, which a node writes once it belongs")
         cluster.kill(first.id)
         left = sorted(set(cluster.ids) - {first.id})
         second = cluster.adapted(*left)  # the witness is a member now
