@@ -422,10 +422,14 @@ class State:
         """Whether a peer of this new node belongs to a cluster: there is one to join, so none is founded (R15)."""
         return any(peer.cluster_id > 0 for peer in self.peers.values())
 
+    def founding_list(self) -> tuple[int, ...]:
+        """Who is to found the cluster: those that an operator named, else all configured members (R15)."""
+        return self.founding_members or tuple(self.addresses)
+
     def founders(self) -> dict[int, int]:
         """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,
         or belongs to a cluster already (R15)."""
-        wanted = self.founding_members or tuple(self.addresses)
+        wanted = self.founding_list()
         if not self.is_new or self.node not in wanted:
             return {}
         peers = {node: self.peers[node] for node in wanted if node != self.node}

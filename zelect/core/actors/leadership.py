@@ -38,9 +38,8 @@ def ping_round(step: Step) -> None:
     if len(state.voters) > 1 or state.saved is step.saved_before:
         leader_state.answered_us[step.me] = now_us
     else:
-        leader_state.next_ping_us = (
-            now_us  # once its disk is done, which alone decides, and may take longer than the lease
-        )
+        # Its own disk alone decides, and may take longer than the lease: PING again as soon as it has saved.
+        leader_state.next_ping_us = now_us
     leader_state.saved_by[step.me] = state.saved.record.id
     state.promise = Promise(step.me, state.saved.incarnation, state.term, now_us + step.timing.promise_us)
     step.broadcast(_ping(step, leader_state))

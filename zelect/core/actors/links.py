@@ -1,8 +1,8 @@
 """Connections that come and go (R6, R9).
 
 Between two nodes there are two: each makes one to the other and sends over it. A kernel closes both when a
-process dies, so while one of them stands the process at its other end lives, and nobody is asked whether
-it does. The last one to close starts the probe that may find proof of a death (R9).
+process dies, so while one of them stands the process at its other end lives, and needs no probe.
+The last one to close starts the probe that may find proof of a death (R9).
 
 An elected node that has lost its connections to a majority keeps its lease and still stops being active
 until a PING sent from then on is answered by a quorum: a network that refuses connections may have "proved"

@@ -133,16 +133,14 @@ def belongs(state: State) -> Belongs:
         if state.may_vote(state.record):
             return Belongs.VOTER
         return Belongs.NO_VOTE if state.node in dict(state.record.addresses) else Belongs.REMOVED
-    founded = any(known.cluster_id > 0 for known in state.peers.values())
-    return Belongs.JOINING if founded else Belongs.NEW
+    return Belongs.JOINING if state.hears_of_cluster() else Belongs.NEW
 
 
 def _missing(state: State) -> tuple[int, ...]:
     """The members that a new node waits for: to found a cluster it needs the vote of each (R15)."""
     if belongs(state) is not Belongs.NEW:
         return ()
-    wanted = state.founding_members or tuple(state.addresses)
-    peers = {node: state.peers[node] for node in wanted if node != state.node}
+    peers = {node: state.peers[node] for node in state.founding_list() if node != state.node}
     return tuple(sorted(node for node, peer in peers.items() if not (peer.linked and peer.cluster_id == 0)))
 
 
