@@ -12,6 +12,7 @@ from zelect.cli.support.options import Target, cluster_options, json_option, tim
 if TYPE_CHECKING:
     from zelect.core.messages import MemberAction, Reset
     from zelect.core.quorum import Record
+    from zelect.core.status import VotersStatus
     from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
@@ -220,7 +221,7 @@ def _changed(target: Target, what: MemberAction, node: int, address: str, within
                     raise CommandError(f"node {active.id} refused: {answer.detail}", 1)
                 detail = answer.detail if answer is not None else f"node {active.id} did not answer"
         if time.monotonic() >= end:
-            raise CommandError(f"not done within {within_s:g} s: {detail}", 1 if active is not None else 5)
+            raise CommandError(f"not done within {within_s:g} s: {detail}", 1)
         time.sleep(0.05)
 
 
@@ -335,41 +336,42 @@ def _confirm(cluster: str) -> None:
 
 def _forced(state: ClusterStatus, nodes: set[int], generation: int) -> Record:
     """The record that makes `nodes` the voters, in a new generation of their cluster."""
+    from dataclasses import replace
+
     from zelect.cli.support.errors import CommandError
-    from zelect.core.quorum import Record
 
     newest = state.newest
     if newest is None or not newest.voters.cluster_id:
         raise CommandError("these nodes are new: there is no cluster to reset; see 'zelect bootstrap --help'", 1)
     members = tuple(sorted(nodes))
-    return Record(
-        config_term=0,
-        version=newest.voters.version + 1,
-        members=members,
-        generation=generation,
-        epochs=tuple(state.reports[node].epoch for node in members),
-        cluster_id=newest.voters.cluster_id,
-        addresses=newest.voters.places,
-    )
+    epochs = tuple(state.reports[node].epoch for node in members)
+    before = _told(newest.voters)
+    version = before.version + 1
+    return replace(before, config_term=0, version=version, generation=generation, members=members, epochs=epochs)
 
 
 def _record_of(state: ClusterStatus, generation: int) -> Record:
     """The newest record of `generation` that a node which answers has."""
     from zelect.cli.support.errors import CommandError
-    from zelect.core.quorum import Record
 
     voters = [report.voters for report in state.reports.values() if report.voters.generation == generation]
     if not voters:
         raise CommandError(f"no node that answers is in generation {generation}; see 'zelect members'", 1)
-    newest = max(voters, key=lambda some: some.age)
+    return _told(max(voters, key=lambda some: some.age))
+
+
+def _told(voters: VotersStatus) -> Record:
+    """The record that a node tells of itself; which witness it names is not told."""
+    from zelect.core.quorum import Record
+
     return Record(
-        config_term=newest.config_term,
-        version=newest.version,
-        members=newest.members,
-        generation=generation,
-        epochs=newest.epochs,
-        cluster_id=newest.cluster_id,
-        addresses=newest.places,
+        config_term=voters.config_term,
+        version=voters.version,
+        members=voters.members,
+        generation=voters.generation,
+        epochs=voters.epochs,
+        cluster_id=voters.cluster_id,
+        addresses=voters.places,
     )
 
 
