@@ -191,7 +191,7 @@ def long(step: Step) -> None:
 
 
 def coverage(step: Step) -> None:
-    """Lines and branches of the pure code that the fast tests reach."""
+    """The fast tests reach every line and branch of the pure code."""
     step.run(python_of(step), "-m", "tools.dev", "coverage", env={"COVERAGE_FILE": str(step.work / "coverage")})
 
 

@@ -4,7 +4,7 @@ verify    look and change nothing: linter, format, types, layers, documents
 fast      what needs no cluster: the pure code, units, rules, scenarios
 test      everything that ends within minutes, two tests at a time
 long      only the long tests, which plain `pytest` leaves out
-coverage  which lines and branches of the pure code the fast tests reach
+coverage  the fast tests reach every line and branch of the pure code, or it fails and says which they do not
 format    repair what the linter and the formatter can repair
 docs      write the generated pages and check the links
 notes     VERSION: the release notes, which are its section of CHANGELOG.md
