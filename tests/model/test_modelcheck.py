@@ -153,7 +153,7 @@ class Twins:
         self.turn += 1
         named = Witness(key, f"run{self.model.run}" if known else "another", "repl")
         record = made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0])
-        promise_ms = 100 * who[0] + who[1]
+        promise_ms = 600_000 - who[0] if who[1] == 1 else 0  # whom it acknowledged lives on, or was never safe
         intent: WitnessCreate | WitnessPing | WitnessVote
         if op == "create":
             intent = WitnessCreate(key, term, record)
@@ -161,7 +161,7 @@ class Twins:
             intent = WitnessPing(named, term, 1, record)
         else:
             intent = WitnessVote(named, op == "pre", 1, term, record)
-        self.model, event = self.model.answer(who, intent, self.turn, promise_ms)
+        self.model, event = self.model.answer(who, intent, self.turn, promise_ms, clock_us=1)
         texts = RecordTexts("demo")
         script = words(op, self.identity(key, known), *who, term, record_id, self.turn, promise_ms, texts.write(record))
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))

@@ -300,6 +300,11 @@ def eventful() -> Watched:
     world.cut(2, 4)
     world.run(2500)
     world.heal()
+    world.run(2500)
+    world.kill(lost := world.controller() or 2)
+    world.run(2500)
+    world.start(lost)
+    world.run(2500)
     world.redis.restart()
     world.run(2500)
     world.registry_up = world.redis.up = False
@@ -758,6 +763,33 @@ def test_r12_when_the_nodes_fall_short_the_witness_votes_and_answers_pings() -> 
     assert [ask.pre for ask in _asked(world, WitnessVote) if isinstance(ask, WitnessVote)] == [True, False]
 
 
+def test_r12_a_cut_between_two_nodes_deposes_no_controller_that_the_witness_acknowledges() -> None:
+    world = _two_and_the_witness()
+    term = world.state(1).term
+    world.cut(1, 2)
+    world.run(5000)
+    assert world.controller() == 1
+    assert [fact.details["reason"] for fact in world.happened("witness_answered", 2)][-1:] == ["promised"]
+    assert not [ask for ask in _asked(world, WitnessVote) if isinstance(ask, WitnessVote) and not ask.pre]
+    assert not [fact for fact in world.happened("became_active") if fact.details["term"] > term]
+    world.kill(1)  # and node 2 is not told: nothing proves it
+    took_ms = world.run_until(lambda: world.controller() == 2)
+    assert took_ms * MS < 3 * PROMISE_US
+
+
+def test_r12_a_proof_of_death_outweighs_what_the_witness_acknowledged_a_moment_ago() -> None:
+    world = _two_and_the_witness()
+    world.cut(1, 2)
+    world.run(1000)
+    world.heal()
+    world.run_until(lambda: world.state(2).controller is not None)
+    world.kill(1)
+    took_ms = world.run_until(lambda: world.controller() == 2)
+    assert took_ms * MS < PROMISE_US / 4
+    asked = [ask.pre for ask in _asked(world, WitnessVote) if isinstance(ask, WitnessVote)]
+    assert asked[-2:] == [True, False]
+
+
 def test_r12_the_witness_is_asked_after_the_nodes_had_their_time() -> None:
     world = _two_and_the_witness()
     world.cut(1, 2)
@@ -912,7 +944,7 @@ def test_r12_a_winner_waits_for_each_that_the_witness_voted_for_since_it_last_ac
     other = (2, world.disks[2].incarnation + 1)
     voted = memory.term + 1
     ask = WitnessVote(memory.identity, False, 1, voted, memory.record)
-    world.redis.carry_out(*other, ask)
+    world.redis.carry_out(other, ask)
     world.run_until(lambda: world.state(1).role is Role.ELECTED and world.state(1).term > voted)
     elected_us = world.now_us
     world.run_until(lambda: world.controller() == 1)

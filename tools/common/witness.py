@@ -12,6 +12,7 @@ from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessPing, Witne
 from zelect.core.events import Event, NamedProcess, WitnessAnswered, WitnessCreated, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import NO_RECORD, Record, RecordId, Witness
+from zelect.core.timing import LIVES_PERCENT
 from zelect.redis.witness_scripts import MOST_NAMES
 
 Process = tuple[int, int]
@@ -21,8 +22,8 @@ Process = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What the witness holds in Redis: one hash. The term that was acknowledged comes third in `acked`;
-    `created_at`: on the clock of the node that created it. `names`: whom it acknowledged, and those it voted for
-    since; with `many` there are more."""
+    `created_at`: on the clock of the node that created it; `acked_us`: of the last acknowledgement, on the server's.
+    `names`: whom it acknowledged, and those it voted for since; with `many` there are more."""
 
     identity: Witness
     term: int
@@ -31,6 +32,7 @@ class Memory:
     record: Record
     created_term: int
     created_at: int
+    acked_us: int = 0
     names: tuple[NamedProcess, ...] = ()
     many: bool = False
 
@@ -42,6 +44,11 @@ class Memory:
         """The names that `who` is told, and whether there are more than two."""
         others = tuple(name for name in self.names if (name.node, name.incarnation) != who)
         return others, self.many or len(others) > MOST_NAMES - 1
+
+    def lives_for(self, who: Process, clock_us: int) -> bool:
+        """Whether another than `who` was acknowledged a moment ago, and so is alive."""
+        since_us, lives_us = clock_us - self.acked_us, self.names[0].promise_ms * 10 * LIVES_PERCENT
+        return self.acked[:2] != who and self.acked_us > 0 and 0 <= since_us < lives_us
 
     def voting(self, sought: int, who: Process, promise_ms: int, record: Record) -> Memory:
         """After a vote for `who` in term `sought`."""
@@ -100,12 +107,14 @@ class WitnessServer:
         at: int,
         promise_ms: int = 0,
         *,
+        clock_us: int = 0,
         bound: bool = True,
         once: bool = False,
     ) -> tuple[WitnessServer, Event | None]:
         """Run the script for process `who`, which asked `at` this moment of its clock, and whose election timeout is
-        `promise_ms`. Without `bound` the identity is not checked (a mutant). With `once` a creation is not carried
-        out a second time after what it created was lost."""
+        `promise_ms`. `clock_us`: the server's clock; 0 where it tells none, and so can't say that a controller lives
+        (as in the checker). Without `bound` the identity is not checked (a mutant). With `once` a creation is not
+        carried out a second time after what it created was lost."""
         if isinstance(intent, WitnessCreate):
             if once and intent.key in self.created and (self.memory is None or self.memory.identity.key != intent.key):
                 return self, None
@@ -114,9 +123,9 @@ class WitnessServer:
         if not bound and self.memory is None:
             server = replace(self, memory=Memory(self.identity(""), 0, (0, 0), (0, 0, 0), NO_RECORD, 0, 0))
         if isinstance(intent, WitnessVote):
-            return server._vote(who, intent, promise_ms, bound)
+            return server._vote(who, intent, promise_ms, clock_us, bound)
         assert isinstance(intent, WitnessPing)
-        return server._ping(who, intent, promise_ms, bound)
+        return server._ping(who, intent, promise_ms, clock_us, bound)
 
     def _create(
         self, who: Process, intent: WitnessCreate, at: int, promise_ms: int
@@ -132,7 +141,7 @@ class WitnessServer:
             if generation > intent.record.id[0] or newer:
                 return self, None
         acked, names = (*who, intent.term), (NamedProcess(*who, intent.term, promise_ms),)
-        memory = Memory(identity, intent.term, who, acked, intent.record, intent.term, at, names)
+        memory = Memory(identity, intent.term, who, acked, intent.record, intent.term, at, names=names)
         return replace(self, memory=memory, created=self.created | {intent.key}), WitnessCreated(identity)
 
     def _refusal(self, identity: Witness, term: int, least: int, record_id: RecordId, bound: bool) -> Refusal | None:
@@ -147,7 +156,7 @@ class WitnessServer:
         return self.handed_out if reason in (Refusal.UNRECOGNIZED, Refusal.STALE_VOTERS) else None
 
     def _vote(
-        self, who: Process, intent: WitnessVote, promise_ms: int, bound: bool
+        self, who: Process, intent: WitnessVote, promise_ms: int, clock_us: int, bound: bool
     ) -> tuple[WitnessServer, WitnessVoted]:
         memory, sought, record = self.memory, intent.term_sought, intent.record
         least = (memory.term if memory is not None else 0) + intent.pre
@@ -157,6 +166,8 @@ class WitnessServer:
             return self, replace(unknown, record=self.handed_out)
         if reason is None and sought == memory.term and memory.voted_for != who and (bound or memory.voted_for[0]):
             reason = Refusal.VOTED
+        if reason is None and intent.pre and memory.lives_for(who, clock_us):
+            reason = Refusal.PROMISED
         if reason is None and not intent.pre and (memory.term < sought or memory.record_id < record.id):
             memory = memory.voting(sought, who, promise_ms, record)
         named, many = memory.others(who)
@@ -164,7 +175,7 @@ class WitnessServer:
         return replace(self, memory=memory), answer
 
     def _ping(
-        self, who: Process, intent: WitnessPing, promise_ms: int, bound: bool
+        self, who: Process, intent: WitnessPing, promise_ms: int, clock_us: int, bound: bool
     ) -> tuple[WitnessServer, WitnessAnswered]:
         memory, term, record = self.memory, intent.term, intent.record
         reason = self._refusal(intent.identity, term, memory.term if memory is not None else 0, record.id, bound)
@@ -179,5 +190,7 @@ class WitnessServer:
             memory = replace(
                 memory, term=term, voted_for=voted_for, acked=(*who, term), record=record, names=names, many=False
             )
+        if reason is None:
+            memory = replace(memory, acked_us=clock_us)
         answer = WitnessAnswered(intent.number, term, record.id, reason, memory.term, self._handed_out(reason))
         return replace(self, memory=memory), answer

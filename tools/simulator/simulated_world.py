@@ -313,7 +313,8 @@ class SimWorld(World):
 
         def run() -> None:
             self.properties.witness_asked(n, process.incarnation, intent)
-            event = self.redis.carry_out(n, process.incarnation, intent, asked_us)
+            promise_ms = self.settings[n].timing.election_timeout_ms
+            event = self.redis.carry_out((n, process.incarnation), intent, asked_us, promise_ms, self.now_us)
             self.properties.witness_changed()
             if event is not None and self.now_us < until_us and noise.random() >= self.loss:
                 self.at(100 + int(noise.random() * self.witness_slow_us), partial(reply, event))

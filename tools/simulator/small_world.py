@@ -402,7 +402,8 @@ class World:
         process = self.processes[n]
 
         def run() -> None:
-            answer = self.redis.carry_out(n, process.incarnation, intent, self.now_us)
+            promise_ms, now_us = self.settings[n].timing.election_timeout_ms, self.now_us
+            answer = self.redis.carry_out((n, process.incarnation), intent, now_us, promise_ms, now_us)
             if answer is not None and self.processes.get(n) is process:
                 self.at(100, lambda: self.feed(n, answer))
 

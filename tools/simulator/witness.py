@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tools.common.witness import Memory, WitnessServer
+from tools.common.witness import Memory, Process, WitnessServer
 from zelect.core.effects import WitnessIntent, WitnessLook
 from zelect.core.events import Event, WitnessSeen
 
@@ -39,12 +39,15 @@ class Redis:
         """The server was a replica for a moment and is a primary again: another history, same run."""
         self.server = replace(self.server, history=self.server.history + 1)
 
-    def carry_out(self, node: int, incarnation: int, intent: WitnessIntent, asked_us: int = 0) -> Event | None:
-        """Run the script. None: nothing that the node would hear of."""
+    def carry_out(
+        self, who: Process, intent: WitnessIntent, asked_us: int = 0, promise_ms: int = 0, clock_us: int = 0
+    ) -> Event | None:
+        """Run the script for `who`, which asked at `asked_us` of its clock, at `clock_us` of the server's. None:
+        nothing that the node would hear of."""
         if isinstance(intent, WitnessLook):
             record = self.server.handed_out if self.up else None
             return WitnessSeen(intent.identity, self.up, self.up and self.server.same(intent.identity), record)
         if not self.up:
             return None
-        self.server, event = self.server.answer((node, incarnation), intent, asked_us)
+        self.server, event = self.server.answer(who, intent, asked_us, promise_ms, clock_us=clock_us)
         return event

@@ -25,6 +25,9 @@ MAX_TERM_JUMP = 2**20
 MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
 """A higher term is refused whoever sends it: there would be no room left for elections."""
 MAX_NODE_ID = 65_535
+LIVES_PERCENT = 75
+"""A controller that the witness acknowledged more recently than this part of the controller's election timeout is alive
+to it (R12). Below 100, so that a candidate whose own promise has ended need not wait again for one that is gone."""
 
 
 def jumps(own_term: int, claimed: int) -> bool:

@@ -11,7 +11,10 @@ No identity can show that an old copy of the hash was put back by hand in the sa
 that a machine was put back to a snapshot of its memory.
 
     vote    like a node's vote (R2, R10): one in each term, to one process; not to a candidate with an older record
-    pre     whether `vote` would grant; changes nothing (R3)
+    pre     whether `vote` would grant; changes nothing (R3). Refused as `promised` while the controller that was
+            acknowledged last lives: it was so less than three quarters of its election timeout ago, by Redis' clock.
+            Nothing is safer for it, but a candidate that is cut off from that controller alone would depose it.
+            A candidate that knows all who are named to be harmless takes this refusal for a yes.
     ping    acknowledges the controller of a term, and its voter record (R5, R10)
     create  begins a new memory for an active controller, which has the vote of its term
     look    whether this server can be a witness, and whether it is the expected one
@@ -38,7 +41,7 @@ from dataclasses import dataclass
 from zelect.core.events import NamedProcess
 from zelect.core.messages import Refusal
 from zelect.core.quorum import RecordId, Witness
-from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.core.timing import LIVES_PERCENT, MAX_NODE_ID, MAX_TERM
 from zelect.redis.scripts import GarbledReply, Script, number_in, texts_of
 
 DONE = "done"
@@ -71,6 +74,7 @@ local function number(text)
   return value
 end
 local function text(value) return string.format('%.0f', value) end
+local clock_us = number(reported('server_time_usec')) or 0  -- 0: an old server, which doesn't tell
 
 local NUMBERS = {'term', 'voted_for', 'voted_incarnation', 'acked', 'acked_incarnation', 'acked_term',
                  'generation', 'config_term', 'version', 'created_term', 'created_us', 'many'}
@@ -104,7 +108,7 @@ local function remembered()
   local f = redis.call('HMGET', memory, 'key', 'run_id', 'replid', 'names', unpack(NUMBERS))
   raw_key = f[1]
   if not fit or not f[1] or f[2] ~= run_id or f[3] ~= replid then return nil end
-  local w = {key = f[1], names = names_in(f[4])}
+  local w = {key = f[1], names = names_in(f[4]), acked_us = number(redis.call('HMGET', memory, 'acked_us')[1]) or 0}
   for i, name in ipairs(NUMBERS) do
     w[name] = number(f[i + 4])
     if not w[name] then return nil end
@@ -172,7 +176,8 @@ if op == 'create' then
              'voted_for', ARGV[5], 'voted_incarnation', ARGV[6],
              'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
              'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10], 'record', ARGV[13],
-             'names', listed({me}), 'many', '0', 'created_term', ARGV[7], 'created_us', ARGV[11])
+             'names', listed({me}), 'many', '0', 'created_term', ARGV[7], 'created_us', ARGV[11],
+             'acked_us', '0')
   redis.call('PERSIST', memory)
   w = {term = term, names = {me}, many = 0}
   return report('done')
@@ -196,11 +201,17 @@ if op == 'ping' then
                'voted_for', w.term < term and ARGV[5] or text(w.voted_for),
                'voted_incarnation', w.term < term and ARGV[6] or text(w.voted_incarnation))
   end
+  -- The one thing that every acknowledgement writes, and does without where writes are refused.
+  if clock_us > 0 then redis.pcall('HSET', memory, 'acked_us', text(clock_us)) end
   w.term = term
   return report('done')
 end
 
 if term == w.term and (w.voted_for ~= node or w.voted_incarnation ~= incarnation) then return report('voted') end
+if op == 'pre' and w.acked_us > 0 and (w.acked ~= node or w.acked_incarnation ~= incarnation) then
+  local since_us, lives_us = clock_us - w.acked_us, w.names[1].promise_ms * 10 * LIVES_PERCENT
+  if since_us >= 0 and since_us < lives_us then return report('promised') end
+end
 if op == 'vote' and (w.term < term or behind > 0) then
   local known
   for _, name in ipairs(w.names) do
@@ -221,7 +232,7 @@ end
 return report('done')
 """
 
-WITNESS_SCRIPT = Script.of(_TEXT)
+WITNESS_SCRIPT = Script.of(_TEXT.replace("LIVES_PERCENT", str(LIVES_PERCENT)))
 
 
 def witness_key(cluster: str) -> str:

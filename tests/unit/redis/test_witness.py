@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, Witne
 from zelect.core.events import NamedProcess, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
 from zelect.core.quorum import Record, RecordId, Witness
+from zelect.core.timing import LIVES_PERCENT
 from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis.witness import WitnessClient, WitnessEvent
 from zelect.redis.witness_record import RecordTexts
@@ -58,11 +60,12 @@ class Asking:
         self.redis: Any = redis.Redis.from_url(server.url, decode_responses=True)
         self.clients: dict[tuple[int, int], WitnessClient] = {}
         self.others: list[WitnessClient] = []
+        self.promise_ms = PROMISE_MS
 
     def client(self, **changes: Any) -> WitnessClient:
         settings: dict[str, Any] = {"url": self.server.url, "timeout_ms": 10_000, "cluster": "demo"}
         settings |= {"ttl_ms": 3000, "address": "tcp://127.0.0.1:7101", "node": 1, "incarnation": 10}
-        settings |= {"promise_ms": PROMISE_MS}
+        settings |= {"promise_ms": self.promise_ms}
         client = WitnessClient(self.context, RedisSettings(**(settings | changes)))
         self.others.append(client)
         client.start()
@@ -120,7 +123,13 @@ class Asking:
         return TEXTS.read(text) if text else None
 
     def memory(self) -> dict[str, str]:
-        return dict(self.redis.hgetall(MEMORY))
+        """What every acknowledgement leaves as it was: all but its time."""
+        memory = dict(self.redis.hgetall(MEMORY))
+        memory.pop("acked_us", None)
+        return memory
+
+    def acked_us(self) -> int:
+        return int(self.redis.hget(MEMORY, "acked_us"))
 
     def is_unrecognized(self, identity: Witness) -> None:
         """Nothing is given in the name of `identity`, and nothing changed."""
@@ -348,6 +357,7 @@ def test_large_numbers_are_compared_as_numbers_and_exactly(asking: Asking) -> No
 def test_a_vote_names_whom_the_witness_acknowledged_and_whom_it_voted_for_since(asking: Asking) -> None:
     identity, first = asking.create(), (1, 10, 6)
     assert asking.ping(identity, 6, (1, 10)).reason is None
+    asking.redis.hset(MEMORY, "acked_us", 1)  # long ago
     for term, process, others in (
         (7, (2, 20), [first]),
         (8, (3, 30), [first, (2, 20, 7)]),
@@ -432,12 +442,31 @@ def test_a_ping_does_not_take_back_the_vote_of_its_term(asking: Asking) -> None:
     assert asking.vote(identity, 6, (2, 20)) == WitnessVoted(False, 1, None, 6, named((1, 10, 6)))
 
 
-def test_the_pings_of_a_steady_controller_write_nothing(asking: Asking) -> None:
+def test_the_pings_of_a_steady_controller_write_only_when_they_were_acknowledged(asking: Asking) -> None:
     identity = asking.create()
-    before = asking.redis.info("persistence")["rdb_changes_since_last_save"]
+    memory, before = asking.memory(), asking.redis.info("persistence")["rdb_changes_since_last_save"]
     assert asking.ping(identity, TERM, CREATOR).reason is None
     assert asking.look(identity) == (True, True)
-    assert asking.redis.info("persistence")["rdb_changes_since_last_save"] == before
+    assert asking.redis.info("persistence")["rdb_changes_since_last_save"] == before + 1
+    assert asking.memory() == memory
+    assert abs(asking.acked_us() - time.time_ns() // 1000) < 20_000_000
+
+
+def test_nobody_may_depose_a_controller_that_was_acknowledged_a_moment_ago(asking: Asking) -> None:
+    asking.promise_ms = 600_000
+    identity = asking.create()
+    assert asking.vote(identity, TERM + 1, pre=True).reason is None, "nothing was acknowledged yet"
+    assert asking.ping(identity, TERM, CREATOR).reason is None
+    told = asking.vote(identity, TERM + 1, pre=True)
+    assert (told.reason, told.term) == (Refusal.PROMISED, TERM)
+    assert [name.node for name in told.named] == [CREATOR[0]], "the asker judges whether it is harmless"
+    assert asking.vote(identity, TERM + 1, CREATOR, pre=True).reason is None, "the controller itself may ask"
+    lived_us = 600_000 * 10 * LIVES_PERCENT
+    asking.redis.hset(MEMORY, "acked_us", asking.acked_us() - lived_us)
+    assert asking.vote(identity, TERM + 1, pre=True).reason is None, "it was acknowledged too long ago"
+    asking.redis.hset(MEMORY, "acked_us", asking.acked_us() + 2 * lived_us)
+    assert asking.vote(identity, TERM + 1, pre=True).reason is None, "the server's clock was put back"
+    assert asking.vote(identity, TERM + 1).reason is None, "only the question is refused, never a vote"
 
 
 # -- one vote a term, by brute force ------------------------------------------------------
@@ -450,6 +479,7 @@ class Twin:
     term: int = TERM
     voted: dict[int, tuple[int, int]] = field(default_factory=lambda: {TERM: CREATOR})
     acked: tuple[tuple[int, int], int] = (CREATOR, TERM)
+    pinged: bool = False
     record: RecordId = RECORD
     since: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -467,6 +497,8 @@ class Twin:
         reason = self.refuses(term, record_id, self.term + 1 if pre else self.term)
         if reason is None and self.voted.get(term, process) != process:
             reason = Refusal.VOTED
+        if reason is None and pre and self.pinged and self.acked[0] != process:
+            reason = Refusal.PROMISED
         if reason is None and not pre:
             if self.voted.get(term) is None or record_id > self.record:  # else it is a repetition
                 self.since[process] = term
@@ -479,7 +511,7 @@ class Twin:
             reason = Refusal.VOTED
         if reason is None:
             self.voted.setdefault(term, process)
-            self.term, self.acked, self.record = term, (process, term), record_id
+            self.term, self.acked, self.record, self.pinged = term, (process, term), record_id, True
             self.since.clear()
         return reason
 
@@ -487,6 +519,7 @@ class Twin:
 @pytest.mark.parametrize("seed", range(4))
 def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int) -> None:
     dice = random.Random(seed)
+    asking.promise_ms = 600_000  # whom it acknowledged is alive to it from then on
     processes = [(1, 10), (1, 11), (2, 20), (3, 30), CREATOR]
     granted: dict[tuple[str, int], tuple[int, int]] = {}
     identity, twin = asking.create("k-0"), Twin()
@@ -494,7 +527,7 @@ def test_never_two_votes_in_one_term_whatever_is_asked(asking: Asking, seed: int
         if dice.random() < 0.01:
             term = twin.term + dice.randint(0, 1)
             identity = asking.create(f"k-{step}", term, twin.record)
-            twin = Twin(term, {term: CREATOR}, (CREATOR, term), twin.record)
+            twin = Twin(term, {term: CREATOR}, (CREATOR, term), record=twin.record)
             granted[identity.key, term] = CREATOR
         process, term = dice.choice(processes), max(1, twin.term + dice.choice((-2, -1, 0, 0, 0, 1, 1, 2)))
         generation, config_term, version = twin.record

@@ -15,12 +15,12 @@ from zelect.core.actors.leadership import ping_round
 from zelect.core.actors.voters import take_record
 from zelect.core.effects import WitnessVote
 from zelect.core.events import NamedProcess, WitnessVoted
-from zelect.core.messages import TEMPORARY, Envelope, Reason, Result, Voting, VotResp
+from zelect.core.messages import TEMPORARY, Envelope, Reason, Refusal, Result, Voting, VotResp
 from zelect.core.quorum import WITNESS, Outcome, has_quorum, quorum_size
 from zelect.core.state import Campaign, State, VoteAnswer
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us, rank
-from zelect.core.timing import jumps
+from zelect.core.timing import LIVES_PERCENT, jumps
 from zelect.core.transitions import (
     adopt_record,
     become_candidate,
@@ -103,13 +103,18 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
     waited_us = [promise_us if event.many else 0]
     waited_us += [max(named.promise_ms * 1000, promise_us) for named in event.named if not _harmless(step, named)]
     waits = max(waited_us)
+    reason = event.reason
+    if reason is Refusal.PROMISED:
+        # It acknowledged a controller a moment ago, and doesn't know what became of it since.
+        reason = reason if waits else None
+        waits = waits * LIVES_PERCENT // 100
     until_us = step.now_us + waits if waits else 0
-    campaign.answers[WITNESS] = VoteAnswer(event.reason is None, event.reason, until_us)
+    campaign.answers[WITNESS] = VoteAnswer(reason is None, reason, until_us)
     step.note(
         "witness_answered",
         term=campaign.term_sought,
         pre=event.pre,
-        reason="" if event.reason is None else event.reason.value,
+        reason="" if reason is None else reason.value,
         named=tuple(named.node for named in event.named),
         waits=bool(waits),
     )
