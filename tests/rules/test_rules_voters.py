@@ -219,6 +219,17 @@ def test_r9_hearsay_starts_a_probe_and_proves_nothing(dead: int) -> None:
     assert world.state(2).promise.to == 1
 
 
+def test_r9_news_of_a_death_that_overtakes_the_end_of_the_connections_is_looked_into_once_they_close() -> None:
+    world = _settled()
+    gone = DeathProven(3, world.processes[3].incarnation, Evidence.LOCK)
+    step(world, 2, packet(world, 1, NodeOffline(3, gone.incarnation, "lock")))
+    step(world, 2, gone)
+    assert not world.state(2).peers[3].dead, "its connections still stood"
+    assert both_close(world, 2, 3).probe == (Probe(3, gone.incarnation),)
+    step(world, 2, gone)
+    assert world.state(2).peers[3].dead
+
+
 def test_r9_a_candidate_that_speaks_of_a_death_makes_its_voter_look() -> None:
     world = _settled()
     question = Voting(True, 1, world.state(2).term + 1, world.state(2).record, Reason.DEATH, 1, 1)

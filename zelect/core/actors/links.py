@@ -78,12 +78,13 @@ def _is_of(step: Step, event: PeerConnected | PeerDisconnected) -> bool:
 
 def _probe_if_unconnected(step: Step, peer: int) -> None:
     """Probe the peer once both connections are closed, when it matters whether it is alive."""
-    state = step.state
+    state, known = step.state, step.peer(peer)
     matters = (
         state.leader_state is not None
         or state.controller is None
         or state.controller.id == peer
         or (state.promise is not None and state.promise.to == peer)
+        or known.unresponsive  # the controller reported that it is gone, maybe before its connections closed here
     )
-    if matters and not step.peer(peer).connected:
+    if matters and not known.connected:
         step.probe(peer)
