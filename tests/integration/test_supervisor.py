@@ -188,8 +188,9 @@ def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
 
 @pytest.mark.long
 def test_without_a_quorum_nobody_is_active(cluster: Cluster) -> None:
-    for node in (1, 2):  # both at once: the record had no time to change
-        os.kill(cluster.process(node)["pid"], signal.SIGSTOP)
+    pids = [cluster.process(node)["pid"] for node in (1, 2)]  # to ask takes a command, which takes a while
+    for pid in pids:  # both at once: the record had no time to change
+        os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: not cluster.controller(), what="the controller is frozen, or its lease has ended")
     zelect("status", "--dir", cluster.layout.directory, code=1)
 
