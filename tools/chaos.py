@@ -8,6 +8,8 @@
     python tools/chaos.py --conf conf/n1.toml                your own timing and quorum
     python tools/chaos.py --job ./nightly.sh                 your own command, as under zelect run
     python tools/chaos.py --timing heartbeat_ms=50,election_timeout_ms=250,lease_ms=200
+    python tools/chaos.py --walk grow --times 10             members change meanwhile: grow, replace, durations
+    python tools/chaos.py --walk durations --faults none     what a change costs without faults
 
 The seed is printed first; with the same nodes and faults it gives the same rounds. Exit codes: 0 all
 guarantees held, 1 one broke (the slice of history that shows it is printed), 2 it could not run. What
@@ -41,6 +43,9 @@ from tools.chaos_lab.report import write_report
 from tools.chaos_lab.run import Done, Plan, run
 from tools.chaos_lab.schedule import rounds
 from tools.chaos_lab.verdict import check
+from tools.chaos_lab.walk_figures import as_json, table, walk_figures
+from tools.chaos_lab.walk_run import walk_under_faults
+from tools.chaos_lab.walks import WALKS
 from tools.common.checkout import ToolError, positive
 from zelect.config.loading import ConfigError, load
 from zelect.core.timing import Proof, Timing
@@ -48,6 +53,7 @@ from zelect.devcluster.bundled_server import NoServer, ServerFailed
 from zelect.devcluster.layout import ClusterError
 
 _ROUNDS = 50
+_WALK_FAULTS = "kill,freeze,cut"
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -56,7 +62,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, metavar="N", help=f"default: {_ROUNDS}, or as --duration allows")
     parser.add_argument("--duration", type=positive, metavar="S", help="begin no round after so many seconds")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), metavar="N")
-    parser.add_argument("--faults", default="all", metavar="A,B", help="kinds, or families of --list; default: all")
+    parser.add_argument(
+        "--faults",
+        metavar="A,B",
+        help=f"kinds, or families of --list; default: all; for a walk {_WALK_FAULTS}, or none",
+    )
+    parser.add_argument("--walk", choices=WALKS, help="change the members meanwhile: " + "; ".join(_walks()))
+    parser.add_argument(
+        "--times", type=positive, default=1, metavar="N", help="go through the walk N times; default: 1"
+    )
     parser.add_argument("--conf", type=Path, metavar="FILE", help="take quorum and timing of this configuration")
     parser.add_argument("--timing", default="", metavar="K=V,…", help="keys of [timing] that differ")
     parser.add_argument(
@@ -79,11 +93,18 @@ class _Unusable(Exception):
     """What was asked for makes no sense; the text says what to write."""
 
 
-def _chosen(text: str) -> list[Fault]:
+def _walks() -> list[str]:
+    return [f"{walk.name}: {walk.text}" for walk in WALKS.values()]
+
+
+def _chosen(options: argparse.Namespace) -> list[Fault]:
     from tools.chaos_lab.fault_table import FAMILIES
 
+    text = options.faults or (_WALK_FAULTS if options.walk else "all")
     if text == "all":
         return list(TABLE.values())
+    if text == "none" and options.walk:
+        return []
     chosen: list[Fault] = []
     for name in text.split(","):
         if name in FAMILIES:
@@ -138,31 +159,47 @@ def _command(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    chosen = _chosen(options.faults)
+    chosen = _chosen(options)
+    walk = WALKS[options.walk] if options.walk else None
+    if walk is not None:
+        _check_walk(options, chosen)
+    nodes = options.nodes if walk is None else walk.most
     timing, quorum = _timing(options)
     command = _command(options)
     interface = options.job if options.job in INTERFACES else ""
-    links = any(fault.links for fault in chosen)
+    links = walk is not None or any(fault.links for fault in chosen)
     host = this_host(links, options.namespaces)
     if options.namespaces and (reason := why_not(host.root, host.tools)):
         raise _Unusable(f"--namespaces: {reason}")
-    skipped = {fault.name: reason for fault in chosen if (reason := fault.missing(host, options.nodes))}
+    skipped = {fault.name: reason for fault in chosen if (reason := fault.missing(host, nodes))}
     faults = [fault for fault in chosen if fault.name not in skipped]
-    if not faults:
+    if chosen and not faults:
         raise _Unusable("none of these faults can be done here:\n" + "\n".join(f"{k}: {v}" for k, v in skipped.items()))
     if options.dir and (options.dir / "history").exists():
         raise _Unusable(f"--dir {options.dir}: holds the history of a run already; name another, or remove it")
     directory = (options.dir or Path(tempfile.mkdtemp(prefix="zelect-chaos-"))).absolute()
     most = options.rounds or (None if options.duration else _ROUNDS)
     return Plan(
-        scene=Scene(options.nodes, directory, timing, quorum, links, options.namespaces, command, interface),
+        scene=Scene(nodes, directory, timing, quorum, links, options.namespaces, command, interface),
         seed=options.seed,
         faults=faults,
-        rounds=rounds(options.seed, options.nodes, faults),
-        most=most,
+        rounds=rounds(options.seed, nodes, faults),
+        most=most if walk is None else options.times * walk.length,
         duration_s=options.duration,
         skipped=skipped,
     )
+
+
+def _check_walk(options: argparse.Namespace, chosen: Sequence[Fault]) -> None:
+    """Raises `_Unusable` where a walk is asked for together with what it decides itself, or can't survive."""
+    for name in ("rounds", "duration", "namespaces"):
+        if getattr(options, name):
+            raise _Unusable(f"--{name} and --walk don't go together: a walk ends when its changes are made (--times)")
+    wrong = [fault.name for fault in chosen if fault.alone or fault.forgets]
+    if wrong:
+        raise _Unusable(
+            f"--faults {','.join(wrong)}: not with --walk, whose cluster may have one node, and no supervisor"
+        )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -184,10 +221,15 @@ def main(arguments: Sequence[str]) -> int:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     directory = plan.scene.directory
-    print(f"seed {plan.seed}, {options.nodes} nodes, {len(plan.faults)} kinds of faults, in {directory}", flush=True)
+    walks = f"{options.times} times {options.walk}, " if options.walk else ""
+    nodes = plan.scene.nodes
+    print(f"seed {plan.seed}, {walks}{nodes} nodes, {len(plan.faults)} kinds of faults, in {directory}", flush=True)
     try:
         with progress(plan.most, plan.duration_s) as show:
-            done = run(plan, show)
+            if options.walk:
+                done = walk_under_faults(WALKS[options.walk], options.times, plan, show)
+            else:
+                done = run(plan, show)
     except (ToolError, ClusterError, NoServer, ServerFailed) as error:
         print(f"chaos: {error}\nlogs: {directory}", file=sys.stderr)
         return 2
@@ -198,8 +240,12 @@ def _report_verdict(options: argparse.Namespace, directory: Path, done: Done) ->
     """Judge the history, tell it, write what was asked for; the exit code."""
     verdict = check(directory)
     print("\n".join(verdict.summary(width=_width())))
+    figures, walks = verdict.figures(), walk_figures(verdict)
+    if walks:
+        print("\n" + "\n".join(table(walks)))
+        figures["walks"] = as_json(walks)
     if options.json:
-        options.json.write_text(json.dumps(verdict.figures(), indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.report:
         write_report(directory, verdict, options.report)
         print(f"report: {options.report}")

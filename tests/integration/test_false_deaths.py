@@ -30,7 +30,7 @@ from zelect.system.log import setup
 import json
 
 config = load(Path(sys.argv[1]))
-connect_to = {int(node): address for node, address in json.loads(sys.argv[2]).items()}
+connect_to = json.loads(sys.argv[2])
 data_dirs = {int(node): path for node, path in json.loads(sys.argv[3]).items()}
 known = {node: Path(path) for node, path in data_dirs.items()}
 config = replace(config, peers=tuple(replace(peer, data_dir=known.get(peer.id)) for peer in config.peers))
@@ -54,7 +54,7 @@ def cluster(fleet: Fleet) -> Cluster:
 
 @pytest.fixture
 def links(cluster: Cluster) -> Iterator[Links]:
-    made = Links({node: (HOST, port) for node, port in cluster.ports.items()}, (HOST, 1))
+    made = Links([(node, HOST, port) for node, port in cluster.ports.items()], (HOST, 1))
     try:
         yield made
     finally:

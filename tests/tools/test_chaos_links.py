@@ -32,7 +32,7 @@ def servers() -> Iterator[dict[int, socket.socket]]:
 
 @pytest.fixture
 def links(servers: dict[int, socket.socket]) -> Iterator[Links]:
-    made = Links({node: servers[node].getsockname() for node in (1, 2)}, servers[REGISTRY].getsockname())
+    made = Links([(node, *servers[node].getsockname()) for node in (1, 2)], servers[REGISTRY].getsockname())
     try:
         yield made
     finally:
@@ -40,7 +40,8 @@ def links(servers: dict[int, socket.socket]) -> Iterator[Links]:
 
 
 def port(links: Links, a: int, b: int) -> int:
-    return int(links.dial(a)[b].rpartition(":")[2]) if b else links.registry_of(a)
+    (place,) = links.dial(a).values()
+    return int(place.rpartition(":")[2]) if b else links.registry_of(a)
 
 
 def joined(links: Links, servers: dict[int, socket.socket], a: int, b: int) -> Ends:

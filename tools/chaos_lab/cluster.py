@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -80,12 +80,11 @@ class ChaosCluster:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._asker: Asker | None = None
         self._asked_us = 0
-        self._base_port = free_ports(scene.nodes)[0]
+        self.ports = dict(zip(scene.ids, free_ports(scene.nodes), strict=True))
         # What all processes are started with, and are known by.
         os.environ.update({CHAOS: str(self.setups_file), HISTORY: str(self.history)})
         os.environ["PYTHONPATH"] = THIS.environment()["PYTHONPATH"]
-        ports = {node: self._base_port + node - 1 for node in scene.ids}
-        self.spaces = Spaces(ports) if scene.spaces else None
+        self.spaces = Spaces(self.ports) if scene.spaces else None
         self.host = self.spaces.host if self.spaces else HOST
         try:
             self.registry = Registry(self.layout.directory / "registry", self.host)
@@ -97,8 +96,14 @@ class ChaosCluster:
         self.watcher = Watcher(self.registry, NAME, log)
 
     @property
-    def ids(self) -> range:
+    def ids(self) -> Sequence[int]:
+        """The nodes that should run, in their order."""
         return self.scene.ids
+
+    @property
+    def places(self) -> Sequence[tuple[int, str, int]]:
+        """Every place at which a node may listen: its id, host and port."""
+        return [(node, HOST, port) for node, port in self.ports.items()]
 
     @property
     def links(self) -> Links | Spaces:
@@ -111,21 +116,30 @@ class ChaosCluster:
         """Where the nodes themselves are reached, past the proxy."""
         if self.spaces:
             return {node: self.spaces.endpoint(node) for node in self.ids}
-        return {node: f"tcp://{HOST}:{self._base_port + node - 1}" for node in self.ids}
+        return {node: f"tcp://{HOST}:{self.ports[node]}" for node in self.ids}
 
     # -- beginning and end ----------------------------------------------------------------
 
     def open(self) -> None:
         """Start everything. Raises ToolError, ClusterError, ServerFailed."""
-        endpoints = {node: (HOST, self._base_port + node - 1) for node in self.ids}
         if self.spaces:
             self.spaces.join_registry(self.registry.port)
             self._links = self.spaces
         elif self.scene.links:
-            self._links = Links(endpoints, (HOST, self.registry.port))
-        write_setups(self.setups_file, {node: self._setup_of(node) for node in self.ids})
+            self._links = Links(self.places, (HOST, self.registry.port))
+        write_setups(self.setups_file, {node: self._setup_of(node) for node in self.scene.ids})
         self.watcher.start()
+        self.start_nodes()
+        self.meet()
+
+    def start_nodes(self) -> None:
+        """Start the nodes of the beginning. Raises ToolError."""
         self.start_supervisor()
+
+    def meet(self) -> None:
+        """Ask the nodes that should run from now on, at their present addresses."""
+        if self._asker is not None:
+            self._asker.close()
         self._asker = Asker(NAME, self.addresses, self._context, self.layout.keyring())
 
     @property
@@ -155,7 +169,7 @@ class ChaosCluster:
         """Start the supervisor, and with it all nodes; returns once they run. Raises ToolError."""
         options = ClusterOptions(
             self.scene.nodes,
-            self._base_port,
+            self.ports[1],
             f"redis://{HOST}:{self.registry.port}/0",
             NAME,
             ("tools.chaos_lab.worker",),
@@ -205,9 +219,13 @@ class ChaosCluster:
 
     # -- processes ------------------------------------------------------------------------
 
+    def listed(self) -> Processes:
+        """The processes as whoever started them sees them. Raises ClusterError."""
+        return request(self.layout, "status")
+
     def processes(self) -> Processes:
-        """What the supervisor says. Raises ClusterError."""
-        processes = request(self.layout, "status")
+        """The newest process of each node. Raises ClusterError."""
+        processes = self.listed()
         for node in processes.nodes:
             self.every_pid.add(node.pid)
             if node.state != "ended":
@@ -249,16 +267,20 @@ class ChaosCluster:
     def start(self, node: int) -> None:
         """Start `node` unless it runs."""
         if self.processes().node(node).state == "ended":
-            request(self.layout, "start", node)
+            self.spawn(node)
             self.leaving.discard(node)
             self.started_us = now_us()
             self.processes()
 
+    def spawn(self, node: int) -> None:
+        """Start the process of `node`, which does not run."""
+        request(self.layout, "start", node)
+
     def start_all(self) -> None:
-        """Start every node that does not run."""
+        """Start every node that should run and does not."""
         for state in self.processes().nodes:
-            if state.state == "ended":
-                request(self.layout, "start", state.id)
+            if state.state == "ended" and state.id in self.ids:
+                self.spawn(state.id)
         self.processes()
 
     def data_of(self, node: int) -> Path:
@@ -294,11 +316,15 @@ class ChaosCluster:
         """Let time pass; whether `until` came true before."""
         end = now_us() + int(ms * 1000)
         while (left_us := end - now_us()) > 0:
+            self.turn()
             self.look()
             if until():
                 return True
             time.sleep(min(0.01, left_us / 1e6))
         return until()
+
+    def turn(self) -> None:
+        """What else goes on, a little at a time, while this thread waits."""
 
     def await_successor(self, of: int, within_ms: float = 5000) -> int:
         """Wait until somebody but `of` is active; 0: nobody is in time."""

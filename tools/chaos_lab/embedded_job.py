@@ -26,7 +26,7 @@ INTERFACES = ("threads", "asyncio")
 class _Node(zelect.Node):
     """A node whose links go where its setup says."""
 
-    def __init__(self, config: Config, connect_to: Mapping[int, str]) -> None:
+    def __init__(self, config: Config, connect_to: Mapping[str, str]) -> None:
         super().__init__(config)
         self._connect_to = connect_to
 

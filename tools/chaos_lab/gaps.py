@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from tools.chaos_lab.active_periods import ActivePeriod
 from tools.chaos_lab.histories import History, Line
-from tools.chaos_lab.rounds import QUIET, Round, behind, kind_of
+from tools.chaos_lab.rounds import QUIET, Round, behind, kind_behind, kind_of
 from tools.common.statistics import percentile
 
 
@@ -78,11 +78,12 @@ def _gap(
         if before.why == "lapsed" or before.until_us > in_touch_us + lease_us // 2:
             began_us = min(began_us, max(min(fault.began_us for fault in mine), in_touch_us))
     number = faults[-1].round if faults else -1
-    return Gap(kind_of(faults), number, before, after, began_us, after.active_since_us, heard_us)
+    kind = kind_of(faults) if faults else kind_behind(rounds, before.until_us, after.active_since_us)
+    return Gap(kind, number, before, after, began_us, after.active_since_us, heard_us)
 
 
 def false_elections(history: History, rounds: Sequence[Round]) -> list[Line]:
-    """Elections with no fault behind them. The first of a run has none, of course: whatever happens before
+    """Elections with no fault and no change behind them. The first of a run has none, of course: what happens before
     anything has settled is no false one."""
     settled = history.of("settled")
     if not settled:
@@ -91,7 +92,7 @@ def false_elections(history: History, rounds: Sequence[Round]) -> list[Line]:
     return [
         line
         for line in history.facts("elected")
-        if line.us > since_us and kind_of(behind(rounds, line.us, line.us)) == QUIET
+        if line.us > since_us and kind_behind(rounds, line.us, line.us) == QUIET
     ]
 
 

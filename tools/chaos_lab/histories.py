@@ -34,6 +34,8 @@ _INTEGERS: Mapping[str, tuple[str, ...]] = {
     "round_ended": ("round",),
     "fault_began": ("round",),
     "fault_ended": ("round",),
+    "change_began": ("round", "walk"),
+    "change_ended": ("round",),
     "resources": ("pid", "rss_kb", "fds", "threads", "cpu_ms"),
     "run": ("seed", "base_us"),
 }

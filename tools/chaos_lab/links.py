@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tools.chaos_lab.proxy import Pair
 from tools.common.checkout import THIS, ToolError
@@ -24,15 +24,16 @@ def between(some: Iterable[int], others: Iterable[int]) -> set[Pair]:
 
 
 class Links:
-    """A proxy process for the links of `addresses` (node to host and port; without `peers` only those
-    to Redis) and of every node to Redis at `registry`. `host`: where it is to be dialled. What two
+    """A proxy process for the links to `places` (node, host and port: a node may have several; without `peers` only
+    those to Redis) and of every node to Redis at `registry`. `host`: where it is to be dialled. What two
     faults want is put together; each takes back its own."""
 
     def __init__(
-        self, addresses: Mapping[int, tuple[str, int]], registry: tuple[str, int], host: str = HOST, peers: bool = True
+        self, places: Sequence[tuple[int, str, int]], registry: tuple[str, int], host: str = HOST, peers: bool = True
     ) -> None:
-        routes = [[a, b, *addresses[b]] for a in addresses for b in addresses if a != b and peers]
-        routes += [[a, REGISTRY, *registry] for a in addresses]
+        nodes = sorted({node for node, _, _ in places})
+        self._routes = [(a, b, *place) for a in nodes for b, *place in places if a != b and peers]
+        self._routes += [(a, REGISTRY, *registry) for a in nodes]
         self._blocked: dict[str, set[Pair]] = {}
         self._refused: dict[str, set[Pair]] = {}
         self._delays: dict[str, dict[Pair, float]] = {}
@@ -43,22 +44,24 @@ class Links:
             env=THIS.environment(),
             start_new_session=True,
         )
-        self._ports: dict[Pair, int] = {
-            (a, b): port for a, b, port in json.loads(self._say({"host": host, "routes": routes}))
-        }
+        self._ports: list[int] = json.loads(self._say({"host": host, "routes": self._routes}))
 
     @property
     def pid(self) -> int:
         pid: int = self._process.pid
         return pid
 
-    def dial(self, node: int) -> dict[int, str]:
-        """Where `node` finds its peers."""
-        return {b: f"tcp://{HOST}:{port}" for (a, b), port in self._ports.items() if a == node and b != REGISTRY}
+    def dial(self, node: int) -> dict[str, str]:
+        """Where `node` finds its peers: what to dial instead of each of their addresses."""
+        return {
+            f"tcp://{host}:{there}": f"tcp://{HOST}:{port}"
+            for (a, b, host, there), port in zip(self._routes, self._ports, strict=True)
+            if a == node and b != REGISTRY
+        }
 
     def registry_of(self, node: int) -> int:
         """The port at which `node` finds Redis."""
-        return self._ports[node, REGISTRY]
+        return self._ports[next(at for at, route in enumerate(self._routes) if route[:2] == (node, REGISTRY))]
 
     def block(self, owner: str, pairs: Collection[Pair]) -> None:
         """Hold all bytes of these directions; none: let them go."""
@@ -81,7 +84,7 @@ class Links:
 
     def point(self, host: str, port: int) -> None:
         """Let Redis be found at another place, and end the connections to where it was."""
-        registry = sorted(pair for pair in self._ports if pair[1] == REGISTRY)
+        registry = [route[:2] for route in self._routes if route[1] == REGISTRY]
         self._say({"point": [REGISTRY, host, port], "reset": registry})
 
     def release(self, owner: str) -> None:

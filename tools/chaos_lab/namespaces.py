@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from tools.chaos_lab.links import REGISTRY, Links
 from tools.chaos_lab.proxy import Pair
 from tools.common.checkout import THIS, ToolError
+from zelect.devcluster.layout import HOST
 from zelect.system.parent_death import prefix
 
 _TOOLS = ("ip", "nft", "ss")
@@ -90,15 +91,15 @@ class Spaces:
 
     def join_registry(self, port: int) -> None:
         """Redis listens on `port` of the root namespace."""
-        self._registry = Links(dict.fromkeys(self._ports, ("", 0)), (self.host, port), host=self.host, peers=False)
+        self._registry = Links([(node, "", 0) for node in self._ports], (self.host, port), host=self.host, peers=False)
 
     @property
     def registry(self) -> Links:
         assert self._registry is not None, "join_registry comes first"
         return self._registry
 
-    def dial(self, node: int) -> dict[int, str]:
-        return {peer: self.endpoint(peer) for peer in self._ports if peer != node}
+    def dial(self, node: int) -> dict[str, str]:
+        return {f"tcp://{HOST}:{port}": self.endpoint(peer) for peer, port in self._ports.items() if peer != node}
 
     def registry_of(self, node: int) -> int:
         return self.registry.registry_of(node)

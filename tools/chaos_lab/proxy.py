@@ -1,10 +1,10 @@
-"""The cluster's links as a process of its own: a TCP proxy for every ordered pair (a, b).
+"""The cluster's links as a process of its own: TCP proxies for every ordered pair (a, b).
 
     python -m tools.chaos_lab.proxy < orders > answers
 
 The first line of input is a JSON object with the `host` to listen on and `routes`: a list of
-[a, b, host, port], one for each pair: who dials, whom, and where b listens. The answer is the list
-of the ports to dial. Then come orders, each answered by "ok": {"blocked": [[a, b], ...],
+[a, b, host, port]: who dials, whom, and where b listens; where b has several addresses, one for each. The answer is
+the list of the ports to dial. Then come orders, each answered by "ok": {"blocked": [[a, b], ...],
 "delay_ms": [[a, b, ms], ...], "refused": [[a, b], ...]}, which replaces what was ordered before,
 with {"reset": [[a, b], ...]} and {"point": [b, host, port]} where wanted. Party 0 is Redis.
 
@@ -50,10 +50,21 @@ class _Half:
 
 
 @dataclass(slots=True, eq=False)
+class _Route:
+    """How one party gets to another at one of its addresses. `port`: where it dials; `listener`: None while it is
+    refused."""
+
+    pair: Pair
+    target: tuple[str, int]
+    port: int = 0
+    listener: socket.socket | None = None
+
+
+@dataclass(slots=True, eq=False)
 class _Connection:
     """One connection through the proxy. `dialled`: the connection to the target was begun."""
 
-    pair: Pair
+    route: _Route
     client: socket.socket
     target: socket.socket
     there: _Half
@@ -63,31 +74,27 @@ class _Connection:
 
 
 class _Proxy:
-    """All pairs, in one loop."""
+    """All routes, in one loop."""
 
-    def __init__(self, host: str, routes: dict[Pair, tuple[str, int]]) -> None:
+    def __init__(self, host: str, routes: list[_Route]) -> None:
         self._host = host
-        self._targets = dict(routes)
-        self._listeners: dict[Pair, socket.socket] = {}
-        self._ports: dict[Pair, int] = {}
+        self._routes = routes
         self._connections: set[_Connection] = set()
         self._by_fd: dict[int, tuple[_Connection, _Half]] = {}
         self._masks: dict[int, int] = {}
         self._blocked: set[Pair] = set()
         self._delays_us: dict[Pair, int] = {}
-        self._refused: set[Pair] = set()
         self._poll = select.epoll()
-        for pair in routes:
-            self._ports[pair] = 0
-            while not self._ports[pair]:
+        for route in routes:
+            while not route.port:
                 with contextlib.suppress(OSError):  # somebody took the port first
-                    self._listen(pair, find_port())
+                    self._listen(route, find_port())
 
     @property
-    def ports(self) -> list[list[int]]:
-        return [[*pair, port] for pair, port in self._ports.items()]
+    def ports(self) -> list[int]:
+        return [route.port for route in self._routes]
 
-    def _listen(self, pair: Pair, port: int) -> None:
+    def _listen(self, route: _Route, port: int) -> None:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -97,8 +104,7 @@ class _Proxy:
             raise
         listener.listen(128)
         listener.setblocking(False)
-        self._listeners[pair] = listener
-        self._ports[pair] = port
+        route.listener, route.port = listener, port
         self._poll.register(listener.fileno(), select.EPOLLIN)
 
     # -- orders ---------------------------------------------------------------------------
@@ -111,7 +117,8 @@ class _Proxy:
             self._refuse({(a, b) for a, b in table["refused"]})
         if "point" in table:
             to, host, port = table["point"]
-            self._targets = {pair: (host, port) if pair[1] == to else target for pair, target in self._targets.items()}
+            for route in self._routes:
+                route.target = (host, port) if route.pair[1] == to else route.target
         for a, b in table.get("reset", ()):
             self._reset((a, b))
         for connection in list(self._connections):
@@ -121,17 +128,17 @@ class _Proxy:
             self._move(connection) if connection.connected else self._arm(connection)
 
     def _refuse(self, pairs: set[Pair]) -> None:
-        for pair in pairs - self._refused:
-            listener = self._listeners.pop(pair)
-            self._poll.unregister(listener.fileno())
-            listener.close()
-            self._reset(pair)
-        for pair in self._refused - pairs:
-            self._listen(pair, self._ports[pair])
-        self._refused = pairs
+        for route in self._routes:
+            if route.pair in pairs and route.listener is not None:
+                self._poll.unregister(route.listener.fileno())
+                route.listener.close()
+                route.listener = None
+                self._reset(route.pair)
+            elif route.pair not in pairs and route.listener is None:
+                self._listen(route, route.port)
 
     def _reset(self, pair: Pair) -> None:
-        for connection in [one for one in self._connections if one.pair == pair]:
+        for connection in [one for one in self._connections if one.route.pair == pair]:
             for end in (connection.client, connection.target):
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -176,18 +183,19 @@ class _Proxy:
         return max(0.0, (min(dues) - now_us()) / 1e6) + 0.0005 if dues else 60.0
 
     def _accept(self, descriptor: int) -> None:
-        pair = next((one for one, end in self._listeners.items() if end.fileno() == descriptor), None)
-        if pair is None:
+        listening = ((one, one.listener) for one in self._routes if one.listener is not None)
+        route, listener = next(((one, end) for one, end in listening if end.fileno() == descriptor), (None, None))
+        if route is None or listener is None:
             return
         with contextlib.suppress(OSError):
-            client, _ = self._listeners[pair].accept()
+            client, _ = listener.accept()
             target = socket.socket()
             for end in (client, target):
                 end.setblocking(False)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            a, b = pair
+            a, b = route.pair
             there, back = _Half(client, target, (a, b)), _Half(target, client, (b, a))
-            connection = _Connection(pair, client, target, there, back)
+            connection = _Connection(route, client, target, there, back)
             self._connections.add(connection)
             self._by_fd[client.fileno()] = (connection, there)
             self._by_fd[target.fileno()] = (connection, back)
@@ -196,12 +204,12 @@ class _Proxy:
     def _arm(self, connection: _Connection) -> None:
         """Ask the kernel for what may happen now. Where nothing may, the descriptor is taken out
         altogether: its end would be told again and again."""
-        a, b = connection.pair
+        a, b = connection.route.pair
         if not connection.dialled:
             if self._blocked & {(a, b), (b, a)}:
                 return  # the handshake needs both directions
             connection.dialled = True
-            connection.target.connect_ex(self._targets[connection.pair])
+            connection.target.connect_ex(connection.route.target)
         if not connection.connected:
             self._watch(connection.target, select.EPOLLOUT)
             return
@@ -294,7 +302,7 @@ def _first_line(descriptor: int) -> bytes:
 
 def main() -> None:
     table = json.loads(_first_line(sys.stdin.fileno()))
-    proxy = _Proxy(table["host"], {(a, b): (host, port) for a, b, host, port in table["routes"]})
+    proxy = _Proxy(table["host"], [_Route((a, b), (host, port)) for a, b, host, port in table["routes"]])
     print(json.dumps(proxy.ports), flush=True)
     proxy.run()
 

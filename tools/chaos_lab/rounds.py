@@ -1,4 +1,4 @@
-"""Rounds and faults of a run, and which of them stands behind what."""
+"""Rounds, faults and changes of a run, and which of them stands behind what."""
 
 from __future__ import annotations
 
@@ -30,9 +30,23 @@ class RecordedFault:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedChange:
+    """One change of the members in a walk: the number of the `walk`, its `kind` and `nodes`; `commands`:
+    how often the operator gave a command for it; `named`: whether a difference of settings was said by name."""
+
+    walk: int
+    kind: str
+    nodes: tuple[int, ...]
+    began_us: int
+    ended_us: int
+    commands: int = 0
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
-    """One round. `healed_us`, `settled_us`: None when that never came; `until_us`: when its faults can't
-    be behind anything any more."""
+    """One round. `change`: None where the members stay. `healed_us`, `settled_us`: None when that never came;
+    `until_us`: when its faults can't be behind anything any more."""
 
     number: int
     began_us: int
@@ -42,11 +56,13 @@ class Round:
     controller: int
     term: int
     faults: tuple[RecordedFault, ...]
+    change: RecordedChange | None = None
 
     @property
     def kind(self) -> str:
-        """The names of its faults."""
-        return " + ".join(dict.fromkeys(fault.fault for fault in self.faults)) or QUIET
+        """The names of its change and its faults."""
+        changes = () if self.change is None else (self.change.kind,)
+        return " + ".join(dict.fromkeys([*changes, *(fault.fault for fault in self.faults)])) or QUIET
 
     @property
     def forges(self) -> bool:
@@ -92,9 +108,26 @@ def rounds_of(history: History) -> list[Round]:
                 0 if settled is None else int(settled.get("controller")),
                 0 if settled is None else settled.term,
                 faults,
+                _change(of, until_us),
             )
         )
     return found
+
+
+def _change(lines: Sequence[Line], until_us: int) -> RecordedChange | None:
+    """The change that was made in a round of these lines."""
+    began = next((line for line in lines if line.event == "change_began"), None)
+    if began is None:
+        return None
+    return RecordedChange(
+        int(began.get("walk")),
+        str(began.get("change")),
+        tuple(began.get("nodes") or ()),
+        began.us,
+        next((line.us for line in lines if line.event == "change_ended"), until_us),
+        sum(line.event == "command" for line in lines),
+        any(line.event == "difference_named" for line in lines),
+    )
 
 
 def behind(rounds: Sequence[Round], from_us: int, to_us: int) -> list[RecordedFault]:
@@ -107,6 +140,13 @@ def behind(rounds: Sequence[Round], from_us: int, to_us: int) -> list[RecordedFa
         for fault in one.faults
         if fault.began_us <= to_us
     ]
+
+
+def kind_behind(rounds: Sequence[Round], from_us: int, to_us: int) -> str:
+    """One word for what is behind what happened between two moments: of the faults, or else the change."""
+    kind = kind_of(behind(rounds, from_us, to_us))
+    changes = [one.change for one in rounds if one.change and one.began_us <= to_us and one.until_us >= from_us]
+    return changes[-1].kind if kind == QUIET and changes else kind
 
 
 def kind_of(faults: Iterable[RecordedFault]) -> str:

@@ -8,6 +8,8 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import zmq
 
@@ -22,6 +24,9 @@ from zelect import __version__
 from zelect.devcluster.bundled_server import ServerFailed
 from zelect.devcluster.layout import ClusterError
 from zelect.system.clock import now_us, unix_ms
+
+AnyCluster = TypeVar("AnyCluster", bound=ChaosCluster)
+Show = Callable[[PlannedRound, str], None]
 
 SETTLED_WITHIN_MS = 30_000
 """A healed cluster that has not settled by then never will."""
@@ -57,19 +62,26 @@ class Done:
     interrupted: bool = False
 
 
-def run(plan: Plan, show: Callable[[PlannedRound, str], None]) -> Done:
+def run(plan: Plan, show: Show) -> Done:
     """Carry out `plan`; `show` is called for each round with what is being done. Raises
     ToolError, ClusterError, NoServer, ServerFailed where the cluster can't be run at all."""
+    return carried_out(plan, ChaosCluster, partial(_rounds, plan, show))
+
+
+def carried_out(
+    plan: Plan, make: Callable[[Scene, ChaosLog], AnyCluster], go: Callable[[AnyCluster, Done], None]
+) -> Done:
+    """What came of `go`, which is called with the cluster of `make` once that has settled. Raises as `run` does."""
     log = ChaosLog(plan.scene.directory / "history")
     done = Done()
     cluster = None
     try:
-        cluster = ChaosCluster(plan.scene, log)
+        cluster = make(plan.scene, log)
         _begin(plan, cluster)
         cluster.open()
-        _settle(cluster, now_us(), done)
+        settle(cluster, now_us(), done)
         if done.settled:
-            _rounds(plan, cluster, done, show)
+            go(cluster, done)
     except KeyboardInterrupt:
         done.interrupted = True
     finally:
@@ -79,22 +91,27 @@ def run(plan: Plan, show: Callable[[PlannedRound, str], None]) -> Done:
     return done
 
 
-def _rounds(plan: Plan, cluster: ChaosCluster, done: Done, show: Callable[[PlannedRound, str], None]) -> None:
+def _rounds(plan: Plan, show: Show, cluster: ChaosCluster, done: Done) -> None:
     """PlannedRound after round, until it is enough or something is broken: what came after that would be
     checked against a cluster that is already broken."""
     end = None if plan.duration_s is None else time.monotonic() + plan.duration_s
     for round_ in plan.rounds:
         if (plan.most is not None and done.rounds >= plan.most) or (end is not None and time.monotonic() > end):
             return
-        try:
-            _round(cluster, round_, done, show)
-        except Misbehaved as error:
-            done.broken = f"round {round_.number}: {error}"
-            cluster.log.write("broken", round=round_.number, text=str(error))
-        except (ToolError, ClusterError, ServerFailed, OSError) as error:
-            done.failed = f"round {round_.number}: {error}"
-        if done.broken or done.failed or not done.settled:
+        if not attempt(cluster, round_, done, partial(_round, cluster, round_, done, show)):
             return
+
+
+def attempt(cluster: ChaosCluster, round_: PlannedRound, done: Done, action: Callable[[], None]) -> bool:
+    """Do `action`, which is one round; whether more may follow."""
+    try:
+        action()
+    except Misbehaved as error:
+        done.broken = f"round {round_.number}: {error}"
+        cluster.log.write("broken", round=round_.number, text=str(error))
+    except (ToolError, ClusterError, ServerFailed, OSError) as error:
+        done.failed = f"round {round_.number}: {error}"
+    return not done.broken and not done.failed and done.settled
 
 
 def _begin(plan: Plan, cluster: ChaosCluster) -> None:
@@ -124,29 +141,39 @@ def _versions() -> JsonDict:
     }
 
 
-def _round(cluster: ChaosCluster, round_: PlannedRound, done: Done, show: Callable[[PlannedRound, str], None]) -> None:
+def _round(cluster: ChaosCluster, round_: PlannedRound, done: Done, show: Show) -> None:
     log = cluster.log
     log.round = round_.number
     log.write("round_began", round=round_.number)
     show(round_, " + ".join(planned.fault for planned in round_.faults))
-    with contextlib.ExitStack() as undo:  # each is undone, the last one first, whatever goes wrong
-        for planned in round_.faults:
-            cluster.wait(planned.after_ms)
-            undo.callback(_undo, cluster, planned)
-            TABLE[planned.fault].begin(cluster, planned)
-        cluster.wait(max(planned.hold_ms for planned in round_.faults))
-    _heal(cluster)
+    strike(cluster, round_.faults)
     healed_us = log.write("healed", round=round_.number)
     show(round_, "healing")
     if cluster.spaces and any(TABLE[planned.fault].links for planned in round_.faults):
         # What TCP still repeats, ever more slowly, may be missed for as long again as it was cut off.
         cluster.wait(3 * cluster.timing.election_timeout_ms)
         healed_us = now_us()
-    _settle(cluster, healed_us, done)
+    end_round(cluster, round_, healed_us, done)
+
+
+def strike(cluster: ChaosCluster, faults: Sequence[PlannedFault]) -> None:
+    """Do these faults, so that they overlap, and heal them."""
+    with contextlib.ExitStack() as undo:  # each is undone, the last one first, whatever goes wrong
+        for planned in faults:
+            cluster.wait(planned.after_ms)
+            undo.callback(_undo, cluster, planned)
+            TABLE[planned.fault].begin(cluster, planned)
+        cluster.wait(max(planned.hold_ms for planned in faults))
+    _heal(cluster)
+
+
+def end_round(cluster: ChaosCluster, round_: PlannedRound, healed_us: int, done: Done) -> None:
+    """Wait until the cluster has settled, and note what its processes take."""
+    settle(cluster, healed_us, done)
     for line in sample(cluster):
-        log.write("resources", **line)
+        cluster.log.write("resources", **line)
     cluster.wait(round_.quiet_ms)
-    log.write("round_ended", round=round_.number)
+    cluster.log.write("round_ended", round=round_.number)
     done.rounds += 1
 
 
@@ -165,7 +192,8 @@ def _heal(cluster: ChaosCluster) -> None:
     cluster.start_all()
 
 
-def _settle(cluster: ChaosCluster, since_us: int, done: Done) -> None:
+def settle(cluster: ChaosCluster, since_us: int, done: Done) -> None:
+    """Wait until there is a controller that all follow; note who, or that there is none in time."""
     asked_us = since_us + _IN_FLIGHT_US
     cluster.wait(SETTLED_WITHIN_MS, lambda: cluster.settled(asked_us) is not None)
     head = cluster.settled(asked_us)
@@ -180,6 +208,8 @@ def _settle(cluster: ChaosCluster, since_us: int, done: Done) -> None:
 
 def _end(cluster: ChaosCluster) -> None:
     """End all processes, and note what is left of them, and what the job's Redis accepted."""
+    with contextlib.suppress(ClusterError):
+        cluster.processes()  # whoever started them learns what has ended
     for pid, words in left_over(cluster, zombies=True):
         cluster.log.write("leftover", pid=pid, what=words)
     cluster.bring_down()

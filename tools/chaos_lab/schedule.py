@@ -28,7 +28,7 @@ def rounds(seed: int, nodes: int, faults: Sequence[Fault]) -> Iterator[PlannedRo
     number = 0
     while True:
         planned = []
-        first = _draw(rng, hand, faults)
+        first = draw(rng, hand, faults)
         planned.append(first.plan(rng, nodes))
         if rng.random() < _COMBINED:
             fit = [fault for fault in faults if _fits(first, fault)]
@@ -38,7 +38,8 @@ def rounds(seed: int, nodes: int, faults: Sequence[Fault]) -> Iterator[PlannedRo
         number += 1
 
 
-def _draw(rng: random.Random, hand: list[Fault], faults: Sequence[Fault]) -> Fault:
+def draw(rng: random.Random, hand: list[Fault], faults: Sequence[Fault]) -> Fault:
+    """The next kind of `hand`, which is dealt again from `faults` when it is empty."""
     if not hand:
         hand.extend(faults)
         rng.shuffle(hand)

@@ -3,6 +3,7 @@
     S1       no term has two winners
     S2       no two nodes are active at once; no unguarded effect of one falls into another's leadership
     S3       the terms that the guarded resource accepts never fall
+    terms    each leadership is of a higher term than all before it
     saved    a node's saved term, vote within a term, and voter record never go back, within a life
     counter  every value of the counters once, none missing but what died with its writer
     L1       after each healing somebody is active within the bound, and all agree
@@ -187,6 +188,7 @@ def check_history(history: History) -> Verdict:
     violations = [
         *_winners(history),
         *(_violation(one) for one in overlaps if not one.forged),
+        *_terms(held, rounds),
         *check_guarded(history),
         *_saved(history),
         *check_counters(history, processes(history)),
@@ -242,6 +244,18 @@ def _overlaps(held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator
                 us, kind = until_us - leadership.active_since_us, kind_of(faults)
                 yield Overlap(one.node, leadership.node, leadership.active_since_us, us, forged, lines, kind=kind)
         running.append(leadership)
+
+
+def _terms(held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator[Violation]:
+    newest: ActivePeriod | None = None
+    for one in held:
+        if newest is not None and one.term < newest.term:
+            faults = behind(rounds, one.active_since_us, one.active_since_us)
+            if not any(fault.forges for fault in faults):
+                text = f"node {one.node} was active in term {one.term} after node {newest.node} in term {newest.term}"
+                yield Violation("terms", text, one.active_since_us, (*newest.lines, *one.lines))
+        if newest is None or one.term > newest.term:
+            newest = one
 
 
 def _effects(history: History, held: Sequence[ActivePeriod], rounds: Sequence[Round]) -> Iterator[Overlap]:

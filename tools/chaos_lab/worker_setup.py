@@ -15,14 +15,14 @@ CHAOS = "ZELECT_CHAOS"
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What one worker finds where. `dial`: peer to address; `registry`: URL of the registry; `job`: host
-    and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a thread
-    hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's
-    address there; the peers then count as other hosts, whose locks can't be looked at. `command`: runs
-    in every leadership, as `zelect run` runs it, in place of the job in the node's process; `interface`: the
-    job runs through that part of the Python interface instead, "threads" or "asyncio"."""
+    """What one worker finds where. `dial`: where to connect to instead of an address; `registry`: URL of the
+    registry; `job`: host and port of the job's Redis; `history`: directory; `hog`: file whose appearance makes a
+    thread hold the interpreter lock. In a network namespace: `namespace` is its path, `listen` the node's address
+    there; the peers then count as other hosts, whose locks can't be looked at. `command`: runs in every leadership,
+    as `zelect run` runs it, in place of the job in the node's process; `interface`: the job runs through that part
+    of the Python interface instead, "threads" or "asyncio"."""
 
-    dial: dict[int, str]
+    dial: dict[str, str]
     registry: str
     job: tuple[str, int]
     history: str
@@ -42,8 +42,7 @@ def read_setups(path: Path) -> dict[int, WorkerSetup]:
     table: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     setups = {}
     for node, entry in table.items():
-        dial = {int(peer): address for peer, address in entry.pop("dial").items()}
         host, port = entry.pop("job")
         command = tuple(entry.pop("command"))
-        setups[int(node)] = WorkerSetup(dial=dial, job=(host, port), command=command, **entry)
+        setups[int(node)] = WorkerSetup(job=(host, port), command=command, **entry)
     return setups

@@ -38,7 +38,7 @@ class NodeThread:
         self,
         config: Config,
         prepare: Callable[[loop.NodeLoop], None] = lambda node: None,
-        connect_to: Mapping[int, str] | None = None,
+        connect_to: Mapping[str, str] | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self._config = config

@@ -53,7 +53,7 @@ class RunPlan:
 class _Node(Node):
     """A node whose thread starts the watchdog before it sends its first message."""
 
-    def __init__(self, config: Config, watchdog: WatchdogClient, connect_to: Mapping[int, str] | None) -> None:
+    def __init__(self, config: Config, watchdog: WatchdogClient, connect_to: Mapping[str, str] | None) -> None:
         super().__init__(config)
         self._watchdog = watchdog
         self._connect_to = connect_to
@@ -68,7 +68,7 @@ class _Node(Node):
 class Runner:
     """Runs `plan` for the node of `config`, in the main thread. `connect_to`: see `zelect.node.loop.NodeLoop`."""
 
-    def __init__(self, config: Config, plan: RunPlan, connect_to: Mapping[int, str] | None = None) -> None:
+    def __init__(self, config: Config, plan: RunPlan, connect_to: Mapping[str, str] | None = None) -> None:
         lease_ms = config.timing.lease_ms
         self._config, self._plan = config, plan
         self._watchdog = WatchdogClient(term_ms=lease_ms // 4, kill_ms=max(1, lease_ms // 10))

@@ -108,15 +108,15 @@ class LoopTiming:
 
 
 class NodeLoop:
-    """The world around one machine. `connect_to`: where to connect to a peer when not at its address, as
-    through a proxy. `handle`: what the process that runs jobs holds of this node. Raises
+    """The world around one machine. `connect_to`: where to connect to instead of an address, as through a
+    proxy. `handle`: what the process that runs jobs holds of this node. Raises
     `VoteStoreError`, `DataDirError`, `CannotBind`, `ConfigError`. Belongs to one thread, but for `handle`."""
 
     def __init__(
         self,
         config: Config,
         log: Log,
-        connect_to: Mapping[int, str] | None = None,
+        connect_to: Mapping[str, str] | None = None,
         *,
         handle: NodeHandle | None = None,
     ) -> None:
@@ -199,7 +199,7 @@ class NodeLoop:
         """Hold connections to these nodes, this one left out. Their entries in Redis are expected there."""
         self.redis.registry.know(addresses)
         self.transport.connect(
-            {node: self.connect_to.get(node, at) for node, at in addresses.items() if node != self.settings.node}
+            {node: self.connect_to.get(at, at) for node, at in addresses.items() if node != self.settings.node}
         )
 
     def close(self) -> None:
