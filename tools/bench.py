@@ -7,6 +7,7 @@
     python tools/bench.py recover [--trials N]
     python tools/bench.py idle [--seconds S] [--nodes N]
     python tools/bench.py start [--trials N] [--nodes N]
+    python tools/bench.py disk [--trials N] [--sync 0,20,50,100,500]
 
 `failover --against DIR` and `idle --against DIR` measure another checkout of zelect in the same
 run; with `--secure` they compare encrypted links with plain text. What each of them does is in docs/testing.md.
@@ -37,7 +38,7 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, start
+from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, slow_disks, start
 from tools.benchmarks.figures import show_header, show_seed
 from tools.common.checkout import JsonDict, ToolError, positive
 from zelect.devcluster.bundled_server import NoServer, ServerFailed
@@ -97,6 +98,14 @@ _BENCHES = {
         "an election without Redis needs at least --nodes 3",
     ),
     "idle": _Bench("processor time and memory of an idle cluster", idle.add_options, idle.measure, idle.show, 0),
+    "disk": _Bench(
+        "how soon a controller is active where disks are slow",
+        slow_disks.add_options,
+        slow_disks.measure,
+        slow_disks.show,
+        5,
+        "a failover needs at least --nodes 3: with fewer, nobody can be elected after a fault",
+    ),
     "start": _Bench("how long a start takes", start.add_options, start.measure, start.show, 5),
 }
 

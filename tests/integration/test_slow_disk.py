@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support.clusters import Cluster, Fleet, fleet_of
-from tests.support.waiting import wait_until
+from tests.support.clusters import Fleet, fleet_of
+from tools.common.slow_saves import missing, slowed_saves
 
 pytestmark = [
     pytest.mark.timeout(180),
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace slows the saves down, and is not installed"),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 
 
@@ -24,26 +20,6 @@ pytestmark = [
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     with fleet_of(request, tmp_path) as made:
         yield made
-
-
-def _is_traced(pid: int) -> bool:
-    return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
-
-
-@contextlib.contextmanager
-def slow_saves(cluster: Cluster, by_ms: int, *nodes: int) -> Iterator[None]:
-    """Each fdatasync of `nodes` takes `by_ms` longer."""
-    inject = f"inject=fdatasync:delay_enter={by_ms * 1000}"
-    command = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject, "-p"]
-    tracers = [subprocess.Popen([*command, str(cluster.processes[node].pid)]) for node in nodes]
-    try:
-        for node in nodes:
-            wait_until(partial(_is_traced, cluster.processes[node].pid), 20.0, what="strace is attached")
-        yield
-    finally:
-        for tracer in tracers:
-            tracer.kill()
-            tracer.wait()
 
 
 @pytest.mark.parametrize("by_ms", [50, pytest.param(120, marks=pytest.mark.long), 500])
@@ -54,6 +30,6 @@ def test_a_slow_disk_elects_within_seconds(fleet: Fleet, quorum: str, by_ms: int
     cluster.start()
     head = cluster.settled()
     survivors = [node for node in cluster.ids if node != head.id]
-    with slow_saves(cluster, by_ms, *survivors):
+    with slowed_saves((cluster.processes[node].pid for node in survivors), by_ms):
         cluster.kill(head.id)
         assert cluster.controller(term_above=head.term, within_s=30.0).id in survivors

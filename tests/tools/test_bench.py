@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.marks import long_but
 from tests.support.paths import ROOT
-from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover
+from tools.benchmarks import failover, flood, idle, last_survivor, majority, recover, slow_disks
+from tools.common.slow_saves import missing
 from zelect.devcluster.bundled_server import NoServer, find_server
 
 BENCH = ROOT / "tools" / "bench.py"
@@ -85,6 +86,22 @@ def test_start_tells_of_both_ways() -> None:
     check_header(result, "start")
     assert set(result["ms"]) == {"up", "leadership", "bare", "imports"}
     assert all(list(spread) == SPREAD for spread in result["ms"].values())
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_disk_tells_of_each_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(bench("disk", "--trials", "1", "--sync", "0,120", "--json"))
+    check_header(result, "disk")
+    assert [trial["sync_ms"] for trial in result["trials"]] == [0, 120]
+    assert result["without_successor"] == 0
+    for spreads in result["ms"].values():
+        assert set(spreads) == {"start_ms", "founding_ms", "gap_ms"}
+        assert spreads["start_ms"]["p50"] > spreads["founding_ms"]["p50"] > 0
+    slow = result["ms"]["120"]
+    assert slow["gap_ms"]["min"] >= 120, "a vote is saved before it is given"
+    assert slow["founding_ms"]["min"] >= 120
+    assert "each save takes 120 ms longer" in check_width(slow_disks.show, result, capsys)
 
 
 def test_too_few_nodes_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import zmq
@@ -24,7 +24,7 @@ from zelect.system.parent_death import prefix
 
 class Cluster(NodeProcesses):
     """Redis and `nodes` nodes of `tree` in `directory`, all ended on leaving the `with` block.
-    `timing`: what differs from the defaults."""
+    `timing`: what differs from the defaults; `wrapped`: a command that replaces itself with each node."""
 
     def __init__(
         self,
@@ -33,9 +33,12 @@ class Cluster(NodeProcesses):
         quorum: str = "dynamic",
         tree: Tree = THIS,
         timing: Mapping[str, int | str] | None = None,
+        wrapped: Sequence[str] = (),
     ) -> None:
         operators = () if tree.secure else None
-        super().__init__(directory, NAME, range(1, nodes + 1), "", timing, quorum, operators, tree, prefix())
+        super().__init__(
+            directory, NAME, range(1, nodes + 1), "", timing, quorum, operators, tree, (*prefix(), *wrapped)
+        )
         # Where an older tree's default is, which it compares with what is listed.
         self.data_dirs = {node: directory / "data" / f"n{node}" for node in self.ids}
         self.http_ports: dict[int, int] = {}

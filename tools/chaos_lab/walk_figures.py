@@ -14,7 +14,7 @@ from tools.chaos_lab.verdict import Verdict
 @dataclass(frozen=True, slots=True)
 class WalkFigures:
     """One walk, or all (`number` 0). Times are in milliseconds: the worst `overlap_ms` of two controllers; the
-    `longest_ms` that nobody was active, of which a fault stood `in_fault_ms`; the longest after a change with which no
+    `longest_ms` that nobody was active, and what happened then (`longest_during`), of which a fault stood `in_fault_ms`; the longest after a change with which no
     fault came yet, `by_change_ms`. `terms_grew`: whether each leadership was of a higher term than those before."""
 
     number: int
@@ -28,6 +28,7 @@ class WalkFigures:
     in_fault_ms: float
     by_change_ms: float
     named: int
+    longest_during: str
 
 
 def walk_figures(verdict: Verdict) -> list[WalkFigures]:
@@ -60,7 +61,18 @@ def _figures(number: int, rounds: Sequence[Round], verdict: Verdict) -> WalkFigu
         in_fault_ms=0.0 if longest is None else _in_faults(longest, faults),
         by_change_ms=max((gap.ms for gap in gaps if gap.kind in _kinds(changes)), default=0.0),
         named=sum(change.named for change in changes),
+        longest_during="" if longest is None else _words(longest, rounds),
     )
+
+
+def _words(gap: Gap, rounds: Sequence[Round]) -> str:
+    """What was going on in a gap."""
+    one = next((one for one in rounds if one.began_us <= gap.ended_us <= one.until_us), rounds[-1])
+    nodes = " ".join(map(str, one.change.nodes)) if one.change is not None else ""
+    faults = [
+        f"{fault.fault} {' '.join(map(str, fault.nodes))}" for fault in one.faults if fault.began_us <= gap.ended_us
+    ]
+    return f"round {one.number}: " + ", ".join([f"{one.change.kind} {nodes}" if one.change else "", *faults])
 
 
 def _kinds(changes: Sequence[RecordedChange]) -> set[str]:
@@ -88,6 +100,8 @@ def table(rows: Sequence[WalkFigures]) -> Iterator[str]:
         counts = f"{row.changes:>7} {row.commands:>8} {row.faults:>6} {row.elections:>6}"
         held = f"{row.overlap_ms:>7.3f} {'grew' if row.terms_grew else 'FELL':>5}"
         yield f"{name:<4} {counts} {held} {row.longest_ms:>9.1f} {row.in_fault_ms:>10.1f} {row.by_change_ms:>9.1f}"
+    if rows and rows[-1].longest_during:
+        yield f"longest: {rows[-1].longest_during}"
 
 
 def as_json(rows: Sequence[WalkFigures]) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from tools.chaos_lab.walks import Change, Walk
 _DONE_WITHIN_MS = 240_000
 _SPREAD_MS = 1500
 """A fault comes at any moment of a change, or soon after it."""
+_SOON_MS = 400
+_CHANGES_WITHIN_MS = 30_000
 
 
 def walk_under_faults(walk: Walk, times: int, plan: Plan, show: Show) -> Done:
@@ -37,8 +39,10 @@ def _changes(walk: Walk, times: int, plan: Plan, show: Show, cluster: WalkedClus
             nodes = len({*cluster.ids, *change.nodes})
             faults = _planned(rng, hand, plan.faults, nodes, change.faults)
             round_ = PlannedRound(done.rounds, faults, rng.randint(20, 250))
+            wait_ms = rng.choice((None, rng.randint(0, _SOON_MS)))
+            act = partial(_change, cluster, number, change, round_, wait_ms, done, show)
             try:
-                if not attempt(cluster, round_, done, partial(_change, cluster, number, change, round_, done, show)):
+                if not attempt(cluster, round_, done, act):
                     return
             finally:
                 change.work.close()  # its command, if the run is over
@@ -58,15 +62,28 @@ def _planned(
     return tuple(planned)
 
 
-def _change(cluster: WalkedCluster, number: int, change: Change, round_: PlannedRound, done: Done, show: Show) -> None:
-    log = cluster.log
+def _change(
+    cluster: WalkedCluster,
+    number: int,
+    change: Change,
+    round_: PlannedRound,
+    wait_ms: int | None,
+    done: Done,
+    show: Show,
+) -> None:
+    """One change, and its faults one after the other. `wait_ms`: the first comes so long after the voter record
+    has changed; None: at any moment."""
+    log, before = cluster.log, cluster.newest_record()
     log.round = round_.number
     words = f"{change.kind} {' '.join(map(str, change.nodes))}"
     show(round_, f"walk {number}: {' + '.join([words, *(planned.fault for planned in round_.faults)])}")
     log.write("round_began", round=round_.number)
     log.write("change_began", round=round_.number, walk=number, change=change.kind, nodes=change.nodes)
     cluster.work = change.work
-    for planned in round_.faults:
+    for place, planned in enumerate(round_.faults):
+        if not place and wait_ms is not None:
+            cluster.wait(_CHANGES_WITHIN_MS, lambda: cluster.work is None or cluster.newest_record() != before)
+            planned = replace(planned, after_ms=wait_ms)
         strike(cluster, [planned])
     if not cluster.wait(_DONE_WITHIN_MS, lambda: cluster.work is None):
         raise Misbehaved(f"{words} was not done within {_DONE_WITHIN_MS // 1000} s")

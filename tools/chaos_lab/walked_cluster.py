@@ -59,6 +59,10 @@ class WalkedCluster(ChaosCluster):
             except StopIteration:
                 self.work = None
 
+    def newest_record(self) -> tuple[int, ...]:
+        """Which voter record is the newest that a node has told of."""
+        return max((report.voters.age for report in self.look().values()), default=())
+
     # -- files ----------------------------------------------------------------------------
 
     def write(self, node: int, timing: Mapping[str, int | str] | None = None) -> None:
