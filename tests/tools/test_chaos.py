@@ -18,6 +18,7 @@ from tools.chaos_lab.fault import Host
 from tools.chaos_lab.fault_table import FAMILIES, TABLE, this_host
 from tools.chaos_lab.namespaces import why_not
 from tools.chaos_lab.schedule import PlannedRound, rounds
+from tools.chaos_lab.walks import WALKS
 from zelect.devcluster.bundled_server import NoServer, find_server
 
 BARE = Host(root=False, linux=True, tools=frozenset(), links=False)
@@ -28,13 +29,13 @@ def first(count: int, seed: int, nodes: int = 3, kinds: str = "") -> list[Planne
     return list(islice(rounds(seed, nodes, faults), count))
 
 
-def chaos(*arguments: str | Path, code: int = 0, root: Path = ROOT) -> str:
+def chaos(*arguments: str | Path, code: int = 0, root: Path = ROOT, within_s: int = 170) -> str:
     try:
         find_server()
     except NoServer as error:
         pytest.skip(str(error))
     command = [sys.executable, str(root / "tools" / "chaos.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within_s)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code < 2 else done.stderr
 
@@ -88,10 +89,11 @@ def test_what_a_host_cannot_do_is_said_with_its_reason() -> None:
     assert TABLE["kill_two"].missing(BARE, 2) == "needs three nodes"
 
 
-def test_the_document_lists_every_fault_as_the_tool_does() -> None:
+def test_the_document_lists_every_fault_and_walk_as_the_tool_does() -> None:
     document = (ROOT / "docs" / "chaos.md").read_text()
     listed = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", document, re.MULTILINE))
-    assert listed == {name: fault.text for name, fault in TABLE.items()}
+    walks = {name: walk.text for name, walk in WALKS.items()}
+    assert listed == {name: fault.text for name, fault in TABLE.items()} | walks
     assert sum(len(family) for family in FAMILIES.values()) == len(TABLE), "each name once"
 
 

@@ -71,6 +71,15 @@ def change_durations(cluster: WalkedCluster, timing: Mapping[str, int | str]) ->
         cluster.log.write("restarted", round=cluster.log.round, node=node)
         if left:
             yield from _until(partial(_is_named, cluster, node), f"node {node} is not said to differ")
+            end_us = now_us() + 2 * cluster.timing.down_after_us
+            while _votes(cluster, node) and now_us() < end_us:
+                yield
+
+
+def _votes(cluster: WalkedCluster, node: int) -> bool:
+    """Whether `node` votes by the record of the controller; true while nobody is active."""
+    head = controller_of(cluster.look(now_us() - _RECENT_US))
+    return head is None or node in head.voters.members
 
 
 def _is_named(cluster: WalkedCluster, node: int) -> bool:

@@ -14,8 +14,9 @@ from tools.chaos_lab.verdict import Verdict
 @dataclass(frozen=True, slots=True)
 class WalkFigures:
     """One walk, or all (`number` 0). Times are in milliseconds: the worst `overlap_ms` of two controllers; the
-    `longest_ms` that nobody was active, and what happened then (`longest_during`), of which a fault stood `in_fault_ms`; the longest after a change with which no
-    fault came yet, `by_change_ms`. `terms_grew`: whether each leadership was of a higher term than those before."""
+    `longest_ms` that nobody was active, and what happened then (`longest_during`), of which a fault stood
+    `in_fault_ms`; the longest after a change with which no fault came yet, `by_change_ms`. `terms_grew`: whether
+    each leadership was of a higher term than those before."""
 
     number: int
     changes: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tools.chaos_lab.member_changes import Work, add, change_durations, remove, replace
 from tools.chaos_lab.walked_cluster import WalkedCluster
 
+_DURATIONS = "heartbeat, lease and election timeout are doubled by restarts of one node after the other, then halved"
 _SIZES = (3, 5, 7, 5, 3, 1)
 
 
@@ -60,6 +61,6 @@ WALKS: dict[str, Walk] = {
     for walk in (
         Walk("grow", "members are added and removed, 1→3→5→7→5→3→1", 1, 7, 12, _grow),
         Walk("replace", "each of three hosts is replaced by one at another address, without data", 3, 3, 3, _replace),
-        Walk("durations", "all durations are doubled, and halved again, by restarts in turn", 3, 3, 2, _durations),
+        Walk("durations", _DURATIONS, 3, 3, 2, _durations),
     )
 }
