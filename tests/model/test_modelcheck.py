@@ -112,7 +112,14 @@ def test_every_time_in_a_state_is_known_to_the_checker() -> None:
     assert {name for name in times if name.endswith("_us")} == {
         *("grace_until_us", "identify_until_us", "controller_heard_us", "last_controller_heard_us", "campaign_at_us"),
         *("next_idle_us", "next_witness_look_us", "next_publish_us", "began_us", "give_up_us", "heard_us", "linked_us"),
-        *("round_began_us", "lost_us", "cooling_until_us", "save_us", "disks_us"),  # the last two: durations
+        *(
+            "round_began_us",
+            "lost_us",
+            "cooling_until_us",
+            "cluster_told_us",
+            "save_us",
+            "disks_us",
+        ),  # the last two: durations
         *(
             "until_us",
             "elected_us",

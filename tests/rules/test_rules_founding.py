@@ -263,6 +263,44 @@ def test_r15_a_new_node_that_hears_of_a_cluster_founds_none() -> None:
     assert [e.details["sender"] for e in world.happened("cluster_heard", 1)] == [3]
 
 
+def test_r15_who_would_found_a_cluster_alone_leaves_others_time_to_speak() -> None:
+    world = World(1, founded=False)
+    world.start()
+    took_ms = world.run_until(lambda: world.controller() == 1)
+    assert took_ms >= world.settings[1].timing.election_timeout_ms
+
+
+@pytest.mark.parametrize("how", ["message", "redis"])
+def test_r15_a_new_node_founds_none_while_it_hears_of_one_that_it_does_not_list(how: str) -> None:
+    world = World(1, founded=False)
+    world.registry = (7, 3) if how == "redis" else (0, 0)
+    world.start()
+    world.run(10)
+    for _ in range(10):
+        if how == "message":
+            ping = packet(world, 1, Ping(0, False, None, ()), 3).envelope
+            world.feed(1, MessageReceived(replace(ping, sender=7, cluster_id=CLUSTER_ID)))
+        world.run(1000)
+        assert not world.happened("campaign_began")
+        assert world.processes[1].machine.status(world.now_us).belongs == "joining"
+    assert next(e.details["sender"] for e in world.happened("cluster_heard")) == 7
+    world.registry = (0, 3)
+    world.run_until(lambda: world.controller() == 1, 10_000)
+    assert world.state(1).term > 3 or how == "message", "terms go on"
+
+
+def test_r15_a_new_node_connects_to_the_nodes_of_a_record_that_has_it() -> None:
+    world = World(1, founded=False)
+    world.start()
+    world.run(10)
+    for nodes, met in (((2, 3), None), ((1, 2, 3), places(1, 2, 3))):
+        record = replace(made_record(3, 5, (2, 3)), addresses=places(*nodes))
+        ping = packet(world, 1, Ping(1, True, record, (3,)), 3).envelope
+        effects = step(world, 1, MessageReceived(replace(ping, sender=2, incarnation=2, cluster_id=CLUSTER_ID)))
+        assert effects.connect == met
+        assert effects.save is None
+
+
 @pytest.mark.parametrize("record", [made_record(2, 5, (2, 3)), made_record(2, 5, (1, 2, 3), epochs=(9, 2, 3))])
 @pytest.mark.parametrize("how", ["ping", "answer", "refusal", "redis"])
 def test_r15_a_node_that_a_record_does_not_name_saves_nothing_of_it(record: Record, how: str) -> None:

@@ -87,6 +87,35 @@ def test_r15_newcomers_that_are_a_majority_of_their_list_found_nothing() -> None
         assert clusters(world) == {7}
 
 
+@pytest.mark.parametrize("redis", [True, False])
+@pytest.mark.parametrize(("founders", "nodes"), [((1,), 3), ((1, 2, 3), 7)])
+def test_r15_founders_that_lose_their_data_after_the_cluster_grew_join_it(
+    founders: tuple[int, ...], nodes: int, redis: bool
+) -> None:
+    """Their configuration is as it was when they founded the cluster, so each of their list is new."""
+    world = World(nodes, founded=founders, lists=dict.fromkeys(founders, founders))
+    world.redis.up = world.registry_up = redis
+    world.start()
+    for n in range(len(founders) + 1, nodes + 1):
+        change(world, MemberAction.ADD, n)
+    world.run_until(partial(whole, world, range(1, nodes + 1)), 20 * SECOND)
+    for n in founders:
+        world.kill(n)
+    world.run(10)
+    for n in founders:
+        world.start(n, forget=True)
+    world.run_until(partial(whole, world, range(1, nodes + 1)), 20 * SECOND)
+    assert clusters(world) == {7}
+
+
+def test_r15_a_node_whose_list_lacks_the_controller_joins() -> None:
+    world = World(3, founded=(1, 2), lists={3: (1, 3)}, priorities={2: 10})
+    world.start()
+    world.run_until(lambda: world.controller() == 2)
+    change(world, MemberAction.ADD, 3)
+    world.run_until(partial(whole, world, (1, 2, 3)), 20 * SECOND)
+
+
 def test_r15_one_host_replaced_and_two_added_found_nothing() -> None:
     world = World(5, founded=(1, 2, 3), lists=dict.fromkeys((1, 2, 3), (1, 2, 3)))
     world.redis.up = world.registry_up = False

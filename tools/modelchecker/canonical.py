@@ -100,6 +100,7 @@ def settle(state: State, now: int) -> dict[int, int]:
     state.lost_us, state.rounds, state.asked = -1, (), ""
     state.saves = state.saves_at_start = state.save_us = 0
     state.cooling_until_us = 0  # whether it stays behind the others is luck
+    state.cluster_told_us = -1 if state.cluster_told_us < 0 else NOW
     if state.pause is not None and not state.paused(now):
         state.pause = None
     if state.pause is not None:

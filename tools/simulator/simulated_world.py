@@ -87,6 +87,7 @@ class SimWorld(World):
         self._falling: set[tuple[int, int]] = set()
         self._asked: dict[tuple[int, type], int] = {}
         self._noise = random.Random(seed ^ 0x5EED)
+        self.redis.tells_time = seed % 2 == 1
         self._jobs = Jobs(self, self.properties, seed) if options.get("guarded") else None
 
     # -- clocks ---------------------------------------------------------------------------------

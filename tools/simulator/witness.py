@@ -10,10 +10,11 @@ from zelect.core.events import Event, WitnessSeen
 
 
 class Redis:
-    """One server, which may be down. `memory` may be set: what a dump or a replica had."""
+    """One server, which may be down. `memory` may be set: what a dump or a replica had. `tells_time`: an old server
+    doesn't, so that its witness can't say that a controller lives."""
 
     def __init__(self) -> None:
-        self.up = True
+        self.up = self.tells_time = True
         self.server = WitnessServer()
 
     @property
@@ -49,5 +50,6 @@ class Redis:
             return WitnessSeen(intent.identity, self.up, self.up and self.server.same(intent.identity), record)
         if not self.up:
             return None
-        self.server, event = self.server.answer(who, intent, asked_us, promise_ms, clock_us=clock_us)
+        told_us = clock_us if self.tells_time else 0
+        self.server, event = self.server.answer(who, intent, asked_us, promise_ms, clock_us=told_us)
         return event

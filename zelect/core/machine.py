@@ -79,7 +79,7 @@ from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
 from zelect.core.step import Step
 from zelect.core.timing import jumps
-from zelect.core.transitions import become_follower
+from zelect.core.transitions import become_follower, meet_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +406,10 @@ def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
             step.send(envelope.sender, answer)
         else:
             step.answer = answer  # there is no connection to it but its own
+    if refusal is GateRefusal.UNKNOWN_SENDER and state.is_new and envelope.cluster_id:
+        query.told_of_cluster(step, envelope.sender, f"{envelope.cluster_id:x}")
+        if isinstance(envelope.message, Ping) and envelope.message.record is not None:
+            meet_members(step, envelope.message.record)
     state.refused[refusal.value] = state.refused.get(refusal.value, 0) + 1
     step.note("message_refused", sender=envelope.sender, reason=refusal.value)
 

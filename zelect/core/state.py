@@ -304,7 +304,8 @@ class State:
     `refused` counts messages that the gate refused, by reason. `lost_us`: when the last controller
     was noticed to be gone; `rounds`: those that this node held since; `asked`: who asked that
     controller to hand over, and why (core/election_trace.py). `cooling_until_us`: this node was asked
-    not to become active before (R8). `pause`: no planned transfers meanwhile.
+    not to become active before (R8). `pause`: no planned transfers meanwhile. `cluster_told_us`: when this new
+    node last heard of a cluster from a node that it doesn't list, or from Redis; -1: not lately (R15).
     """
 
     saved: Saved
@@ -347,6 +348,7 @@ class State:
     asked: str = ""
     cooling_until_us: int = 0
     pause: Pause | None = None
+    cluster_told_us: int = -1
 
     @property
     def term(self) -> int:
@@ -419,8 +421,9 @@ class State:
         return self.record.witness is not None and self.witness_ready and self.witness_same
 
     def hears_of_cluster(self) -> bool:
-        """Whether a peer of this new node belongs to a cluster: there is one to join, so none is founded (R15)."""
-        return any(peer.cluster_id > 0 for peer in self.peers.values())
+        """Whether a peer of this new node belongs to a cluster, or somebody else told of one: there is one to join, so
+        none is founded (R15)."""
+        return self.cluster_told_us >= 0 or any(peer.cluster_id > 0 for peer in self.peers.values())
 
     def founding_list(self) -> tuple[int, ...]:
         """Who is to found the cluster: those that an operator named, else all configured members (R15)."""

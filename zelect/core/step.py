@@ -191,7 +191,7 @@ class Step:
         """The effects of this step, in the order in which they must be carried out."""
         saved = self.state.saved
         asked = self.outbox or self.witness or self.intents or self.probes or self.facts or self.answer or self.leave
-        if saved is self.saved_before and not asked:
+        if saved is self.saved_before and not asked and not self.connect:
             return NOTHING  # as after most answers to a heartbeat
         changed = saved != self.saved_before
         self.state.saves += changed

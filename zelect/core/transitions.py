@@ -57,6 +57,8 @@ def adopt_record(step: Step, record: Record) -> None:
     state = step.state
     before = state.record
     mine = state.may_vote(record) if state.is_new else record.cluster_id == before.cluster_id
+    if state.is_new and not mine:
+        meet_members(step, record)
     if record.id <= before.id or not mine:
         return
     if record.config_term > state.term:
@@ -76,6 +78,13 @@ def adopt_record(step: Step, record: Record) -> None:
         step.note("voting_right_granted" if may_vote else "voting_right_lost", config_term=config_term, version=version)
     if state.campaign is not None:
         become_follower(step)
+
+
+def meet_members(step: Step, record: Record) -> None:
+    """This new node belongs to the cluster of `record`, but has no vote by it yet: connect to its nodes. The
+    controller, which gives it one, may be none that it lists (R15)."""
+    if step.me in record.nodes:
+        step.meet({**dict(record.addresses), **step.state.addresses})
 
 
 def _addresses_after(known: Mapping[int, str], before: Record, record: Record) -> dict[int, str]:

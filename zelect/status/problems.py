@@ -41,6 +41,8 @@ def _belonging(report: NodeReport, reports: Mapping[int, NodeReport], place: str
             return "new; the cluster is not founded yet"
         case Belongs.JOINING if any(_result(peer.problem) == "not_member" for peer in report.peers):
             return f"not a member: {add}"
+        case Belongs.JOINING if not any(peer.id in _members(reports) for peer in report.peers):
+            return f"new; there is a cluster, but [[peers]] lists none of its members: list them, or {add}"
         case Belongs.JOINING:
             return "new; the controller has not sent it the voter record yet"
         case Belongs.REMOVED:
@@ -48,6 +50,10 @@ def _belonging(report: NodeReport, reports: Mapping[int, NodeReport], place: str
         case Belongs.NO_VOTE if report.id in report.voters.members:
             return "lost its state; has no vote until the controller has replaced its storage epoch"
     return ""
+
+
+def _members(reports: Mapping[int, NodeReport]) -> set[int]:
+    return {node for report in reports.values() if report.voters.cluster_id for node in report.voters.members}
 
 
 def _refusals(node: int, reports: Mapping[int, NodeReport]) -> list[str]:

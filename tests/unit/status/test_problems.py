@@ -82,8 +82,11 @@ def test_who_is_no_member_is_told_how_to_become_one() -> None:
     told = "not_member: node 4 does not belong to cluster 7: 1, 2, 3"
     asked = of(4, peer(1, told), peer(2, told), belongs="joining", **NO_CLUSTER)
     assert only(asked) == "not a member: zelect members add 4 tcp://127.0.0.1:7104"
-    assert only(of(4, peer(1), belongs="joining", **NO_CLUSTER)) == (
-        "new; the controller has not sent it the voter record yet"
+    waiting = of(4, peer(1), belongs="joining", **NO_CLUSTER)
+    assert only(waiting, of(1)) == "new; the controller has not sent it the voter record yet"
+    assert only(waiting) == (
+        "new; there is a cluster, but [[peers]] lists none of its members: list them, or "
+        "zelect members add 4 tcp://127.0.0.1:7104"
     )
 
 

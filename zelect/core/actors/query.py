@@ -54,6 +54,14 @@ def learn_of_cluster(step: Step, envelope: Envelope) -> None:
             step.note("cluster_heard", sender=sender, cluster_id=f"{cluster_id:x}")
 
 
+def told_of_cluster(step: Step, member: int, cluster_id: str) -> None:
+    """`member`, which this new node doesn't list, belongs to a cluster of this name: it spoke to this node, or is the
+    controller in Redis. None is founded while that is so: this node's list may be older than the cluster (R15)."""
+    if step.state.cluster_told_us < 0:
+        step.note("cluster_heard", sender=member, cluster_id=cluster_id)
+    step.state.cluster_told_us = step.now_us
+
+
 def unhandled(step: Step, envelope: Envelope, message: Message) -> None:
     """A type that no actor handles is answered too, so that the sender doesn't wait."""
     code = next(int(code) for code, kind in MESSAGES.items() if kind is type(message))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from zelect.core.actors.health import yield_leadership
 from zelect.core.actors.leadership import keep, publish_controller
+from zelect.core.actors.query import told_of_cluster
 from zelect.core.actors.vote_response import round_over, start_campaign
 from zelect.core.actors.voters import look
 from zelect.core.effects import AskController
@@ -50,6 +51,8 @@ def hint(step: Step, event: ControllerHint) -> None:
     when a cluster is set up a second time under its old name (S3); to raise one's term is always safe.
     """
     state, controller = step.state, event.controller
+    if state.is_new and controller not in (0, step.me, *state.peers):
+        told_of_cluster(step, controller, "")
     if state.status is not Status.STARTING:
         return
     if state.term == 0 < event.term <= MAX_TERM_JUMP:  # further ahead it is a lie or a fault (R14)
@@ -63,12 +66,15 @@ def hint(step: Step, event: ControllerHint) -> None:
 
 def _start_voting(step: Step) -> None:
     """No controller is known. The first in line campaigns as soon as a quorum is connected; the
-    others give it two election timeouts to appear."""
+    others give it two election timeouts to appear. A new node that would found a cluster alone waits for one, so that
+    nodes of an existing one have time to connect to it (R15)."""
     set_status(step, Status.VOTING)
     step.state.identify_until_us = NEVER_US
     schedule_campaign(step, Reason.START)
     if rank(step) > 0:
         step.state.campaign_at_us += 2 * step.timing.promise_us
+    elif step.state.is_new and step.state.founding_list() == (step.me,):
+        step.state.campaign_at_us += step.timing.promise_us
 
 
 def tick(step: Step, event: Tick) -> None:
@@ -94,11 +100,15 @@ def chores(step: Step) -> None:
         step.save(promise_ms=step.timing.promise_us // 1000)  # no longer promise of an earlier start can be left
     if now_us >= state.next_idle_us:
         _ping_idle_peers(step)
+    if state.cluster_told_us >= 0 and now_us >= state.cluster_told_us + 3 * step.timing.refresh_us:
+        state.cluster_told_us = -1  # who lives would have spoken to this node again, or be in Redis still
     soon_us = now_us
     if now_us >= state.next_publish_us:
         state.next_publish_us = now_us + step.timing.refresh_us
         publish_controller(step)
         publish_self(step)
+        if state.cluster_told_us >= 0:
+            step.publish(AskController())
         # What is due soon is asked along: waking the Redis threads costs more than the question.
         soon_us += step.timing.refresh_us // 2
     if soon_us >= state.next_witness_look_us:
