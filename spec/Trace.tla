@@ -16,8 +16,10 @@ VARIABLES which,    \* the history that is followed
           proven,   \* controllers whose record of this term a quorum has saved
           asked,    \* what Redis was asked, in order: the identity of the witness, and the message
           ran,      \* what of it is known to have been carried out
-          mute      \* nodes that run on an older copy of their data, and have not noticed it yet
-trace_vars == <<lease_vars, which, at, spare, proven, asked, ran, mute>>
+          mute,     \* nodes that run on an older copy of their data, and have not noticed it yet
+          was       \* was[v]: the process that v was before it started again, and what it had promised
+promises == <<promise, was>>
+trace_vars == <<lease_vars, which, at, spare, proven, asked, ran, mute, was>>
 
 Steps == Traces[which].steps
 First == Traces[which].first
@@ -32,6 +34,7 @@ TraceInit ==
   /\ lease = [n \in Node |-> {}] /\ promise = [n \in Node |-> Nobody] /\ won = [n \in Node |-> NotWon]
   /\ named = {} /\ fresh = [n \in Node |-> {}] /\ barrier = [n \in Node |-> {}]
   /\ at = 1 /\ spare = 0 /\ proven = {} /\ asked = <<>> /\ ran = {} /\ mute = {}
+  /\ was = [n \in Node |-> <<Nobody, Nobody>>]
 
 \* The witness's answer counts until everybody that it voted for since has waited for it.
 WitnessStands(l) == witness.voted_for = Me(l) \/ Me(l) \in named \/ \E d \in Node : Me(l) \in barrier[d]
@@ -42,8 +45,16 @@ SeenTerms == {m.term : m \in sent} \cup {First[n].term : n \in Node}
 SeenRecords == {m.record : m \in sent} \cup {First[n].record : n \in Node} \cup AllRecords
 
 Calm == UNCHANGED <<named, fresh>>
-Promises(v, p) == promise' = [promise EXCEPT ![v] = p]
+\* A process that starts again is bound to all (R4); its answers from before may be on their way, and count until it
+\* promises somebody else.
+Promises(v, p) == /\ promise' = [promise EXCEPT ![v] = p]
+                  /\ was' = [was EXCEPT ![v] = IF p # Grace THEN <<Nobody, Nobody>> ELSE IF promise[v] = Grace THEN @ ELSE <<Me(v), promise[v]>>]
+Promised(v, l) == \/ v = Me(v[1]) /\ promise[v[1]] = Me(l)
+                  \/ was[v[1]] = <<v, Me(l)>>
 Waits(n) == barrier' = [barrier EXCEPT ![n] = {}]
+\* It saves because of a PING, which it answers.
+Acknowledges(n, s) == /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term = s.term /\ Acknowledge(n, m) /\ Promises(n, m.from)
+                      /\ Deposed /\ Calm /\ UNCHANGED <<barrier, proven>>
 \* One action of node n that changes what it has saved, towards what it shows in step s.
 Saves(n, s) ==
   \/ /\ s.vote = Me(n) /\ Campaign(n) /\ Unbound(n, Me(n)) /\ Deposed /\ Promises(n, Me(n)) /\ Waits(n)
@@ -52,19 +63,17 @@ Saves(n, s) ==
      /\ \E list \in {s.founding, s.record.voters} : list # {} /\ FoundCampaignFor(n, list)
      /\ Unbound(n, Me(n)) /\ Deposed /\ Promises(n, Me(n)) /\ Waits(n) /\ Calm /\ UNCHANGED proven
   \/ /\ \E m \in sent : /\ m.from = s.vote /\ m.term = s.term /\ m.kind = "VOTING"
-                        /\ Unbound(n, m.from) /\ (Grant(n, m) \/ FoundGrant(n, m))
-     /\ Deposed /\ Calm /\ UNCHANGED <<promise, barrier, proven>>
-  \/ /\ s.record.config_term = term[n] /\ (Win(n) \/ FoundWinAs(n, s.record.cluster_id))
-     /\ proven' = proven \ {n} /\ UNCHANGED <<lease, promise, won, barrier>> /\ Calm
-  \/ /\ s.ack # "" /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term = s.term /\ Acknowledge(n, m) /\ Promises(n, m.from)
+                        /\ Unbound(n, m.from) /\ (Grant(n, m) \/ FoundGrant(n, m)) /\ Promises(n, m.from)
      /\ Deposed /\ Calm /\ UNCHANGED <<barrier, proven>>
-  \/ s.record \in SeenRecords /\ Learn(n, s.record) /\ Deposed /\ Calm /\ UNCHANGED <<promise, barrier, proven>>
-  \/ s.term \in SeenTerms /\ AdoptTerm(n, s.term) /\ Deposed /\ Calm /\ UNCHANGED <<promise, barrier, proven>>
+  \/ /\ s.record.config_term = term[n] /\ (Win(n) \/ FoundWinAs(n, s.record.cluster_id))
+     /\ proven' = proven \ {n} /\ UNCHANGED <<lease, promises, won, barrier>> /\ Calm
+  \/ s.record \in SeenRecords /\ Learn(n, s.record) /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
+  \/ s.term \in SeenTerms /\ AdoptTerm(n, s.term) /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
   \/ /\ s.record.config_term = term[n] /\ s.record.version = record[n].version + 1
      /\ OneVoterApart(record[n].voters, s.record.voters) /\ ChangeTo(n, s.record.voters)
-     /\ proven' = proven \cup {n} /\ UNCHANGED <<lease, promise, won, barrier>> /\ Calm
+     /\ proven' = proven \cup {n} /\ UNCHANGED <<lease, promises, won, barrier>> /\ Calm
   \/ /\ s.record.generation > record[n].generation /\ ResetTo(n, s.record.generation, s.record.voters)
-     /\ UNCHANGED faults /\ Deposed /\ Calm /\ UNCHANGED <<promise, barrier, proven>>
+     /\ UNCHANGED faults /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
 Shows(n, s) == /\ term' = [term EXCEPT ![n] = s.term] /\ voted_for' = [voted_for EXCEPT ![n] = s.vote]
                /\ record' = [record EXCEPT ![n] = s.record] /\ founding' = [founding EXCEPT ![n] = s.founding]
 Same(n, s) == term[n] = s.term /\ voted_for[n] = s.vote /\ record[n] = s.record /\ founding[n] = s.founding
@@ -72,7 +81,8 @@ Quiet == UNCHANGED <<asked, ran, mute>>
 
 \* A node that runs on an older copy of its data may adopt terms, nothing else.
 Save(s) == /\ s.node \in mute => s.record = record[s.node] /\ s.vote = Nobody
-           /\ Saves(s.node, s) /\ Shows(s.node, s) /\ role'[s.node] = s.role /\ Quiet
+           /\ (IF s.ack = "" THEN Saves(s.node, s) ELSE Acknowledges(s.node, s))
+           /\ Shows(s.node, s) /\ role'[s.node] = s.role /\ Quiet
 \* Some steps of a node are several actions at once: a lone node campaigns and wins; a term comes with a record.
 Part(s) == /\ s.do \in {"save", "start"} /\ s.parts /\ spare < 2 /\ ~Same(s.node, s) /\ Saves(s.node, s) /\ Quiet
 \* The state is gone, or put away as an older copy: a new storage epoch (R16).
@@ -81,14 +91,16 @@ Lost(s) == /\ s.epoch > epoch[s.node] /\ s.record = NoRecord /\ s.founding = {}
               \/ s.term = term[s.node] /\ s.vote = voted_for[s.node]
            /\ Forget(s.node, s.epoch, s.term, s.vote, NoRecord) /\ Deposed
            /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \ {s.node}
+\* What the node of step s had saved at an earlier time.
+Saved(s) == {First[s.node]} \cup {Steps[i] : i \in {i \in 1..at-1 : Steps[i].do \in {"save", "start", "lost"} /\ Steps[i].node = s.node}}
 \* Its data are an older copy: what came after is lost, and it must notice before it votes or takes a record (R16).
 Older(s) == /\ s.epoch < epoch[s.node] \/ (s.epoch = epoch[s.node] /\ ~Same(s.node, s))
-            /\ s.term <= term[s.node] /\ ~Newer(s.record, record[s.node])
+            /\ \E d \in Saved(s) : d.epoch = s.epoch /\ d.term = s.term /\ d.vote = s.vote /\ d.record = s.record
             /\ s.founding = {} /\ Forget(s.node, s.epoch, s.term, s.vote, s.record) /\ Deposed
             /\ Promises(s.node, Grace) /\ Waits(s.node) /\ Calm /\ UNCHANGED <<proven, asked, ran>> /\ mute' = mute \cup {s.node}
 \* A process starts with what was saved; it may have promised anything (R4).
 Start(s) == \/ s.epoch = epoch[s.node] /\ Same(s.node, s) /\ Quiet /\ UNCHANGED proven
-               /\ IF promise[s.node] = Grace THEN UNCHANGED lease_vars ELSE Restart(s.node)
+               /\ IF promise[s.node] = Grace THEN UNCHANGED <<lease_vars, was>> ELSE Restart(s.node) /\ Promises(s.node, Grace)
             \/ Lost(s) \/ Older(s)
 \* A PING is answered whose record is saved already.
 Ack(s) == /\ s.node \notin mute /\ \E m \in sent : /\ m.kind = "PING" /\ m.from[1] = s.ack /\ m.term = s.term /\ m.record = record[s.node]
@@ -103,7 +115,7 @@ AckLate(s) == LET n == s.node IN
                     /\ Yields(n, m) /\ Promises(n, m.from)
   /\ UNCHANGED <<epoch, term, voted_for, record, founding, witness, sent, up, winners, faults>>
   /\ Deposed /\ Calm /\ Quiet /\ UNCHANGED <<barrier, proven>>
-Promise(s) == /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term = s.term /\ LPromise(s.node, m)
+Promise(s) == /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term = s.term /\ LPromise(s.node, m) /\ Promises(s.node, m.from)
               /\ Quiet /\ UNCHANGED proven
 \* The lease of an elected node is renewed, by promises to it of a quorum of the record in force; the first time a
 \* quorum has saved that record (R7).  Nobody else is active (S2).
@@ -111,25 +123,25 @@ Lease(s) == LET l == s.node IN
   /\ role[l] = "elected" /\ (\A p \in barrier[l] : ~Live(p))
   /\ Committed(l) \/ l \in proven
   /\ s.on \subseteq {v \in record[l].voters \cup s.before : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
-                                              ELSE promise[v[1]] = Me(l) \/ v # Me(v[1])}    \* a lost epoch votes no more
+                                              ELSE Promised(v, l)}
   /\ Quorum(s.on, record[l].voters) \/ Quorum(s.on, s.before)       \* before: it was renewed, and then changed the record
   /\ lease' = [lease EXCEPT ![l] = s.on] /\ S2'
-  /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promise, won, named, fresh, barrier>>
+  /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promises, won, named, fresh, barrier>>
 \* It lapsed, was given up, or its process is dead.
 End(s) == /\ lease' = [lease EXCEPT ![s.node] = {}]
-          /\ UNCHANGED <<vars, promise, won, named, fresh, barrier, proven>> /\ Quiet
+          /\ UNCHANGED <<vars, promises, won, named, fresh, barrier, proven>> /\ Quiet
 
 \* Redis is asked, carries it out at some time or never, and answers.
 Ask(s) == /\ role[s.node] = (IF s.kind = "VOTING" THEN "candidate" ELSE "elected")
           /\ asked' = Append(asked, [identity |-> s.identity, m |-> IF s.kind = "VOTING" THEN Request(s.node) ELSE Ping(s.node)])
-          /\ UNCHANGED <<lease_vars, proven, ran, mute>>
+          /\ UNCHANGED <<lease_vars, proven, ran, mute, was>>
 Run(a) == /\ a.identity = witness.identity
           /\ IF a.m.kind = "VOTING" THEN LGrantWitness(a.m) ELSE LAcknowledgeWitness(a.m)
-          /\ ran' = ran \cup {a} /\ UNCHANGED <<proven, asked, mute>>
-Told(s) == LET a == asked[s.number] IN \/ a \in ran /\ UNCHANGED <<lease_vars, proven, asked, ran, mute>>
+          /\ ran' = ran \cup {a} /\ UNCHANGED <<proven, asked, mute, was>>
+Told(s) == LET a == asked[s.number] IN \/ a \in ran /\ UNCHANGED <<lease_vars, proven, asked, ran, mute, was>>
                                        \/ Run(a)
 Created(s) == /\ NewWitness(s.identity, s.term, s.record) /\ named' = {}
-              /\ Quiet /\ UNCHANGED <<lease, promise, won, fresh, barrier, proven>>
+              /\ Quiet /\ UNCHANGED <<lease, promises, won, fresh, barrier, proven>>
 
 Step(s) == CASE s.do = "save" -> Save(s) [] s.do = "start" -> Start(s) [] s.do = "lost" -> Lost(s) [] s.do = "ack" -> Ack(s) \/ AckLate(s)
              [] s.do = "promise" -> Promise(s)
