@@ -8,8 +8,7 @@
    (but not before a lease that rests on them), a process is killed between its save and the note of it, and
    Redis carries out what it was asked.  A history that TLC cannot follow to its end is rejected. *)
 EXTENDS MembershipLease, Sequences
-CONSTANTS Traces,   \* each: what every node had saved in the beginning (first), and the steps
-          Verbose   \* whether to print how far each history is followed
+CONSTANTS Traces      \* each: what every node had saved in the beginning (first), and the steps
 VARIABLES which,    \* the history that is followed
           at,       \* its next step
           spare,    \* actions that were taken since the last step and are part of the next one
@@ -154,5 +153,5 @@ TraceNext == /\ at <= Len(Steps) /\ which' = which
                    /\ at' = at /\ spare' = spare
 TraceSpec == TraceInit /\ [][TraceNext]_trace_vars
 \* Tells how far each history was followed.
-Followed == IF at > Len(Steps) THEN PrintT(<<"accepted", which>>) ELSE ~Verbose \/ PrintT(<<"reached", which, at>>)
+Followed == PrintT(IF at > Len(Steps) THEN <<"accepted", which>> ELSE <<"reached", which, at>>)
 ================================================================================

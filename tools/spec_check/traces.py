@@ -299,13 +299,12 @@ def nodes_of(traces: Sequence[Trace]) -> list[int]:
     return sorted({node for trace in traces for node in trace.first})
 
 
-def configuration(traces: Sequence[Trace], verbose: bool = False) -> str:
+def configuration(traces: Sequence[Trace]) -> str:
     """The text of TLC's configuration file."""
     nodes = _set(_quoted(node) for node in nodes_of(traces))
     return f"""SPECIFICATION TraceSpec
 CONSTANTS
   Traces <- Everything
-  Verbose = {str(verbose).upper()}
   Node = {nodes}
   Lists = "any"
   Founded = {{}}

@@ -1,0 +1,43 @@
+"""Broken rules: what simulated clusters do then, judged by the specification."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import spec
+from tools.mutation.mutant import MUTANTS
+from tools.spec_check.mutants import TRIED, Judged, named, summary
+
+BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+
+
+def test_those_of_the_core_are_tried() -> None:
+    assert {mutant.name for mutant in TRIED} == {m.name for m in MUTANTS if m.path.startswith("zelect/core/")}
+    assert named(["R2", "no-silence"])[-1] is BY_NAME["no-silence"]
+    assert named([]) == list(TRIED)
+
+
+def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert spec.main(["mutants", "R2", "R99"]) == 2
+    assert "no such mutant or rule in zelect/core: 'R99'" in capsys.readouterr().err
+
+
+def test_what_changed_nothing_is_not_counted() -> None:
+    some = BY_NAME["double-vote"]
+    judged = [
+        Judged(some, 20, 3, "seed 1", ""),
+        Judged(some, 20, 3, "", "votes3: VIOLATION"),
+        Judged(some, 20, 3, "seed 1", "votes3: VIOLATION"),
+        Judged(some, 20, 3, "", ""),
+        Judged(some, 20, 0, "", ""),
+    ]
+    assert [one.by for one in judged] == ["specification", "checker", "both", "nobody", "unchanged"]
+    assert summary(judged)["share"] == 3 / 4
+
+
+@pytest.mark.usefixtures("java")
+def test_the_specification_rejects_what_a_broken_rule_does(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--seeds", "4000-4001", "--nodes", "3", "--steps", "20"]
+    assert spec.main(["mutants", "half-is-a-quorum", *options]) == 0
+    assert "half-is-a-quorum" in (said := capsys.readouterr().out)
+    assert "specification 1" in said
