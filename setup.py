@@ -46,7 +46,7 @@ HTTP = [
     "prometheus-client>=0.20",
 ]
 TEST = [
-    "pytest>=8",
+    "pytest>=8.1.1",  # before, a function called setup that a test imports was run as that of its module
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
     "hypothesis>=6.100",
