@@ -161,6 +161,16 @@ def test_r10_who_is_removed_loses_its_vote_and_its_place_in_one_change() -> None
     assert not [e for e in world.happened("campaign_began", 3) if e.at_us >= world.now_us - 3_000_000]
 
 
+def test_r10_the_connection_to_a_node_that_was_removed_is_closed() -> None:
+    """Nothing else may happen in the step in which it has saved that it was removed. A connection that was kept
+    would not be reported as opened once the node is added again."""
+    world = _cluster_of(3, 3)
+    assert _remove(world, 3).result is Result.OK
+    parted = [step(world, 1, pong(world, voter)) for voter in (2, 3)]
+    assert 3 not in world.state(1).peers
+    assert [dict(effects.connect).keys() for effects in parted if effects.connect is not None] == [{1, 2}]
+
+
 def test_r13_only_who_belongs_to_the_cluster_has_an_entry_in_redis() -> None:
     world = _cluster_of(3, 4)
     world.start(4)
