@@ -43,7 +43,11 @@ def check(step: Step) -> None:
         r5_a_lease_ends_in_time(step, leader_state)
     if step.routine:
         return
-    require((state.role is Role.ELECTED) == (leader_state is not None), "R6", "an elected node, and no other, leads")
+    require(
+        (state.role is Role.ELECTED) == (leader_state is not None),
+        "R6",
+        "an elected node, and no other, has a leadership",
+    )
     if state.saved is not step.saved_before:
         for saved in WHEN_SAVED:
             saved(step)
@@ -105,7 +109,7 @@ def r10_whoever_has_a_record_has_its_term(step: Step) -> None:
     """In an older term it could vote for a second controller of the term in which the record was written
     (spec/Membership.tla, rule "recTerm")."""
     saved = step.state.saved
-    require(saved.term >= saved.record.config_term, "R10", "whoever has a record has at least its term")
+    require(saved.term >= saved.record.config_term, "R10", "a node that has a record has at least its term")
 
 
 def r10_a_record_is_never_replaced_by_an_older_one(step: Step) -> None:
@@ -153,7 +157,7 @@ def r8_only_a_follower_without_controller_campaigns(step: Step, campaign: Campai
     free = state.controller is None and not state.leaving and state.may_vote(campaign.record)
     require(free, "R8", "a node that follows a controller, leaves, or is not a voter does not campaign")
     founds = campaign.record.proposed == state.is_new
-    require(founds, "R15", "new nodes, and nobody else, found a cluster")
+    require(founds, "R15", "only new nodes found a cluster")
 
 
 def r12_the_witness_answers_only_when_asked(step: Step, campaign: Campaign) -> None:
@@ -173,7 +177,7 @@ def r6_a_leadership_belongs_to_the_present_term(step: Step, leader_state: Leader
     """A higher term ends a leadership (Raft, 5.1), and so does leaving; a leader follows nobody."""
     state = step.state
     present = leader_state.term == state.term and not state.leaving and state.controller is None
-    require(present, "R6", "a leadership belongs to the current term of a node that follows nobody and stays")
+    require(present, "R6", "a leadership belongs to the current term of a node that follows no other and stays")
     require(state.saved.voted_for == step.me, "R2", "a winner voted for itself")
 
 

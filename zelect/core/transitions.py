@@ -243,7 +243,7 @@ def become_active(step: Step, leader_state: LeaderState) -> None:
     require(state.record.config_term == leader_state.term == state.term, "R7", "the record was rewritten in this term")
     require(now_us >= leader_state.promises_end_us, "R7", "promises to earlier controllers have run out")
     require(leader_state.committed(state.record), "R7", "a quorum has saved the record")
-    require(not state.leaving and state.may_vote(state.record), "R7", "nobody leads without a voting right")
+    require(not state.leaving and state.may_vote(state.record), "R7", "no node without a voting right becomes active")
     leader_state.active_since_us = now_us
     require(leader_state.holds(now_us), "R5", "a node is active only while its lease runs")
     state.attempts = 0
