@@ -12,7 +12,7 @@ CONSTANTS Traces      \* each: what every node had saved in the beginning (first
 VARIABLES which,    \* the history that is followed
           at,       \* its next step
           spare,    \* actions that were taken since the last step and are part of the next one
-          proven,   \* controllers whose record of this term a quorum has saved
+          proven,   \* controllers that have become active since they won: a quorum had saved their record
           asked,    \* what Redis was asked, in order: the identity of the witness, and the message
           ran,      \* what of it is known to have been carried out
           mute,     \* nodes that run on an older copy of their data, and have not noticed it yet
@@ -68,9 +68,9 @@ Saves(n, s) ==
      /\ proven' = proven \ {n} /\ UNCHANGED <<lease, promises, won, barrier>> /\ Calm
   \/ s.record \in SeenRecords /\ Learn(n, s.record) /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
   \/ s.term \in SeenTerms /\ AdoptTerm(n, s.term) /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
-  \/ /\ s.record.config_term = term[n] /\ s.record.version = record[n].version + 1
+  \/ /\ s.record.config_term = term[n] /\ s.record.version = record[n].version + 1 /\ n \in proven    \* it became active
      /\ OneVoterApart(record[n].voters, s.record.voters) /\ ChangeTo(n, s.record.voters)
-     /\ proven' = proven \cup {n} /\ UNCHANGED <<lease, promises, won, barrier>> /\ Calm
+     /\ UNCHANGED <<lease, promises, won, barrier, proven>> /\ Calm
   \/ /\ s.record.generation > record[n].generation /\ ResetTo(n, s.record.generation, s.record.voters)
      /\ UNCHANGED faults /\ Deposed /\ Calm /\ UNCHANGED <<promises, barrier, proven>>
 Shows(n, s) == /\ term' = [term EXCEPT ![n] = s.term] /\ voted_for' = [voted_for EXCEPT ![n] = s.vote]
@@ -121,9 +121,9 @@ Promise(s) == /\ \E m \in sent : m.kind = "PING" /\ m.from[1] = s.ack /\ m.term 
 Lease(s) == LET l == s.node IN
   /\ role[l] = "elected" /\ (\A p \in barrier[l] : ~Live(p))
   /\ Committed(l) \/ l \in proven
-  /\ s.on \subseteq {v \in record[l].voters \cup s.before : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
+  /\ s.on \subseteq {v \in record[l].voters : IF IsWitness(v) THEN v = Witness(witness.identity) /\ WitnessStands(l)
                                               ELSE Promised(v, l)}
-  /\ Quorum(s.on, record[l].voters) \/ Quorum(s.on, s.before)       \* before: it was renewed, and then changed the record
+  /\ Quorum(s.on, record[l].voters)
   /\ lease' = [lease EXCEPT ![l] = s.on] /\ S2'
   /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promises, won, named, fresh, barrier>>
 \* It lapsed, was given up, or its process is dead.

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -117,6 +118,8 @@ def _made(options: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, Any
 def _record(options: argparse.Namespace) -> int:
     if options.unchecked:
         switch_off_invariants()
+    if options.cpu_seconds:
+        resource.setrlimit(resource.RLIMIT_CPU, (options.cpu_seconds, options.cpu_seconds))
     for seed, lines, rule in _made(options):
         print(json.dumps([seed, rule, lines]), flush=True)
     return 0
@@ -196,13 +199,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = commands.add_parser("record", help="print simulated histories")
     record.add_argument("seeds", metavar="A-B")
     record.add_argument("--unchecked", action="store_true", help="nodes do not check their own rules")
+    record.add_argument("--cpu-seconds", type=int, default=0, help="be ended after so much CPU time")
     record.set_defaults(run=_record)
     broken = commands.add_parser("mutants", help="judge broken rules")
     broken.add_argument(
         "names", nargs="*", metavar="NAME", help="mutants, or rules such as R5 (default: all of zelect/core)"
     )
-    broken.add_argument("--seeds", default="4000-4059", metavar="A-B")
-    broken.add_argument("--seconds", type=float, default=600, help="for what one mutant simulates at once")
+    broken.add_argument("--seeds", default="4000-4038", metavar="A-B")
+    broken.add_argument("--seconds", type=int, default=10, help="of CPU time for each simulated cluster")
     broken.add_argument("--checker", type=float, default=0, metavar="SECONDS", help="for each scenario of the checker")
     broken.add_argument("--both", action="store_true", help="ask the checker also where the specification rejects")
     broken.set_defaults(run=_mutants)

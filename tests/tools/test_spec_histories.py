@@ -102,6 +102,20 @@ def test_a_lease_that_was_over_before_it_was_written_is_left_out() -> None:
     assert done([*election()[:-1], late]) == ["save"] * 4
 
 
+def shrunk(us: int, node: int, **more: Any) -> dict[str, Any]:
+    """Node 3 is no voter any more."""
+    return saved(us, node, 1, vote=1, **{"record": [0, 1, 3], "voters": VOTERS[:2], **more})
+
+
+def test_a_lease_comes_before_the_change_of_the_record_that_it_allowed() -> None:
+    change = shrunk(600, 1, role="elected")
+    renewed = line(600, 1, "lease", lapses_us=1000, active_since_us=500, rests_on=[1, 3])
+    assert done([*election(), change, renewed])[-2:] == ["lease", "save"]
+    assert done([*election(), change, saved(600, 2, 1, vote=1, record=[0, 1, 2]), renewed])[-2:] == ["lease", "save"]
+    later = done([*election(), change, line(600, 1, "voters_changed"), renewed])
+    assert later[-2:] == ["save", "lease"], "a fact ends a step"
+
+
 def test_what_changes_nothing_is_no_step() -> None:
     assert done([*election(), saved(600, 3, 0)]) == done(election())
 
@@ -196,6 +210,15 @@ def test_an_answer_counts_that_was_on_its_way_when_its_voter_started_again() -> 
         ]
     )
     assert [verdict.accepted for verdict in verdicts] == [True, True, False, False]
+
+
+@pytest.mark.usefixtures("java")
+def test_only_who_is_active_changes_the_voters() -> None:
+    *before, lease = election()
+    change = [shrunk(450, 1, role="elected"), line(450, 1, "voters_changed")]
+    after = [shrunk(600, 1, role="elected"), line(600, 1, "voters_changed")]
+    verdicts = acceptance.check([trace_of([*before, lease, *after]), trace_of([*before, *change, lease])])
+    assert [verdict.accepted for verdict in verdicts] == [True, False]
 
 
 @pytest.mark.usefixtures("java")

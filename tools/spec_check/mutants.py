@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,18 +71,20 @@ class Simulated:
         return json.dumps([{**line, "pid": 0} for line in self.lines])
 
 
-def simulate(tree: Path, clusters: Clusters, seconds: float = 1e6) -> list[Simulated]:
-    """The histories that the code of `tree` makes in `seconds`, by nodes that do not check their own rules."""
+def simulate(tree: Path, clusters: Clusters, seconds: int = 0) -> list[Simulated]:
+    """The histories that the code of `tree` makes, by nodes that do not check their own rules. `seconds` of CPU time
+    for each, if it is not 0; those that are not done by then are left out."""
     seeds = f"{clusters.first}-{clusters.last}"
     command = ["tools/spec.py", "record", seeds, "--nodes", str(clusters.nodes), "--steps", str(clusters.steps)]
-    output = _run(tree, [*command, "--unchecked"], seconds).stdout
+    limit = seconds * (1 + clusters.last - clusters.first)
+    output = _run(tree, [*command, "--unchecked", "--cpu-seconds", str(limit)]).stdout
     return [Simulated(*json.loads(text)) for text in output.splitlines(keepends=True) if text.endswith("\n")]
 
 
-def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: float) -> Iterator[int]:
+def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: int) -> Iterator[int]:
     """Ask the specification about each mutant, at first with few clusters, then with ever more where it has rejected
-    nothing yet. `seconds`: for what one mutant simulates at once. Yields, after each turn, the last seed of it."""
-    first, many = clusters.first, 2
+    nothing yet. `seconds`: of CPU time for each cluster. Yields, after each turn, the last seed of it."""
+    first, many = clusters.first, 3
     while first <= clusters.last:
         turn = replace(clusters, first=first, last=min(first + many - 1, clusters.last))
         usual = {one.seed: one.shown() for one in simulate(ROOT, turn)}
@@ -93,10 +94,10 @@ def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: float
                 traces += [(one, *found) for found in _changed(one, turn, usual, seconds)]
         _judge(traces)
         yield turn.last
-        first, many = turn.last + 1, 2 * many
+        first, many = turn.last + 1, 3 * many
 
 
-def _changed(one: Judged, clusters: Clusters, usual: Mapping[int, str], seconds: float) -> Iterator[tuple[int, Trace]]:
+def _changed(one: Judged, clusters: Clusters, usual: Mapping[int, str], seconds: int) -> Iterator[tuple[int, Trace]]:
     """The histories of a mutant that are not those of the tree as it is."""
     with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
         found = simulate(copy_tree(ROOT, Path(place) / "tree", one.mutant), clusters, seconds)
@@ -135,7 +136,7 @@ def ask_checker(one: Judged, seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
         tree = copy_tree(ROOT, Path(place) / "tree", one.mutant)
         for name in SCENARIOS:
-            ran = _run(tree, ["tools/modelcheck.py", name, "--seconds", str(seconds)], 20 * seconds)
+            ran = _run(tree, ["tools/modelcheck.py", name, "--seconds", str(seconds)])
             found = [line.strip() for line in ran.stdout.splitlines() if "VIOLATION" in line]
             found += ran.stderr.strip().splitlines()[-1:] if "Traceback" in ran.stderr else []
             if found:
@@ -143,27 +144,11 @@ def ask_checker(one: Judged, seconds: float) -> None:
                 return
 
 
-def _run(tree: Path, arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run Python in `tree`, which is where it imports from; it is stopped after `seconds`."""
+def _run(tree: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python in `tree`, which is where it imports from."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
     command = [sys.executable, *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=tree,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        stop = threading.Timer(seconds, process.kill)
-        stop.start()
-        try:
-            output, errors = process.communicate()
-        finally:
-            stop.cancel()
-            process.kill()
-        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
 def named(names: Sequence[str]) -> list[Mutant]:

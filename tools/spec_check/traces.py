@@ -106,13 +106,12 @@ class _Writer:
         self.steps: list[Step] = []
         self._shown: dict[int, tuple[str, str]] = {}  # by node: epoch, and what else is durable
         self._records: dict[int, Line] = {}  # by node: the line that shows its record
-        self._changed: dict[int, Line] = {}  # by node that has just changed its record: the one before
         self._starting: set[int] = set()
         self._lapses_us: dict[int, int] = {}
         self._leases: dict[int, str] = {}
         self._asked: dict[tuple[object, ...], int] = {}
         self._last = _last_lines(lines)
-        for line in lines:
+        for line in _renewed_first(lines):
             self._end_leases(line)
             self._line(line)
             if self._last.get((line["node"], line["incarnation"])) is line and line["node"] in self._leases:
@@ -132,8 +131,6 @@ class _Writer:
         self.steps.append(Step(f"[{text}]", line))
 
     def _line(self, line: Line) -> None:
-        if line["event"] not in ("lease", "witness_asked"):
-            self._changed.pop(line["node"], None)
         handle = getattr(self, f"_on_{line['event']}", None)
         if handle is not None:
             handle(line)
@@ -153,8 +150,6 @@ class _Writer:
         shown = self._shown.get(node)
         self._shown[node] = (epoch, durable)
         before, self._records[node] = self._records.get(node, line), line
-        if before["role"] == line["role"] == "elected":
-            self._changed[node] = before  # the next line of the node may be a lease of the same step
         self._starting.discard(node)
         # Where the vote is not saved with it, the answer to a PING is a step of its own.
         at_once = line["acknowledges"] and line["cluster_id"] and line["voted_for"]
@@ -185,13 +180,11 @@ class _Writer:
         node, record = line["node"], self._records[line["node"]]
         if line["lapses_us"] <= line["us"]:
             return  # over before it was written
-        before = self._changed.get(node, record)
-        epochs, witness = {**dict(before["voters"]), **dict(record["voters"])}, record["witness"] or before["witness"]
+        epochs, witness = dict(record["voters"]), record["witness"]
         on = [self.names.voter(voter, epochs[voter]) for voter in line["rests_on"] if voter in epochs]
         on += [self.names.witness(witness)] if WITNESS in line["rests_on"] and witness else []
         self._lapses_us[node], self._leases[node] = line["lapses_us"], _set(on)
-        voters = self._voters(before) if before is not record else "{}"
-        text = f'do |-> "lease", node |-> {_quoted(node)}, on |-> {_set(on)}, before |-> {voters}'
+        text = f'do |-> "lease", node |-> {_quoted(node)}, on |-> {_set(on)}'
         if not self.steps or self.steps[-1].text != f"[{text}]":
             self._step(text, line)
 
@@ -247,6 +240,28 @@ def _small(number: int) -> int:
     if number >= _MOST:
         raise NoTrace(f"{number} is more than TLC can count")
     return number
+
+
+def _renewed_first(lines: Sequence[Line]) -> list[Line]:
+    """The lines, with a lease before the change of the record that was made in the same step: only who is active may
+    change it, so that answers to the record before had renewed the lease. The node wrote it last."""
+    places, shown, changes = list[float](range(len(lines))), dict[int, Line](), dict[int, tuple[int, Line]]()
+    for at, line in enumerate(lines):
+        node, event = line["node"], line["event"]
+        if event == "lease" and node in changes and _is_quorum(line["rests_on"], changes[node][1]):
+            places[at] = changes[node][0] - 0.5
+        if event not in ("witness_asked", "acknowledged"):
+            changes.pop(node, None)
+        if event == "saved":
+            before, shown[node] = shown.get(node, line), line
+            if before["role"] == line["role"] == "elected" and before["record"] != line["record"]:
+                changes[node] = at, before
+    return [lines[at] for at in sorted(range(len(lines)), key=places.__getitem__)]
+
+
+def _is_quorum(nodes: Sequence[int], shown: Line) -> bool:
+    voters = {node for node, _ in shown["voters"]} | ({WITNESS} if shown["witness"] else set())
+    return 2 * len(voters & set(nodes)) > len(voters)
 
 
 def _last_lines(lines: Sequence[Line]) -> dict[tuple[int, int], Line]:
