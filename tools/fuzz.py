@@ -136,7 +136,7 @@ def _live(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         f"{outcome.answers} answers meanwhile; the slowest after {1000 * outcome.slowest_s:.0f} ms, "
         f"the longest silence {1000 * outcome.silent_s:.0f} ms"
     )
-    failed = {name: count for name, count in outcome.grown.items() if name.startswith("link_handshake_")}
+    failed = {name: count for name, count in outcome.grown.items() if name.startswith("link_handshakes_")}
     print(f"handshakes that failed: {sum(failed.values())} ({failed})")
     print("counted: " + ", ".join(f"{name} {count}" for name, count in sorted(outcome.grown.items())))
     print(f"memory of the node: {outcome.memory_kb[0]} KiB before, {outcome.memory_kb[1]} KiB after")

@@ -32,6 +32,7 @@ from zelect.core.messages import (
     MemberAction,
     MemberChange,
     NodeOffline,
+    NodeOnline,
     NodeOnlineResp,
     Ping,
     Pong,
@@ -228,6 +229,19 @@ def test_r10_the_record_decides_where_a_member_is_whatever_the_configuration_say
     world.kill(2)
     world.start(2)
     assert dict(world.state(2).addresses) == {n: _place(n) for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("node", [1, 2], ids=["controller", "follower"])
+def test_r10_a_node_says_again_where_it_is_to_a_peer_that_was_not_heard_since_it_connected(node: int) -> None:
+    """It may have missed the introduction, and with it where this node is: then it can't connect, nor answer."""
+    world = _cluster_of(3, 3)
+    step(world, node, LinkDown(3))
+    assert len(sent_by(step(world, node, LinkUp(3), 1), NodeOnline)) == 1
+    idle_us = world.settings[node].timing.idle_ping_us
+    again = step(world, node, Tick(False), idle_us + 1)
+    assert [(to, e.message.address) for to, e in again.send if isinstance(e.message, NodeOnline)] == [(3, _place(node))]
+    step(world, node, packet(world, 3, Ping(0, False, None, ())), idle_us + 2)
+    assert not sent_by(step(world, node, Tick(False), 3 * idle_us), NodeOnline), "it was heard since"
 
 
 @pytest.mark.parametrize("what", [MemberAction.ADD, MemberAction.REMOVE, MemberAction.REPLACE])

@@ -159,7 +159,7 @@ def _end(one: _Open, done: Done) -> None:
     done.made[one.script.kind] += 1
     done.hung_up[one.script.kind] += one.hung_up
     if one.hung_up and one.script.cut_off:
-        done.due["link_handshake_"] += 1
+        done.due["link_handshakes_"] += 1
     if one.answered:
         done.due.update(dict(one.script.counts))
     elif one.script.counts:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from zelect.core.actors.health import yield_leadership
 from zelect.core.actors.leadership import keep, publish_controller
+from zelect.core.actors.links import introduce
 from zelect.core.actors.query import told_of_cluster
 from zelect.core.actors.vote_response import round_over, start_campaign
 from zelect.core.actors.voters import look
@@ -117,15 +118,18 @@ def chores(step: Step) -> None:
 
 def _ping_idle_peers(step: Step) -> None:
     """PING the peers that were not heard lately: this is how a follower learns of the others' health, and
-    how an isolated node of a newer term is found."""
+    how an isolated node of a newer term is found. One that was not heard since this node connected to it may have
+    missed the introduction: it is introduced to again, as it can't connect here before it knows where."""
     state = step.state
     interval_us = step.timing.idle_ping_us
     state.next_idle_us = step.now_us + interval_us
-    if state.role is Role.ELECTED:
-        return
     # In large clusters each pair exchanges PINGs less often, so that a node's share of traffic stays level, as
     # far as `down_after` allows: a process heard longer ago could be replaced unnoticed.
     quiet_us = min(interval_us * max(1, len(state.peers) // 8), step.timing.down_after_us // 2)
     for peer, known in state.peers.items():
-        if known.linked and step.now_us - known.heard_us >= quiet_us:
+        if not known.linked or step.now_us - known.heard_us < quiet_us:
+            continue
+        if known.heard_us < known.linked_us:
+            introduce(step, peer)
+        elif state.role is not Role.ELECTED:
             step.send(peer, _IDLE)
