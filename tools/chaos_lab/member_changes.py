@@ -25,6 +25,8 @@ _PATIENCE_US = 180_000_000
 _AGAIN_US = 300_000
 _COMMAND_S = 5
 _RECENT_US = 500_000
+_ENOUGH = 5
+"""So many times `down_after_ms` an operator waits for a vote to be taken away: without a witness it may stay."""
 Work = Generator[None, None, None]
 DIFFERS = "other settings"
 """What the problem of a node says whose durations are not those of its peers."""
@@ -58,8 +60,8 @@ def replace(cluster: WalkedCluster, node: int) -> Work:
 
 
 def change_durations(cluster: WalkedCluster, timing: Mapping[str, int | str]) -> Work:
-    """Restart one node after the other with other durations, the controller last. After each restart wait until the
-    node answers, and until its vote has been taken away where the others can go on without it."""
+    """Restart one node after the other with other durations, the controller last. After each restart wait until a node
+    is active, and until that node has taken away the vote of one that differs from it, as it can with a witness."""
     left = list(cluster.members)
     while left:
         head = controller_of(cluster.look(now_us() - _RECENT_US))
@@ -71,15 +73,18 @@ def change_durations(cluster: WalkedCluster, timing: Mapping[str, int | str]) ->
         cluster.log.write("restarted", round=cluster.log.round, node=node)
         if left:
             yield from _until(partial(_is_named, cluster, node), f"node {node} is not said to differ")
-            end_us = now_us() + 2 * cluster.timing.down_after_us
-            while _votes(cluster, node) and now_us() < end_us:
+            end_us = now_us() + _ENOUGH * cluster.timing.down_after_us
+            while not _may_go_on(cluster, node) and now_us() < end_us:
                 yield
 
 
-def _votes(cluster: WalkedCluster, node: int) -> bool:
-    """Whether `node` votes by the record of the controller; true while nobody is active."""
-    head = controller_of(cluster.look(now_us() - _RECENT_US))
-    return head is None or node in head.voters.members
+def _may_go_on(cluster: WalkedCluster, node: int) -> bool:
+    """Whether there is a controller that `node` follows, or that does without it."""
+    reports = cluster.look(now_us() - _RECENT_US)
+    head = controller_of(reports)
+    if head is None:
+        return False
+    return node not in head.voters.members or (node in reports and reports[node].controller == head.id)
 
 
 def _is_named(cluster: WalkedCluster, node: int) -> bool:
