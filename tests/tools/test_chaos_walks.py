@@ -89,7 +89,7 @@ def test_what_no_fault_came_before_is_the_changes_own() -> None:
     assert [gap.kind for gap in verdict.gaps] == ["replace"]
     assert not verdict.false_elections
     (one, every) = walk_figures(verdict)
-    assert (one.changes, one.commands, one.faults, one.elections) == (1, 2, 1, 1)
+    assert (one.changes, one.commands, one.faults, one.controllers) == (1, 2, 1, 1)
     assert one.terms_grew
     assert one.by_change_ms == one.longest_ms > 30
     assert one.in_fault_ms == 0

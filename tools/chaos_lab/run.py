@@ -23,6 +23,7 @@ from tools.common.checkout import JsonDict, ToolError
 from zelect import __version__
 from zelect.devcluster.bundled_server import ServerFailed
 from zelect.devcluster.layout import ClusterError
+from zelect.status.report import NodeReport
 from zelect.system.clock import now_us, unix_ms
 
 AnyCluster = TypeVar("AnyCluster", bound=ChaosCluster)
@@ -194,15 +195,20 @@ def _heal(cluster: ChaosCluster) -> None:
 
 def settle(cluster: ChaosCluster, since_us: int, done: Done) -> None:
     """Wait until there is a controller that all follow; note who, or that there is none in time."""
-    asked_us = since_us + _IN_FLIGHT_US
-    cluster.wait(SETTLED_WITHIN_MS, lambda: cluster.settled(asked_us) is not None)
-    head = cluster.settled(asked_us)
-    if head is None:
+    heads: list[NodeReport] = []
+
+    def settled() -> bool:
+        head = cluster.settled(since_us + _IN_FLIGHT_US)
+        if head is not None:
+            heads.append(head)  # a moment later the voters may be changing once more
+        return head is not None
+
+    if not cluster.wait(SETTLED_WITHIN_MS, settled):
         done.settled = False
         said = {node: f"{r.role} {r.status} {r.term} {r.voters.members}" for node, r in cluster.look(since_us).items()}
         cluster.log.write("not_settled", round=cluster.log.round, said=said)
         return
-    took_ms = (now_us() - since_us) / 1000
+    head, took_ms = heads[-1], (now_us() - since_us) / 1000
     cluster.log.write("settled", round=cluster.log.round, controller=head.id, term=head.term, took_ms=took_ms)
 
 

@@ -22,7 +22,7 @@ class WalkFigures:
     changes: int
     commands: int
     faults: int
-    elections: int
+    controllers: int
     overlap_ms: float
     terms_grew: bool
     longest_ms: float
@@ -55,7 +55,7 @@ def _figures(number: int, rounds: Sequence[Round], verdict: Verdict) -> WalkFigu
         changes=len(changes),
         commands=sum(change.commands for change in changes),
         faults=len(faults),
-        elections=len(terms),
+        controllers=len(terms),
         overlap_ms=max((one.ms for one in verdict.overlaps if from_us <= one.began_us <= to_us), default=0.0),
         terms_grew=not broken,
         longest_ms=0.0 if longest is None else longest.ms,
@@ -93,14 +93,14 @@ def _in_faults(gap: Gap, faults: Sequence[RecordedFault]) -> float:
 
 def table(rows: Sequence[WalkFigures]) -> Iterator[str]:
     """The rows in 80 columns."""
-    yield f"{'':<4} {'':>7} {'':>8} {'':>6} {'':>6} {'':>7} {'':>5} {'nobody active, longest, ms':>30}"
-    names = f"{'changes':>7} {'commands':>8} {'faults':>6} {'active':>6} {'overlap':>7} {'terms':>5}"
-    yield f"{'walk':<4} {names} {'in all':>9} {'in a fault':>10} {'no fault':>9}"
+    yield f"{'nobody active, longest, ms':>80}"
+    names = f"{'changes':>7} {'commands':>8} {'faults':>6} {'elected':>7} {'overlap':>7} {'terms':>5}"
+    yield f"{'walk':<4} {names} {'in all':>9} {'in a fault':>10} {'no fault':>8}"
     for row in rows:
         name = str(row.number or "all")
-        counts = f"{row.changes:>7} {row.commands:>8} {row.faults:>6} {row.elections:>6}"
+        counts = f"{row.changes:>7} {row.commands:>8} {row.faults:>6} {row.controllers:>7}"
         held = f"{row.overlap_ms:>7.3f} {'grew' if row.terms_grew else 'FELL':>5}"
-        yield f"{name:<4} {counts} {held} {row.longest_ms:>9.1f} {row.in_fault_ms:>10.1f} {row.by_change_ms:>9.1f}"
+        yield f"{name:<4} {counts} {held} {row.longest_ms:>9.1f} {row.in_fault_ms:>10.1f} {row.by_change_ms:>8.1f}"
     if rows and rows[-1].longest_during:
         yield f"longest: {rows[-1].longest_during}"
 
