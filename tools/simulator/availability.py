@@ -269,7 +269,7 @@ ROWS = (
         _two_are_cut_off,
     ),
     Row(
-        "Redis fails in any way while two or three nodes live",
+        "Redis fails in any way while two or three nodes are alive",
         "nothing; readers see stale data in Redis",
         SAME,
         _redis_fails,
@@ -293,7 +293,7 @@ ROWS = (
         _all_are_stopped_together,
     ),
     Row(
-        "one after the other loses its data and returns",
+        "the nodes lose their data one after the other, and each returns before the next",
         "nothing; the controller replaces its epoch",
         SAME,
         _each_loses_its_data,
@@ -314,14 +314,14 @@ ROWS = (
     Row(
         "two died, or were stopped, one after the other; then Redis loses its data or goes away, and *the first* of "
         "the two returns",
-        "the last survivor and this one elect one of them",
+        "the last survivor and that one elect one of them",
         f"{_UNTIL} the *second* one returns too, or Redis with its data, or an operator resets the voters",
         _redis_goes_before_the_first_returns,
         (True, False),
     ),
     Row(
         "one died, or was stopped; then Redis goes away for good, a second follows, and the first returns",
-        "the two that live elect one of them",
+        "the two that are up elect one of them",
         f"{_UNTIL} the second returns, or Redis with its data, or an operator resets the voters",
         _redis_goes_in_between,
         (True, False),

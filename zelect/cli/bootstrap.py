@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--members", "listed", required=True, metavar="N,N...", help="Who founds the cluster: ids of nodes.")
-@timeout_option(10.0, help="Wait so long for a controller.")
+@timeout_option(10.0, help="How long to wait for a controller.")
 @cluster_options
 @click.pass_context
 def bootstrap(context: click.Context, /, listed: str, timeout_s: float, **where: Any) -> None:
     """Found the cluster with some of its members.
 
-    New nodes found their cluster by themselves as soon as all configured members have been started: no
-    others can then have founded another one. Where a machine is missing, this command tells those that are there
-    to go on without it. The others get their vote when they are started.
+    New nodes found their cluster by themselves as soon as all configured members have been started: then no others can
+    have founded another one. If a machine is missing, this command tells the nodes that are running to go on without
+    it. The others get their vote when they are started.
 
     Make sure that no member left out has been started with the same configuration anywhere else.
 

@@ -68,7 +68,7 @@ def up(
 ) -> None:
     """Start Redis and N nodes, and show them; Ctrl-C stops all.
 
-    What the nodes save stays in DIR, so the terms go on at the next start.
+    The nodes' state stays in DIR, so terms continue at the next start.
     """
     from zelect.cli.support.errors import CommandError, explained
     from zelect.devcluster.supervisor import ClusterOptions, supervise
@@ -293,7 +293,7 @@ def kill(node: int, directory: str) -> None:
 @_node
 @_directory
 def freeze(node: int, directory: str) -> None:
-    """Freeze node N (SIGSTOP): it lives but does nothing."""
+    """Freeze node N (SIGSTOP): it is alive but does nothing."""
     _change("freeze", directory, node)
 
 

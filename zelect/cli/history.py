@@ -13,7 +13,7 @@ from zelect.cli.support.options import Target, cluster_options
 @click.command()
 @cluster_options
 @click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an election.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per election.")
 @click.pass_context
 def history(context: click.Context, /, most: int, as_json: bool, **where: Any) -> None:
     """List the last elections, newest first, from Redis.

@@ -10,7 +10,9 @@ import click
 @click.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(1, 65_535), metavar="[NODE]...")
 @click.option("--dir", "directory", default="keys", show_default=True, metavar="DIR", help="Where the keys are.")
-@click.option("--operator", "operators", multiple=True, metavar="NAME", help="For an operator. May be repeated.")
+@click.option(
+    "--operator", "operators", multiple=True, metavar="NAME", help="Make a key for this operator. May be repeated."
+)
 @click.option("--read-only", is_flag=True, help="The operators get the permission to read, not admin.")
 @click.option("--next", "step", flag_value="next", help="Make a second key, accepted alongside the first.")
 @click.option("--promote", "step", flag_value="promote", help="Replace the first key with the second.")
@@ -24,13 +26,13 @@ def keygen(
     step: str | None,
     force: bool,
 ) -> None:
-    """Make keys for nodes and operators, or change them.
+    """Make keys for nodes and operators, or rotate them.
 
     Makes a key pair for each NODE. The public keys are in DIR/public.toml, which goes to every host. Each secret
     key is in its own file, DIR/n1.key and so on, which goes only to its own host and is private to its owner.
     DIR/cluster.secret, made once with the first node's key, goes to the host of every node (security.secret_file).
 
-    To change keys without downtime: run --next, copy public.toml to every host, and `zelect reload` everywhere;
+    To rotate keys without downtime: run --next, copy public.toml to every host, and `zelect reload` everywhere;
     then, node by node, run --promote, copy its secret file and reload it; then run --retire, copy public.toml
     again and reload everywhere.
     """

@@ -130,16 +130,16 @@ def _text(state: ClusterStatus, place: str = "") -> str:
 @members.command()
 @click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
 @click.argument("address")
-@timeout_option(10.0, help="Wait so long for the node's vote.")
+@timeout_option(10.0, help="How long to wait for the node's vote.")
 @click.pass_context
 def add(context: click.Context, node: int, address: str, timeout_s: float) -> None:
     """Add NODE, which others reach at ADDRESS (tcp://host:port).
 
-    The cluster must run. Start the node with a configuration that lists itself and the members; it gets its vote once
-    it has answered for an election timeout. Configurations of the other members need not change: the voter
-    record has the address.
+    The cluster must be running. Start the node with a configuration that lists itself and the members; it gets its vote
+    once it has answered for an election timeout. Configurations of the other members need not change: the voter record
+    has the address.
 
-    Exit code 0: it belongs to the cluster, with its vote or not yet; 1: refused; 5: no node could be asked.
+    Exit code 0: it belongs to the cluster, whether or not it has its vote yet; 1: refused; 5: no node could be asked.
     """
     from zelect.core.messages import MemberAction
 
@@ -150,13 +150,12 @@ def add(context: click.Context, node: int, address: str, timeout_s: float) -> No
 
 @members.command()
 @click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
-@timeout_option(10.0, help="Wait so long.")
+@timeout_option(10.0, help="How long to wait.")
 @click.pass_context
 def remove(context: click.Context, node: int, timeout_s: float) -> None:
     """Remove NODE from the cluster, with its vote.
 
-    If it is the controller, it hands over first. A node that was removed must be stopped by you; its data_dir is of
-    no use any more.
+    If it is the controller, it hands over first. Stop the removed node yourself; its data_dir is no longer needed.
 
     Exit code 0: it does not belong to the cluster; 1: refused; 5: no node could be asked.
     """
@@ -170,15 +169,17 @@ def remove(context: click.Context, node: int, timeout_s: float) -> None:
 @members.command()
 @click.argument("node", type=click.IntRange(1, 65_535), metavar="NODE")
 @click.argument("address")
-@timeout_option(10.0, help="Wait so long for the node's vote.")
+@timeout_option(10.0, help="How long to wait for the node's vote.")
 @click.pass_context
 def replace(context: click.Context, node: int, address: str, timeout_s: float) -> None:
     """Change NODE's address: a new host takes its place, or it moved.
 
-    Stop the old process first. A new host starts without data: the vote of the lost data goes out, and the new one
-    comes in. A node that is started at another address, with its own configuration changed, tells the others by itself.
+    Stop the old process first. A new host starts without data: the controller takes the vote away from the old storage
+    epoch and gives one to the new epoch. A node that is started at another address, with its own configuration changed,
+    tells the others itself, without this command.
 
-    Exit code 0: the address has changed, with the node's vote or not yet; 1: refused; 5: no node could be asked.
+    Exit code 0: the address has changed, whether or not the node has its vote yet; 1: refused; 5: no node could be
+    asked.
     """
     from zelect.core.messages import MemberAction
 
@@ -268,7 +269,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     that come back are refused until they join the new one: `reset --join GENERATION NODE`.
 
     With --join, NODE... discard the old voter record and follow the new generation; its controller makes them
-    voters again. Run both commands on the host of the nodes that they name. For another cluster than .zelect: zelect
+    voters again. Run both commands on the host of the nodes that they name. For a cluster other than .zelect: zelect
     members -c FILE reset NODE..., or --dir DIR before `reset`.
     """
     from zelect.cli.support.errors import CommandError

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def pause(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **where: Any) -> None:
     """Pause planned transfers for some time.
 
-    No transfer, no stepdown, no handover on account of an unhealthy job. Failovers still happen, and a node that
+    No transfer, no stepdown, no handover because of an unhealthy job. Failovers still happen, and a node that
     is stopped still hands over. The pause ends on its own. It is sent to all nodes that answer; a node that
     starts later does not know of it.
 

@@ -40,9 +40,9 @@ def run(
 ) -> None:
     """Run a node, and CMD while the node is active.
 
-    CMD and all processes that it started are dead before the lease ends: TERM, then KILL. It is restarted
-    when the node becomes active again. On TERM or INT, CMD ends and the node leaves and hands over. On HUP, the
-    node reads its files again, as with 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH are passed on to CMD.
+    CMD and all processes that it started are ended before the lease ends, with TERM, then KILL. CMD is started again
+    when the node becomes active again. On TERM or INT, CMD ends and the node leaves and hands over. On HUP, the node
+    reads its files again, as with 'zelect reload'. QUIT, USR1, USR2, CONT and WINCH are passed on to CMD.
 
     CMD gets ZELECT_NODE, ZELECT_TERM (the fencing token), ZELECT_ROLE, ZELECT_CONTROLLER,
     ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.

@@ -18,7 +18,7 @@ _WATCH_EVERY_S = 1.0
 
 @click.command()
 @cluster_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one line a second.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one line per second.")
 @click.option("--watch", is_flag=True, help="Ask again every second until Ctrl-C.")
 @timeout_option(1.0, "How long to wait for answers.", most_s=60)
 @click.pass_context

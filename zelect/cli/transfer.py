@@ -55,7 +55,7 @@ def transfer(
 def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool, **where: Any) -> None:
     """Have the controller step down for some time.
 
-    The first in line takes over. Until the time is over, the node that stepped down becomes active again only
+    The first in line takes over. Until that time has passed, the node that stepped down becomes active again only
     if no other node is elected within an election timeout.
 
     Exit code 0: another node is active; 1: none is, with the reason; 5: no node answered.

@@ -65,7 +65,7 @@ def _none(target: Target, state: ClusterStatus | None) -> str:
 def wait(context: click.Context, /, wanted: str, timeout_s: float, **where: Any) -> None:
     """Wait until a node is active.
 
-    With --quorum: until, in addition, the cluster can survive one more failure.
+    With --quorum: until the cluster can also survive one more failure.
 
     Exit code 0: reached; 1: not reached after --timeout seconds; 5: no node answered in that time.
     """
@@ -101,7 +101,7 @@ def _reached(reports: Any, wanted: str) -> NodeReport | None:
 def watch(context: click.Context, /, **where: Any) -> None:
     """Print a line of JSON whenever the controller changes.
 
-    Until Ctrl-C. The first line is the state at the start. {"id": null, ...} while no node is active;
+    Runs until Ctrl-C. The first line is the state at the start. {"id": null, ...} while no node is active;
     "previous" is the previous controller; "answered" says how many nodes answered.
     """
     import time

@@ -1,1 +1,1 @@
-"""The pure core: the rules of the election as values and arithmetic. Nothing here touches the world."""
+"""The pure core: the rules of the election as values and arithmetic. Nothing here does I/O."""

@@ -1,8 +1,8 @@
 """What a step asks the node to do: one value whose fields are in the order of execution.
 
-The order is the contract (R1): `save` is durable before anything of `send` leaves, and nothing is
-published or told to the user that was not said to the peers first. A node that carries out the
-fields from top to bottom keeps it; etcd's `Ready` has the same shape.
+The order is the contract (R1): `save` is durable before anything of `send` leaves, and nothing is published or reported
+to the user before it was sent to the peers. A node that carries out the fields from top to bottom keeps it; etcd's
+`Ready` has the same shape.
 
 `FACTS` declares what a step may report to the log, the history and the metrics: each fact with its
 fields and their types.
@@ -21,7 +21,7 @@ from zelect.core.status import NodeStatus
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The durable state (R1): what a node may never forget while it votes.
+    """The durable state (R1): what a node must never forget while it may vote.
 
     `incarnation` is new at every start and grows. `voted_for` and `voted_epoch` are the vote given in
     `term`: a node with its storage epoch (0: none). `record` says who belongs and who votes; `NO_RECORD` in
@@ -43,7 +43,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class AskController:
-    """Ask Redis who is controller; the answer comes back as a `ControllerHint`."""
+    """Ask Redis which node is controller; the answer comes back as a `ControllerHint`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """How an election went, for people who ask why: every round with every answer, and when things
-happened. The candidate keeps it; nothing is decided by it.
+happened. The candidate keeps it; no decision depends on it.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_ROUNDS = 20
-"""A candidate keeps its newest rounds only: one that is not elected for a day has thousands."""
+"""A candidate keeps only its newest rounds: one that fails to be elected for a day has thousands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Who may be handed the leadership (R8).
 
 A planned transfer names a successor, and that node still has to be elected like any other. So it is
-named only if it could win at once: alive, connected, heard, up to date with the voter record, healthy.
+named only if it could win at once: alive, connected, heard lately, up to date with the voter record, healthy.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A deadline may have passed. `late`: this iteration of the loop came more than half a heartbeat
-    after its time (R14); everything that had arrived was read first."""
+    """A deadline may have passed. `late`: this iteration of the loop came more than half a heartbeat after its time
+    (R14); what had arrived was read first, for a quarter of a heartbeat at most."""
 
     late: bool = False
 
@@ -120,7 +120,7 @@ class PriorityChanged:
 @dataclass(frozen=True, slots=True)
 class NamedProcess:
     """A process that the witness names: it acknowledged it as controller of `term`, or voted for it in
-    `term`, and a lease of it may rest on that. `promise_ms`: one election timeout of that process."""
+    `term`, and its lease may depend on that. `promise_ms`: one election timeout of that process."""
 
     node: int
     incarnation: int
@@ -130,10 +130,10 @@ class NamedProcess:
 
 @dataclass(frozen=True, slots=True)
 class WitnessVoted:
-    """The witness answered a `WitnessVote`. `reason` is None exactly when granted. `term` is the
-    witness's. `named`: whom it acknowledged last, and everybody it voted for since, any of whom may hold a
-    lease that rests on it (R7b, R12); with `many` there are more than it can name. `record`: the voter
-    record that it has saved; None where it told none."""
+    """The witness answered a `WitnessVote`. `reason` is None exactly when granted. `term` is the witness's. `named`:
+    the process that it acknowledged last, and those that it voted for since, any of which may hold a lease that depends
+    on it (R7b, R12); with `many` there are more than it can name. `record`: the voter record that it has saved; None
+    where it sent none."""
 
     pre: bool
     round: int
@@ -148,7 +148,7 @@ class WitnessVoted:
 class WitnessAnswered:
     """The witness answered a `WitnessPing` of `of_term` that named the record `record_id`. `reason` is
     None when it acknowledged; `term` is the witness's, `record` the one that it has saved (None where it
-    told none)."""
+    sent none)."""
 
     number: int
     of_term: int

@@ -36,7 +36,7 @@ def require(holds: bool, rule: str, text: str) -> None:
 
 
 def check(step: Step) -> None:
-    """Every invariant that `step` could have broken. After a routine heartbeat that is the lease alone."""
+    """Check every invariant that `step` could have broken; after a routine heartbeat that is only the lease's."""
     state = step.state
     leader_state, campaign = state.leader_state, state.campaign
     if leader_state is not None:
@@ -78,8 +78,8 @@ def r2_a_vote_is_never_changed(step: Step) -> None:
 
 
 def r4_no_vote_in_the_grace_period(step: Step) -> None:
-    """Promises are not saved, so a restarted node must outwait the one it may have given (thesis, 4.2.3 and 6.4.1).
-    To acknowledge a controller that was elected without this node elects nobody (R10)."""
+    """Promises are not saved, so a restarted node must wait as long as one that it may have given lasts (thesis, 4.2.3
+    and 6.4.1). To acknowledge a controller that was elected without this node elects nobody (R10)."""
     before, saved, leader = step.saved_before, step.state.saved, step.state.controller
     voted = saved.voted_for and (saved.term, saved.voted_for) != (before.term, before.voted_for)
     acknowledges = leader is not None and (leader.term, leader.id) == (saved.term, saved.voted_for)
@@ -126,7 +126,7 @@ def r14_terms_stay_in_bounds(step: Step) -> None:
 
 def r3_a_promise_ends_early_only_by_proof(step: Step, promise: Promise) -> None:
     """A promise to another node's leadership is what its lease rests on (thesis, 6.4.1). It ends before
-    its time only by a newer controller's PING or by proof that this one acts no more (R9)."""
+    its time only by a newer controller's PING or by proof that this one no longer acts (R9)."""
     state = step.state
     now = state.promise
     if now is not None and (now.to == promise.to or now.term > promise.term):
@@ -194,7 +194,7 @@ def r7_active_only_with_a_record_of_this_term(step: Step, leader_state: LeaderSt
 
 
 def r13_only_an_active_controller_is_published(step: Step) -> None:
-    """Redis is told what is true at this moment, and never decides it."""
+    """Redis is sent only what is true at this moment, and never decides it."""
     for intent in step.intents:
         if isinstance(intent, PublishController):
             active = step.state.active(step.now_us) and intent.term == step.state.term

@@ -176,7 +176,7 @@ class Machine:
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        # A configuration may be newer than the record, where the whole cluster has moved, or older; whoever is
+        # A configuration may be newer than the record, where the whole cluster has moved, or older; any node that is
         # reached says where it is.
         recorded = dict(saved.record.addresses)
         configured = {node: at for node, at in settings.addresses.items() if not recorded or node in recorded}
@@ -185,14 +185,14 @@ class Machine:
         self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
 
     def saved_in(self, took_us: int) -> None:
-        """A save took so long: rounds of votes follow the disk (R8). One slow save counts for the next few."""
+        """A save took `took_us`: voting rounds adapt to the disk (R8). One slow save counts for the next few."""
         state = self.state
         state.save_us = max(took_us, state.save_us * 7 // 8)
 
     def step(self, event: Event, now_us: int) -> Effects:
         """Let `event` happen at `now_us`; the caller carries out the effects in their order.
 
-        Raises `RuleBroken` when a rule of the election does not hold: a bug, and the node's end.
+        Raises `RuleBroken` when a rule of the election does not hold: that is a bug, and the node must exit.
         """
         step = Step(self.settings, self.state, now_us, self._digest, self.ran_before)
         EVENTS[type(event)](step, event)
@@ -294,7 +294,7 @@ class GateRefusal(StrEnum):
 class Admission(StrEnum):
     """How a message is let in. MEMBER: from the known process of a member, or the first one of it.
     RESTARTED: from a new process of a member; the earlier one is dead. UNTRACKED: a command of the
-    command line, or a complaint for people to read; it says nothing about a peer."""
+    command line, or an error for people to read; it says nothing about a peer."""
 
     MEMBER = "member"
     RESTARTED = "restarted"
@@ -315,7 +315,7 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
     if known is None:
         return GateRefusal.OWN_ID if sender == settings.node else GateRefusal.UNKNOWN_SENDER
     if isinstance(envelope.message, CommonResp):
-        return Admission.UNTRACKED  # even with other settings: it may complain about just that
+        return Admission.UNTRACKED  # even with other settings: those may be the error that it reports
     if envelope.settings != step.digest:
         return GateRefusal.SETTINGS_MISMATCH
     if envelope.cluster_id and not state.is_new:
@@ -341,7 +341,7 @@ def _judge_process(step: Step, known: Peer, envelope: Envelope) -> Admission | G
 
 def _lives(step: Step, known: Peer) -> bool:
     """Whether the process known so far is still alive, so that a newer incarnation must be a second
-    process with its id: the connection that it made stands, or that to it has been up since before it was
+    process with its id: the connection that it made is open, or that to it has been up since before it was
     last heard, and that was not long ago. The bound in time repairs a wrong suspicion: after a freeze of this
     node the last messages of the old process are read only after the new connection was noticed."""
     stands = known.inbound or (known.linked and known.linked_us < known.heard_us)

@@ -117,9 +117,9 @@ class MemberAction(StrEnum):
 
 MAX_NUMBER = 2**53 - 1
 MAX_VERSION_JUMP = 2**24
-"""A record of a version further ahead than this is a lie or a fault: nobody missed so many changes."""
+"""A record of a version further ahead than this can't be genuine: no node has missed so many changes."""
 MAX_VERSION_HEARD = MAX_NUMBER - MAX_VERSION_JUMP
-"""A record of a higher version is refused whoever sends it: there would be no room left for changes."""
+"""A record of a higher version is refused, whatever its source: there would be no room left for changes."""
 MAX_TEXT = 512
 
 
@@ -308,9 +308,9 @@ class Voting:
 class VotResp:
     """0x04. The answer to a VOTING, always explicit. `reason` is None exactly when granted.
 
-    `wait_us`: how long the voter's promise to an earlier controller, or its grace period, still runs.
-    With a grant it tells the winner how long to wait before it becomes active (R7b); with a refusal it
-    tells the candidate when to ask again. `epoch` is the voter's storage epoch. `record`: the voter
+    `wait_us`: how long the voter's promise to an earlier controller, or its grace period, still runs. With a refusal it
+    tells the candidate when to ask again. No node grants a vote while it is bound, so with a grant it is 0; the winner
+    would wait that long before it becomes active (R7b). `epoch` is the voter's storage epoch. `record`: the voter
     record of the voter, when the candidate's is older (R10).
     """
 
@@ -432,8 +432,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """0x0B. An operator forces a new voter record on a cluster that lost its quorum (R11), or tells a node
-    of the old generation to `join` the one that has this record: it becomes new, and is named there."""
+    """0x0B. An operator forces a new voter record on a cluster that lost its quorum (R11), or tells a node of the old
+    generation to `join` the one that has this record: it becomes a new node, and gets its vote from the controller
+    there."""
 
     record: Record
     join: bool

@@ -1,14 +1,13 @@
 """Who belongs to the cluster, whose votes count, and what is a quorum (R2, R10, R15).
 
-A *record* says who belongs and who votes: cluster id, (generation, config_term, version), the nodes with
-their addresses, the members among them that vote now, each with its storage epoch, and the witness in Redis
-where the record names one (R12). Records of one cluster are ordered by (generation, config_term,
-version); the newer one is right. A quorum is more than half of the voters. Votes are counted by voter,
-never by message, so that a duplicated answer counts once. With three nodes a count of messages goes
-unnoticed; with five it elects two controllers.
+A *record* says who belongs and who votes: cluster id, (generation, config_term, version), the nodes with their
+addresses, the members among them that vote now, each with its storage epoch, and the witness in Redis where the record
+names one (R12). Records of one cluster are ordered by (generation, config_term, version); the newer one is right. A
+quorum is more than half of the voters. Votes are counted by voter, never by message, so that a duplicated answer counts
+once. With three nodes a count of messages does no harm; with five it elects two controllers.
 
-A voter is an id *and* a storage epoch: a member that lost its data has a new epoch, and what the old one
-voted is not forgotten, because the old one never votes again (R16).
+A voter is an id *and* a storage epoch: a member that lost its data has a new epoch, and the votes of the old epoch
+can't be contradicted, because that epoch never votes again (R16).
 
 Records follow the logless reconfiguration of Schultz, Dardik and Tripakis (OPODIS 2021, arXiv
 2102.11960): only an active controller changes one, by one voter at a time, and only when a quorum has
@@ -118,7 +117,7 @@ class Record:
         )
 
     def without_member(self, node: int) -> Record:
-        """The next version, in which `node` has no vote; it goes on belonging to the cluster."""
+        """The next version, in which `node` has no vote; it still belongs to the cluster."""
         after = self.named()
         after.pop(node, None)
         return replace(self, version=self.version + 1, members=tuple(after), epochs=tuple(after.values()))

@@ -13,7 +13,7 @@ from zelect.core.timing import Timing
 class Settings:
     """One node's configuration of the cluster. `addresses` maps the id of every configured member, its own
     included, to the address at which others reach it; it counts as long as the node is new, then its voter
-    record does (R10, R15). `priority`: a higher one leads first (R8).
+    record does (R10, R15). `priority`: nodes with a higher one come first in the succession (R8).
     `quorum` is "static" (all configured members are voters) or "dynamic" (R11). `guarded`: a job acts in
     this node's leadership, and the node reports `JobEnded` when it has ended."""
 

@@ -1,4 +1,4 @@
-"""Everything a node knows, and what can be read off it at a moment: is it active, when is it due?
+"""Everything a node knows, and what follows from it at a given moment: is it active, when is it due?
 
 States and roles
 ----------------
@@ -108,7 +108,7 @@ class Pause:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is known of another member. Incarnation 0: never heard. `linked`: the connection that this node made
-    to it is up, since `linked_us`. `inbound`: one that this incarnation made to this node stands. `dead`: that
+    to it is up, since `linked_us`. `inbound`: one that this incarnation made to this node is open. `dead`: that
     incarnation is proven dead (R9). `epoch`: the storage epoch that it reports, saved `saves` times;
     `saves_before` of them were heard of by earlier incarnations (R16). `offline`: it left; with `cluster_stop`
     because all nodes are being stopped. `unresponsive`: the controller has not heard it for `down_after`; hearing
@@ -140,19 +140,19 @@ class Peer:
 
     @property
     def lost(self) -> bool:
-        """Whether the controller may take its vote away (R11): it is proven dead or was silent for too long. One
-        that left is expected back for `down_after`; in a stop of the whole cluster, until it was back once."""
+        """Whether the controller may take its vote away (R11): it is proven dead or was not heard for too long. One
+        that left is expected back for `down_after`; in a stop of the whole cluster, until it has come back once."""
         return self.unresponsive or (self.dead and not self.offline)
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands, whoever made it: then its process is not proven dead (R9)."""
+        """Whether a connection is open, in either direction: then its process is not proven dead (R9)."""
         return self.linked or self.inbound
 
     def heard(self, now_us: int) -> Peer:
-        """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is
-        taken back once the same process speaks over a new connection. Written out because it happens
-        with every message, and `replace` takes three times as long."""
+        """This peer, heard at `now_us` in the incarnation that is known. A wrong proof of its death is revoked once the
+        same process sends over a new connection. Written out because it happens with every message, and `replace` takes
+        three times as long."""
         return Peer(
             incarnation=self.incarnation,
             heard_us=now_us,
@@ -219,7 +219,7 @@ class LeaderState:
 
     `number` is that of the newest PING, `sent_us` maps the numbers of PINGs to their send times,
     `answered_us` a voter to the send time of the newest PING that it answered. `renewed_us` is the
-    send time that the lease rests on, `lease_lapses_us` its deadline (0: no lease yet). PINGs sent
+    send time that the lease depends on, `lease_lapses_us` its deadline (0: no lease yet). PINGs sent
     before `quorum_lost_us`, when too few connections were left, don't keep the node active (R6).
     Promises to earlier controllers end at `promises_end_us`; until then the winner does not become
     active (R7b), and `waiting` is true. `disks_us` is what the voters may need to save its record (R8).
@@ -421,7 +421,7 @@ class State:
         return self.record.witness is not None and self.witness_ready and self.witness_same
 
     def hears_of_cluster(self) -> bool:
-        """Whether a peer of this new node belongs to a cluster, or somebody else told of one: there is one to join, so
+        """Whether a peer of this new node belongs to a cluster, or another source told of one: there is one to join, so
         none is founded (R15)."""
         return self.cluster_told_us >= 0 or any(peer.cluster_id > 0 for peer in self.peers.values())
 
@@ -443,9 +443,9 @@ class State:
         return epochs if follows(self.saved.founding, epochs) else {}
 
     def campaign_due_us(self) -> int:
-        """When this node may campaign: its turn has come, its grace period and promises are over,
-        and connections to a quorum are up; NEVER_US while anything else forbids it (R3, R4, R8). Only who
-        stands in its own record with its own epoch may (R10), or who founds a cluster (R15)."""
+        """When this node may campaign: its turn has come, its grace period and promises are over, and connections to a
+        quorum are up; NEVER_US while anything else forbids it (R3, R4, R8). Only a node that its own record names with
+        its own epoch may campaign (R10), or one that founds a cluster (R15)."""
         if self.role is not Role.FOLLOWER or self.leaving or self.campaign_at_us == NEVER_US or self.term >= MAX_TERM:
             return NEVER_US
         if not (self.founders() if self.is_new else self.may_vote(self.record) and self.linked_to_quorum()):

@@ -83,11 +83,11 @@ class Belongs(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What a node and whoever asks it know alike.
+    """What both a node and its observers know about it.
 
     `active` holds at the moment of asking, by the lease's deadline (R5); `lease_left_us` is how long the
     lease still runs, 0 when not active. `controller` is the node that this one follows, itself when active,
-    None when it knows of none: hearsay, for people only. `cooling_left_us`: for how long this node does not
+    None when it knows of none: second-hand, for people only. `cooling_left_us`: for how long this node does not
     campaign because it was asked to step down. `epoch` is its storage epoch, `belongs` one of `Belongs`;
     `missing` are the members that a new node waits for, to found the cluster with them (R15).
     """

@@ -58,9 +58,9 @@ class _PeerChanges(TypedDict, total=False):
 class Step:
     """Everything that one step may read and add to.
 
-    `ran_before`: this node voted or promised before its current start (R4). `saved_before` and
-    `promise_before` are what the step found. `routine`: a heartbeat was answered as always, so that
-    nothing but the lease has to be judged before the next tick.
+    `ran_before`: this node voted or promised before its current start (R4). `saved_before` and `promise_before` are
+    what the step found. `routine`: a heartbeat was answered as usual, so only the lease has to be checked before the
+    next tick.
 
     Written out rather than a dataclass: one is made for every message.
     """

@@ -48,7 +48,7 @@ def rank(step: Step) -> int:
 
 def wait_us(step: Step) -> int:
     """How long this node waits for those before it in line. One that is cooling down gives them one election
-    timeout more: it leads only where nobody else can."""
+    timeout more: it becomes controller only if no other node can."""
     place = rank(step)
     cooling_us = step.timing.promise_us if place and step.priority == COOLING_DOWN else 0
     return place * step.timing.stagger_us + cooling_us

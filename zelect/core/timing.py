@@ -21,9 +21,9 @@ from functools import cached_property
 MAX_TERM = 2**53 - 1
 """Largest term: Redis scripts hold numbers as doubles (R14)."""
 MAX_TERM_JUMP = 2**20
-"""A term further ahead than this is a lie or a fault, and is refused (R14)."""
+"""A term further ahead than this can't be genuine, and is refused (R14)."""
 MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
-"""A higher term is refused whoever sends it: there would be no room left for elections."""
+"""A higher term is refused, whatever its source: there would be no room left for elections."""
 MAX_NODE_ID = 65_535
 LIVES_PERCENT = 75
 """A controller that the witness acknowledged more recently than this part of the controller's election timeout is alive
@@ -31,7 +31,7 @@ to it (R12). Below 100, so that a candidate whose own promise has ended need not
 
 
 def jumps(own_term: int, claimed: int) -> bool:
-    """Whether a claimed term is too far ahead of this node's to be true, whoever claims it: a peer or Redis (R14).
+    """Whether a claimed term is too far ahead of this node's to be true, whatever its source: a peer or Redis (R14).
     A node that never had a term may join a cluster of any age."""
     return claimed > MAX_TERM_HEARD or 0 < own_term < claimed - MAX_TERM_JUMP
 

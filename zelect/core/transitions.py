@@ -1,6 +1,6 @@
 """The only writers of role, term, controller and leader state, and of when a node became active.
 
-Whoever wants to know how a node can come to lead reads this file. There is one way in: a won pre-vote
+To see how a node can become active, read this file. There is one way in: a won pre-vote
 (`become_candidate`), a won vote (`become_elected`), then a committed record and no earlier promise left
 (`become_active`, R7). Every other function leads out. `tests/test_layers.py` fails when another file
 of the core assigns one of these.
@@ -24,7 +24,7 @@ PUBLISH_SOON_US = 50_000
 
 
 def publish_self(step: Step) -> None:
-    """Publish this node's own entry as it is now. Only who belongs to a cluster and has not left has one."""
+    """Publish this node's own entry as it is now. Only a node that belongs to a cluster and has not left has one."""
     if step.state.leaving or step.me not in step.state.record.nodes:
         return
     role = "controller" if step.state.active(step.now_us) else "follower"
@@ -50,7 +50,7 @@ def adopt_record(step: Step, record: Record) -> None:
     """Save `record` if it is newer than this node's and of its cluster (R10). A new node joins the cluster of a
     record that names it with its present epoch, and saves nothing of any other (R15).
 
-    Whoever has a record has at least its term: in an older term it could still vote for a second controller of
+    A node that has a record has at least its term: in an older term it could still vote for a second controller of
     the term in which the record was written. Both are in one save. A campaign that asked about the
     old record ends.
     """
@@ -193,8 +193,8 @@ def end_round(step: Step, outcome: str) -> None:
 
 
 def become_elected(step: Step, won: Campaign) -> None:
-    """The vote `won` was won. Elected is not active (R7): first a quorum must save the record, rewritten
-    with the new term, and the promises that the voters reported must run out."""
+    """The vote `won` was won. Elected is not active (R7): first a quorum must save the record, rewritten with the new
+    term, and the promises that the answers reported must run out."""
     state = step.state
     granted = {voter: answer.granted for voter, answer in won.answers.items()}
     require(not won.pre and won.term_sought == state.term, "R2", "a win belongs to the current term")
@@ -327,7 +327,7 @@ def step_down(step: Step, why: str) -> None:
 
 
 def leave_election(step: Step) -> None:
-    """Take no more part in elections: this node leaves, its leadership is over already."""
+    """Stop taking part in elections: this node leaves, and its leadership is already over."""
     state = step.state
     state.leaving = True
     state.campaign = None
@@ -351,8 +351,8 @@ def accept_reset(step: Step, record: Record) -> None:
 
 
 def forget(step: Step, epoch: int) -> None:
-    """This node's data turned out to be an older copy, or older than an earlier life of the node: it is new from now
-    on, with a storage epoch that nobody has heard of (R16). Its term and its vote stay."""
+    """This node's data turned out to be an older copy, or older than the node's state was in an earlier process: it is
+    a new node from now on, with a storage epoch that no node has heard of (R16). Its term and its vote stay."""
     require(epoch > step.state.saved.epoch, "R16", "a storage epoch grows")
     become_follower(step)
     state = step.state

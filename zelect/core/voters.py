@@ -9,7 +9,7 @@ the number of voters stays odd:
 
 The witness is added before a member is removed, and removed after a member was added: no step on the
 way needs more voters than are alive. A member that lost its state (R16) is removed and added again with
-its new epoch: what the old one voted counts no more, because a quorum has the record without it.
+its new epoch: the votes of the old one no longer count, because a quorum has the record without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from zelect.core.quorum import WITNESS, Record, Witness, has_quorum
 
 FLOOR = 2
-"""The voting nodes are not reduced below this number, except to replace an epoch or by an operator."""
+"""The number of voting nodes does not fall below this, except when an epoch is replaced or an operator removes a
+node."""
 
 
 @dataclass(frozen=True, slots=True)

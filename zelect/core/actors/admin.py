@@ -20,7 +20,7 @@ _Answer = tuple[Result, str]
 
 
 def admin(step: Step, envelope: Envelope, message: AdminCommand) -> None:
-    """Carry out the command, or answer why not."""
+    """Carry out the command, or answer why it is refused."""
     result, detail = _ACTS[message.what](step, message)
     step.note(
         "admin_command_received", what=message.what.value, result=result.value, detail=detail, asked=message.asked
@@ -69,7 +69,7 @@ def _leads(step: Step) -> str:
 
 
 def _successor(step: Step, wanted: int) -> tuple[int, str]:
-    """Who is to lead next; or 0, and why nobody can."""
+    """Which node is to take over; or 0, and why none can."""
     state = step.state
     if wanted:
         if wanted not in state.peers:

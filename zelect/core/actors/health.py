@@ -1,9 +1,9 @@
 """The job that the active node does: whether it can be done here, and when it has ended (R6, R8).
 
-A node whose job can't be done reports that by its priority and goes last in the succession, after one
-that was only asked to step down for a while. If it is active it hands over, but only to a node that is
-better off: a controller whose job fails is still better than none (L1), so where all are unhealthy the
-first in line stays. While planned transfers are paused it stays too.
+A node whose job can't be done reports that by its priority and goes last in the succession, after one that was only
+asked to step down for a while. If it is active it hands over, but only to a node that is better off: a controller whose
+job fails is still better than none (L1), so if all are unhealthy the controller stays. While planned transfers are
+paused it stays too.
 
 A *guarded* node has a job that acts in its leadership: an embedding program, or a command. Such a job
 takes some time to end, and nobody else may act meanwhile. Until the node says that it has ended,
@@ -58,7 +58,7 @@ def job_ended(step: Step, event: JobEnded) -> None:
 
 
 def vacate(step: Step) -> None:
-    """Nobody acts in this node's former leadership any more: send the handover that waited for that."""
+    """The job in this node's former leadership has ended: send the handover that waited for that."""
     state = step.state
     pending_handover, promise = state.pending_handover, state.promise
     if pending_handover is None:

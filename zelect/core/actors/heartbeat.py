@@ -83,7 +83,7 @@ def _count(step: Step, leader_state: LeaderState, envelope: Envelope, message: P
         step.note("stale_pong_ignored", sender=sender, number=message.number)
         return
     if sender in state.members and not state.record.counts(sender, message.epoch):
-        return  # this epoch of the member has no voting right: what it voted before is lost (R1)
+        return  # this epoch of the member has no voting right: its earlier votes are lost (R1)
     before_us = leader_state.answered_us.get(sender, 0)
     steady = sender in leader_state.steady_us and sent_us - before_us <= 3 * step.timing.heartbeat_us
     if not steady:

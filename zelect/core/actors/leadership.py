@@ -1,11 +1,10 @@
 """From elected to active, and staying so: rounds of numbered PINGs (R5, R6, R7, R12).
 
-A winner first sends its record, rewritten in its own term, with a PING to everybody. It becomes active
-when a quorum has saved that record, a quorum has answered a PING, and no promise that the voters
-reported can bind anybody to an earlier controller any more. From then on each round that a quorum
-answers extends the lease, counted from the round's *send* time (thesis, 6.4.1): each voter's promise
-begins later, so it outlasts the lease. The lease is judged before anything is sent, because the
-heartbeats of a lapsed controller would keep the others from electing.
+A winner first sends its record, rewritten in its own term, with a PING to everybody. It becomes active when a quorum
+has saved that record, a quorum has answered a PING, and no promise that the voters reported can bind anybody to an
+earlier controller any more. From then on each round that a quorum answers extends the lease, counted from the round's
+*send* time (thesis, 6.4.1): each voter's promise begins later, so it outlasts the lease. The lease is judged before
+anything is sent, because heartbeats sent after the lease has ended would keep the others from electing.
 
 The witness is asked to acknowledge only when the nodes fall short, and never while the winner waits:
 until then it must go on naming the controller that is waited for.
@@ -74,7 +73,7 @@ def ping_one(step: Step, peer: int) -> None:
 
 
 def keep(step: Step) -> None:
-    """What time asks of an elected node: step down when the lease has lapsed, else send PINGs (R6)."""
+    """What an elected node does as time passes: step down when its lease has ended, else send PINGs (R6)."""
     state, now_us = step.state, step.now_us
     leader_state = state.leader_state
     if leader_state is None:
@@ -143,7 +142,7 @@ def _announce(step: Step, leader_state: LeaderState) -> None:
 
 
 def _gap_us(leader_state: LeaderState) -> int:
-    """How long nobody was heard as controller before this node became active; -1: unknown."""
+    """For how long no controller was heard before this node became active; -1: unknown."""
     return leader_state.active_since_us - leader_state.previous_heard_us if leader_state.previous is not None else -1
 
 

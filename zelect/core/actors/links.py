@@ -1,8 +1,8 @@
 """Connections that come and go (R6, R9).
 
-Between two nodes there are two: each makes one to the other and sends over it. A kernel closes both when a
-process dies, so while one of them stands the process at its other end lives, and needs no probe.
-The last one to close starts the probe that may find proof of a death (R9).
+Between two nodes there are two: each makes one to the other and sends over it. The kernel closes both when a process
+dies, so while one of them is open the process at its other end is alive, and needs no probe. The last one to close
+starts the probe that may find proof of a death (R9).
 
 An elected node that has lost its connections to a majority keeps its lease and still stops being active
 until a PING sent from then on is answered by a quorum: a network that refuses connections may have "proved"
@@ -29,7 +29,7 @@ def link_up(step: Step, event: LinkUp) -> None:
 
 
 def introduce(step: Step, peer: int) -> None:
-    """Send NODE_ONLINE; the answer says who leads, and brings the peer's voter record."""
+    """Send NODE_ONLINE; the answer names the controller, and has the peer's voter record."""
     state = step.state
     step.send(peer, NodeOnline(step.settings.address, step.priority, state.saved.epoch, state.saves))
 
@@ -57,13 +57,14 @@ def link_down(step: Step, event: LinkDown) -> None:
 
 
 def peer_connected(step: Step, event: PeerConnected) -> None:
-    """A process that speaks over a connection of its own lives, whatever was proven before."""
+    """A process that sends over a connection of its own is alive, whatever was proven before."""
     if _is_of(step, event):
         step.know(event.peer, inbound=True, dead=False)
 
 
 def peer_disconnected(step: Step, event: PeerDisconnected) -> None:
-    """The connection that the peer made to this node closed. One of an earlier process says nothing of this one."""
+    """The connection that the peer made to this node closed. One of an earlier process says nothing about the present
+    one."""
     if _is_of(step, event):
         step.know(event.peer, inbound=False)
         _probe_if_unconnected(step, event.peer)

@@ -1,10 +1,9 @@
 """MEMBERS, BOOTSTRAP and RESET: what an operator changes about who belongs to the cluster (R10, R11, R15).
 
-The active controller adds a node to the record, removes one, or gives one another address. Like any change
-of the record this waits until a quorum has saved the record before it. A node that is added has no vote at
-first; it gets one as every node of the cluster does, once it has answered steadily (`core.actors.voters`).
-A node that is removed loses both at once. A replaced host comes with a new storage epoch: the old
-one goes out, the new one comes in (R16).
+The active controller adds a node to the record, removes one, or gives one another address. Like any change of the
+record this waits until a quorum has saved the record before it. A node that is added has no vote at first; it gets one
+as every node of the cluster does, once it has answered steadily (`core.actors.voters`). A node that is removed loses
+both at once. A replaced host comes with a new storage epoch: the old one is removed, then the new one is added (R16).
 
 BOOTSTRAP tells new nodes to found the cluster with other members than the configured ones. RESET forces
 new voters on a cluster whose quorum is gone for good: the only record that is written without one.
@@ -28,7 +27,7 @@ _Answer = tuple[Result, str]
 
 
 def change(step: Step, envelope: Envelope, message: MemberChange) -> None:
-    """Carry out what the operator asks for, or answer why not."""
+    """Carry out what the operator asks for, or answer why it is refused."""
     leader_state = step.state.leader_state
     if leader_state is None or not leader_state.holds(step.now_us):
         leader = step.state.controller
@@ -54,7 +53,7 @@ def _change(step: Step, leader_state: LeaderState, message: MemberChange) -> _An
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
     step.save(record=after)
     if removes:
-        step.note("member_removed", peer=node)  # it is told before it is parted from (`core.actors.voters`)
+        step.note("member_removed", peer=node)  # it is told before its connections close (`core.actors.voters`)
     else:
         step.meet(dict(after.addresses))
         added = message.what is MemberAction.ADD
@@ -72,7 +71,7 @@ def _done_already(record: Record, message: MemberChange) -> str:
 
 
 def _problem(step: Step, message: MemberChange) -> str:
-    """Why the operator may not have this; empty when nothing speaks against it."""
+    """Why the operator's request is refused; empty when it is not."""
     addresses, node = dict(step.state.record.addresses), message.node
     at = {place: other for other, place in addresses.items()}.get(message.address)
     if at is not None:
@@ -113,7 +112,7 @@ def bootstrap(step: Step, envelope: Envelope, message: Bootstrap) -> None:
 
 
 def reset(step: Step, envelope: Envelope, message: Reset) -> None:
-    """Take the voters that the operator forces, or join the generation that has them (R11). Refused while this node
+    """Adopt the voters that the operator forces, or join the generation that has them (R11). Refused while this node
     hears a controller: nothing is lost then."""
     problem = _reset_problem(step, message.record, message.join)
     if problem is not None:
@@ -127,7 +126,7 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
         forget(step, max(state.saved.epoch + 1, state.saved.incarnation))
         step.meet(dict(record.addresses))
         for peer in state.peers:
-            introduce(step, peer)  # so that they take back what they refused
+            introduce(step, peer)  # so that they withdraw their refusals
     else:
         accept_reset(step, record)
     step.note("voters_reset", generation=record.generation, members=record.members)

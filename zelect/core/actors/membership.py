@@ -1,14 +1,14 @@
 """NODE_ONLINE, NODE_ONLINE_RESP, NODE_OFFLINE, HANDOVER, and proofs of death (R3, R9).
 
-This file judges whether a process is dead (`died`); zelect/node/transport/death_probe.py only asks.
+This file decides whether a process is dead (`died`); zelect/node/transport/death_probe.py only runs the probe.
 
-A promise to a controller ends early in three ways: it left (NODE_OFFLINE of itself), it handed over
-(HANDOVER), or its process is proven dead. Proof is first-hand and needs both sides: the connections between
-the two are closed, the one that this node made and the one that the process made to this node, *and* the
-lock on its data is free or its address refuses a new connection. A kernel closes all connections of a dead process, so
-one that stands contradicts the proof: what refuses then is a proxy, a moved address or a firewall, and a
-lock that looks free was dropped. That an id comes back with a newer incarnation is proof by itself. What
-another node says of a third one proves nothing; it only starts a probe.
+A promise to a controller ends early in three ways: it left (NODE_OFFLINE of itself), it handed over (HANDOVER), or its
+process is proven dead. Proof is first-hand and needs both sides: the connections between the two are closed, the one
+that this node made and the one that the process made to this node, *and* the lock on its data is free or its address
+refuses a new connection. The kernel closes all connections of a dead process, so an open one contradicts the proof:
+what refuses then is a proxy, a moved address or a firewall, and a lock that looks free was dropped. That an id comes
+back with a newer incarnation is proof by itself. What another node says of a third one proves nothing; it only starts a
+probe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BELIEVED = {
 
 
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
-    """A peer is online: answer who is controller; the controller also sends it a PING."""
+    """A peer is online: answer which node is controller; the controller also sends it a PING."""
     state, sender = step.state, envelope.sender
     if message.address != state.addresses[sender]:
         step.note("address_learned", peer=sender, said=message.address, before=state.addresses[sender])
@@ -68,11 +68,11 @@ def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
 
 
 def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) -> None:
-    """A hint who leads. A starting node gives that controller one election timeout to be heard
+    """A hint about which node is controller. A starting node gives that controller one election timeout to be heard
     before it campaigns; nothing else rests on it."""
     state = step.state
     if step.peer(envelope.sender).complaint:
-        step.know(envelope.sender, complaint="")  # it takes this node's messages again
+        step.know(envelope.sender, complaint="")  # it accepts this node's messages again
     _compare_with_memory(step, message)
     if message.record is not None:
         adopt_record(step, message.record)

@@ -1,7 +1,7 @@
 """COMMON_RESP, QUERY, and the answer to a type that no actor handles.
 
-None of them changes anything: a complaint is for people to read, a query is answered with what is so at
-this moment.
+None of them changes anything: an error from a peer is for people to read, a query is answered with the node's present
+state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zelect.core.voters import failures_survived
 
 
 def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
-    """A peer complains: it goes to the log; the election doesn't change."""
+    """A peer reports an error: it goes to the log; the election doesn't change."""
     if message.result is Result.OK:
         return
     other = {"generation": envelope.generation} if message.result is Result.OTHER_GENERATION else {}
@@ -29,7 +29,7 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
         detail = _differences(step.settings.shared(), detail)
     complaint = f"{message.result.value}: {detail}"[:MAX_TEXT]
     if step.peer(envelope.sender).complaint == complaint:
-        return  # told already
+        return  # reported already
     step.know(envelope.sender, complaint=complaint)
     if step.state.is_new:
         learn_of_cluster(step, envelope)
@@ -37,10 +37,10 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
 
 
 def _differences(ours: Mapping[str, str], told: str) -> str:
-    """Which settings differ between this node and one that told its own ("key=value ..."), in words."""
+    """Which settings differ between this node and one that sent its own ("key=value ..."), in words."""
     theirs = dict(word.split("=", 1) for word in told.split() if "=" in word)
     if theirs.keys() != ours.keys():
-        return told  # it may say anything
+        return told  # a peer may send any text
     found = [f"{key} is {value} here, {theirs[key]} there" for key, value in ours.items() if theirs[key] != value]
     return "; ".join(found)[:MAX_TEXT] or told
 

@@ -1,11 +1,11 @@
 """Time, and the start of a node (R4, R8, R14).
 
 A node that ran before is in its grace period for one election timeout: promises are not saved, so it
-may have made one that still runs (R4). A node doesn't know who leads when it starts; it asks Redis for
-a hint and gives whoever is named there time to be heard, because a returning node never preempts (R8).
+may have made one that still runs (R4). A node doesn't know which node is controller when it starts; it asks Redis for
+a hint and gives the node that is named there time to be heard, because a returning node never preempts (R8).
 
-After a late iteration of its loop a node starts no campaign: what it takes for the controller's silence may be
-its own (R14).
+After a late iteration of its loop a node starts no campaign: heartbeats may have arrived that it has not read yet
+(R14).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IDLE = Ping(0, False, None, ())
 
 
 def begin(step: Step, event: Started) -> None:
-    """STARTING: begin the grace period if there is a promise to outwait (R4), and ask Redis who leads."""
+    """STARTING: begin the grace period if a promise may still run (R4), and ask Redis for the controller."""
     state = step.state
     if step.ran_before:
         state.grace_until_us = step.now_us + max(step.timing.promise_us, state.saved.promise_ms * 1000)
@@ -56,7 +56,7 @@ def hint(step: Step, event: ControllerHint) -> None:
         told_of_cluster(step, controller, "")
     if state.status is not Status.STARTING:
         return
-    if state.term == 0 < event.term <= MAX_TERM_JUMP:  # further ahead it is a lie or a fault (R14)
+    if state.term == 0 < event.term <= MAX_TERM_JUMP:  # further ahead it can't be genuine (R14)
         become_follower(step, event.term)
     if controller in state.peers:
         state.identify_until_us = step.now_us + step.timing.promise_us
@@ -98,11 +98,11 @@ def chores(step: Step) -> None:
     promises where that was changed (R4)."""
     state, now_us = step.state, step.now_us
     if now_us >= state.grace_until_us and state.saved.promise_ms != step.timing.promise_us // 1000:
-        step.save(promise_ms=step.timing.promise_us // 1000)  # no longer promise of an earlier start can be left
+        step.save(promise_ms=step.timing.promise_us // 1000)  # no longer promise from an earlier start can still run
     if now_us >= state.next_idle_us:
         _ping_idle_peers(step)
     if state.cluster_told_us >= 0 and now_us >= state.cluster_told_us + 3 * step.timing.refresh_us:
-        state.cluster_told_us = -1  # who lives would have spoken to this node again, or be in Redis still
+        state.cluster_told_us = -1  # a live member would have been heard again, or still be in Redis
     soon_us = now_us
     if now_us >= state.next_publish_us:
         state.next_publish_us = now_us + step.timing.refresh_us
@@ -110,7 +110,7 @@ def chores(step: Step) -> None:
         publish_self(step)
         if state.cluster_told_us >= 0:
             step.publish(AskController())
-        # What is due soon is asked along: waking the Redis threads costs more than the question.
+        # What is due soon is asked in the same go: waking the Redis threads costs more than the question.
         soon_us += step.timing.refresh_us // 2
     if soon_us >= state.next_witness_look_us:
         look(step)
@@ -119,11 +119,11 @@ def chores(step: Step) -> None:
 def _ping_idle_peers(step: Step) -> None:
     """PING the peers that were not heard lately: this is how a follower learns of the others' health, and
     how an isolated node of a newer term is found. One that was not heard since this node connected to it may have
-    missed the introduction: it is introduced to again, as it can't connect here before it knows where."""
+    missed the introduction: repeat it, because the peer can't connect to this node before it knows the address."""
     state = step.state
     interval_us = step.timing.idle_ping_us
     state.next_idle_us = step.now_us + interval_us
-    # In large clusters each pair exchanges PINGs less often, so that a node's share of traffic stays level, as
+    # In large clusters each pair exchanges PINGs less often, so that each node's traffic stays constant, as
     # far as `down_after` allows: a process heard longer ago could be replaced unnoticed.
     quiet_us = min(interval_us * max(1, len(state.peers) // 8), step.timing.down_after_us // 2)
     for peer, known in state.peers.items():

@@ -30,7 +30,7 @@ from zelect.core.transitions import adopt_record, become_follower
 
 
 def voting(step: Step, envelope: Envelope, message: Voting) -> None:
-    """Answer a request; the answer is never absent."""
+    """Answer a request, always."""
     _answer(step, envelope, message, again=False)
 
 
@@ -75,7 +75,7 @@ def _answer(step: Step, envelope: Envelope, message: Voting, again: bool) -> Non
 
 
 def _expect_the_vote_request(state: State, now_us: int) -> None:
-    """A candidate that wins its pre-vote is silent while it saves its own vote (R8): leave it that time, as far as
+    """A candidate that wins its pre-vote sends nothing while it saves its own vote (R8): leave it that time, as far as
     this node's own disk tells how long that is, before campaigning against it."""
     if state.save_us:
         state.campaign_at_us = max(state.campaign_at_us, now_us + 2 * state.save_us)
@@ -86,7 +86,7 @@ def _wait_for_the_promise(step: Step, envelope: Envelope, message: Voting) -> No
     state = step.state
     state.waiting_requests[envelope.sender] = (step.now_us + state.round_us(step.timing, message.pre), envelope)
     if message.reason is Reason.DEATH and state.promise is not None and message.controller == state.promise.to:
-        step.probe(message.controller)  # hearsay proves nothing, but it is a reason to look (R9)
+        step.probe(message.controller)  # another node's report proves nothing, but it is a reason to probe (R9)
 
 
 def _give_vote(step: Step, candidate: int, message: Voting) -> None:
@@ -129,7 +129,7 @@ def _judge(step: Step, candidate: int, message: Voting) -> tuple[Refusal | None,
 
 
 def _judge_records(step: Step, candidate: int, message: Voting) -> Refusal | None:
-    """Whether both are voters by the candidate's record, and that record is not older (R10, R15, R16)."""
+    """Refuse unless the candidate's record names both as voters and is not older than this node's (R10, R15, R16)."""
     state, record = step.state, message.record
     if record.id < state.record.id or (record.proposed and not state.is_new):
         return Refusal.STALE_VOTERS

@@ -105,7 +105,7 @@ def witness_voted(step: Step, event: WitnessVoted) -> None:
     waits = max(waited_us)
     reason = event.reason
     if reason is Refusal.PROMISED:
-        # It acknowledged a controller a moment ago, and doesn't know what became of it since.
+        # It acknowledged a controller a moment ago, and doesn't know what has happened to it since.
         reason = reason if waits else None
         waits = waits * LIVES_PERCENT // 100
     until_us = step.now_us + waits if waits else 0

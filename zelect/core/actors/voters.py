@@ -4,7 +4,7 @@ The active controller changes the voter record towards what `core.voters.next_ch
 voter at a time. Each change waits until a quorum of the voters of the current record has saved it, in
 the controller's own term: then any two quorums of records that follow each other share a voter, and no
 older record can elect anybody any more (logless reconfiguration, OPODIS 2021). A storage epoch, or
-the identity of a witness, is replaced in two changes: the old one out, then the new one in (R16).
+the identity of a witness, is replaced in two changes: the old one is removed, then the new one is added (R16).
 
 What an operator changes is in `core.actors.members`.
 """
@@ -49,7 +49,7 @@ def manage(step: Step) -> None:
 
 
 def _moved(step: Step) -> tuple[int, str] | None:
-    """A node that says itself that it is at another address than the record has, and where."""
+    """A node that reports an address other than the record's, and that address."""
     state = step.state
     for node, recorded in state.record.addresses:
         said = step.settings.address if node == step.me else state.peers[node].address
@@ -78,8 +78,8 @@ def _part_from_the_removed(step: Step, leader_state: LeaderState) -> None:
 
 
 def nothing_to_change(step: Step) -> bool:
-    """Whether all nodes of the cluster are voters and alive, and their number is odd. For nearly every round
-    this says, without building anything, that `next_change` would change nothing."""
+    """Whether all nodes of the cluster are voters and alive, and their number is odd. In nearly every round this shows
+    cheaply that `next_change` would change nothing."""
     state = step.state
     record = state.record
     if record.witness is not None or len(record.members) != len(record.addresses) or len(record.members) % 2 == 0:
@@ -215,8 +215,8 @@ def witness_seen(step: Step, event: WitnessSeen) -> None:
 
 
 def take_record(step: Step, record: Record) -> None:
-    """Redis hands out the newest voter record that the witness saved: whoever has an older one of this cluster and
-    generation takes it (R12). What is too far ahead to be true is refused, whoever says it (R14)."""
+    """Redis returns the newest voter record that the witness saved: a node that has an older one of this cluster and
+    generation adopts it (R12). What is too far ahead to be true is refused, whatever its source (R14)."""
     state = step.state
     mine = state.record
     known = state.is_new or (record.cluster_id, record.generation) == (mine.cluster_id, mine.generation)
@@ -235,7 +235,7 @@ def look(step: Step) -> None:
 
 
 def witness_state(state: State, dynamic: bool) -> str:
-    """In a word for people: member, ready, unrecognized, unreachable or unused."""
+    """One word for people: member, ready, unrecognized, unreachable or unused."""
     if not dynamic:
         return "unused"
     if not state.witness_ready:
