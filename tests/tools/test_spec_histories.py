@@ -231,10 +231,3 @@ def test_an_older_copy_is_what_the_node_had_saved() -> None:
     lines = [*election(), *new, line(700, 2, "node_started")]
     verdicts = acceptance.check([trace_of([*lines, copy]), trace_of([*lines, invented])])
     assert [verdict.accepted for verdict in verdicts] == [True, False]
-
-
-def test_histories_are_printed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert spec.main(["record", "20-21", "--nodes", "3", "--steps", "10"]) == 0
-    found = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
-    assert [seed for seed, _, _ in found] == [20, 21]
-    assert all(trace_of(lines).steps for _, _, lines in found)

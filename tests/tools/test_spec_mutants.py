@@ -6,7 +6,7 @@ import pytest
 
 from tools import spec
 from tools.mutation.mutant import MUTANTS
-from tools.spec_check.mutants import TRIED, Judged, named, summary
+from tools.spec_check.mutants import TRIED, Clusters, Judged, named, simulate, summary
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 
@@ -33,6 +33,19 @@ def test_what_changed_nothing_is_not_counted() -> None:
     ]
     assert [one.by for one in judged] == ["specification", "checker", "both", "nobody", "unchanged"]
     assert summary(judged)["share"] == 3 / 4
+
+
+@pytest.mark.parametrize("name", ["half-is-a-quorum", "old-ping-unanswered"], ids=["a function", "a table"])
+def test_another_process_runs_the_broken_code(name: str) -> None:
+    clusters = Clusters(4000, 4001)
+    usual, broken = simulate(None, clusters), simulate(BY_NAME[name], clusters)
+    assert [one.seed for one in broken] == [4000, 4001]
+    assert [one.shown for one in broken] != [one.shown for one in usual]
+    assert [one.shown for one in simulate(None, clusters)] == [one.shown for one in usual], "this one does not"
+
+
+def test_what_takes_too_long_is_left_out() -> None:
+    assert len(simulate(None, Clusters(4000, 4001, nodes=7, steps=2000), seconds=1)) < 2
 
 
 @pytest.mark.usefixtures("java")

@@ -1,27 +1,33 @@
 """Broken rules, judged by the specification, and by the exhaustive checker.
 
-Tried are the mutants of zelect/core (tools/mutation/mutants.toml), each on a copy of the tree: what they break is the
-protocol. Clusters of the broken tree are simulated, and TLC judges their histories. Nodes do not check their own rules
-there (zelect.core.invariants): most would end before they did what is wrong. A mutant whose histories are those of the
-tree as it is changes no behaviour in these seeds, and nothing is said of it.
+Tried are the mutants of zelect/core (tools/mutation/mutants.toml): what they break is the protocol. Clusters whose
+nodes run the broken code are simulated, and TLC judges their histories. The nodes do not check their own rules
+(zelect.core.invariants): most would end before they did what is wrong. A mutant whose histories are those of the code
+as it is changes no behaviour in these seeds, and nothing is said of it.
 """
 
 from __future__ import annotations
 
-import json
+import ast
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from tools.modelchecker.scenarios import SCENARIOS
-from tools.mutation.mutant import MUTANTS, ROOT, Mutant, copy_tree
+from tools.mutation.mutant import MUTANTS, ROOT, Mutant, copy_tree, mutated
+from tools.sim import scene_of
 from tools.spec_check import acceptance
-from tools.spec_check.recorded import FORBIDDEN
+from tools.spec_check.recorded import FORBIDDEN, history_of, switch_off_invariants
 from tools.spec_check.tlc import TlcFailed
 from tools.spec_check.traces import Line, NoTrace, Trace, trace_of
 
@@ -41,7 +47,7 @@ class Clusters:
 
 @dataclass(slots=True)
 class Judged:
-    """What became of a mutant. `changed`: so many of its histories differed from those of the tree as it is. `spec`:
+    """What became of a mutant. `changed`: so many of its histories differed from those of the code as it is. `spec`:
     where the first one stops that the specification rejected, "" when none was; `checker`: what the checker found."""
 
     mutant: Mutant
@@ -60,25 +66,85 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One simulated history."""
+    """What the specification is to know of one simulated history. `shown`: a checksum over all of it. `trace`: None
+    where nothing is promised, or where it is no history at all, for the reason `wrong`."""
 
     seed: int
-    rule: str
-    lines: Sequence[Line]
-
-    def shown(self) -> str:
-        """All of it but for what differs from process to process."""
-        return json.dumps([{**line, "pid": 0} for line in self.lines])
+    shown: int
+    trace: Trace | None
+    wrong: str = ""
 
 
-def simulate(tree: Path, clusters: Clusters, seconds: int = 0) -> list[Simulated]:
-    """The histories that the code of `tree` makes, by nodes that do not check their own rules. `seconds` of CPU time
-    for each, if it is not 0; those that are not done by then are left out."""
-    seeds = f"{clusters.first}-{clusters.last}"
-    command = ["tools/spec.py", "record", seeds, "--nodes", str(clusters.nodes), "--steps", str(clusters.steps)]
-    limit = seconds * (1 + clusters.last - clusters.first)
-    output = _run(tree, [*command, "--unchecked", "--cpu-seconds", str(limit)]).stdout
-    return [Simulated(*json.loads(text)) for text in output.splitlines(keepends=True) if text.endswith("\n")]
+def break_core(mutant: Mutant) -> None:
+    """From now on, in this process, the functions of the module that `mutant` changes have the code of the mutant.
+    Raises `NotOnce`."""
+    module = import_module("zelect." + mutant.file.replace("/", "."))
+    broken: dict[str, Any] = {"__name__": module.__name__}
+    exec(compile(mutated(mutant), mutant.path, "exec"), broken)
+    _take_code(vars(module), broken)
+    if not _in_a_function(mutant):
+        vars(module).update({name: broken[name] for name in broken if name.isupper()})
+
+
+def _take_code(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for name, value in old.items():
+        value, other = _function(value), _function(new.get(name))
+        if isinstance(value, FunctionType) and isinstance(other, FunctionType):
+            if value.__code__.co_filename.endswith(other.__code__.co_filename):
+                value.__code__ = other.__code__
+        elif isinstance(value, type) and isinstance(other, type) and value is not other:
+            _take_code(vars(value), vars(other))
+
+
+def _function(value: Any) -> Any:
+    """The function behind a property, a method of a class, or a cache."""
+    for name in ("fget", "__func__", "__wrapped__"):
+        value = getattr(value, name, value)
+    return value
+
+
+def _in_a_function(mutant: Mutant) -> bool:
+    text = (ROOT / mutant.path).read_text(encoding="utf-8")
+    line = text[: text.index(mutant.old.lstrip())].count("\n") + 1
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    return any(node.lineno <= line <= (node.end_lineno or 0) for node in functions)
+
+
+def simulate(mutant: Mutant | None, clusters: Clusters, seconds: int = 0) -> list[Simulated]:
+    """The histories of clusters whose nodes run the code as it is, or `mutant`, made by another process. `seconds` of
+    CPU time for each, if it is not 0; when they are used up, the rest is left out. Raises `NotOnce`."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_simulate, args=(there, mutant, clusters, seconds))
+    process.start()
+    there.close()
+    found = list[Simulated]()
+    try:
+        while True:
+            found.append(here.recv())
+    except EOFError:
+        return found
+    finally:
+        process.kill()
+        process.join()
+
+
+def _simulate(told: Connection, mutant: Mutant | None, clusters: Clusters, seconds: int) -> None:
+    if seconds:
+        limit = seconds * (1 + clusters.last - clusters.first)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    switch_off_invariants()
+    if mutant is not None:
+        break_core(mutant)
+    for seed in range(clusters.first, clusters.last + 1):
+        told.send(_simulated(seed, *history_of(scene_of(seed, clusters.nodes, clusters.steps))))
+
+
+def _simulated(seed: int, lines: Sequence[Line], rule: str) -> Simulated:
+    shown = zlib.crc32(repr([{**line, "pid": 0} for line in lines]).encode())
+    try:
+        return Simulated(seed, shown, None if rule == FORBIDDEN else trace_of(lines))
+    except NoTrace as wrong:
+        return Simulated(seed, shown, None, str(wrong))
 
 
 def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: int) -> Iterator[int]:
@@ -87,7 +153,7 @@ def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: int) 
     first, many = clusters.first, 3
     while first <= clusters.last:
         turn = replace(clusters, first=first, last=min(first + many - 1, clusters.last))
-        usual = {one.seed: one.shown() for one in simulate(ROOT, turn)}
+        usual = {one.seed: one.shown for one in simulate(None, turn)}
         traces = list[tuple[Judged, int, Trace]]()
         for one in judged:
             if not one.spec:
@@ -97,19 +163,17 @@ def judge_histories(judged: Sequence[Judged], clusters: Clusters, seconds: int) 
         first, many = turn.last + 1, 3 * many
 
 
-def _changed(one: Judged, clusters: Clusters, usual: Mapping[int, str], seconds: int) -> Iterator[tuple[int, Trace]]:
-    """The histories of a mutant that are not those of the tree as it is."""
-    with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
-        found = simulate(copy_tree(ROOT, Path(place) / "tree", one.mutant), clusters, seconds)
+def _changed(one: Judged, clusters: Clusters, usual: Mapping[int, int], seconds: int) -> Iterator[tuple[int, Trace]]:
+    """The histories of a mutant that are not those of the code as it is."""
+    found = simulate(one.mutant, clusters, seconds)
     one.histories += len(found)
     for history in found:
-        if history.shown() != usual[history.seed]:
+        if history.shown != usual[history.seed]:
             one.changed += 1
-            if history.rule != FORBIDDEN:
-                try:
-                    yield history.seed, trace_of(history.lines)
-                except NoTrace as wrong:
-                    one.spec = one.spec or f"seed {history.seed}: {wrong}"
+            if history.trace is not None:
+                yield history.seed, history.trace
+            elif history.wrong:
+                one.spec = one.spec or f"seed {history.seed}: {history.wrong}"
 
 
 def _judge(traces: Sequence[tuple[Judged, int, Trace]]) -> None:
@@ -132,23 +196,15 @@ def _judge(traces: Sequence[tuple[Judged, int, Trace]]) -> None:
 
 
 def ask_checker(one: Judged, seconds: float) -> None:
-    """Search the scenarios of the checker, each for `seconds`, up to the first that shows a violation."""
+    """Search the scenarios of the checker, all but the long ones, each for `seconds`."""
     with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
         tree = copy_tree(ROOT, Path(place) / "tree", one.mutant)
-        for name in SCENARIOS:
-            ran = _run(tree, ["tools/modelcheck.py", name, "--seconds", str(seconds)])
-            found = [line.strip() for line in ran.stdout.splitlines() if "VIOLATION" in line]
-            found += ran.stderr.strip().splitlines()[-1:] if "Traceback" in ran.stderr else []
-            if found:
-                one.checker = f"{name}: {found[0]}"
-                return
-
-
-def _run(tree: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run Python in `tree`, which is where it imports from."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+        command = [sys.executable, "tools/modelcheck.py", "--seconds", str(seconds)]
+        environment = {**os.environ, "PYTHONPATH": str(tree)}
+        ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    found = [line.strip() for line in ran.stdout.splitlines() if "VIOLATION" in line]
+    found += ran.stderr.strip().splitlines()[-1:] if "Traceback" in ran.stderr else []
+    one.checker = found[0] if found else ""
 
 
 def named(names: Sequence[str]) -> list[Mutant]:
