@@ -1,9 +1,10 @@
 """When a turn of the loop is late, and how much it reads before it judges a deadline (R14): every peer, and not a
-flood."""
+flood. When the beginning and the end of a leadership are shown (R1, R7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,14 @@ from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.config.loading import load
 from zelect.config.rendering import render
+from zelect.core.effects import Effects, Saved
+from zelect.core.events import Tick
+from zelect.core.lease import Lease
+from zelect.core.machine import Machine
 from zelect.core.messages import Envelope, NodeOnline, Query
 from zelect.node.loop import BREATH_US, LoopTiming, NodeLoop
+from zelect.node.storage.vote_store import VoteStore
+from zelect.system.clock import now_us
 from zelect.system.log import setup
 from zelect.wire import encode
 
@@ -108,3 +115,27 @@ def test_r14_the_turn_after_a_late_one_has_a_moment_and_is_judged_by_that() -> N
     assert due_us == 901_000 + BREATH_US
     assert not timing.judge(due_us, due_us + 100)
     assert timing.due_us(1_000, 910_000) == 1_000, "only the turn after a late one"
+
+
+def test_r7_active_is_shown_only_once_what_it_rests_on_is_saved(
+    node: NodeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in the save would leave no trace of a leadership in which somebody has acted."""
+    began_us = now_us()
+    lease: Lease | None = Lease(1, began_us, began_us + 60_000_000)
+    shown: list[Lease | None] = []
+
+    def save(store: VoteStore, saved: Saved) -> None:
+        shown.append(node.handle.active_lease())
+
+    saved = replace(node.machine.state.saved, term=1, voted_for=1)
+    monkeypatch.setattr(node.machine, "step", lambda event, at_us: Effects(save=saved))
+    monkeypatch.setattr(Machine, "lease", property(lambda machine: lease))
+    monkeypatch.setattr(VoteStore, "save", save)
+    node.step(Tick())
+    assert shown == [None]
+    assert node.handle.active_lease() == lease
+    lease = None
+    node.step(Tick())
+    assert shown == [None, None], "the end of a leadership does not wait for a save"
+    assert node.handle.active_lease() is None
