@@ -39,6 +39,9 @@ _HELP = {
     "losses": "restarts without the data on disk",
     "leaves": "graceful leaves",
     "fronts": "times that something refuses for a process that lives, and whose own connection stands",
+    "changes": "changes of the members that an operator asks for",
+    "slow": "saves that take a while",
+    "copies": "restarts with the disk as it was at the beginning",
     "skew": "units that clocks may fall behind, all together; R5's margin is 1",
     "creations": "witness memories that one node may create",
 }

@@ -73,7 +73,8 @@ class Scene:
 
 @dataclass
 class Outcome:
-    """What a run showed. `rule` is empty when every property held."""
+    """What a run showed. `rule` is empty when every property held. `few_lost`, `lost`: by which row of the price tables
+    nobody could be elected while some were missing, and once all were back."""
 
     seed: int
     rule: str = ""
@@ -82,9 +83,9 @@ class Outcome:
     events: int = 0
     messages: int = 0
     trace: int = 0
-    lost: bool = False
+    lost: str = ""
     forbidden: bool = False
-    few_lost: bool = False
+    few_lost: str = ""
     few_in_ms: float = 0.0
     healed_in_ms: float = 0.0
     failed_at_us: int = 0
@@ -187,9 +188,8 @@ class Run:
         for _ in range(2):
             heal_some(world, back)
             world.run(250)
-        if world.properties.lost():
-            self.outcome.few_lost = True
-        else:
+        self.outcome.few_lost = world.properties.unavailable()
+        if not self.outcome.few_lost:
             said = f"nobody is active although only {back} of {self.scene.nodes} are back and can elect"
             self.outcome.few_in_ms = self._wait(lambda: world.controller() is not None, self._bound_ms(), said)
         world.healed = False
@@ -204,8 +204,8 @@ class Run:
         world.run(250)
         heal_all(world)  # those that were about to leave have gone by now, and come back too
         world.run(50)
-        if world.properties.lost():
-            self.outcome.lost = True
+        self.outcome.lost = world.properties.unavailable()
+        if self.outcome.lost:
             return
         bound_ms = self._bound_ms()
         self.outcome.healed_in_ms = self._wait(lambda: world.controller() is not None, bound_ms, "nobody is active")
@@ -318,14 +318,15 @@ def main(argv: list[str] | None = None) -> int:
     print(f"seeds {first} to {last}, {options.steps} faults each", flush=True)
     scenes = (scene_of(s, options.nodes, options.steps, names, options.wild) for s in range(int(first), int(last) + 1))
     began, failed, sometimes, slowest = time.monotonic(), 0, Counter[str](), 0.0
-    runs = events = messages = lost = few = forbidden = 0
+    runs = events = messages = forbidden = 0
+    few, lost = Counter[str](), Counter[str]()
     few_slowest = 0.0
     for outcome in _outcomes(scenes, options.jobs):
         runs += 1
         events += outcome.events
         messages += outcome.messages
-        lost += outcome.lost
-        few += outcome.few_lost
+        lost.update([outcome.lost] if outcome.lost else [])
+        few.update([outcome.few_lost] if outcome.few_lost else [])
         forbidden += outcome.forbidden
         few_slowest = max(few_slowest, outcome.few_in_ms)
         slowest = max(slowest, outcome.healed_in_ms)
@@ -340,13 +341,22 @@ def main(argv: list[str] | None = None) -> int:
                 break
     took_s = time.monotonic() - began
     print(f"{runs} runs, {events} events, {messages} messages in {took_s:.1f} s: {events / took_s:.0f} events/s")
-    print(f"{few} runs could elect nobody while some were missing; the slowest of the others took {few_slowest:.0f} ms")
+    slowest_of = f"the slowest of the others took {few_slowest:.0f} ms"
+    print(f"{few.total()} runs could elect nobody while some were missing; {slowest_of}")
+    _show(few)
     print(f"{forbidden} runs ended with a copy of a disk that nobody noticed, which is forbidden")
-    print(f"{lost} runs lost their voters for good; the slowest of the others healed in {slowest:.0f} ms")
+    print(f"{lost.total()} runs lost their voters for good; the slowest of the others healed in {slowest:.0f} ms")
+    _show(lost)
     print("seen: " + ", ".join(f"{name} {count}" for name, count in sorted(sometimes.items())))
     if runs == 1:
         print(f"trace {outcome.trace:08x}")
     return 1 if failed else 0
+
+
+def _show(rows: Counter[str]) -> None:
+    """Each row of the price tables (docs/protocol.md), and how often it was met."""
+    for row, count in rows.most_common():
+        print(f"  {count:5} {row}")
 
 
 if __name__ == "__main__":

@@ -27,14 +27,23 @@ from zelect.devcluster.bundled_server import RedisServer
 from zelect.redis.witness_record import RecordTexts
 from zelect.redis.witness_scripts import WITNESS_SCRIPT, parse_witness_reply, witness_key, words
 
-WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow"]
+WHOLE = ["static3", "votes3", "shrink", "floor", "lone", "grow", "add3", "remove3"]
 SMALL = [
     ("grow", {}),
     ("votes3", {"restarts": 0, "inside": False}),
     ("floor", {"versions": 1, "crashes": 0, "witness_losses": 0, "candidates": (2,), "victims": (3,), "creations": 0}),
 ]
 NO_LIMIT: dict[str, Any] = {"most": 10**9, "depth": 10**9, "seconds": 1e9}
-LONG = {"votes-by-message", "two-at-once", "nothing-saved", "forgot-and-votes", "any-witness", "older-records"}
+LONG = {
+    "hears-while-saving",
+    "members-uncommitted",
+    "votes-by-message",
+    "two-at-once",
+    "nothing-saved",
+    "forgot-and-votes",
+    "any-witness",
+    "older-records",
+}
 """Caught as well, but their shortest ways take a while: `tools/modelcheck.py --mutant all`."""
 
 

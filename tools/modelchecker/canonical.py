@@ -8,6 +8,7 @@ more behaviours than the shipped timers have, never fewer.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -79,8 +80,9 @@ STALE = NOW - 3
 """Number of all PINGs older than a lease: nobody remembers when they were sent."""
 
 
-def settle(state: State, now: int) -> dict[int, int]:
-    """Bring `state`, as it is at `now`, into its one form at `NOW`; returns how its PINGs are renumbered."""
+def settle(state: State, now: int, counted: Collection[int] = ()) -> dict[int, int]:
+    """Bring `state`, as it is at `now`, into its one form at `NOW`; returns how its PINGs are renumbered. `counted`:
+    the nodes whose saves are counted."""
     shift = NOW - now
     state.status, state.reason, state.succession, state.attempts = Status.VOTING, Reason.START, (), 0
     state.identify_until_us = state.next_idle_us = state.next_witness_look_us = state.next_publish_us = NEVER_US
@@ -98,14 +100,16 @@ def settle(state: State, now: int) -> dict[int, int]:
     # A request that waits for a promise to end is in the network as well, and may come again.
     state.waiting_requests, state.refused = {}, {}
     state.lost_us, state.rounds, state.asked = -1, (), ""
-    state.saves = state.saves_at_start = state.save_us = 0
+    state.save_us = 0
+    if state.node not in counted:
+        state.saves = state.saves_at_start = 0
     state.cooling_until_us = 0  # whether it stays behind the others is luck
     state.cluster_told_us = -1 if state.cluster_told_us < 0 else NOW
     if state.pause is not None and not state.paused(now):
         state.pause = None
     if state.pause is not None:
         state.pause = replace(state.pause, until_us=state.pause.until_us + shift)
-    state.peers = {node: _peer(peer) for node, peer in state.peers.items()}
+    state.peers = {node: _peer(peer, node in counted) for node, peer in state.peers.items()}
     if state.record.witness is None:
         state.witness_same = False
     if state.campaign is None:
@@ -120,11 +124,14 @@ def _later(at_us: int, shift: int) -> int:
     return at_us + shift if at_us + shift > NOW else 0
 
 
-def _peer(peer: Peer) -> Peer:
+def _peer(peer: Peer, counted: bool) -> Peer:
     processes = peer.linked and peer.linked_us < peer.heard_us
     heard_us = -1 if not peer.incarnation else NOW
     linked_us = NOW - 1 if processes else NOW
-    return replace(peer, heard_us=heard_us, priority=0, linked_us=linked_us, saves=0, saves_before=0, complaint="")
+    saves, before = (peer.saves, peer.saves_before) if counted else (0, 0)
+    return replace(
+        peer, heard_us=heard_us, priority=0, linked_us=linked_us, saves=saves, saves_before=before, complaint=""
+    )
 
 
 def _settle_campaign(campaign: Campaign, shift: int) -> None:
@@ -185,18 +192,20 @@ def _matters_since(state: State, node: int) -> int:
     return NOW - 2 if asked_last else state.leader_state.renewed_us + 1
 
 
-def spoken(message: Message, numbers: dict[int, int]) -> Message | None:
-    """What is left of a message without what guides only luck; None when nothing is."""
+def spoken(message: Message, numbers: dict[int, int], counted: bool = False) -> Message | None:
+    """What is left of a message without what guides only luck; None when nothing is. `counted`: the saves of the
+    node that it is about are."""
     match message:
         case Ping():
             number = numbers.get(message.number, NOW)
             return replace(message, number=number, succession=()) if message.number else None
         case Pong():
-            return replace(message, priority=0, saves=0) if message.number > STALE else None
+            saves = message.saves if counted else 0
+            return replace(message, priority=0, saves=saves) if message.number > STALE else None
         case NodeOnline():
-            return replace(message, saves=0)
+            return message if counted else replace(message, saves=0)
         case NodeOnlineResp():
-            return replace(message, heard_saves=0)
+            return message if counted else replace(message, heard_saves=0)
         case Voting():
             return replace(message, reason=Reason.START, controller=0, controller_term=0)
         case VotResp():

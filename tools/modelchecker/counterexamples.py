@@ -116,12 +116,12 @@ def _onward(stages: Stages, world: World, campaigned: int, wanted: str) -> Itera
 
 def _closed(stages: Stages, world: World, campaigned: int, history: History) -> tuple[World, History]:
     """A world with everything that is sent in answer to its messages in flight by who does not change."""
-    stage, more = stages.stage(world, campaigned), True
+    stage, more = stages.key(world, campaigned), True
     while more:
         more = False
         for move, after in _quietly(stages, world):
             added = after.in_flight & ~world.in_flight
-            if move.heard >= 0 and added and stages.stage(after, campaigned) == stage:
+            if move.heard >= 0 and added and stages.key(after, campaigned) == stage:
                 line = Line(described(stages.universe, move), 1 << move.heard, added, free=True)
                 world, history, more = world._replace(in_flight=world.in_flight | added), (*history, line), True
                 break

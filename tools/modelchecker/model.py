@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from tools.modelchecker.canonical import frozen
@@ -46,9 +47,28 @@ InFlight = Mail | Ask | Reply
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """A save under way: `saved` will be on the disk then, and the messages in flight `sends` leave. `shown`: whether
+    the node shows meanwhile that it is active."""
+
+    saved: Saved
+    sends: int
+    shown: bool
+
+
+class Copy(IntEnum):
+    """Whether the disk of a process is an older copy, and whether a peer that knows it has told so (R16)."""
+
+    NONE = 0
+    UNNOTICED = 1
+    TOLD = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Local:
     """`state` is None while no process runs. `starts`: processes so far; `links[m]`: which process
-    of node m this one is connected to (0: none); `creations`: witness memories it has asked for."""
+    of node m this one is connected to (0: none); `creations`: witness memories it has asked for; `saving`: its save
+    takes a while; `saves`: how often its disk was saved, where that is counted; `copy`: of what its disk is one."""
 
     node: int
     disk: Saved
@@ -56,10 +76,14 @@ class Local:
     state: State | None = None
     links: tuple[int, ...] = ()
     creations: int = 0
+    saving: Saving | None = None
+    saves: int = 0
+    copy: Copy = Copy.NONE
 
     @property
     def key(self) -> Any:
-        return (self.node, self.disk, self.starts, frozen(self.state), self.links, self.creations)
+        more = (self.creations, self.saving, self.saves, self.copy)
+        return (self.node, self.disk, self.starts, frozen(self.state), self.links, more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +91,8 @@ class Outcome:
     """What one thing that happens leads to. `after`: the local; `sends`: messages in flight as a set of bits;
     `elected`: the term won, and the record that the winner held before; `facts`: in the words of
     the protocol; `seen`: names for the properties "sometimes"; `broken`: what must never be;
-    `inside`: (local, messages in flight) where a crash between two effects leaves something else behind."""
+    `inside`: (local, messages in flight) where a crash between two effects leaves something else behind; `slowly`:
+    the local while what it has to save is not saved yet (-1: there is nothing to save)."""
 
     after: int
     sends: int
@@ -76,6 +101,7 @@ class Outcome:
     seen: frozenset[str]
     broken: str
     inside: tuple[tuple[int, int], ...]
+    slowly: int = -1
 
 
 @dataclass(frozen=True)
@@ -92,6 +118,9 @@ class Bounds:
     leaves: int = 0
     skew: int = 0
     fronts: int = 0
+    changes: int = 0
+    slow: int = 0
+    copies: int = 0
     hello: bool = False
     inside: bool = True
     late: bool = False
@@ -106,7 +135,8 @@ class Bounds:
     def nameless(self) -> bool:
         """Whether nothing that may happen depends on ids: of two members that are gone, forgot or
         come back at once, the lower goes first, but here there are no two."""
-        one_at_most = self.crashes <= 1 and not (self.losses or self.leaves or self.unresponsive)
+        several = self.losses or self.leaves or self.unresponsive or self.changes or self.slow or self.copies
+        one_at_most = self.crashes <= 1 and not several
         return one_at_most and not self.candidates and not self.victims
 
 
@@ -133,10 +163,15 @@ class Seams:
         """Whether the witness's scripts check its identity."""
         return True
 
+    def waits(self) -> bool:
+        """Whether a node does nothing else while it saves."""
+        return True
+
 
 class Budget(NamedTuple):
     """What may still happen: crashes, restarts, forgotten witnesses, lost disks, leave,
-    units that one clock may fall behind, and times that something refuses for a process that lives."""
+    units that one clock may fall behind, times that something refuses for a process that lives, changes of the members,
+    saves that take a while, and restarts with an older copy of the disk."""
 
     crashes: int
     restarts: int
@@ -145,6 +180,9 @@ class Budget(NamedTuple):
     leaves: int
     skew: int
     fronts: int = 0
+    changes: int = 0
+    slow: int = 0
+    copies: int = 0
 
 
 class World(NamedTuple):

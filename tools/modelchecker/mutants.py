@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.modelchecker.canonical import NOW
 from tools.modelchecker.model import Seams
-from zelect.core.actors import health, voters
+from zelect.core.actors import health, membership, voters
 from zelect.core.effects import Effects, Saved
 from zelect.core.events import Event, MessageReceived, WitnessVoted
 from zelect.core.messages import Handover, Pong, Voting, VotResp
@@ -135,6 +135,11 @@ class _WitnessNamesNobody(Seams):
         return replace(event, named=()) if isinstance(event, WitnessVoted) else event
 
 
+class _HearsWhileSaving(Seams):
+    def waits(self) -> bool:
+        return False
+
+
 class _JobUnprotected(Seams):
     def after(self, state: State, effects: Effects) -> None:
         if state.pending_handover is not None and state.promise is not None and state.promise.to == state.node:
@@ -165,6 +170,10 @@ def _all(undo: list[Callable[[], None]]) -> None:
 
 def _uncommitted() -> Callable[[], None]:
     return _swap(LeaderState, "committed", lambda self, record: True)
+
+
+def _copy_kept() -> Callable[[], None]:
+    return _swap(membership, "_compare_with_memory", lambda step, message: None)
 
 
 class _Both(Change):
@@ -232,6 +241,13 @@ MUTANTS = {
         "R6", "a leadership is handed over while its job acts", Seams, "guarded3", {}, _handed_over_at_once
     ),
     "job-unprotected": Mutant("R6", "the node's own promise ends before the job does", _JobUnprotected, "guarded3"),
+    "members-uncommitted": Mutant(
+        "R10", "an operator's changes do not wait for a quorum", Seams, "remove3", {"changes": 2}, _uncommitted
+    ),
+    "hears-while-saving": Mutant("R1", "a node goes on while it saves", _HearsWhileSaving, "slow3"),
+    "copy-kept": Mutant(
+        "R16", "a node keeps the older copy that its peers tell it of", Seams, "copied3", {}, _copy_kept
+    ),
     "any-witness": Mutant(
         "R12",
         "the witness's identity is not checked",

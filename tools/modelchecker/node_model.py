@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.common.founded import founded_record
 from tools.modelchecker.canonical import NOW, age_answer, age_envelope, age_intent, settle, spoken
-from tools.modelchecker.model import Ask, Bounds, InFlight, Local, Mail, Outcome, Reply, Seams
+from tools.modelchecker.model import Ask, Bounds, Copy, InFlight, Local, Mail, Outcome, Reply, Saving, Seams
 from zelect.core.effects import Effects, Saved, WitnessCreate, WitnessLook, WitnessPing
 from zelect.core.events import (
     ControllerHint,
@@ -32,7 +32,16 @@ from zelect.core.events import (
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine, first_state
-from zelect.core.messages import Handover, NodeOnline, NodeOnlineResp, Ping, VotResp
+from zelect.core.messages import (
+    Envelope,
+    Handover,
+    MemberAction,
+    MemberChange,
+    NodeOnline,
+    NodeOnlineResp,
+    Ping,
+    VotResp,
+)
 from zelect.core.quorum import WITNESS, RecordId
 from zelect.core.settings import Settings
 from zelect.core.state import State, clone
@@ -51,6 +60,8 @@ class NodeModel:
     def __post_init__(self) -> None:
         self.nodes = tuple(self.settings)
         self.first_version = 0
+        self.first_disks: dict[int, tuple[Saved, int]] = {}
+        self.counted = self.bounds.victims if self.bounds.copies else ()
         self.first_resets: dict[int, int] = {}
         self.machines = {n: Machine(s, self.first_disk(n, 1), ran_before=False) for n, s in self.settings.items()}
         self.locals: list[Local] = []
@@ -86,8 +97,9 @@ class NodeModel:
             state = local.state
             # The job of a guarded node acts until it has ended, or the lease has.
             acts = state is not None and state.pending_handover is not None and state.pending_handover.until_us > NOW
-            self.active.append(acts or (state is not None and state.active(NOW)))
-            self.committed.append(_committed(state))
+            active = state is not None and state.active(NOW) and (local.saving is None or local.saving.shown)
+            self.active.append(acts or active)
+            self.committed.append((0, 0, 0) if local.saving is not None else _committed(state))
             self.clusters.append(local.disk.record.cluster_id)
         return known
 
@@ -119,6 +131,15 @@ class NodeModel:
             known = self._aged[bit] = 0 if later is None else self.post(later)
         return known
 
+    def aged_all(self, bits: int) -> int:
+        """The messages one unit later."""
+        later = 0
+        while bits:
+            low = bits & -bits
+            bits ^= low
+            later |= self.aged(low.bit_length() - 1)
+        return later
+
     # -- what can happen ------------------------------------------------------------------------------
 
     def hear(self, at: int, bit: int) -> Outcome | None:
@@ -138,14 +159,25 @@ class NodeModel:
         """What a node may do of its own at any time."""
         local = self.locals[at]
         state = local.state
+        found = [] if local.saving is None else self._has_saved(local, local.saving)
         if state is None or state.leaving:
-            return []
-        found = []
+            return found
         for name, may, prepare, event in self._rules:
             if may(local.node, state):
                 outcome = self.happen(local, [event], prepare=prepare)
                 if outcome is not None:
                     found.append((name, outcome))
+        return found
+
+    def _has_saved(self, local: Local, saving: Saving) -> list[tuple[str, Outcome]]:
+        """A save is done: what waited for it happens. An elected node that has to looks at the clock then, at once or
+        after it has read what came meanwhile (R14)."""
+        done = replace(local, disk=saving.saved, saving=None)
+        outcome = Outcome(self.number(done), saving.sends, None, "", frozenset(), "", ())
+        found = [("has saved", outcome)]
+        looked = self.tick(outcome.after) if self.overdue(outcome.after) else None
+        if looked is not None:
+            found.append(("has saved, and looks at the clock", replace(looked, sends=looked.sends | saving.sends)))
         return found
 
     def _own_rules(self) -> Iterable[tuple[str, Callable[[int, State], bool], Callable[[State], None] | None, Event]]:
@@ -177,7 +209,7 @@ class NodeModel:
     def overdue(self, at: int) -> bool:
         """Whether an elected node has to look at the clock."""
         state = self.locals[at].state
-        if state is None or state.leader_state is None or state.leaving:
+        if state is None or state.leader_state is None or state.leaving or self.locals[at].saving is not None:
             return False
         leader_state = state.leader_state
         promise_us = self.settings[self.nodes[0]].timing.promise_us
@@ -193,29 +225,42 @@ class NodeModel:
         local = self.locals[at]
         if local.state is None:
             return at
-        state = clone(local.state)
-        settle(state, NOW + 1)
-        return self.number(replace(local, state=state))
+        state, saving = clone(local.state), local.saving
+        settle(state, NOW + 1, self.counted)
+        if saving is not None:
+            saving = replace(saving, sends=self.aged_all(saving.sends))
+        return self.number(replace(local, state=state, saving=saving))
 
-    def start(self, at: int, others: tuple[int, ...], forget: bool) -> Outcome | None:
-        """A process starts; `others` are the processes it finds running, by node (0: none)."""
+    def start(self, at: int, others: tuple[int, ...], with_disk: str) -> Outcome | None:
+        """A process starts; `others` are the processes it finds running, by node (0: none). `with_disk`: "" as it left
+        it, "lost", or "copied": as it was when the search began."""
         local = self.locals[at]
         starts, node = local.starts + 1, local.node
         settings = self.settings[node]
-        saved = local.disk if starts > 1 else self.first_disk(node, starts)
+        saved, saves, copy = local.disk if starts > 1 else self.first_disk(node, starts), local.saves, local.copy
+        if with_disk == "copied":
+            older, saves = self.first_disks[node]
+            copy = Copy.UNNOTICED if older.epoch == saved.epoch and older != saved else copy
+            saved = older
+        forget = with_disk == "lost"
         saved = first_state(settings, starts) if forget else replace(saved, incarnation=starts)
         machine = self.machines[node]
         machine.ran_before = starts > 1 and not forget  # who lost its data does not know that it had any (R16)
-        fresh = Machine(settings, saved, ran_before=machine.ran_before).state
-        begun = Local(node, saved, starts, fresh, others, local.creations)
+        saves = (0 if forget else saves) + 1 if node in self.counted else 0
+        fresh = Machine(settings, saved, ran_before=machine.ran_before, saves=saves).state
+        begun = Local(node, saved, starts, fresh, others, local.creations, None, saves, copy)
         events: list[Event] = [Started(), ControllerHint(0, 0)]
         events += [LinkUp(other) for other in self.nodes if others[other]]
         return self.happen(begun, events)
 
     def crash(self, at: int) -> int:
         """What is left when the process dies."""
+        return self.number(_left(self.locals[at]))
+
+    def crash_once_saved(self, at: int) -> int:
+        """What is left when it dies as soon as a save under way is done; -1 where none is."""
         local = self.locals[at]
-        return self.number(Local(local.node, local.disk, local.starts, None, (), local.creations))
+        return -1 if local.saving is None else self.number(_left(replace(local, disk=local.saving.saved)))
 
     def gone_node(self, node: int) -> int:
         """What is left of a node that never starts again."""
@@ -247,6 +292,23 @@ class NodeModel:
         local = self.locals[at]
         return self.happen(_linked(local, other, starts), [*_closings(local, other), LinkUp(other)])
 
+    def changes(self, at: int) -> list[MemberChange]:
+        """What an operator may ask of a node that leads: to remove another one, or to add one."""
+        local = self.locals[at]
+        if local.state is None or local.state.leader_state is None:
+            return []
+        found, recorded = [], local.state.record.nodes
+        for other in self.nodes:
+            if other not in recorded:
+                found.append(MemberChange(MemberAction.ADD, other, self.settings[other].address))
+            elif other != local.node:
+                found.append(MemberChange(MemberAction.REMOVE, other, ""))
+        return found
+
+    def change(self, at: int, change: MemberChange) -> Outcome | None:
+        """An operator asks for a change of the members."""
+        return self.happen(self.locals[at], [MessageReceived(Envelope("check", 0, 0, 0, 0, change))])
+
     def see(self, at: int, event: Event) -> Outcome | None:
         """A look at the witness."""
         return self.happen(self.locals[at], [event])
@@ -261,9 +323,12 @@ class NodeModel:
         prepare: Callable[[State], None] | None = None,
     ) -> Outcome | None:
         """Take the steps, carry their effects out, and note what came of it."""
-        if local.state is None:
-            return None
-        node, state, disk, creations = local.node, clone(local.state), local.disk, local.creations
+        saving = local.saving
+        if local.state is None or (saving is not None and self.seams.waits()):
+            return None  # what comes waits
+        node, state, creations = local.node, clone(local.state), local.creations
+        disk = local.disk if saving is None else saving.saved
+        was_active = state.active(NOW)
         machine = self.machines[node]
         machine.state = state
         facts: list[str] = []
@@ -285,24 +350,38 @@ class NodeModel:
                 elected = self._note(state, effects, held, facts, seen) or elected
                 if self.bounds.inside:
                     inside += [(disk if s else before, bits if m else 0) for s, m in self.seams.prefixes(effects)]
-            settle(state, NOW)
+                if effects.connect is not None:
+                    events += [LinkUp(n) for n, peer in state.peers.items() if local.links[n] and not peer.linked]
+            settle(state, NOW, self.counted)
         except Exception as error:  # whatever a step raises is a finding
             return Outcome(-1, 0, None, "", frozenset(), f"out of step: {type(error).__name__}: {error}", ())
         if state.term > self.bounds.terms or state.record.version > self.first_version + self.bounds.versions:
             return None
         if state.leader_state is not None and creations == self.first_resets.get(node, 0) + self.bounds.creations:
             state.leader_state.create_witness_again_us = 0
-        after = self.number(Local(node, disk, local.starts, state, local.links, creations))
-        gone = tuple((self.number(Local(node, d, local.starts, None, (), creations)), m) for d, m in inside)
-        return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone)
+        copy = _copy_after(local, disk, events)
+        if copy is Copy.UNNOTICED and _decides(local.disk, disk):
+            return None  # what then happens nobody promises (R16)
+        if copy is Copy.TOLD and _decides(local.disk, disk):
+            broken = broken or "R16: a node that was told that its data is an older copy decides by it"
+        then = replace(local, disk=disk, state=state, creations=creations, saves=state.saves, copy=copy)
+        after, slowly = self.number(then), -1
+        if saving is not None:
+            after = self.number(replace(then, disk=local.disk, saving=replace(saving, saved=disk)))
+        elif self.bounds.slow and disk != local.disk:
+            slowly = self.number(replace(then, disk=local.disk, saving=Saving(disk, sends, was_active)))
+        gone = tuple((self.number(replace(_left(then), disk=d)), m) for d, m in inside)
+        return Outcome(after, sends, elected, "; ".join(facts), frozenset(seen), broken, gone, slowly)
 
     def _send(
         self, local: Local, state: State, effects: Effects, numbers: dict[int, int], asked_term: int, creations: int
     ) -> tuple[int, int]:
         bits = 0
         for to, envelope in effects.send:
-            message = spoken(envelope.message, numbers)
-            if message is None or (not self.bounds.hello and isinstance(message, NodeOnline | NodeOnlineResp)):
+            greets = isinstance(envelope.message, NodeOnline | NodeOnlineResp)
+            about = to if isinstance(envelope.message, NodeOnlineResp) else local.node
+            message = spoken(envelope.message, numbers, about in self.counted)
+            if message is None or (greets and not self.bounds.hello and about not in self.counted):
                 continue
             if not self.bounds.beats and isinstance(message, Ping):
                 continue
@@ -350,6 +429,36 @@ class NodeModel:
 _IDLE_WORDS = frozenset(
     {"took_ms", "gap_ms", "heard_ms", "elected_to_active_ms", "reason", "attempt", "again", "previous"}
 )
+
+
+def _left(local: Local) -> Local:
+    """What is left of a process that has died."""
+    return replace(local, state=None, links=(), saving=None)
+
+
+def _decides(before: Saved, after: Saved) -> bool:
+    """Whether a node has voted, or taken a record, on the memory that its disk holds."""
+    if before.epoch != after.epoch:
+        return False
+    voted = after.voted_for and (after.term, after.voted_for) != (before.term, before.voted_for)
+    return bool(voted) or after.record != before.record
+
+
+def _copy_after(local: Local, disk: Saved, events: Iterable[Event]) -> Copy:
+    """Whether a disk that was an older copy still counts as one, after these events."""
+    if local.copy is Copy.NONE or disk.epoch != local.disk.epoch:
+        return Copy.NONE
+    assert local.state is not None
+    at_start = local.state.saves_at_start
+    for event in events:
+        message = event.envelope.message if isinstance(event, MessageReceived) else None
+        if (
+            isinstance(message, NodeOnlineResp)
+            and message.heard_epoch == disk.epoch
+            and message.heard_saves >= at_start
+        ):
+            return Copy.TOLD
+    return local.copy
 
 
 def _only_no(message: object) -> bool:

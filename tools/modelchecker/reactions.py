@@ -23,6 +23,7 @@ class Step:
     elected: tuple[int, RecordId] | None = None
     campaigns: bool = False
     inside: tuple[tuple[int, int], ...] = ()
+    slowly: int = -1
 
 
 @dataclass
@@ -64,8 +65,8 @@ class Reactions:
             for name in outcome.seen:
                 self.show(name)
             after, sends = self.universe.sight(outcome.after, outcome.sends, witness)
-            if outcome.elected is not None or outcome.inside or campaigns:
-                special.append(Step(after, sends, outcome.elected, campaigns, outcome.inside))
+            if outcome.elected is not None or outcome.inside or campaigns or outcome.slowly >= 0:
+                special.append(Step(after, sends, outcome.elected, campaigns, outcome.inside, outcome.slowly))
             elif after == number:
                 free |= sends
             else:

@@ -12,14 +12,15 @@ from tools.modelchecker.search import greedy
 from tools.modelchecker.universe import Universe
 from zelect.core.messages import NodeOnline
 from zelect.core.settings import Settings
+from zelect.core.state import State
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`settled`: "" with every process just started, "leadership" with node 1 active, "floor" with
-    nodes 1 and 2 and the witness after node 3 has died, "lone" after node 2 has died too, "return"
-    after node 3 has come back instead. `founders`: the nodes whose cluster exists (None: all); the others are new, and
-    have all in their configuration. `must`: what a search must have seen."""
+    """`settled`: "" with every process just started, "met" when all have heard of each other too, "leadership" with
+    node 1 active, "floor" with nodes 1 and 2 and the witness after node 3 has died, "lone" after node 2 has died too,
+    "return" after node 3 has come back instead. `founders`: the nodes whose cluster exists (None: all); the others are
+    new, and have all in their configuration. `must`: what a search must have seen."""
 
     about: str
     nodes: int
@@ -35,7 +36,7 @@ class Scenario:
         """How many nodes differ from the others at the start in more than their names."""
         if self.founders:
             return self.nodes
-        return {"": 0, "leadership": 1}.get(self.settled, self.nodes)
+        return {"": 0, "met": 0, "leadership": 1}.get(self.settled, self.nodes)
 
     def begin(self, bounds: Bounds, seams: Seams) -> tuple[Universe, World]:
         """A universe and the world where the search starts; what was still on its way is lost."""
@@ -51,7 +52,9 @@ class Scenario:
         crashes = int(self.settled in ("floor", "lone", "return"))
         world = World(down, 0, 0, Budget(crashes, 0, 0, 0, 0, 0), (0,) * (bounds.terms + 1), (0, 0, 0))
         world = greedy(universe, world, _all_up(model), lambda move: move.words == "starts")
-        if self.settled:
+        if self.settled == "met":
+            world = greedy(universe, world, _met(model), lambda move: _calm(move) and move.words == "hears")
+        elif self.settled:
             world = greedy(universe, world, _leadership(model), _calm)
         if self.settled in ("floor", "lone", "return"):
             world = greedy(
@@ -80,6 +83,9 @@ def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, W
     new.model.first_resets = {
         local.node: local.creations for local in (old.model.locals[number] for number in world.at)
     }
+    new.model.first_disks = {
+        local.node: (local.disk, local.saves) for local in (old.model.locals[number] for number in world.at)
+    }
     at = tuple(new.model.number(old.model.locals[number]) for number in world.at)
     bounds = new.model.bounds
     budget = Budget(
@@ -90,6 +96,9 @@ def _transplant(old: Universe, world: World, new: Universe) -> tuple[Universe, W
         bounds.leaves,
         bounds.skew,
         bounds.fronts,
+        bounds.changes,
+        bounds.slow,
+        bounds.copies,
     )
     in_flight = 0
     if not any(old.model.active[number] for number in world.at):
@@ -108,23 +117,40 @@ def _calm(move: Move) -> bool:
 
 def _fresh(model: NodeModel, world: World) -> bool:
     """Whether everybody who lives has just promised node 1, whose lease rests on it."""
-    states = [state for number in world.at if (state := model.locals[number].state) is not None]
+    states = _members(model, world)
     leader_state = states[0].leader_state
     promised = all(state.promise is not None and state.promise.until_us == NOW + 3 for state in states)
     return promised and leader_state is not None and leader_state.renewed_us == NOW
+
+
+def _members(model: NodeModel, world: World) -> list[State]:
+    """The members of the cluster that live; a new node is none yet."""
+    found = model.founders or model.nodes
+    return [s for n, at in zip(model.nodes, world.at, strict=True) if n in found and (s := model.locals[at].state)]
 
 
 def _all_up(model: NodeModel) -> Callable[[World], bool]:
     return lambda world: all(model.locals[at].state is not None for at in world.at)
 
 
+def _met(model: NodeModel) -> Callable[[World], bool]:
+    """Each process knows the others."""
+
+    def settled(world: World) -> bool:
+        states = [state for at in world.at if (state := model.locals[at].state) is not None]
+        return all(peer.incarnation for state in states for peer in state.peers.values())
+
+    return settled
+
+
 def _leadership(model: NodeModel) -> Callable[[World], bool]:
     """Node 1 active with everybody's memory undoubted, and its record known to all."""
 
     def settled(world: World) -> bool:
-        states = [state for at in world.at if (state := model.locals[at].state) is not None]
+        states = _members(model, world)
         records = {state.record for state in states}
-        whole = len(records) == 1 and records.pop().members == model.nodes and world.committed == states[0].record.id
+        members = model.founders or model.nodes
+        whole = len(records) == 1 and records.pop().members == members and world.committed == states[0].record.id
         return (
             _fresh(model, world)
             and model.active[world.at[0]]
@@ -182,6 +208,14 @@ _ALL = Bounds(terms=2, versions=4, crashes=1, restarts=0, witness_losses=1)
 
 _FEW = Bounds(terms=2, versions=4, crashes=1, restarts=0, witness_losses=0, candidates=(2,), inside=False)
 
+_VOTING = Bounds(
+    terms=1, versions=1, restarts=1, witness_losses=0, inside=False, candidates=(1, 2), victims=(3,), beats=False
+)
+"""Two nodes may campaign in the first term, and the third one may die and start again."""
+
+_LOST = replace(_VOTING, losses=1, hello=True, clock=False)
+"""It starts again without its data."""
+
 SCENARIOS = {
     "static3": Scenario(
         "three nodes, all members vote, node 1 active",
@@ -205,7 +239,7 @@ SCENARIOS = {
         3,
         "static",
         "",
-        Bounds(terms=1, versions=1, restarts=1, witness_losses=0, candidates=(1, 2), victims=(3,), beats=False),
+        replace(_VOTING, inside=True),
         frozenset({"elected"}),
     ),
     "shrink": Scenario(
@@ -261,19 +295,7 @@ SCENARIOS = {
         3,
         "static",
         "",
-        Bounds(
-            terms=2,
-            versions=3,
-            restarts=1,
-            losses=1,
-            witness_losses=0,
-            hello=True,
-            inside=False,
-            candidates=(1, 2),
-            victims=(1,),
-            beats=False,
-            clock=False,
-        ),
+        replace(_LOST, terms=2, versions=3, victims=(1,)),
         frozenset({"elected"}),
         founders=(),
     ),
@@ -291,19 +313,40 @@ SCENARIOS = {
         3,
         "static",
         "",
-        Bounds(
-            terms=1,
-            versions=1,
-            restarts=1,
-            losses=1,
-            witness_losses=0,
-            hello=True,
-            inside=False,
-            candidates=(1, 2),
-            victims=(3,),
-            beats=False,
-            clock=False,
-        ),
+        _LOST,
+        frozenset({"elected"}),
+    ),
+    "copied3": Scenario(
+        "three nodes, all members vote, no controller; one dies, and comes back with its disk as it was",
+        3,
+        "static",
+        "met",
+        replace(_VOTING, copies=1, beats=True),
+        frozenset({"elected"}),
+    ),
+    "remove3": Scenario(
+        "three nodes, all members vote, node 1 active; an operator removes one",
+        3,
+        "static",
+        "leadership",
+        replace(_FEW, crashes=0, changes=1, versions=2),
+        _VOTES,
+    ),
+    "add3": Scenario(
+        "two nodes are a cluster, node 1 active, a third one is new; an operator adds it, or removes node 2",
+        3,
+        "static",
+        "leadership",
+        replace(_FEW, crashes=0, changes=1, versions=2),
+        _VOTES,
+        founders=(1, 2),
+    ),
+    "slow3": Scenario(
+        "three nodes, all members vote, no controller; a save takes a while",
+        3,
+        "static",
+        "met",
+        replace(_VOTING, slow=1),
         frozenset({"elected"}),
     ),
     "votes5": Scenario(
@@ -316,5 +359,5 @@ SCENARIOS = {
     ),
 }
 
-LONG = frozenset({"leadership", "cold", "found3", "lost3"})
+LONG = frozenset({"leadership", "cold", "found3", "lost3", "copied3", "slow3"})
 """What is searched only by its name: it takes an hour, or does not end."""

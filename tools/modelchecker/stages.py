@@ -236,6 +236,8 @@ class Stages:
                 self._come_to(self.universe.meets_a_front(world, place, self.nodes[place], number), rest.campaigned)
             if rest.budget.leaves:
                 self._come_to(self.universe.leaves(world, place, self.nodes[place], number), rest.campaigned)
+            if rest.budget.changes:
+                self._come_to(self.universe.changes(world, place, self.nodes[place], number), rest.campaigned)
         for after, replies in self.reactions.asked(witness, bits)[1]:
             self._visit(key + ((after - witness) << self.witness_shift), bits | replies)
         if rest.budget.witness_losses:
@@ -282,6 +284,10 @@ class Stages:
             changed = replace(changed, committed=model.committed[step.after])
             for name in self.universe.kinds_of_record(model.locals[step.after]):
                 self._show(name)
+        if step.slowly >= 0 and rest.budget.slow:
+            waiting = replace(changed, budget=rest.budget._replace(slow=rest.budget.slow - 1))
+            slow_key = key + ((self._rest(waiting) - (key >> self.rest_shift)) << self.rest_shift)
+            self._visit(slow_key + ((step.slowly - number) << self.shifts[place]), bits)
         if changed is not rest:
             key += (self._rest(changed) - (key >> self.rest_shift)) << self.rest_shift
         self._visit(key + ((step.after - number) << self.shifts[place]), bits | step.sends)
@@ -305,6 +311,9 @@ class Stages:
         after = self.gone_nodes[self.nodes[place]]
         if rest.budget.restarts:
             after = self.reactions.crash(number)
+            saved = self.universe.model.crash_once_saved(number)
+            if saved >= 0:
+                self._visit(key + ((saved - number) << self.shifts[place]), bits)
         self._visit(key + ((after - number) << self.shifts[place]), bits)
 
     def _pass(self, key: int, bits: int, at: tuple[int, ...]) -> None:

@@ -99,7 +99,11 @@ class Universe:
         if state.leaving or (budget.crashes and victim):
             spent = budget if state.leaving else budget._replace(crashes=budget.crashes - 1)
             yield self._go(world, index, Move(node, "ends" if state.leaving else "crashes"), self._crash(at), 0, spent)
+            saved = model.crash_once_saved(at)
+            if saved >= 0:
+                yield self._go(world, index, Move(node, "crashes once it has saved"), saved, 0, spent)
         yield from self.leaves(world, index, node, at)
+        yield from self.changes(world, index, node, at)
         yield from self.vacates(world, index, node, at)
         yield from self.meets_a_front(world, index, node, at)
         processes = tuple(process(model.locals[number]) for number in world.at)
@@ -146,6 +150,17 @@ class Universe:
             outcome = self._cache(("unhealthy", at), lambda: model.see(at, HealthChanged(False)))
             yield from self._apply(world._replace(budget=spent), index, node, "is unhealthy", outcome)
 
+    def changes(self, world: World, index: int, node: int, at: int) -> Iterator[tuple[Move, World]]:
+        """An operator asks a node that leads for a change of the members."""
+        if not world.budget.changes:
+            return
+        spent = world._replace(budget=world.budget._replace(changes=world.budget.changes - 1))
+        for change in self.model.changes(at):
+            outcome = self._cache(("change", at, change), lambda change=change: self.model.change(at, change))
+            if outcome is not None and (outcome.after != at or outcome.broken):
+                words = f"is asked to {change.what.value} node {change.node}"
+                yield from self._apply(spent, index, node, words, outcome)
+
     def finds(self, at: int, processes: tuple[int, ...], witness: int) -> Iterator[tuple[str, Outcome | None]]:
         """The deaths that a node may prove while these processes run, and the witness in the record
         that turns out to be another one."""
@@ -173,7 +188,8 @@ class Universe:
         """A node that has not seen the witness as it is looks at once."""
         local = self.model.locals[at]
         state = local.state
-        if state is None or not self.model.settings[local.node].dynamic or state.leaving:
+        idle = state is None or state.leaving or local.saving is not None
+        if state is None or idle or not self.model.settings[local.node].dynamic:
             return at, sends
         known = self._sights.get((at, witness))
         if known is None:
@@ -197,10 +213,12 @@ class Universe:
         around = [model.locals[number] for number in world.at]
         up = {local.node: local.starts for local in around if local.state is not None}
         others = tuple(up.get(n, 0) for n in range(max(model.nodes) + 1))
-        for forget in (False, True) if budget.losses and starts else (False,):
-            spent = budget._replace(losses=budget.losses - forget)
-            words = "starts without its disk" if forget else "starts"
-            outcome = self._cache(("start", at, others, forget), lambda f=forget: model.start(at, others, f))
+        for words, with_disk in _STARTS:
+            lost, copied = with_disk == "lost", with_disk == "copied"
+            if (not starts and (lost or copied)) or lost > budget.losses or copied > budget.copies:
+                continue
+            spent = budget._replace(losses=budget.losses - lost, copies=budget.copies - copied)
+            outcome = self._cache(("start", at, others, words), lambda w=with_disk: model.start(at, others, w))
             met, broken = self._meet(world._replace(budget=spent), node, starts + 1)
             if not broken:
                 yield from self._apply(met, index, node, words, outcome)
@@ -334,12 +352,7 @@ class Universe:
     def age_in_flight(self, in_flight: int) -> int:
         known = self._aged.get(in_flight)
         if known is None:
-            known, rest = 0, in_flight
-            while rest:
-                low = rest & -rest
-                rest ^= low
-                known |= self.model.aged(low.bit_length() - 1)
-            self._aged[in_flight] = known
+            known = self._aged[in_flight] = self.model.aged_all(in_flight)
         return known
 
     # -- consequences ---------------------------------------------------------------------------------
@@ -365,6 +378,9 @@ class Universe:
         if outcome.seen:
             self.seen |= outcome.seen
         changed = world._replace(elected=elected)
+        if outcome.slowly >= 0 and world.budget.slow:
+            spent = world.budget._replace(slow=world.budget.slow - 1)
+            yield self._go(changed, index, move._replace(words=f"{words}, and saves slowly,"), outcome.slowly, 0, spent)
         yield self._go(changed, index, move, outcome.after, outcome.sends, world.budget)
 
     def _go(self, world: World, index: int, move: Move, after: int, sends: int, budget: Budget) -> tuple[Move, World]:
@@ -416,6 +432,13 @@ class Universe:
     def _tidy(self, world: World) -> World:
         in_flight = self.sweeper.sweep(world.at, world.witness, world.in_flight)
         return world if in_flight == world.in_flight else world._replace(in_flight=in_flight)
+
+
+_STARTS = (
+    ("starts", ""),
+    ("starts without its disk", "lost"),
+    ("starts with its disk as it was at the beginning", "copied"),
+)
 
 
 def process(local: Local) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from tools.simulator.small_world import World
+from tools.simulator.small_world import MS, World
 from zelect.core.events import Leave
 
 NOTICED_MS = 4000
@@ -207,6 +207,17 @@ def _redis_goes_before_two_return(world: World) -> bool:
     return _returns(world, *gone[:2])
 
 
+def _redis_goes_while_the_voters_change(world: World) -> bool:
+    """The witness has just become a voter, and the one that died still is one."""
+    controller, gone = _next_to_go(world), _follower(world)
+    until_us = world.now_us + NOTICED_MS * MS
+    world.kill(gone)
+    while len(world.state(controller).voters) != 4 and world.now_us < until_us:
+        world.run(0.05)
+    _redis(world, "flushed")
+    return _active_after(world)
+
+
 def _five_shrink_to_the_floor(world: World) -> bool:
     return _returns(world, *_one_after_the_other(world, world.kill, 5)[:3])
 
@@ -332,6 +343,14 @@ ROWS = (
         "the two elect one of them",
         f"{_UNTIL} the third returns too, or Redis with its data, or an operator resets the voters",
         _redis_goes_before_two_return,
+        (True, False),
+    ),
+    Row(
+        "one of three dies, or returns, and Redis loses its data or goes away in the milliseconds in which the witness "
+        "becomes a voter, or stops being one",
+        "the other two elect one of them",
+        f"{_UNTIL} the third one is back, or Redis with its data, or an operator resets the voters",
+        _redis_goes_while_the_voters_change,
         (True, False),
     ),
     Row(

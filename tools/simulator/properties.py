@@ -24,6 +24,7 @@ from tools.simulator.small_world import SimulatedProcess, World
 from zelect.core.effects import Saved, WitnessIntent
 from zelect.core.lease import NEVER_US
 from zelect.core.quorum import WITNESS, Record, RecordId, has_quorum
+from zelect.core.state import State
 
 Voter = tuple[int, int]
 """A node, or the witness, and its storage epoch."""
@@ -360,22 +361,37 @@ class Properties:
 
     # -- liveness -----------------------------------------------------------------------------------
 
-    def lost(self) -> bool:
-        """Whether those that run can never elect anybody: too few of the voters of the newest record among them
-        have what they had saved. Without any record they may found a cluster."""
+    def unavailable(self) -> str:
+        """Why those that run can never elect anybody, which is a row of the price tables in docs/protocol.md; "" when
+        they can. Raises `Violation` when no row says so."""
         states = {n: process.machine.state for n, process in self.world.processes.items()}
         record = max((s.record for s in states.values()), key=lambda r: r.id)
         if not record.cluster_id:
             missing = set().union(*(s.addresses for s in states.values())) - states.keys()
-            return bool(missing)
+            return "new nodes, one is missing" if missing else ""
         redis = self.world.redis
         kept = redis.server.handed_out if redis.up else None
         if kept is not None and kept.cluster_id == record.cluster_id and kept.id > record.id:
             record = kept  # whoever has it no more gets it from the witness (R12)
             self.count("record known to the witness alone")
         able = {n for n, s in states.items() if s.may_vote(record)}
-        if not able:
-            return True
-        if redis.up and redis.server.same(record.witness):
-            able.add(WITNESS)
-        return not has_quorum(record.voters, able)
+        recognized = redis.up and redis.server.same(record.witness)
+        if able and has_quorum(record.voters, {WITNESS, *able} if recognized else able):
+            return ""
+        return self._row(record, states, recognized)
+
+    def _row(self, record: Record, states: dict[int, State], recognized: bool) -> str:
+        """Which row of the tables it is that nobody can be elected under `record`, the newest one."""
+        with_data = {n for n, s in states.items() if not s.is_new and record.epoch_of(n) in (-1, s.saved.epoch)}
+        if not has_quorum(record.nodes, states):
+            return "too few nodes"
+        if not has_quorum(record.nodes, with_data):
+            return "too many lost their data"
+        left_out = set(record.nodes) - set(record.members)
+        if left_out and record.witness is not None and not recognized:
+            return "the last survivor is missing, and so is Redis' data"
+        if record.witness is not None and not recognized and len(record.voters) % 2 == 0:
+            return "the voters were changing, and Redis' data is missing"
+        if left_out and len(record.nodes) > 3:
+            return "the last survivors of more than three are missing"
+        raise Violation("L1", f"n{sorted(with_data)} of {record} are back with their data, and can't elect anybody")
