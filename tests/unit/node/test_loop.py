@@ -14,13 +14,13 @@ from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from zelect.config.loading import load
 from zelect.config.rendering import render
-from zelect.core.effects import Effects, Saved
-from zelect.core.events import Tick
+from zelect.core.effects import Effects
+from zelect.core.events import Event, Tick
 from zelect.core.lease import Lease
 from zelect.core.machine import Machine
 from zelect.core.messages import Envelope, NodeOnline, Query
+from zelect.node.failpoints import Failpoint
 from zelect.node.loop import BREATH_US, LoopTiming, NodeLoop
-from zelect.node.storage.vote_store import VoteStore
 from zelect.system.clock import now_us
 from zelect.system.log import setup
 from zelect.wire import encode
@@ -117,25 +117,40 @@ def test_r14_the_turn_after_a_late_one_has_a_moment_and_is_judged_by_that() -> N
     assert timing.due_us(1_000, 910_000) == 1_000, "only the turn after a late one"
 
 
-def test_r7_active_is_shown_only_once_what_it_rests_on_is_saved(
-    node: NodeLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Leading(Machine):
+    """A machine that has something to save in each step, and a lease from the first one on, until it is `over`."""
+
+    over = False
+
+    def step(self, event: Event, at_us: int) -> Effects:
+        return Effects(save=replace(self.state.saved, term=self.state.term + 1))
+
+    @property
+    def lease(self) -> Lease | None:
+        return None if self.over else Lease(1, 1, now_us() + 60_000_000)
+
+
+class BeforeSave(Failpoint):
+    """Notes whether the node shows that it is active, each time before it saves."""
+
+    def __init__(self, node: NodeLoop) -> None:
+        super().__init__("before_save:nothing")
+        self.shown: list[bool] = []
+        self._node = node
+
+    def __call__(self, point: str, effects: Effects) -> None:
+        if point == "before_save":
+            self.shown.append(self._node.handle.active_lease() is not None)
+
+
+def test_r7_active_is_shown_only_once_what_it_rests_on_is_saved(node: NodeLoop) -> None:
     """A crash in the save would leave no trace of a leadership in which somebody has acted."""
-    began_us = now_us()
-    lease: Lease | None = Lease(1, began_us, began_us + 60_000_000)
-    shown: list[Lease | None] = []
-
-    def save(store: VoteStore, saved: Saved) -> None:
-        shown.append(node.handle.active_lease())
-
-    saved = replace(node.machine.state.saved, term=1, voted_for=1)
-    monkeypatch.setattr(node.machine, "step", lambda event, at_us: Effects(save=saved))
-    monkeypatch.setattr(Machine, "lease", property(lambda machine: lease))
-    monkeypatch.setattr(VoteStore, "save", save)
+    node.failpoint = watched = BeforeSave(node)
+    node.machine = machine = Leading(node.settings, node.machine.state.saved, ran_before=False)
     node.step(Tick())
-    assert shown == [None]
-    assert node.handle.active_lease() == lease
-    lease = None
+    assert watched.shown == [False]
+    assert node.handle.active_lease() is not None
+    machine.over = True
     node.step(Tick())
-    assert shown == [None, None], "the end of a leadership does not wait for a save"
+    assert watched.shown == [False, False], "the end of a leadership does not wait for a save"
     assert node.handle.active_lease() is None
