@@ -323,12 +323,10 @@ def test_a_process_ends_with_a_job_that_outlasts_its_lease(fleet: Fleet) -> None
 
 def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(fleet: Fleet, tmp_path: Path) -> None:
     cluster = fleet.cluster((1,))
-    with (
-        zelect.Node(cluster.conf(1)) as node,
-        pytest.raises(CannotBind),
-        zelect.Node(cluster.conf(1)),
-    ):
-        pass
+    with zelect.Node(cluster.conf(1)) as node:
+        assert next(iter(node.campaign())).term == 1
+        with pytest.raises(CannotBind), zelect.Node(cluster.conf(1)):
+            pass
     with pytest.raises(RuntimeError, match="is not running"):
         node.campaign()
     with node:
