@@ -96,6 +96,7 @@ def settings_of(url: str, credentials: Credentials | None = None, **changes: Any
 def a_registry(url: str, credentials: Credentials | None = None, incarnation: int = 1) -> Iterator[RegistryClient]:
     with zmq.Context() as context:
         registry = RegistryClient(context, settings_of(url, credentials, incarnation=incarnation))
+        registry.know(MEMBERS, 7)
         registry.start()
         try:
             yield registry

@@ -196,8 +196,7 @@ class NodeLoop:
             self.publisher.open(self.settings.cluster, self.settings.node, self.handle, self.log)
 
     def _connect(self, addresses: Mapping[int, str]) -> None:
-        """Hold connections to these nodes, this one left out. Their entries in Redis are expected there."""
-        self.redis.registry.know(addresses)
+        """Hold connections to these nodes, this one left out."""
         self.transport.connect(
             {node: self.connect_to.get(at, at) for node, at in addresses.items() if node != self.settings.node}
         )
@@ -455,6 +454,8 @@ class NodeLoop:
         if effects.witness:
             self.redis.witness.submit(effects.witness)
         if effects.publish:
+            state = self.machine.state
+            self.redis.registry.know(state.addresses, state.record.cluster_id)
             self.redis.registry.submit(effects.publish)
             if failpoint is not None:
                 failpoint("after_publish", effects)

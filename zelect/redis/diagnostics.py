@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from zelect.redis.registry_scripts import parse_node
 from zelect.redis.scripts import GarbledReply, Script, texts_of
+from zelect.redis.worker import Known, RedisSettings
 
 MOST_ENTRIES = 1000
 """More entries in `nodes` are not looked at one by one."""
@@ -63,39 +65,62 @@ local many = try('HLEN', KEYS[2]) or 0
 local entries = many <= tonumber(ARGV[7]) and try('HGETALL', KEYS[2]) or {}
 local out = {table.concat(permissions, ','), string.match(info, '\\nmaxmemory:(%d+)') or '0',
              string.match(info, 'maxmemory_policy:([%w-]+)') or '', tostring(many),
-             controller[1] or '', controller[2] or '', controller[3] or ''}
+             controller[1] or '', controller[2] or '', controller[3] or '', try('GET', KEYS[5]) or ''}
 for i = 1, #entries do out[#out + 1] = entries[i] end
 return out
 """
 
 AUDIT = Script.of(_TEXT)
-_HEAD = 7
+_HEAD = 8
+_LEFT_AFTER_MS = 60_000
+"""An entry that its node has not refreshed for so long, on top of the record's life, is left from a node that ended:
+the hosts' clocks don't differ by that."""
 _WRITES = {"hset", "pexpire", "unlink", "hdel", "xadd", "persist", "set"}
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The process that checks: its cluster, id, incarnation, Redis user, and the members' ids and addresses.
-    `wrote`: this process has written its entry, which is still there unless another process replaced it."""
+    """The process that checks: its cluster with its id (hexadecimal, empty in a new node), its own id, incarnation,
+    Redis user, and the ids and addresses of the nodes that belong to its cluster, as far as it knows. `wrote`: this
+    process has written its entry, which is still there unless another process replaced it. `left_before_ms`: an
+    entry that was written before this Unix time is left from a node that ended."""
 
     cluster: str
+    cluster_id: str
     node: int
     incarnation: int
     user: str
     members: Mapping[int, str]
     wrote: bool
+    left_before_ms: int
+
+    @classmethod
+    def of(cls, settings: RedisSettings, user: str, known: Known, wrote: bool, now_ms: int) -> Own:
+        """The process with these settings, which `known` says more of; `now_ms`: Unix time."""
+        return cls(
+            cluster=settings.cluster,
+            cluster_id=f"{known.cluster_id:x}" if known.cluster_id else "",
+            node=settings.node,
+            incarnation=settings.incarnation,
+            user=user,
+            members=known.members,
+            wrote=wrote,
+            left_before_ms=now_ms - settings.ttl_ms - _LEFT_AFTER_MS,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`permissions`: each command, the key that it is for, and whether it may be run there. `entries`: the text
-    of each node's entry by its id."""
+    """`permissions`: each command, the key that it is for, and whether it may be run there. `controller`: id,
+    address and incarnation; `cluster_id`: that of the cluster whose controller wrote this. `entries`: the text of
+    each node's entry by its id."""
 
     permissions: tuple[tuple[str, str, bool], ...]
     max_memory: int
     policy: str
     many: int
     controller: tuple[str, str, str]
+    cluster_id: str
     entries: Mapping[str, str]
 
     def problems(self, own: Own, place: str) -> str:
@@ -144,6 +169,11 @@ class Findings:
             left = f", or remove what is left of it: HDEL {key} {name}" if name else ""
         if not who:
             return ""
+        if not own.cluster_id:  # this node may be about to join that cluster
+            return (
+                f"there is a cluster named {own.cluster} in this Redis already: {who[:200]}, which is not in the "
+                f"[[peers]] of this node: list its members to join it, or give each its own cluster.name{left}"
+            )
         return (
             f"another cluster named {own.cluster} uses this Redis: {who[:200]}, which is not a member of this one; "
             f"give each its own cluster.name{left}"
@@ -151,7 +181,7 @@ class Findings:
 
     def _among_records(self, own: Own) -> str:
         node, address, incarnation = self.controller
-        if node and not _is_member(own.members, node, address):
+        if node and not _is_member(own, node, address, self.cluster_id):
             return f"the record names node {node} at {address}"
         # Incarnations grow: a later one can't be this node's own past.
         if node == str(own.node) and incarnation.isdecimal() and int(incarnation) > own.incarnation:
@@ -159,14 +189,14 @@ class Findings:
         return ""
 
     def _among_nodes(self, own: Own) -> tuple[str, str]:
-        """The first that is not a member, and the entry that may be left from earlier (empty: it is not)."""
+        """The first that is not a member, and the entry that is left from earlier (empty: its node lives)."""
         for name, text in sorted(self.entries.items()):
             entry = parse_node(text)
             if entry is None or entry["status"] == "offline":
                 continue
             address = str(entry.get("address"))
-            if not _is_member(own.members, name, address):
-                return f"there is a node {name} at {address}", name
+            if not _is_member(own, name, address, entry.get("cluster_id")):
+                return f"there is a node {name} at {address}", "" if _lives(entry, own) else name
             if name == str(own.node) and own.wrote and entry.get("incarnation") != own.incarnation:
                 return f"another process writes as node {name}", ""
         return "", ""
@@ -185,9 +215,19 @@ def parse_findings(value: object) -> Findings:
         policy=texts[2],
         many=int(texts[3]),
         controller=(texts[4], texts[5], texts[6]),
+        cluster_id=texts[7],
         entries=dict(zip(rest[::2], rest[1::2], strict=False)),
     )
 
 
-def _is_member(members: Mapping[int, str], node: str, address: str) -> bool:
-    return not members or (node.isdecimal() and members.get(int(node)) == address)
+def _is_member(own: Own, node: str, address: str, cluster_id: object) -> bool:
+    """Whether what `node` wrote is of this process's cluster: its id says so, even where this process has not heard yet
+    who belongs to its cluster, or where; else the members that it knows."""
+    if not own.members or (own.cluster_id and cluster_id == own.cluster_id):
+        return True
+    return node.isdecimal() and own.members.get(int(node)) == address
+
+
+def _lives(entry: Mapping[str, Any], own: Own) -> bool:
+    seen_ms = entry.get("seen_ms")
+    return type(seen_ms) is int and seen_ms >= own.left_before_ms

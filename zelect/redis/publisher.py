@@ -22,9 +22,9 @@ from zelect.redis.errors import safe_url
 from zelect.redis.outbox import Job
 from zelect.redis.registry_scripts import Keys, RegistryReply, parse_node, parse_reply
 from zelect.redis.scripts import Script
-from zelect.redis.worker import RedisSettings
+from zelect.redis.worker import Known, RedisSettings
 from zelect.status.election import stream_fields
-from zelect.system.clock import now_us
+from zelect.system.clock import now_us, unix_ms
 
 _OFFLINE = "offline"
 
@@ -34,12 +34,12 @@ class LeaseOver(Exception):
 
 
 class Publisher:
-    """Used by the worker only, except `members`: the nodes that belong to the cluster, with their addresses."""
+    """Used by the worker only, except `known`, which may be replaced at any time."""
 
     def __init__(self, connection: RedisConnection, settings: RedisSettings) -> None:
         self._connection, self._settings = connection, settings
         self._keys = Keys.of(settings.cluster)
-        self.members = settings.members
+        self.known = Known(settings.members, 0)
         self._leadership = (0, 0)
         self._leadership_words: tuple[str | int, ...] = ()
 
@@ -57,21 +57,23 @@ class Publisher:
                 return self._run(registry_scripts.WITHDRAW_CONTROLLER, *words)
             case PublishNode():
                 own = {"address": self._settings.address, "incarnation": incarnation, "seen_ms": job.unix_ms}
+                if self.known.cluster_id:
+                    own["cluster_id"] = f"{self.known.cluster_id:x}"
                 return self._run(registry_scripts.PUBLISH_NODE, node, json.dumps(own | asdict(intent)))
             case MarkOffline():
                 return self._mark_offline(intent)
             case Depart(last):
                 return self._run(registry_scripts.REMOVE_NODE, self._keys.changes, node, incarnation, int(last))
 
-    def audit(self, wrote: bool) -> str:
-        """What else is wrong, for people (see `zelect.redis.diagnostics`). `wrote`: this process has written
-        its entry. Raises as `carry_out` does."""
+    def audit(self, known: Known, wrote: bool) -> str:
+        """What else is wrong, for people (see `zelect.redis.diagnostics`), by what is `known` of the cluster. `wrote`:
+        this process has written its entry. Raises as `carry_out` does."""
         settings, keys = self._settings, self._keys
         words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.identity, keys.changes]
         words.append(str(MOST_ENTRIES))
         value = self._connection.run(AUDIT, 0, words)
         user = settings.credentials.username or urlsplit(settings.url).username or "default"
-        own = Own(settings.cluster, settings.node, settings.incarnation, user, self.members, wrote)
+        own = Own.of(settings, user, known, wrote, unix_ms())
         return parse_findings(value).problems(own, safe_url(settings.url))
 
     def _publish(self, leadership: PublishController, since_ms: int) -> RegistryReply:

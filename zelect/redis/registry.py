@@ -24,7 +24,7 @@ from zelect.redis.errors import RedisFailure, explain, safe_url
 from zelect.redis.outbox import Job, Outbox
 from zelect.redis.publisher import LeaseOver, Publisher
 from zelect.redis.registry_scripts import RegistryReply
-from zelect.redis.worker import RedisSettings, RedisWorker
+from zelect.redis.worker import Known, RedisSettings, RedisWorker
 from zelect.system.clock import now_us, unix_ms
 
 _COUNTERS = ("submitted", "coalesced", "written", "void", "superseded", "failed", "garbage", "unanswered")
@@ -68,19 +68,23 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
         self._outbox = Outbox(self.counters)
         self._active_since = (-1, -1, 0)
         self._timeout_ms = _TIMEOUTS * settings.timeout_ms
-        # The worker's own: the record in the last answer, notes that only some answers bring, the next audit.
+        # The worker's own: the record in the last answer, notes that only some answers bring, the next audit, and
+        # what was known of the cluster in the last one.
         self._published = (0, 0)
         self._notes: dict[str, str] = {}
         self._audit_at_us = 0
+        self._audited: Known | None = None
 
     def start(self) -> None:
         super().start()
         if not self.settings.url:
             self._emit(self.status)
 
-    def know(self, members: Mapping[int, str]) -> None:
-        """These nodes belong to the cluster, with these addresses: an entry of another one is worth a warning."""
-        self._publisher.members = members
+    def know(self, members: Mapping[int, str], cluster_id: int) -> None:
+        """These nodes belong to the cluster with this id (0: none yet), with these addresses: an entry of another one
+        is worth a warning."""
+        if (members, cluster_id) != (self._publisher.known.members, self._publisher.known.cluster_id):
+            self._publisher.known = Known(dict(members), cluster_id)
 
     # -- with the lock held -------------------------------------------------------------------
 
@@ -211,14 +215,16 @@ class RegistryClient(RedisWorker[Intent, RegistryEvent]):
                 self._notes.pop("entry", None)
 
     def _audit(self, at_once: bool) -> None:
-        """Note from time to time what is wrong in Redis beside this node's own records."""
-        if not at_once and now_us() < self._audit_at_us:
+        """Note from time to time, and when more is known of the cluster, what is wrong in Redis beside this node's own
+        records."""
+        known = self._publisher.known
+        if not at_once and known is self._audited and now_us() < self._audit_at_us:
             return
-        self._audit_at_us = now_us() + _AUDIT_EVERY_US
+        self._audit_at_us, self._audited = now_us() + _AUDIT_EVERY_US, known
         with self._lock:
             self._expect(_WRITE, now_us() + self._timeout_ms * 1000, self._write_hangs)
         try:
-            self._notes["audit"] = self._publisher.audit(self.counters["written"] > 0)
+            self._notes["audit"] = self._publisher.audit(known, self.counters["written"] > 0)
         except Exception:  # what keeps it from an answer meets the next write too, which reports it
             self._connection.drop()
             self._notes.pop("audit", None)

@@ -59,6 +59,15 @@ class RedisSettings:
     credentials: Credentials = field(default_factory=Credentials)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this process knows of its cluster: the ids and addresses of the nodes that belong to it, by its record, or
+    by its configuration as long as it has none; and the cluster's id (0: a new node)."""
+
+    members: Mapping[int, str]
+    cluster_id: int
+
+
 class RedisWorker(ABC, Generic[_Intent, _Event]):
     """`pipe` becomes readable when `receive` has something to give. `counters` may be read at any time.
     Not thread-safe: one thread makes, uses and closes it.

@@ -770,3 +770,67 @@ def test_the_main_thread_does_not_import_redis() -> None:
     code = "import sys, zelect.redis.registry; print('redis' in sys.modules, 'asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[0] == "False", done.stderr
+
+
+AT = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2)}
+
+
+def an_entry(node: int, seen_ms: int, **more: Any) -> str:
+    return json.dumps(
+        {"address": AT[node], "incarnation": 1, "status": "running", "term": 1, "seen_ms": seen_ms} | more
+    )
+
+
+def alone(registry: Registry, cluster_id: int) -> RegistryClient:
+    """Node 1, which knows of no other node."""
+    one = registry.process(1, members={1: AT[1]})
+    one.know({1: AT[1]}, cluster_id)
+    return one
+
+
+def looked(process: RegistryClient, word: str) -> str:
+    """What is wrong in Redis, by the first status that has `word`."""
+    process.submit([RUNNING])
+    wait_until(lambda: process.status.up and word in process.status.problem, what=f"{word!r} in the status")
+    return process.status.problem
+
+
+def test_who_is_of_the_same_cluster_is_no_other_one_where_the_own_list_lags_behind(registry: Registry) -> None:
+    """Node 1 has not heard yet that node 2 was added, and is controller."""
+    two = registry.process(2)
+    two.know(AT, 0xC7)
+    settle(two, RUNNING)
+    settle(two, leadership(5, cluster_id=0xC7))
+    entry = registry.entry(2)
+    assert entry is not None
+    assert entry["cluster_id"] == "c7"
+    assert looked(alone(registry, 0xC7), "") == ""
+
+
+@pytest.mark.parametrize("more", [{}, {"cluster_id": "c8"}])
+def test_the_entry_of_a_node_that_lives_is_not_to_be_removed(registry: Registry, more: dict[str, str]) -> None:
+    registry.client.hset(NODES, "2", an_entry(2, unix_ms(), **more))
+    problem = looked(alone(registry, 0xC7), "another cluster named demo")
+    assert "there is a node 2 at tcp://127.0.0.1:7102, which is not a member of this one" in problem
+    assert "HDEL" not in problem
+
+
+def test_what_is_left_of_a_node_may_be_removed(registry: Registry) -> None:
+    registry.client.hset(NODES, "2", an_entry(2, unix_ms() - 180_000))
+    looked(alone(registry, 0xC7), f"remove what is left of it: HDEL {NODES} 2")
+
+
+def test_a_new_node_that_does_not_list_the_members_is_told_of_their_cluster(registry: Registry) -> None:
+    registry.client.hset(NODES, "2", an_entry(2, unix_ms(), cluster_id="c7"))
+    problem = looked(alone(registry, 0), "there is a cluster named demo in this Redis already: there is a node 2")
+    assert "list its members to join it" in problem
+    assert "HDEL" not in problem
+
+
+def test_what_was_wrong_is_looked_at_again_when_a_member_was_added(registry: Registry) -> None:
+    registry.client.hset(NODES, "2", an_entry(2, unix_ms()))
+    one = alone(registry, 0xC7)
+    looked(one, "another cluster")
+    one.know(AT, 0xC7)
+    one.submit([RUNNING])
+    wait_until(lambda: one.status.problem == "", 5.0, what="it looks again before its ten seconds are over")
