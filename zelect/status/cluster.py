@@ -36,6 +36,12 @@ class ClusterStatus:
         return max(self.reports.values(), key=lambda report: report.voters.age, default=None)
 
     @property
+    def recorded(self) -> dict[int, str]:
+        """The nodes that belong to the cluster, with their addresses, by the newest record; empty where there is
+        none."""
+        return {} if self.newest is None else dict(self.newest.voters.places)
+
+    @property
     def best(self) -> NodeReport | None:
         """The node to believe about the voters: the controller, else the one with the newest record."""
         return self.controller or self.newest

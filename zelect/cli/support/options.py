@@ -109,33 +109,37 @@ class Target:
         return cls(config.cluster.name, config.settings().addresses, keyring, config, place_of(path, directory))
 
     def known(self, nodes: Iterable[int]) -> None:
-        """Raises UsageError unless all `nodes` are in the configuration."""
+        """Raises UsageError unless all `nodes` belong to the cluster: by the configuration, or, where that lags behind,
+        by the voter record, which `ask` takes into account."""
         from zelect.status.cluster_text import ids_text
 
-        if unknown := sorted(set(nodes) - set(self.addresses)):
+        named, where = set(nodes), "in the configuration"
+        if named - set(self.addresses) and self.ask().recorded:
+            where = "in the voter record"
+        if unknown := sorted(named - set(self.addresses)):
             members = ids_text(self.addresses)
-            raise click.UsageError(f"node {unknown[0]} is not in the configuration; the members are {members}")
+            raise click.UsageError(f"node {unknown[0]} is not {where}; the members are {members}")
 
     def ask(
         self, within_s: float = 1.0, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False
     ) -> ClusterStatus:
-        """What the nodes say of themselves; see `zelect.client.query.ask_all`."""
+        """What the nodes say of themselves; see `zelect.client.query.ask_all`. From then on `addresses` are those of
+        the voter record, and of others that answered."""
         from zelect.client.query import ask_all
         from zelect.status.cluster import ClusterStatus
 
         self.denials.clear()
         reports = ask_all(self.cluster, self.addresses, within_s, enough, self.keyring, self.denials)
         state = ClusterStatus(self.cluster, self.addresses, reports)
-        newest = state.newest
-        recorded = dict(newest.voters.places) if newest is not None else {}
+        recorded = state.recorded
         if not recorded or recorded == self.addresses:
             return state
         # The configuration lags behind: the voter record says who belongs to the cluster, and where they are.
         others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self._can_ask(node)}
         more = ask_all(self.cluster, others, within_s, enough, self.keyring, self.denials) if others else {}
-        reports = {**reports, **more}
-        self.addresses = {**{node: at for node, at in self.addresses.items() if node in reports}, **recorded}
-        return ClusterStatus(self.cluster, self.addresses, reports)
+        answered = {node: at for node, at in self.addresses.items() if node in reports.keys() - more.keys()}
+        self.addresses = {**recorded, **answered}
+        return ClusterStatus(self.cluster, self.addresses, {**reports, **more})
 
     def _can_ask(self, node: int) -> bool:
         return self.keyring is None or node in self.keyring.directory.nodes
