@@ -155,15 +155,19 @@ def add(context: click.Context, node: int, address: str, timeout_s: float) -> No
 def remove(context: click.Context, node: int, timeout_s: float) -> None:
     """Remove NODE from the cluster, with its vote.
 
-    If it is the controller, it hands over first. Stop the removed node yourself; its data_dir is no longer needed.
+    If it is the controller, it hands over first. Waits until a quorum of the remaining members has saved the change.
+    Stop the removed node yourself; its data_dir is no longer needed.
 
-    Exit code 0: it does not belong to the cluster; 1: refused; 5: no node could be asked.
+    Exit code 0: it does not belong to the cluster; 1: refused, or not saved by a quorum in time; 5: no node could be
+    asked.
     """
     from zelect.core.messages import MemberAction
 
     target = Target.of(**context.obj)
-    _changed(target, MemberAction.REMOVE, node, "", timeout_s)
-    click.echo(f"node {node} does not belong to the cluster; stop it if it still runs")
+    before = target.answered()
+    active = _changed(target, MemberAction.REMOVE, node, "", timeout_s)
+    _wait_until_removed(target, active, node, timeout_s)
+    click.echo(_removed(before, node))
 
 
 @members.command()
@@ -224,6 +228,31 @@ def _changed(target: Target, what: MemberAction, node: int, address: str, within
         if time.monotonic() >= end:
             raise CommandError(f"not done within {within_s:g} s: {detail}", 1)
         time.sleep(0.05)
+
+
+def _wait_until_removed(target: Target, active: NodeReport, node: int, within_s: float) -> None:
+    """Wait until a quorum has saved a record without `node`: the controller that took the change may have been cut off,
+    and another one may be elected with the record before it. Raises CommandError."""
+    import time
+
+    from zelect.cli.support.errors import CommandError
+    from zelect.status.cluster import saved_without
+
+    end = time.monotonic() + within_s
+    while not saved_without(target.ask(1.0, lambda reports: saved_without(reports, node)).reports, node):
+        if time.monotonic() >= end:
+            raise CommandError(
+                f"node {active.id} removed node {node}, but no quorum is known to have saved that after "
+                f"{within_s:g} s; see 'zelect members{target.place}', and remove it again if it still belongs",
+                1,
+            )
+        time.sleep(0.05)
+
+
+def _removed(before: ClusterStatus, node: int) -> str:
+    if any(str(node) in report.voters.addresses for report in before.reports.values()):
+        return f"node {node} does not belong to the cluster; stop it if it still runs"
+    return f"node {node} was no member; nothing changed"
 
 
 def _handed_over(target: Target, active: NodeReport) -> str:

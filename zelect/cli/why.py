@@ -52,14 +52,21 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
 
 def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
     """What each node that answers has asked in vain since the last controller was lost."""
-    from zelect.status.cluster_text import nodes_text
+    from zelect.status.cluster_text import nodes_text, problem_lines
     from zelect.status.codec import plain
     from zelect.status.election_text import explain_rounds
+    from zelect.status.problems import problems
 
     rounds = {node: report.rounds for node, report in sorted(state.reports.items())}
     if as_json:
         failing = {node: plain(some) for node, some in rounds.items()}
-        click.echo(json.dumps({"controller": None, "failing": failing, "needs": plain(state.shortage)}, indent=2))
+        told = {"problems": problems(state.reports, target.place), "needs": plain(state.shortage)}
+        click.echo(json.dumps({"controller": None, "failing": failing, **told}, indent=2))
+        return
+    if wrong := problem_lines(state, target.place):
+        click.echo("\n".join([*wrong, ""]))
+    if not state.founded and not any(rounds.values()):
+        click.echo("No node is active: no cluster is founded yet.")
         return
     click.echo("No node is active. Vote requests since the last controller was lost:")
     for node, some in rounds.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zelect.core.quorum import quorum_size
+from zelect.core.status import VotersStatus
 from zelect.status.codec import plain
 from zelect.status.problems import problems
 from zelect.status.report import NodeReport, RedisReport
@@ -16,6 +18,27 @@ def controller_of(reports: Mapping[int, NodeReport]) -> NodeReport | None:
     """The node that says of itself that it is active; of several, the one of the newest term."""
     claims = [report for report in reports.values() if report.active]
     return max(claims, key=lambda report: report.term, default=None)
+
+
+def saved_without(reports: Mapping[int, NodeReport], node: int) -> bool:
+    """Whether a quorum has saved the active controller's voter record, and `node` is not in that."""
+    active = controller_of(reports)
+    if active is None or str(node) in active.voters.addresses:
+        return False
+    voters = active.voters
+    holders = [member for member in voters.members if member in reports and _same(reports[member].voters, voters)]
+    votes = len(holders) + (voters.witness_votes and voters.witness == "member")
+    return votes >= quorum_size(range(len(voters.members) + voters.witness_votes))
+
+
+def _same(some: VotersStatus, others: VotersStatus) -> bool:
+    return (some.cluster_id, some.age) == (others.cluster_id, others.age)
+
+
+def disconnected(reports: Mapping[int, NodeReport], nodes: Iterable[int]) -> tuple[int, ...]:
+    """Those of `nodes` that answer, but are not connected to another one that does."""
+    links = {node: {peer.id for peer in reports[node].peers if peer.linked} for node in nodes if node in reports}
+    return tuple(sorted(a for a in links if any(b not in links[a] or a not in links[b] for b in links if b != a)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +57,11 @@ class ClusterStatus:
     def newest(self) -> NodeReport | None:
         """The report with the newest voter record."""
         return max(self.reports.values(), key=lambda report: report.voters.age, default=None)
+
+    @property
+    def founded(self) -> bool:
+        """Whether a node that answered belongs to a cluster."""
+        return any(report.voters.cluster_id for report in self.reports.values())
 
     @property
     def recorded(self) -> dict[int, str]:
@@ -60,8 +88,14 @@ class ClusterStatus:
     @property
     def shortage(self) -> Shortage | None:
         """Which node or what must return while no node is active, by the newest voter record that was reported."""
-        newest = self.newest
-        return None if newest is None or self.controller is not None else shortage_of(newest.voters)
+        return None if self.controller is not None else self.shortage_after(())
+
+    def shortage_after(self, down: Collection[int]) -> Shortage | None:
+        """Which node or what must return once `down` are gone too, by the node to believe about the voters."""
+        if self.best is None:
+            return None
+        voters = self.best.voters
+        return shortage_of(voters, down, disconnected(self.reports, set(voters.members) - set(down)))
 
     @property
     def exit_code(self) -> int:

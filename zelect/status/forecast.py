@@ -9,7 +9,7 @@ from zelect.core.quorum import Record, Witness
 from zelect.core.voters import outlook
 from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport
-from zelect.status.shortage import Shortage, shortage_of
+from zelect.status.shortage import Shortage
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def forecast(state: ClusterStatus, down: Collection[int]) -> Forecast:
         survives=at_once >= 0,
         more=at_once,
         would_lead=_would_lead(best, active, left) if at_once >= 0 else None,
-        needs=None if at_once >= 0 else shortage_of(voters, down),
+        needs=None if at_once >= 0 else state.shortage_after(down),
         one_after_the_other=Outlook.of(in_turn),
     )
 

@@ -6,6 +6,7 @@ the node itself. Two nodes with other settings refuse each other; each names the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from zelect.core.status import Belongs
@@ -23,8 +24,17 @@ def problems(reports: Mapping[int, NodeReport], place: str = "") -> dict[int, st
 
 
 def _problem(node: int, reports: Mapping[int, NodeReport], place: str) -> str:
-    parts = [_belonging(reports[node], reports, place), *_refusals(node, reports)]
+    parts = [_other_cluster(reports[node], reports), _belonging(reports[node], reports, place)]
+    parts += _refusals(node, reports)
     return "; ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def _other_cluster(report: NodeReport, reports: Mapping[int, NodeReport]) -> str:
+    """Whether this node belongs to another cluster than the majority of those that answered; where no cluster has one,
+    each is told."""
+    ids = Counter(other.voters.cluster_id for other in reports.values() if other.voters.cluster_id)
+    own = report.voters.cluster_id
+    return f"belongs to another cluster, {own:x}" if own and 2 * ids[own] <= ids.total() else ""
 
 
 def _belonging(report: NodeReport, reports: Mapping[int, NodeReport], place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from zelect.core.quorum import quorum_size
@@ -12,31 +12,43 @@ from zelect.core.status import VotersStatus
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """`count` more votes are needed for a quorum, of `nodes`, each with its data, or (`witness`) of the witness: Redis
-    can't be reached. With fewer of them than that, only an operator can go on."""
+    can't be reached. With fewer of them than that, only an operator can go on. `disconnected`: members that are here,
+    some of `nodes` among them, but not connected to each other."""
 
     count: int
     nodes: tuple[int, ...]
     witness: bool
+    disconnected: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
         """One sentence for people, without a full stop."""
-        those = [f"node {node}" for node in self.nodes] + ["Redis with the witness's data"] * self.witness
-        if len(those) < self.count:
+        away = [node for node in self.nodes if node not in self.disconnected]
+        count = self.count - (len(self.nodes) - len(away))
+        those = [f"node {node}" for node in away] + ["Redis with the witness's data"] * self.witness
+        if len(those) < count:
             lost = f"{self.count} more vote{'s' if self.count > 1 else ''}"
             return f"no quorum: {lost} would be needed and can't come; see 'zelect members reset'"
-        if self.count == 1:
-            who = " or ".join(those)
-        elif self.count == len(those):
-            who = " and ".join(those)
-        else:
-            who = f"{self.count} of {', '.join(those)}"
-        return f"no quorum: {who} must return"
+        parts = []
+        if self.disconnected:
+            *first, last = map(str, self.disconnected)
+            parts.append(f"nodes {', '.join(first)} and {last} answer, but are not connected to each other")
+        if count > 0:
+            parts.append(f"{_some_of(count, those)} must return")
+        return f"no quorum: {'; '.join(parts)}"
 
 
-def shortage_of(voters: VotersStatus, down: Collection[int] = ()) -> Shortage | None:
+def _some_of(count: int, those: Sequence[str]) -> str:
+    if count == 1:
+        return " or ".join(those)
+    return " and ".join(those) if count == len(those) else f"{count} of {', '.join(those)}"
+
+
+def shortage_of(
+    voters: VotersStatus, down: Collection[int] = (), disconnected: Collection[int] = ()
+) -> Shortage | None:
     """What is missing by what a node knows of its voters, once `down` are gone too; None: nothing, or there is no
-    cluster yet."""
+    cluster yet. `disconnected`: members that answer, but are not connected to another one that does."""
     if not voters.members:
         return None
     here = set(voters.may_vote) & set(voters.members) - set(down)
@@ -44,4 +56,7 @@ def shortage_of(voters: VotersStatus, down: Collection[int] = ()) -> Shortage | 
     votes = len(here) + (voters.witness_votes and voters.witness == "member")
     count = quorum_size(range(all_votes)) - votes
     away = tuple(sorted(set(voters.members) - here))
-    return Shortage(count, away, voters.witness_votes and voters.witness == "unreachable") if count > 0 else None
+    if count <= 0:
+        return None
+    apart = tuple(sorted(disconnected)) if set(away) & set(disconnected) else ()
+    return Shortage(count, away, voters.witness_votes and voters.witness == "unreachable", apart)

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from tests.support.reports import report
-from zelect.cli.members import _table, _text, _wait_for_vote
+from zelect.cli.members import _removed, _table, _text, _wait_for_vote, _wait_until_removed
+from zelect.cli.support.errors import CommandError
 from zelect.cli.support.options import Target
 from zelect.core.status import PeerStatus
 from zelect.status.cluster import ClusterStatus
@@ -73,6 +74,8 @@ class Answered:
     def __init__(self, *reports: Any) -> None:
         self.state = ClusterStatus("demo", ADDRESSES, {one.id: one for one in reports})
 
+    place = " -c n1.toml"
+
     def ask(self, *_: Any) -> ClusterStatus:
         return self.state
 
@@ -86,3 +89,19 @@ def test_a_node_that_was_added_votes_when_the_controller_has_a_link_to_it(
     _wait_for_vote(cast(Target, asked), head, 1, 0.05)
     text = "and votes; voters 4.9" if linked else "it gets its vote when it answers: start it"
     assert text in capsys.readouterr().out
+
+
+def test_a_removal_is_waited_for_until_a_quorum_has_saved_it() -> None:
+    after: dict[str, Any] = {"members": (1, 2), "version": 10}
+    head = report(1, active=True, **after)
+    _wait_until_removed(cast(Target, Answered(head, report(2, **after))), head, 3, 0.05)
+    with pytest.raises(CommandError) as refused:
+        _wait_until_removed(cast(Target, Answered(head, report(2))), head, 3, 0.05)
+    assert "node 1 removed node 3, but no quorum is known to have saved that after 0.05 s" in str(refused.value)
+    assert "see 'zelect members -c n1.toml'" in str(refused.value)
+    assert refused.value.exit_code == 1
+
+
+def test_who_was_no_member_was_not_removed() -> None:
+    assert _removed(state(), 3) == "node 3 does not belong to the cluster; stop it if it still runs"
+    assert _removed(state(), 9) == "node 9 was no member; nothing changed"

@@ -140,6 +140,46 @@ def test_who_must_return_is_named(
         assert forecast({1: said}, ()).needs == found
 
 
+def apart(node: int, *linked: int, may_vote: tuple[int, ...], members: tuple[int, ...] = (1, 2, 3)) -> NodeReport:
+    """Node `node`, which is connected to `linked`."""
+    peers = tuple(PeerStatus(peer, peer in linked, False, False, 3000) for peer in members if peer != node)
+    return report(node, members=members, may_vote=may_vote, witness="unused", peers=peers)
+
+
+FIVE = (1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("reports", "text"),
+    [
+        (
+            [apart(2, may_vote=(2,)), apart(3, may_vote=(3,))],
+            "no quorum: nodes 2 and 3 answer, but are not connected to each other",
+        ),
+        (
+            [apart(2, 3, may_vote=(2,)), apart(3, may_vote=(3,))],
+            "no quorum: nodes 2 and 3 answer, but are not connected to each other",
+        ),
+        ([apart(2, 3, may_vote=(2,)), apart(3, 2, may_vote=(2,))], "no quorum: node 1 or node 3 must return"),
+        (
+            [apart(1, may_vote=(1,)), apart(2, may_vote=(2,)), apart(3, may_vote=(3,))],
+            "no quorum: nodes 1, 2 and 3 answer, but are not connected to each other",
+        ),
+        (
+            [apart(4, may_vote=(4,), members=FIVE), apart(5, may_vote=(5,), members=FIVE)],
+            "no quorum: nodes 4 and 5 answer, but are not connected to each other; node 1 or node 2 or node 3 must "
+            "return",
+        ),
+    ],
+)
+def test_who_is_here_but_cut_off_from_the_others_need_not_return(reports: list[NodeReport], text: str) -> None:
+    state = ClusterStatus("demo", {}, {one.id: one for one in reports})
+    assert state.shortage is not None
+    assert state.shortage.text == text
+    assert text in " ".join(cluster_text(state).split())
+    assert forecast_of(state, ()).needs == state.shortage
+
+
 def test_who_must_return_after_the_loss_of_some_is_named() -> None:
     found = forecast(cluster(3, witness="unused"), (1, 3))
     assert found.needs is not None

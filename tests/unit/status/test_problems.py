@@ -131,6 +131,17 @@ def test_what_a_peer_refuses_is_told_with_its_reason(problem: str, text: str) ->
     assert only(of(1, peer(2, problem), peer(3))) == text
 
 
+def test_who_belongs_to_another_cluster_than_the_majority_is_told_which() -> None:
+    assert problems({1: of(1), 2: of(2), 3: of(3, cluster_id=0xC9)}) == {3: "belongs to another cluster, c9"}
+    assert problems({1: of(1, cluster_id=0xC8), 2: of(2, cluster_id=0xC9), 3: of_new(3)}) == {
+        1: "belongs to another cluster, c8",
+        2: "belongs to another cluster, c9",
+        3: "new; there is a cluster, but none of its nodes has answered this node yet",
+    }
+    lines = problem_lines(ClusterStatus("demo", ADDRESSES, {1: of(1, cluster_id=0xC8), 2: of(2, cluster_id=0xC9)}))
+    assert lines == ["node 1: belongs to another cluster, c8", "node 2: belongs to another cluster, c9"]
+
+
 def test_json_has_the_problem_of_each_node() -> None:
     state = ClusterStatus("demo", ADDRESSES, {1: of_new(1, 2, 3), 2: of(2)})
     nodes = {node["id"]: (node["reachable"], node["problem"][:4]) for node in state.as_json()["nodes"]}
