@@ -15,6 +15,8 @@ from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message
 from zelect.security.keys import ClientKeys, Keyring
 from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
+from zelect.system.names import NAMES, endpoint_of
+from zelect.system.sockets import parse_endpoint
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
 _REOPEN_AFTER_US = 5_000_000
@@ -33,11 +35,11 @@ _EVENTS = (
 
 class _PeerLink:
     """One node's DEALER, with a monitor that reports failed connection attempts. `keys`: None for plain
-    text."""
+    text. A host name is looked up elsewhere: libzmq would wait for it."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: ClientKeys | None) -> None:
         self._context = context
-        self._address = address
+        self._host, self._port = parse_endpoint(address)
         self._keys = keys
         self._key_turn = 0
         self.problem = ""
@@ -63,7 +65,25 @@ class _PeerLink:
         if self._keys is not None:
             self._keys.apply_to(self.socket, self._key_turn)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
-        self.socket.connect(self._address)
+        self._connected_to, self._refusals = "", 0
+        self._connect()
+
+    def _connect(self) -> None:
+        """Connect to the host's address, or to another one that its name has when that refused, if any is known."""
+        found = NAMES.addresses(self._host)
+        if not found:
+            self.refused = NAMES.failed(self._host)
+            return
+        at = found.index(self._connected_to) + 1 if self._connected_to in found else 0
+        address = found[at % len(found)]
+        if address == self._connected_to:
+            return
+        if self._connected_to:
+            self.socket.disconnect(endpoint_of(self._connected_to, self._port))
+        self._connected_to = address
+        if ":" in address:
+            self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.connect(endpoint_of(address, self._port))
 
     def close(self) -> None:
         self.socket.disable_monitor()
@@ -72,12 +92,16 @@ class _PeerLink:
 
     def watch(self) -> None:
         """Read the monitor: did the connection fail last?"""
+        if not self._connected_to:
+            self._connect()
         while self.monitor.poll(0):
             event = int.from_bytes(self.monitor.recv_multipart()[0][:2], "little")
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.refused, self.problem = False, ""
+                self.refused, self.problem, self._refusals = False, "", 0
             elif event == zmq.EVENT_CONNECT_RETRIED:
-                self.refused = True
+                self._refusals += 1
+                self.refused = self._refusals >= len(NAMES.addresses(self._host))
+                self._connect()
             else:
                 self._handshake_failed()
 

@@ -15,6 +15,10 @@ silently. And with a listener that looks like ZMTP 1.0 or 2.0 (any text does) it
 With keys, a peer whose key is being changed has one of two. A connection that closed before its
 handshake was complete may have used the wrong one: the next attempt is made with the other.
 
+A host name is looked up elsewhere (`zelect.system.names`), and libzmq gets an address: it would look the name up in
+its one I/O thread. While the link isn't up the name is looked up again, and a DEALER made on the next address: of
+those that it has, or a new one. A link that is up needs no name.
+
 A port inside the ephemeral range has one more trap: a DEALER that connects to it while no process listens
 may connect to itself, and then holds the port. The connection's two addresses show it.
 
@@ -29,7 +33,6 @@ for a peer, and a fifth for the connection that the peer makes to the ROUTER.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import itertools
 import socket
 import struct
@@ -40,6 +43,7 @@ import zmq
 
 from zelect.core.lease import NEVER_US
 from zelect.security.keys import ClientKeys
+from zelect.system.names import NAMES, Names, endpoint_of, is_numeric
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import Context, Counters, addresses_of, borrowed, parse_endpoint
 
@@ -52,6 +56,7 @@ LINK_COUNTERS = (
     "rebuilt",
     "other_key_tried",
     "not_opened",
+    "other_address_tried",
     "self_connects",
     "unexpected_frames",
 )
@@ -64,6 +69,8 @@ LAST_PAUSE_US = 1_000_000
 SENT_PER_LOOK = 8
 """After so many messages sent, unexpected frames are looked for although the poller reported none: sending may
 have swallowed the notice. Far fewer than the frames that would stop libzmq from reading (`RCVHWM`)."""
+ADDRESS_TIMEOUT_US = 400_000
+"""A name's next address is tried when a link to one of them isn't up within this time."""
 FIRST_KEY_PAUSE_US = 20_000
 """From one key of the peer to the other; doubles too."""
 UNEXPECTED_PER_TURN = 256
@@ -103,6 +110,7 @@ class PeerLink:
         counters: Counters,
         keys: ClientKeys | None = None,
         answers: list[tuple[int, bytes]] | None = None,
+        names: Names = NAMES,
     ) -> None:
         """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `keys`: None
         for plain text. `answers` gets what comes back over the link, with the peer that it leads to."""
@@ -117,7 +125,12 @@ class PeerLink:
         self._key_turn = 0
         self._key_pause_us = FIRST_KEY_PAUSE_US
         self._host, self._port = parse_endpoint(endpoint)
-        self._ip: str | None = self._host if _is_numeric(self._host) else None
+        self._names = names
+        self._named = not is_numeric(self._host)
+        self._ip: str | None = None if self._named else self._host
+        self._tried = ""  # the address that the DEALER connects to
+        self._tried_us = 0
+        self._wait_us = 0  # for the name's address; 0: not waiting
         self._dealer: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._pause_us = FIRST_PAUSE_US
@@ -137,8 +150,12 @@ class PeerLink:
         """Begin to connect. Running out of sockets is counted, and tried again later."""
         self._not_before_us = now_us + self._pause_us
         self._reset(now_us)
+        address = self._next_address(now_us)
+        self._wait_us = 0 if address else self._names.try_again_us(self._host)
+        if not address:
+            return
         try:
-            self._make()
+            self._make(endpoint_of(address, self._port))
         except zmq.ZMQError:
             self._counters["not_opened"] += 1
             self.close()
@@ -171,8 +188,14 @@ class PeerLink:
         changes: list[bool] = []
         if self.up and self._sent < SENT_PER_LOOK and self._monitor not in ready and self._dealer not in ready:
             return changes  # as nearly always
+        if self._wait_us:
+            if now_us >= self.deadline_us():
+                self.open(now_us)
+            return changes
         if self._monitor in ready or now_us >= self.deadline_us():
             changes = self._read_monitor(now_us)
+            if self._named and not self.up:
+                self._follow_the_name(now_us)
         if self._sent >= SENT_PER_LOOK or self._dealer in ready:
             self._sent = 0  # sending may have swallowed the notice of a frame (see poller.py)
             self._take_frames()
@@ -193,6 +216,8 @@ class PeerLink:
         """When the supervision timer is due; never while it is up."""
         if self.up:
             return NEVER_US
+        if self._wait_us:
+            return self._heard_us + self._wait_us
         if self._rejected_us != NEVER_US:
             return self._rejected_us + self._key_pause_us
         timeout_us = 0 if self._connected_to_itself else RETRY_TIMEOUT_US if self._disconnected else MONITOR_TIMEOUT_US
@@ -219,14 +244,35 @@ class PeerLink:
         self._descriptor = -1  # of the connection, by CONNECTED
         self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
 
-    def _make(self) -> None:
+    def _next_address(self, now_us: int) -> str:
+        """The address to connect to: of those that the host's name has, the one after the last that was tried; "" as
+        long as none is known."""
+        if not self._named:
+            return self._host
+        found = self._names.addresses(self._host)
+        if found:
+            at = found.index(self._tried) + 1 if self._tried in found else 0
+            self._tried, self._tried_us = found[at % len(found)], now_us
+        return self._tried
+
+    def _follow_the_name(self, now_us: int) -> None:
+        """Connect to another address once the host's name has one: it moved, or the one that was tried isn't
+        answered."""
+        found = self._names.addresses(self._host)
+        unanswered = len(found) > 1 and now_us - self._tried_us >= ADDRESS_TIMEOUT_US
+        if found and (self._tried not in found or unanswered):
+            self._counters["other_address_tried"] += 1
+            self.close()
+            self.open(now_us)
+
+    def _make(self, endpoint: str) -> None:
         self._dealer = dealer = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS.items():
             dealer.setsockopt(option, value)
         dealer.setsockopt(zmq.MAXMSGSIZE, self._max_message_bytes)
         if self._keys is not None:
             self._keys.apply_to(dealer, self._key_turn)
-        if ":" in self._host:
+        if "[" in endpoint:
             dealer.setsockopt(zmq.IPV6, 1)
         # A name never used before: that of the closed monitor may not be free yet.
         name = f"inproc://link-{self.peer}-{next(_names)}"
@@ -238,7 +284,7 @@ class PeerLink:
         monitor.connect(name)
         self._poller.register(monitor, zmq.POLLIN)
         self._poller.register(dealer, zmq.POLLIN)
-        dealer.connect(self.endpoint)
+        dealer.connect(endpoint)
 
     def _read_monitor(self, now_us: int) -> list[bool]:
         changes: list[bool] = []
@@ -269,7 +315,7 @@ class PeerLink:
                 self._turn(False, changes)
         # DISCONNECTED is said before the descriptor is closed. None came, so what was read from
         # the descriptor above was this connection's, and not that of a later owner of the number.
-        if learnt is not None and not _is_numeric(self._host):
+        if learnt is not None and self._named:
             self._ip = learnt
         return changes
 
@@ -311,14 +357,6 @@ class PeerLink:
                 self._counters["unexpected_frames"] += 1
                 if alone and len(self._answers) < MOST_ANSWERS and len(frame) <= ANSWER_BYTES:
                     self._answers.append((self.peer, frame.bytes))
-
-
-def _is_numeric(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _reset_when_closed(descriptor: int) -> None:

@@ -11,12 +11,10 @@ import zmq
 from tests.support.ports import free_port
 from tests.support.wires import LIMIT_BYTES, BadListener, at, ends, in_namespace
 from zelect.core.lease import NEVER_US
-from zelect.node.transport.peer_link import RETRY_TIMEOUT_US, PeerLink
+from zelect.node.transport.peer_link import LINK_COUNTERS, RETRY_TIMEOUT_US, PeerLink
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters
-
-NAMES = ("sent", "dropped", "connected", "disconnected", "rebuilt", "not_opened", "self_connects", "unexpected_frames")
 
 
 class Rig:
@@ -25,7 +23,7 @@ class Rig:
     def __init__(self) -> None:
         self.context: Context = zmq.Context()
         self.poller = Poller()
-        self.counters: Counters = dict.fromkeys(NAMES, 0)
+        self.counters: Counters = dict.fromkeys(LINK_COUNTERS, 0)
         self.changes: list[bool] = []
         self.sockets: list[zmq.Socket[bytes]] = []
         self.link: PeerLink | None = None
@@ -99,7 +97,12 @@ def test_up_then_down_then_up(rig: Rig) -> None:
     rig.socket(zmq.ROUTER, port)
     rig.until(lambda: link.up)
     assert rig.changes == [True, False, True]
-    assert rig.counters == dict.fromkeys(NAMES, 0) | {"sent": 1, "dropped": 1, "connected": 2, "disconnected": 1}
+    assert rig.counters == dict.fromkeys(LINK_COUNTERS, 0) | {
+        "sent": 1,
+        "dropped": 1,
+        "connected": 2,
+        "disconnected": 1,
+    }
 
 
 def test_nothing_wakes_the_loop_while_the_link_is_up(rig: Rig) -> None:
