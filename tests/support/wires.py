@@ -301,18 +301,19 @@ class BadListener:
             connection.close()
 
 
-def in_namespace(script: str) -> str:
-    """Run `script` in a network namespace of its own with loopback up; what it printed.
+def in_namespace(script: str, *arguments: str, mount: bool = False, within_s: float = 90) -> str:
+    """Run `script` in a network namespace of its own with loopback up, and with `mount` in a mount namespace too; what
+    it printed.
 
     Skips the test where that can't be had.
     """
     if sys.platform != "linux" or shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("needs Linux with unshare and ip to make a network namespace")
-    enter = ["unshare", "--net", "--map-root-user"]
+    enter = ["unshare", "--net", "--map-root-user", *(["--mount"] if mount else [])]
     if subprocess.run([*enter, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0:
         pytest.skip("not permitted to make a network namespace")
-    start = ["sh", "-c", 'ip link set lo up && exec "$0" "$@"', sys.executable, "-c", script]
-    result = subprocess.run([*enter, *start], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    start = ["sh", "-c", 'ip link set lo up && exec "$0" "$@"', sys.executable, "-c", script, *arguments]
+    result = subprocess.run([*enter, *start], cwd=ROOT, capture_output=True, text=True, timeout=within_s)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

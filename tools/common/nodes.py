@@ -158,6 +158,7 @@ class NodeProcesses:
             own = read_key(secret_file(self.keys, Owner(node=node)))
             pair = own if asks is None else read_key(secret_file(self.keys, asks))
             ClientKeys(pair, (own.public,)).apply_to(socket, 0)
+        socket.setsockopt(zmq.IPV6, 1)
         socket.connect(self.addresses[node])
         return socket
 
