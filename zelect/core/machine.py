@@ -176,11 +176,11 @@ class Machine:
         self.settings = settings
         self.ran_before = ran_before
         self._digest = settings.digest()
-        # A configuration may be newer than the record, where the whole cluster has moved, or older; any node that is
-        # reached says where it is.
+        # The record says where its nodes are; this one knows best where itself is. The configuration may be older, or
+        # newer where the whole cluster has moved: the transport tries both addresses.
         recorded = dict(saved.record.addresses)
-        configured = {node: at for node, at in settings.addresses.items() if not recorded or node in recorded}
-        addresses = {**recorded, **configured}
+        own = {settings.node: settings.address} if settings.node in recorded else {}
+        addresses = {**recorded, **own} if recorded else dict(settings.addresses)
         peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
         self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
 

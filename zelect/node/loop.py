@@ -197,9 +197,9 @@ class NodeLoop:
 
     def _connect(self, addresses: Mapping[int, str]) -> None:
         """Hold connections to these nodes, this one left out."""
-        self.transport.connect(
-            {node: self.connect_to.get(at, at) for node, at in addresses.items() if node != self.settings.node}
-        )
+        peers = {node: self.connect_to.get(at, at) for node, at in addresses.items() if node != self.settings.node}
+        configured = {node: self.connect_to.get(at, at) for node, at in self.settings.addresses.items()}
+        self.transport.connect(peers, configured)
 
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""

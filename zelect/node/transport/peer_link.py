@@ -17,7 +17,8 @@ handshake was complete may have used the wrong one: the next attempt is made wit
 
 A host name is looked up elsewhere (`zelect.system.names`), and libzmq gets an address: it would look the name up in
 its one I/O thread. While the link isn't up the name is looked up again, and a DEALER made on the next address: of
-those that it has, or a new one. A link that is up needs no name.
+those that it has, or a new one. A link that is up needs no name. The same for a peer that may be at one of two
+endpoints: what the voter record and what the configuration says of it.
 
 A port inside the ephemeral range has one more trap: a DEALER that connects to it while no process listens
 may connect to itself, and then holds the port. The connection's two addresses show it.
@@ -97,7 +98,8 @@ _names = itertools.count(1)
 
 
 class PeerLink:
-    """The connection to `peer` at `endpoint`. Owned by one thread; nothing here blocks."""
+    """The connection to `peer` at `endpoint`, or else at `other`, until it was up once at one of them. Owned by one
+    thread; nothing here blocks."""
 
     def __init__(
         self,
@@ -111,8 +113,9 @@ class PeerLink:
         keys: ClientKeys | None = None,
         answers: list[tuple[int, bytes]] | None = None,
         names: Names = NAMES,
+        other: str = "",
     ) -> None:
-        """Raises ValueError when `endpoint` is not of the form ``tcp://host:port``. `keys`: None
+        """Raises ValueError when an endpoint is not of the form ``tcp://host:port``. `keys`: None
         for plain text. `answers` gets what comes back over the link, with the peer that it leads to."""
         self.peer = peer
         self.endpoint = endpoint
@@ -124,11 +127,11 @@ class PeerLink:
         self._keys = keys
         self._key_turn = 0
         self._key_pause_us = FIRST_KEY_PAUSE_US
-        self._host, self._port = parse_endpoint(endpoint)
+        self._places = [parse_endpoint(at) for at in (endpoint, other) if at]
         self._names = names
-        self._named = not is_numeric(self._host)
-        self._ip: str | None = None if self._named else self._host
-        self._tried = ""  # the address that the DEALER connects to
+        host, port = self._places[0]
+        self._address = (host, port) if is_numeric(host) else None
+        self._tried = ("", 0)  # the address and port that the DEALER connects to
         self._tried_us = 0
         self._wait_us = 0  # for the name's address; 0: not waiting
         self._dealer: zmq.Socket[bytes] | None = None
@@ -144,18 +147,18 @@ class PeerLink:
     @property
     def address(self) -> tuple[str, int] | None:
         """IP address and port of the peer; None while a host name was never connected to."""
-        return (self._ip, self._port) if self._ip is not None else None
+        return self._address
 
     def open(self, now_us: int) -> None:
         """Begin to connect. Running out of sockets is counted, and tried again later."""
         self._not_before_us = now_us + self._pause_us
         self._reset(now_us)
-        address = self._next_address(now_us)
-        self._wait_us = 0 if address else self._names.try_again_us(self._host)
-        if not address:
+        if not self._choose(now_us):
+            self._wait_us = max(self._names.try_again_us(host) for host, _ in self._places)
             return
+        self._wait_us = 0
         try:
-            self._make(endpoint_of(address, self._port))
+            self._make(endpoint_of(*self._tried))
         except zmq.ZMQError:
             self._counters["not_opened"] += 1
             self.close()
@@ -194,8 +197,8 @@ class PeerLink:
             return changes
         if self._monitor in ready or now_us >= self.deadline_us():
             changes = self._read_monitor(now_us)
-            if self._named and not self.up:
-                self._follow_the_name(now_us)
+            if not self.up:
+                self._try_another(now_us)
         if self._sent >= SENT_PER_LOOK or self._dealer in ready:
             self._sent = 0  # sending may have swallowed the notice of a frame (see poller.py)
             self._take_frames()
@@ -244,23 +247,26 @@ class PeerLink:
         self._descriptor = -1  # of the connection, by CONNECTED
         self._rejected_us = NEVER_US  # since when, perhaps for the wrong one of two keys
 
-    def _next_address(self, now_us: int) -> str:
-        """The address to connect to: of those that the host's name has, the one after the last that was tried; "" as
-        long as none is known."""
-        if not self._named:
-            return self._host
-        found = self._names.addresses(self._host)
-        if found:
-            at = found.index(self._tried) + 1 if self._tried in found else 0
-            self._tried, self._tried_us = found[at % len(found)], now_us
-        return self._tried
+    def _known(self) -> list[tuple[str, int]]:
+        """Where the peer may be, as far as is known: of each place the addresses of its host."""
+        return [at for place in self._places for at in self._at(place)]
 
-    def _follow_the_name(self, now_us: int) -> None:
-        """Connect to another address once the host's name has one: it moved, or the one that was tried isn't
-        answered."""
-        found = self._names.addresses(self._host)
-        unanswered = len(found) > 1 and now_us - self._tried_us >= ADDRESS_TIMEOUT_US
-        if found and (self._tried not in found or unanswered):
+    def _at(self, place: tuple[str, int]) -> list[tuple[str, int]]:
+        return [(address, place[1]) for address in self._names.addresses(place[0])]
+
+    def _choose(self, now_us: int) -> bool:
+        """Choose where to connect to: after what was tried last. False as long as no address is known."""
+        known = self._known()
+        if known:
+            at = known.index(self._tried) + 1 if self._tried in known else 0
+            self._tried, self._tried_us = known[at % len(known)], now_us
+        return bool(known)
+
+    def _try_another(self, now_us: int) -> None:
+        """Connect to another address once there is one: a name has moved, or the one that was tried doesn't answer."""
+        known = self._known()
+        unanswered = len(known) > 1 and now_us - self._tried_us >= ADDRESS_TIMEOUT_US
+        if known and (self._tried not in known or unanswered):
             self._counters["other_address_tried"] += 1
             self.close()
             self.open(now_us)
@@ -288,7 +294,7 @@ class PeerLink:
 
     def _read_monitor(self, now_us: int) -> list[bool]:
         changes: list[bool] = []
-        learnt: str | None = None
+        learnt: tuple[str, int] | None = None
         while (event := self._next_event()) is not None:
             code, value = event
             self._heard_us = now_us
@@ -300,7 +306,7 @@ class PeerLink:
                 if ends is not None and ends[0] == ends[1]:
                     self._close_self_connect(now_us)
                     break
-                learnt = ends[1][0] if ends is not None and ends[1][1] == self._port else None
+                learnt = ends[1] if ends is not None and ends[1][1] == self._tried[1] else None
                 self._up_us = now_us
                 self._rejected_us = NEVER_US
                 self._key_pause_us = FIRST_KEY_PAUSE_US
@@ -315,8 +321,9 @@ class PeerLink:
                 self._turn(False, changes)
         # DISCONNECTED is said before the descriptor is closed. None came, so what was read from
         # the descriptor above was this connection's, and not that of a later owner of the number.
-        if learnt is not None and self._named:
-            self._ip = learnt
+        if learnt is not None:
+            self._address = learnt
+            self._places = [place for place in self._places if self._tried in self._at(place)] or self._places
         return changes
 
     def _close_self_connect(self, now_us: int) -> None:

@@ -66,6 +66,7 @@ class Transport:
         self.answers: list[tuple[int, bytes]] = []
         self._context = context
         self._peers: dict[int, str] = {}
+        self._others: dict[int, str] = {}
         self._max_message_bytes = max_message_bytes
         self._poller = poller
         self._proof = proof
@@ -97,13 +98,16 @@ class Transport:
             counters=self.counters,
             keys=None if self._keyring is None else self._keyring.to(peer),
             answers=self.answers,
+            other=self._others.get(peer, ""),
         )
 
-    def connect(self, peers: Mapping[int, str]) -> None:
+    def connect(self, peers: Mapping[int, str], others: Mapping[int, str] | None = None) -> None:
         """Hold connections to `peers` from now on, at ``tcp://host:port`` each, and to nobody else. A standing
         connection to a peer whose address stays is kept. With keys, there is none to a peer whose key is not in
-        the directory, nor to one whose address is none, which is counted."""
+        the directory, nor to one whose address is none, which is counted. `others`: where a peer may be instead, for a
+        new connection to it."""
         now = now_us()
+        self._others = {peer: at for peer, at in (others or {}).items() if at != peers.get(peer)}
         before, self._peers = self._peers, dict(peers)
         keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
         for peer in [peer for peer in self.links if peers.get(peer) != before[peer] or peer in keyless]:
@@ -134,7 +138,7 @@ class Transport:
                     self._replacements[peer].close()
                 self._replacements[peer] = link = self._link(peer)
                 link.open(now)
-        self.connect(self._peers)  # to those whose keys are new
+        self.connect(self._peers, self._others)  # to those whose keys are new
 
     def close(self) -> None:
         """Close all sockets at once, sending nothing more. Harmless when repeated."""
