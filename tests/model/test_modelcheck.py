@@ -126,6 +126,7 @@ def test_every_time_in_a_state_is_known_to_the_checker() -> None:
             "lost_us",
             "cooling_until_us",
             "cluster_told_us",
+            "redis_told_until_us",
             "save_us",
             "disks_us",
         ),  # the last two: durations

@@ -571,3 +571,13 @@ def test_r15_who_hears_of_a_cluster_founds_none_even_with_others_that_are_new() 
     step(world, 1, MessageReceived(elsewhere))
     assert world.state(1).founders() == {}
     assert world.state(1).campaign_due_us() == NEVER_US
+
+
+def test_r15_a_stranger_with_other_settings_adds_nobody_and_is_not_believed() -> None:
+    world = new_nodes(3)
+    record = replace(made_record(1, 1, (98,)), addresses=(*THREE, (98, "tcp://10.0.0.98:1")))
+    ping = packet(world, 1, Ping(1, True, record, ()), 1).envelope
+    effects = step(world, 2, MessageReceived(replace(ping, sender=99, settings=12345, cluster_id=CLUSTER_ID)))
+    assert effects.connect is None
+    assert world.state(2).founding_members == (1, 2, 3)
+    assert not world.state(2).hears_of_cluster()

@@ -376,3 +376,147 @@ def test_r16_the_answers_of_a_member_that_lost_its_data_renew_no_lease() -> None
     world.start(3, forget=True)
     world.run(SECOND)
     assert world.controller() is None
+
+
+# -- what a second look found: a quorum lives, and yet ...
+
+
+def answer_of(world: World, node: int, message: Any) -> CommonResp:
+    """What `node` answers to an operator."""
+    answers: list[Any] = []
+    answer, world._answer = world._answer, lambda n, event, effects: answers.append(effects.answer)  # type: ignore[method-assign]
+    world.feed(node, MessageReceived(Envelope("demo", 0, 0, 0, 0, message)))
+    world._answer = answer  # type: ignore[method-assign]
+    assert isinstance(answers[0], CommonResp)
+    return answers[0]
+
+
+def _without_redis(world: World) -> None:
+    world.redis.up = world.registry_up = False
+
+
+@pytest.mark.parametrize("listed", [(1, 2, 3), (3, 4)])
+def test_l1_a_member_that_was_away_while_the_others_changed_takes_part_again(listed: tuple[int, ...]) -> None:
+    """Of {1, 2, 3} node 3 is away, 4 takes the place of another, the third dies: 3 and 4 don't know each other."""
+    world = World(4, founded=(1, 2, 3), lists=dict.fromkeys((1, 2, 3), (1, 2, 3)), quorum="static")
+    world.start()
+    world.run_until(lambda: world.controller() in (1, 2))
+    world.kill(3)
+    change(world, MemberAction.ADD, 4)
+    world.run(3 * SECOND)
+    change(world, MemberAction.REMOVE, 3 - (world.controller() or 0))
+    world.run(SECOND)
+    world.kill(1, 2)
+    world.settings[3] = replace(world.settings[3], addresses={n: world.addresses[n] for n in listed})
+    world.start(3)
+    world.run_until(lambda: world.controller() in (3, 4), 20 * SECOND)
+
+
+@pytest.mark.parametrize("redis", [True, False])
+def test_a_member_of_which_all_others_were_exchanged_finds_them(redis: bool) -> None:
+    world = World(5, founded=(1, 2, 3), lists=dict.fromkeys((1, 2, 3), (1, 2, 3)))
+    world.redis.up = world.registry_up = redis
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    world.kill(3)
+    for n in (4, 5):
+        change(world, MemberAction.ADD, n)
+        world.run(5 * SECOND)
+    for n in (1, 2):
+        world.kill(n)
+        world.run(5 * SECOND)
+        change(world, MemberAction.REMOVE, n)
+        world.run(5 * SECOND)
+    world.start(3)
+    world.run_until(partial(whole, world, (3, 4, 5)), 20 * SECOND)
+
+
+def test_l2_an_old_record_in_redis_adds_nobody_to_the_founders() -> None:
+    """All of four lose their data, Redis keeps theirs; three are started again, with lists of three."""
+    world = World(4, lists=dict.fromkeys((1, 2, 3), (1, 2, 3)))
+    world.start()
+    world.run(5 * SECOND)
+    world.kill(1, 2, 3, 4)
+    world.registry = (0, world.registry[1])
+    world.start(1, 2, 3, forget=True)
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+    assert world.state(1).record.nodes == (1, 2, 3)
+    assert world.state(1).term > 1, "terms go on from the one in Redis (S3)"
+
+
+def test_l2_a_controller_in_redis_that_is_none_is_not_waited_for_without_end() -> None:
+    world = World(3, founded=False)
+    world.registry = (77, 3)
+    world.start()
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+
+
+@pytest.mark.parametrize("registry", [(0, 10**6), (2, 10**6)])
+def test_l2_a_term_in_redis_deposes_nobody(registry: tuple[int, int]) -> None:
+    world = World(3, quorum="static")
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    world.run(SECOND)
+    term = world.state(1).term
+    world.kill(3)
+    world.run(100)
+    world.registry = registry
+    world.start(3, forget=True)
+    world.run(5 * SECOND)
+    assert not world.happened("stopped_being_active")
+    assert world.state(1).term == term
+
+
+def test_r15_who_is_told_of_a_lost_cluster_may_be_bootstrapped_without_a_restart() -> None:
+    world = World(3)
+    _without_redis(world)
+    world.start()
+    world.run(2 * SECOND)
+    world.kill(1, 2)
+    world.start(1, 2, forget=True)
+    world.run(5 * SECOND)
+    bootstrap = Bootstrap(tuple((n, world.addresses[n]) for n in (1, 2)))
+    refused = answer_of(world, 1, bootstrap)
+    assert (refused.result, refused.detail) == (Result.FORBIDDEN, "node 1 hears of a cluster that exists already")
+    world.kill(3)
+    world.run(SECOND)
+    assert [answer_of(world, n, bootstrap).result for n in (1, 2)] == [Result.OK, Result.OK]
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+
+
+@pytest.mark.parametrize(("quorum", "nodes", "dead"), [("static", 3, 3), ("dynamic", 2, 0)])
+def test_l1_no_removal_leaves_voters_that_are_no_quorum(quorum: str, nodes: int, dead: int) -> None:
+    """The operator removes the living one by mistake; or shrinks two and a witness while Redis is away."""
+    world = World(nodes, quorum=quorum)
+    world.start()
+    world.run(5 * SECOND)
+    controller = world.controller() or 1
+    if dead:
+        world.kill(3 if controller != 3 else 1)
+    else:
+        _without_redis(world)
+    world.run(5 * SECOND)
+    (other,) = set(world.processes) - {controller}
+    answer = answer_of(world, controller, MemberChange(MemberAction.REMOVE, other, ""))
+    assert answer.result is Result.FORBIDDEN
+    assert "too few of the voters answer" in answer.detail
+    world.run(5 * SECOND)
+    assert world.controller() == controller
+
+
+def test_l1_a_cut_before_the_controller_freezes_makes_the_next_one_no_slower() -> None:
+    took_ms = []
+    for cut_s in (0, 30):
+        world = World(3)
+        world.start()
+        world.run(3 * SECOND)
+        world.kill(3)
+        world.run(5 * SECOND)
+        head = world.controller() or 1
+        other = 3 - head
+        if cut_s:
+            world.cut(head, other)
+            world.run(cut_s * SECOND)
+        world.freeze(head)
+        took_ms.append(world.run_until(partial(lambda w, n: w.controller() == n, world, other), 60 * SECOND))
+    assert took_ms[1] < 1.5 * took_ms[0]

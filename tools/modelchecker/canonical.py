@@ -105,6 +105,7 @@ def settle(state: State, now: int, counted: Collection[int] = ()) -> dict[int, i
         state.saves = state.saves_at_start = 0
     state.cooling_until_us = 0  # whether it stays behind the others is luck
     state.cluster_told_us = -1 if state.cluster_told_us < 0 else NOW
+    state.redis_told_until_us = NEVER_US
     if state.pause is not None and not state.paused(now):
         state.pause = None
     if state.pause is not None:

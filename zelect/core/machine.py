@@ -79,7 +79,7 @@ from zelect.core.state import Peer, State
 from zelect.core.status import NodeStatus
 from zelect.core.step import Step
 from zelect.core.timing import jumps
-from zelect.core.transitions import become_follower, meet_members
+from zelect.core.transitions import adopt_record, become_follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,10 @@ class Machine:
         own = {settings.node: settings.address} if settings.node in recorded else {}
         addresses = {**recorded, **own} if recorded else dict(settings.addresses)
         peers = {node: Peer() for node in sorted(addresses) if node != settings.node}
-        self.state = State(saved, addresses, peers, settings.node, saves=saves, saves_at_start=saves)
+        founders = tuple(sorted(settings.addresses))
+        self.state = State(
+            saved, addresses, peers, settings.node, founding_members=founders, saves=saves, saves_at_start=saves
+        )
 
     def saved_in(self, took_us: int) -> None:
         """A save took `took_us`: voting rounds adapt to the disk (R8). One slow save counts for the next few."""
@@ -406,12 +409,27 @@ def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
             step.send(envelope.sender, answer)
         else:
             step.answer = answer  # there is no connection to it but its own
-    if refusal is GateRefusal.UNKNOWN_SENDER and state.is_new and envelope.cluster_id:
-        query.told_of_cluster(step, envelope.sender, f"{envelope.cluster_id:x}")
-        if isinstance(envelope.message, Ping) and envelope.message.record is not None:
-            meet_members(step, envelope.message.record)
+    if refusal is GateRefusal.UNKNOWN_SENDER:
+        _hear_unknown(step, envelope)
     state.refused[refusal.value] = state.refused.get(refusal.value, 0) + 1
     step.note("message_refused", sender=envelope.sender, reason=refusal.value)
+
+
+def _hear_unknown(step: Step, envelope: Envelope) -> None:
+    """A node that this one doesn't know belongs to a cluster. Its message may bring a voter record that this node
+    missed because it was away, or lists other nodes. It may be taken from anybody (R12), if it passes what that of a
+    peer would.
+    """
+    state, record = step.state, getattr(envelope.message, "record", None)
+    if not envelope.cluster_id or envelope.settings != step.digest or _jumps(state, envelope):
+        return
+    if state.is_new:
+        query.told_of_cluster(step, envelope.sender, f"{envelope.cluster_id:x}")
+    told = envelope.cluster_id, envelope.generation
+    if not state.is_new and told != (state.record.cluster_id, state.record.generation):
+        return
+    if isinstance(record, Record) and not _impossible_voters(step, envelope):
+        adopt_record(step, record)
 
 
 def _complaint(

@@ -289,7 +289,7 @@ class State:
 
     `node` is its id. `addresses` are the nodes that belong to the cluster: by its record, and as long as it has
     none, by its configuration or the operator (R15). `peers` is what it knows of each of them but itself.
-    `founding_members` are those of them that are to found the cluster; empty: all.
+    `founding_members` are to found the cluster: all that are configured, or those that an operator named (R15).
     `saves` counts how often its storage epoch was saved, `saves_at_start` is that number when this process began (R16);
     `save_us` is how long a save takes (R8). `grace_until_us`: it neither votes nor campaigns before (R4).
     `controller` is the node that it follows now; `last_controller` the last one it knew, for the history and for vote
@@ -306,6 +306,8 @@ class State:
     controller to hand over, and why (core/election_trace.py). `cooling_until_us`: this node was asked
     not to become active before (R8). `pause`: no planned transfers meanwhile. `cluster_told_us`: when this new
     node last heard of a cluster from a node that it doesn't list, or from Redis; -1: not lately (R15).
+    `redis_term` is the term in Redis: a cluster that is founded goes on from it (S3). Until `redis_told_until_us` what
+    Redis says of another cluster is believed: a controller that lives on would be heard by then.
     """
 
     saved: Saved
@@ -349,6 +351,8 @@ class State:
     cooling_until_us: int = 0
     pause: Pause | None = None
     cluster_told_us: int = -1
+    redis_term: int = 0
+    redis_told_until_us: int = 0
 
     @property
     def term(self) -> int:
@@ -425,17 +429,13 @@ class State:
         none is founded (R15)."""
         return self.cluster_told_us >= 0 or any(peer.cluster_id > 0 for peer in self.peers.values())
 
-    def founding_list(self) -> tuple[int, ...]:
-        """Who is to found the cluster: those that an operator named, else all configured members (R15)."""
-        return self.founding_members or tuple(self.addresses)
-
     def founders(self) -> dict[int, int]:
         """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,
         or belongs to a cluster already (R15)."""
-        wanted = self.founding_list()
+        wanted = self.founding_members
         if not self.is_new or self.node not in wanted:
             return {}
-        peers = {node: self.peers[node] for node in wanted if node != self.node}
+        peers = {node: self.peers.get(node, Peer()) for node in wanted if node != self.node}
         ready = all(peer.linked and peer.epoch and peer.cluster_id == 0 for peer in peers.values())
         if self.hears_of_cluster() or not ready:
             return {}

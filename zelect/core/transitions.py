@@ -134,13 +134,14 @@ def _proposal(step: Step) -> Record:
     id, which no other founder, storage epoch or term gives (R15)."""
     state = step.state
     epochs = state.founders()
+    belong = epochs.keys() | step.settings.addresses.keys()  # not who else was met, by an older record
     return Record(
         config_term=0,
         version=0,
         members=tuple(sorted(epochs)),
         epochs=tuple(epoch for _, epoch in sorted(epochs.items())),
         cluster_id=mixed(step.me, state.saved.epoch, state.saved.incarnation, state.term + 1) % MAX_NUMBER or 1,
-        addresses=tuple(sorted(state.addresses.items())),
+        addresses=tuple((node, at) for node, at in sorted(state.addresses.items()) if node in belong),
     )
 
 

@@ -49,6 +49,8 @@ def link_down(step: Step, event: LinkDown) -> None:
     if peer not in state.peers:
         return
     step.know(peer, linked=False)
+    if state.is_new:
+        step.know(peer, cluster_id=-1)  # it may come back without its data, or not at all
     step.note("link_closed", peer=peer)
     _probe_if_unconnected(step, peer)
     if state.leader_state is not None and not state.linked_to_quorum():

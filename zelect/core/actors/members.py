@@ -15,7 +15,7 @@ from zelect.core.actors.leadership import ping_round
 from zelect.core.actors.links import introduce
 from zelect.core.invariants import require
 from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Reset, Result, Type
-from zelect.core.quorum import Record
+from zelect.core.quorum import Record, has_quorum
 from zelect.core.state import LeaderState
 from zelect.core.step import Step
 from zelect.core.transitions import accept_reset, forget, schedule_campaign
@@ -50,6 +50,8 @@ def _change(step: Step, leader_state: LeaderState, message: MemberChange) -> _An
         return Result.BUSY, "the change before this one is not saved by a quorum yet; try again"
     removes = message.what is MemberAction.REMOVE
     after = before.without_node(node) if removes else before.with_address(node, address)
+    if removes and not _answered_by_quorum(step, after):
+        return Result.FORBIDDEN, f"without node {node} too few of the voters answer: no node could be active"
     require(after.differs_by_one_from(before), "R10", "one voter is added or removed at a time")
     step.save(record=after)
     if removes:
@@ -60,6 +62,13 @@ def _change(step: Step, leader_state: LeaderState, message: MemberChange) -> _An
         step.note("member_added" if added else "member_replaced", peer=node, address=address)
     ping_round(step)
     return Result.OK, f"voter record {after.config_term}.{after.version}"
+
+
+def _answered_by_quorum(step: Step, after: Record) -> bool:
+    """Whether the voters of `after` that are there now are a quorum of it: else no change could follow."""
+    state = step.state
+    gone = {peer for peer, known in state.peers.items() if known.gone}
+    return has_quorum(after.voters, state.connected() - gone)
 
 
 def _done_already(record: Record, message: MemberChange) -> str:
@@ -94,6 +103,8 @@ def bootstrap(step: Step, envelope: Envelope, message: Bootstrap) -> None:
     state, members = step.state, dict(message.members)
     if not state.is_new:
         answer = Result.FORBIDDEN, f"node {step.me} belongs to cluster {state.record.cluster_id:x}"
+    elif state.hears_of_cluster():
+        answer = Result.FORBIDDEN, f"node {step.me} hears of a cluster that exists already"
     elif left_out := {node for node, _ in state.saved.founding} - members.keys():
         bound = ", ".join(map(str, sorted(left_out)))
         answer = (
@@ -125,6 +136,7 @@ def reset(step: Step, envelope: Envelope, message: Reset) -> None:
     if message.join:
         forget(step, max(state.saved.epoch + 1, state.saved.incarnation))
         step.meet(dict(record.addresses))
+        state.founding_members = record.nodes
         for peer in state.peers:
             introduce(step, peer)  # so that they withdraw their refusals
     else:

@@ -13,7 +13,7 @@ from zelect.core.actors.voters import witness_state
 from zelect.core.eligibility import ineligible
 from zelect.core.messages import MAX_TEXT, MESSAGES, CommonResp, Envelope, Message, Query, Result
 from zelect.core.settings import Settings
-from zelect.core.state import LeaderState, State
+from zelect.core.state import LeaderState, Peer, State
 from zelect.core.status import Belongs, NodeStatus, PauseStatus, PeerStatus, VotersStatus
 from zelect.core.step import Step
 from zelect.core.voters import failures_survived
@@ -148,7 +148,7 @@ def _missing(state: State) -> tuple[int, ...]:
     """The members that a new node waits for: to found a cluster it needs the vote of each (R15)."""
     if belongs(state) is not Belongs.NEW:
         return ()
-    peers = {node: state.peers[node] for node in state.founding_list() if node != state.node}
+    peers = {node: state.peers.get(node, Peer()) for node in state.founding_members if node != state.node}
     return tuple(sorted(node for node, peer in peers.items() if not (peer.linked and peer.cluster_id == 0)))
 
 

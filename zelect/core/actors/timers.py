@@ -24,9 +24,11 @@ from zelect.core.state import Role, Status
 from zelect.core.step import Step
 from zelect.core.succession import rank
 from zelect.core.timing import MAX_TERM_JUMP
-from zelect.core.transitions import become_follower, publish_self, schedule_campaign, set_status
+from zelect.core.transitions import publish_self, schedule_campaign, set_status
 
 _IDLE = Ping(0, False, None, ())
+_REDIS_TOLD = 10
+"""For so many refreshes of Redis a new node believes it that another cluster lives (L2)."""
 
 
 def begin(step: Step, event: Started) -> None:
@@ -37,6 +39,7 @@ def begin(step: Step, event: Started) -> None:
     state.identify_until_us = step.now_us + step.timing.promise_us
     state.next_idle_us = step.now_us + step.timing.idle_ping_us
     state.next_publish_us = step.now_us + step.timing.refresh_us
+    state.redis_told_until_us = step.now_us + _REDIS_TOLD * step.timing.refresh_us
     step.note(
         "machine_started", term=state.term, incarnation=state.saved.incarnation, may_vote=state.may_vote(state.record)
     )
@@ -48,16 +51,18 @@ def begin(step: Step, event: Started) -> None:
 def hint(step: Step, event: ControllerHint) -> None:
     """What Redis said: wait for the PING of the controller that it named (IDENTIFYING), or vote when it named none.
 
-    A node that never had a term takes the one in Redis as its own, so that fencing tokens keep growing
-    when a cluster is set up a second time under its old name (S3); to raise one's term is always safe.
+    New nodes that found a cluster go on from the term in Redis, so that fencing tokens keep growing when a cluster is
+    set up a second time under its old name (S3). Until they found it nothing is done with that term: a member that
+    lost its data must not depose a controller by what Redis says (L2).
     """
     state, controller = step.state, event.controller
-    if state.is_new and controller not in (0, step.me, *state.peers):
+    if state.term == 0 or state.is_new:
+        state.redis_term = event.term if event.term <= MAX_TERM_JUMP else 0  # further ahead it can't be genuine (R14)
+    unknown = controller not in (0, step.me, *state.peers)
+    if state.is_new and unknown and step.now_us < state.redis_told_until_us:
         told_of_cluster(step, controller, "")
     if state.status is not Status.STARTING:
         return
-    if state.term == 0 < event.term <= MAX_TERM_JUMP:  # further ahead it can't be genuine (R14)
-        become_follower(step, event.term)
     if controller in state.peers:
         state.identify_until_us = step.now_us + step.timing.promise_us
         set_status(step, Status.IDENTIFYING)
@@ -74,7 +79,7 @@ def _start_voting(step: Step) -> None:
     schedule_campaign(step, Reason.START)
     if rank(step) > 0:
         step.state.campaign_at_us += 2 * step.timing.promise_us
-    elif step.state.is_new and step.state.founding_list() == (step.me,):
+    elif step.state.is_new and step.state.founding_members == (step.me,):
         step.state.campaign_at_us += step.timing.promise_us
 
 

@@ -37,6 +37,8 @@ def start_campaign(step: Step) -> None:
     state = step.state
     if state.controller is not None:
         lose_controller(step, Reason.TIMEOUT)
+    if state.redis_term > state.term:
+        become_follower(step, state.redis_term)  # a term that no cluster has used yet (S3)
     become_pre_candidate(step, state.reason)
     step.note("campaign_began", term=state.term + 1, reason=state.reason.value, attempt=state.attempts)
     _ask(step)
@@ -148,7 +150,9 @@ def _give_up(step: Step, campaign: Campaign) -> None:
     answers = {voter: "yes" if a.granted else str(a.reason) for voter, a in campaign.answers.items()}
     end_round(step, "failed")
     become_follower(step)
-    state.attempts += 1
+    witness = campaign.answers.get(WITNESS)
+    if witness is None or witness.reason is not Refusal.PROMISED:  # else a controller lives, and nothing has failed
+        state.attempts += 1
     rank_us = (1 + rank(step)) * step.timing.stagger_us
     retry_us = step.now_us + rank_us + jitter_us(step)
     hint_us = min(_enough_at_us(state, campaign), step.now_us + step.timing.promise_us)
