@@ -573,7 +573,7 @@ def test_r15_who_hears_of_a_cluster_founds_none_even_with_others_that_are_new() 
     assert world.state(1).campaign_due_us() == NEVER_US
 
 
-def test_r15_a_stranger_with_other_settings_adds_nobody_and_is_not_believed() -> None:
+def test_r15_an_unknown_node_with_other_settings_adds_nobody_and_is_not_believed() -> None:
     world = new_nodes(3)
     record = replace(made_record(1, 1, (98,)), addresses=(*THREE, (98, "tcp://10.0.0.98:1")))
     ping = packet(world, 1, Ping(1, True, record, ()), 1).envelope
