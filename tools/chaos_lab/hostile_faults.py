@@ -59,7 +59,7 @@ class SlowLoris(_UnknownClients):
 
 class Flood(_UnknownClients):
     name = "flood"
-    text = "floods of well-formed frames: broken messages, other clusters' messages, questions, many parts"
+    text = "floods of well-formed frames: broken messages, other clusters' messages, queries, many parts"
 
 
 def _throw_garbage(rng: random.Random, targets: list[Address]) -> Iterator[None]:

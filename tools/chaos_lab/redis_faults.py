@@ -106,7 +106,7 @@ class RedisFlushed(_RedisFault):
 
 class RedisReadOnly(_RedisFault):
     name = "redis_read_only"
-    text = "Redis becomes a replica of nobody: it refuses all writes"
+    text = "Redis becomes a replica of a server that doesn't exist: it refuses all writes"
     forgets = True
 
     def trouble(self, cluster: ChaosCluster, planned: PlannedFault) -> None:
@@ -147,7 +147,7 @@ class RedisRestored(_RedisFault):
 
 class RedisFailedOver(Fault):
     name = "redis_failed_over"
-    text = "Redis is killed and Sentinel promotes a replica that has not heard the last writes"
+    text = "Redis is killed and Sentinel promotes a replica that has not received the last writes"
     registry = True
     forgets = True
     links = True

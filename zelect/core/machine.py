@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from zelect.core.actors import (
     admin,
@@ -239,6 +239,11 @@ def _receive(step: Step, event: MessageReceived) -> None:
     if isinstance(verdict, GateRefusal):
         _refuse(step, envelope, verdict)
         return
+    if verdict is Admission.RECORD:
+        if state.is_new:
+            query.told_of_cluster(step, sender, f"{envelope.cluster_id:x}")
+        adopt_record(step, cast(Record, getattr(message, "record", None)))  # as the gate has found
+        return
     if verdict is Admission.RESTARTED:
         membership.died(step, sender, state.peers[sender].incarnation, Evidence.RESTARTED)
     if verdict is not Admission.UNTRACKED:
@@ -302,6 +307,7 @@ class Admission(StrEnum):
     MEMBER = "member"
     RESTARTED = "restarted"
     UNTRACKED = "untracked"
+    RECORD = "record"
 
 
 _FROM_COMMAND_LINE = (Query, Reset, AdminCommand, MemberChange, Bootstrap)
@@ -316,7 +322,7 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
         return Admission.UNTRACKED  # who may send commands is decided before a message comes here
     known = state.peers.get(sender)
     if known is None:
-        return GateRefusal.OWN_ID if sender == settings.node else GateRefusal.UNKNOWN_SENDER
+        return _judge_unknown(step, envelope)
     if isinstance(envelope.message, CommonResp):
         return Admission.UNTRACKED  # even with other settings: those may be the error that it reports
     if envelope.settings != step.digest:
@@ -331,6 +337,22 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
     if _impossible_voters(step, envelope):
         return GateRefusal.IMPOSSIBLE_VOTERS
     return Admission.MEMBER if envelope.incarnation == known.incarnation else _judge_process(step, known, envelope)
+
+
+def _judge_unknown(step: Step, envelope: Envelope) -> Admission | GateRefusal:
+    """A message of a node that this one doesn't know. Nothing is taken from it but a voter record, which this node may
+    have missed because it was away or lists other nodes: that may be taken from anybody (R12)."""
+    state, record = step.state, getattr(envelope.message, "record", None)
+    if envelope.sender == step.me:
+        return GateRefusal.OWN_ID
+    told = envelope.cluster_id, envelope.generation
+    mine = state.is_new or told == (state.record.cluster_id, state.record.generation)
+    if not isinstance(record, Record) or not envelope.cluster_id or not mine or envelope.settings != step.digest:
+        return GateRefusal.UNKNOWN_SENDER
+    new = record.id > state.record.id and (step.me in record.nodes or not state.is_new)
+    if not new or _jumps(state, envelope) or _impossible_voters(step, envelope):
+        return GateRefusal.UNKNOWN_SENDER
+    return Admission.RECORD
 
 
 def _judge_process(step: Step, known: Peer, envelope: Envelope) -> Admission | GateRefusal:
@@ -409,27 +431,11 @@ def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
             step.send(envelope.sender, answer)
         else:
             step.answer = answer  # there is no connection to it but its own
-    if refusal is GateRefusal.UNKNOWN_SENDER:
-        _hear_unknown(step, envelope)
+    cluster_told = envelope.cluster_id and envelope.settings == step.digest
+    if refusal is GateRefusal.UNKNOWN_SENDER and state.is_new and cluster_told:
+        query.told_of_cluster(step, envelope.sender, f"{envelope.cluster_id:x}")
     state.refused[refusal.value] = state.refused.get(refusal.value, 0) + 1
     step.note("message_refused", sender=envelope.sender, reason=refusal.value)
-
-
-def _hear_unknown(step: Step, envelope: Envelope) -> None:
-    """A node that this one doesn't know belongs to a cluster. Its message may bring a voter record that this node
-    missed because it was away, or lists other nodes. It may be taken from anybody (R12), if it passes what that of a
-    peer would.
-    """
-    state, record = step.state, getattr(envelope.message, "record", None)
-    if not envelope.cluster_id or envelope.settings != step.digest or _jumps(state, envelope):
-        return
-    if state.is_new:
-        query.told_of_cluster(step, envelope.sender, f"{envelope.cluster_id:x}")
-    told = envelope.cluster_id, envelope.generation
-    if not state.is_new and told != (state.record.cluster_id, state.record.generation):
-        return
-    if isinstance(record, Record) and not _impossible_voters(step, envelope):
-        adopt_record(step, record)
 
 
 def _complaint(
