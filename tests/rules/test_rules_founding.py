@@ -17,6 +17,8 @@ from zelect.core.lease import NEVER_US
 from zelect.core.messages import (
     Bootstrap,
     CommonResp,
+    MemberAction,
+    MemberChange,
     NodeOnline,
     NodeOnlineResp,
     Ping,
@@ -581,3 +583,31 @@ def test_r15_an_unknown_node_with_other_settings_adds_nobody_and_is_not_believed
     assert effects.connect is None
     assert world.state(2).founding_members == (1, 2, 3)
     assert not world.state(2).hears_of_cluster()
+
+
+def test_r10_a_member_takes_a_record_that_it_missed_from_a_node_that_it_does_not_know() -> None:
+    world = World(3)
+    world.start()
+    world.run_until(lambda: world.controller() is not None)
+    world.run(1000)
+    before = world.state(2).record
+    record = replace(before, version=before.version + 1, addresses=(*before.addresses, (4, "tcp://four:4")))
+    ping = packet(world, 1, Ping(1, True, record, ())).envelope
+    effects = step(world, 2, MessageReceived(replace(ping, sender=4, incarnation=4)))
+    assert effects.save is not None
+    assert effects.save.record == record
+    assert 4 in world.state(2).peers
+
+
+def test_r10_a_removal_that_leaves_no_quorum_is_refused() -> None:
+    world = World(3, quorum="static")
+    world.start()
+    world.run_until(lambda: world.controller() == 1)
+    world.run(1000)
+    world.kill(3)
+    world.run(100)
+    asked = MemberChange(MemberAction.REMOVE, 2, "")
+    effects = step(world, 1, MessageReceived(replace(packet(world, 1, asked).envelope, sender=0)))
+    assert isinstance(effects.answer, CommonResp)
+    assert effects.answer.result is Result.FORBIDDEN
+    assert effects.save is None
