@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.simulator.availability import ROWS, as_markdown, worse_courses  # noqa: E402
+from tools.simulator.availability import ROWS, as_markdown, courses  # noqa: E402
 
 PAGE = ROOT / "docs" / "protocol.md"
 _MARKED = re.compile(r"(?<=-->\n)\| what happens.*?(?=\n<!-- -->)", re.DOTALL)
@@ -43,7 +43,8 @@ def _rows() -> bool:
 
 def _search() -> bool:
     count, told, untold = 0, 0, 0
-    for course, worse in worse_courses():
+    for course in courses():
+        worse = course.worse()
         count += 1
         print(f"\r{count} histories", end="", file=sys.stderr, flush=True)
         told += worse and course.told is not None

@@ -34,6 +34,16 @@ def winners(world: World) -> dict[int, set[int]]:
     return found
 
 
+def answer_of(world: World, node: int, message: Any) -> CommonResp:
+    """What `node` answers to an operator."""
+    answers: list[Any] = []
+    answer, world._answer = world._answer, lambda n, event, effects: answers.append(effects.answer)  # type: ignore[method-assign]
+    world.feed(node, MessageReceived(Envelope("demo", 0, 0, 0, 0, message)))
+    world._answer = answer  # type: ignore[method-assign]
+    assert isinstance(answers[0], CommonResp)
+    return answers[0]
+
+
 def change(world: World, what: MemberAction, node: int, within_ms: float = 10 * SECOND) -> None:
     """What an operator does: ask the controller, and again while it says that it is busy or is none any more."""
     address = "" if what is MemberAction.REMOVE else world.settings[node].address
@@ -42,12 +52,7 @@ def change(world: World, what: MemberAction, node: int, within_ms: float = 10 * 
         controller = world.controller()
         if controller is None:
             return False
-        event = MessageReceived(Envelope("demo", 0, 0, 0, 0, MemberChange(what, node, address)))
-        answers: list[Any] = []
-        answer, world._answer = world._answer, lambda n, event, effects: answers.append(effects.answer)  # type: ignore[method-assign]
-        world.feed(controller, event)
-        world._answer = answer  # type: ignore[method-assign]
-        return bool(answers and isinstance(answers[0], CommonResp) and answers[0].result is Result.OK)
+        return answer_of(world, controller, MemberChange(what, node, address)).result is Result.OK
 
     tries = int(within_ms / 50)
     for _ in range(tries):
@@ -381,16 +386,6 @@ def test_r16_the_answers_of_a_member_that_lost_its_data_renew_no_lease() -> None
 # -- what a second look found: a quorum lives, and yet ...
 
 
-def answer_of(world: World, node: int, message: Any) -> CommonResp:
-    """What `node` answers to an operator."""
-    answers: list[Any] = []
-    answer, world._answer = world._answer, lambda n, event, effects: answers.append(effects.answer)  # type: ignore[method-assign]
-    world.feed(node, MessageReceived(Envelope("demo", 0, 0, 0, 0, message)))
-    world._answer = answer  # type: ignore[method-assign]
-    assert isinstance(answers[0], CommonResp)
-    return answers[0]
-
-
 def _without_redis(world: World) -> None:
     world.redis.up = world.registry_up = False
 
@@ -465,6 +460,10 @@ def test_l2_a_term_in_redis_deposes_nobody(registry: tuple[int, int]) -> None:
     world.run(5 * SECOND)
     assert not world.happened("stopped_being_active")
     assert world.state(1).term == term
+    world.run_until(partial(whole, world, (1, 2, 3)), 20 * SECOND)
+    world.kill(world.controller() or 1)
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+    assert world.state(3).term < term + 10, "nor later, when the node that was told stands for election"
 
 
 def test_r15_who_is_told_of_a_lost_cluster_may_be_bootstrapped_without_a_restart() -> None:

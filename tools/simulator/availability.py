@@ -115,10 +115,9 @@ def _the_controller_leaves(world: World) -> bool:
     return _active_after(world)
 
 
-def _the_controller_is_cut_off(world: World) -> bool:
-    head = _next_to_go(world)
-    for node in set(world.processes) - {head}:
-        world.cut(head, node)
+def _is_cut_off(world: World, one: int) -> bool:
+    for node in set(world.processes) - {one}:
+        world.cut(one, node)
     return _active_after(world)
 
 
@@ -136,13 +135,6 @@ def _two_lose_their_connection(world: World) -> bool:
     world.kill(_follower(world))
     world.run(NOTICED_MS)
     world.cut(*world.processes)
-    return _active_after(world)
-
-
-def _two_are_cut_off(world: World) -> bool:
-    last = _follower(world)
-    for node in set(world.processes) - {last}:
-        world.cut(last, node)
     return _active_after(world)
 
 
@@ -251,7 +243,7 @@ ROWS = (
         "the controller freezes or is cut off",
         "no active node for about one `election_timeout_ms`",
         SAME,
-        _the_controller_is_cut_off,
+        lambda world: _is_cut_off(world, _next_to_go(world)),
     ),
     Row(
         "the second node dies some time after the first",
@@ -277,7 +269,7 @@ ROWS = (
         "two are cut off from the third",
         "the two elect one of them; the third is inactive within `lease_ms`",
         SAME,
-        _two_are_cut_off,
+        lambda world: _is_cut_off(world, _follower(world)),
     ),
     Row(
         "Redis fails in any way while two or three nodes are alive",
@@ -414,6 +406,10 @@ class Course:
             _redis(world, self.redis)
         return _returns(world, *(gone[number - 1] for number in self.back))
 
+    def worse(self) -> bool:
+        """Whether dynamic is less available here than static."""
+        return self.run("static") and not self.run("dynamic")
+
     @property
     def told(self) -> Row | None:
         """The row that tells why dynamic is worse here; None: no row does."""
@@ -438,9 +434,3 @@ def courses() -> Iterator[Course]:
                 for back in range(max(0, many - 1), many + 1):
                     for numbers in combinations(range(1, many + 1), back):
                         yield Course(ends, many, redis, after, numbers)
-
-
-def worse_courses() -> Iterator[tuple[Course, bool]]:
-    """Each course, and whether dynamic is less available in it than static."""
-    for course in courses():
-        yield course, course.run("static") and not course.run("dynamic")

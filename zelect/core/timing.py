@@ -27,7 +27,7 @@ MAX_TERM_HEARD = MAX_TERM - MAX_TERM_JUMP
 MAX_NODE_ID = 65_535
 LIVES_PERCENT = 75
 """A controller that the witness acknowledged more recently than this part of the controller's election timeout is alive
-to it (R12). Below 100, so that a candidate whose own promise has ended need not wait again for one that is gone."""
+to it (R12). Below 100, so that after the end of its promise a candidate need not wait again for one that is gone."""
 
 
 def jumps(own_term: int, claimed: int) -> bool:

@@ -9,6 +9,7 @@ less often, so that a dead member doesn't keep the name server busy.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -51,7 +52,7 @@ class _Name:
     """What is known of one name. `due_us`: not looked up before; `began_us`: when it was looked up last."""
 
     addresses: tuple[str, ...] = ()
-    problem: str = ""
+    failed: bool = False
     busy: bool = False
     began_us: int = 0
     wanted_us: int = 0
@@ -90,15 +91,7 @@ class Names:
         """Whether the last answer was that `host` has no address."""
         with self._lock:
             name = self._names.get(host)
-            return name is not None and bool(name.problem) and not name.addresses
-
-    def problem(self, host: str) -> str:
-        """Why `host` has no address, as far as is known: the name server's words, or that it has not answered."""
-        with self._lock:
-            name = self._names.get(host)
-            if name is None or (name.addresses and not name.problem):
-                return ""
-            return name.problem or "the name server has not answered yet"
+            return name is not None and name.failed and not name.addresses
 
     def try_again_us(self, host: str) -> int:
         """In how many microseconds an answer is worth looking for: soon after the question, later rarely."""
@@ -115,14 +108,13 @@ class Names:
             name.busy, name.due_us = False, now + name.wait_us
 
     def _run(self, host: str, name: _Name) -> None:
-        problem, found = "", []
-        try:
+        found: list[str] = []
+        # A label that is too long, or empty, is no name at all.
+        with contextlib.suppress(OSError, UnicodeError):
             found = self.look_up(host)
-        except (OSError, UnicodeError) as error:  # a label that is too long, or empty, is no name at all
-            problem = str(getattr(error, "strerror", None) or error)
         with self._lock:
             changed = bool(found) and tuple(found) != name.addresses
-            name.problem = problem
+            name.failed = not found
             name.addresses = tuple(found) or name.addresses  # what was known once is better than nothing
             name.wait_us = self.again_after_us if changed else min(2 * name.wait_us, self.at_most_us)
             name.due_us = self.clock() + name.wait_us

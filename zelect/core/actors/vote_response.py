@@ -37,7 +37,7 @@ def start_campaign(step: Step) -> None:
     state = step.state
     if state.controller is not None:
         lose_controller(step, Reason.TIMEOUT)
-    if state.redis_term > state.term:
+    if state.redis_term > state.term and (state.is_new or state.term == 0):
         become_follower(step, state.redis_term)  # a term that no cluster has used yet (S3)
     become_pre_candidate(step, state.reason)
     step.note("campaign_began", term=state.term + 1, reason=state.reason.value, attempt=state.attempts)

@@ -28,9 +28,15 @@ class Rig:
         self.sockets: list[zmq.Socket[bytes]] = []
         self.link: PeerLink | None = None
 
-    def open(self, endpoint: str) -> PeerLink:
+    def open(self, endpoint: str, other: str = "") -> PeerLink:
         self.link = PeerLink(
-            self.context, 2, endpoint, max_message_bytes=LIMIT_BYTES, poller=self.poller, counters=self.counters
+            self.context,
+            2,
+            endpoint,
+            max_message_bytes=LIMIT_BYTES,
+            poller=self.poller,
+            counters=self.counters,
+            other=other,
         )
         self.link.open(now_us())
         return self.link
@@ -232,6 +238,21 @@ def test_address_of_a_name_is_that_of_the_last_connection(rig: Rig) -> None:
     router.close(0)
     rig.until(lambda: not link.up)
     assert link.address == ("127.0.0.1", port)
+
+
+def test_a_peer_is_found_where_the_other_endpoint_says_and_is_not_looked_for_elsewhere_then(rig: Rig) -> None:
+    dead, port = free_port(), free_port()
+    router = rig.socket(zmq.ROUTER, port)
+    link = rig.open(at(dead), other=at(port))
+    rig.until(lambda: link.up)
+    assert link.address == ("127.0.0.1", port)
+    tried = rig.counters["other_address_tried"]
+    assert tried >= 1
+    router.close(0)
+    rig.until(lambda: not link.up)
+    rig.socket(zmq.ROUTER, port)
+    rig.until(lambda: link.up)
+    assert rig.counters["other_address_tried"] == tried
 
 
 def test_numeric_address_is_known_before_any_connection(rig: Rig) -> None:
