@@ -195,16 +195,48 @@ def _judge(traces: Sequence[tuple[Judged, int, Trace]]) -> None:
             one.spec = one.spec or f"seed {seed}, step {verdict.step} of {verdict.steps}: {verdict.text}"
 
 
+_LONG_SEARCHES = (
+    ("static3", "--restarts", "1"),
+    ("static3", "--crashes", "0", "--fronts", "2"),
+    ("static3", "--late", "--fronts", "1"),
+    ("remove3", "--changes", "2"),
+    ("grow", "--terms", "2", "--versions", "3"),
+    ("shrink", "--terms", "2", "--restarts", "1"),
+    ("floor", "--fronts", "1", "--restarts", "1"),
+    ("lone", "--crashes", "1", "--creations", "2"),
+    ("found3",),
+    ("lost3",),
+    ("copied3",),
+    ("slow3",),
+    ("leadership", "--late", "--restarts", "1"),
+    ("cold", "--unresponsive"),
+)
+"""Searches of the checker that are not complete in reasonable time, and faults that its short ones leave out."""
+
+
 def ask_checker(one: Judged, seconds: float) -> None:
-    """Search the scenarios of the checker, all but the long ones, each for `seconds`."""
+    """Search the scenarios of the checker, each for `seconds`, the long ones three times as long, until one finds
+    something."""
+    searches: list[tuple[tuple[str, ...], float]] = [(("all",), seconds)]
+    searches += [(search, 3 * seconds) for search in _LONG_SEARCHES]
     with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
         tree = copy_tree(ROOT, Path(place) / "tree", one.mutant)
-        command = [sys.executable, "tools/modelcheck.py", "--seconds", str(seconds)]
-        environment = {**os.environ, "PYTHONPATH": str(tree)}
-        ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    found = [line.strip() for line in ran.stdout.splitlines() if "VIOLATION" in line]
-    found += ran.stderr.strip().splitlines()[-1:] if "Traceback" in ran.stderr else []
-    one.checker = found[0] if found else ""
+        for search, limit in searches:
+            if found := _search(tree, search, limit):
+                one.checker = f"{' '.join(search)}: {found}"
+                return
+
+
+def _search(tree: Path, search: Sequence[str], seconds: float) -> str:
+    """What the checker finds first in the code of `tree`, "" when it finds nothing."""
+    command = [sys.executable, "tools/modelcheck.py", *search, "--seconds", str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ran:
+        assert ran.stdout is not None
+        lines = (line.decode().strip() for line in ran.stdout)
+        found = next((line for line in lines if "VIOLATION" in line or "Error" in line), "")
+        ran.kill()
+    return found
 
 
 def named(names: Sequence[str]) -> list[Mutant]:
