@@ -210,6 +210,17 @@ def _redis_goes_while_the_voters_change(world: World) -> bool:
     return _active_after(world)
 
 
+def _the_controller_dies_while_it_replaces_the_witness(world: World) -> bool:
+    """Redis lost its data; the two that are left have let the old witness go, and have no new one yet."""
+    first = _one_after_the_other(world, world.kill, 1)
+    controller, until_us = _next_to_go(world), world.now_us + NOTICED_MS * MS
+    world.redis.flush()
+    while world.state(controller).record.witness is not None and world.now_us < until_us:
+        world.run(0.05)
+    world.kill(controller)
+    return _returns(world, *first)
+
+
 def _five_shrink_to_the_floor(world: World) -> bool:
     return _returns(world, *_one_after_the_other(world, world.kill, 5)[:3])
 
@@ -343,6 +354,14 @@ ROWS = (
         "the other two elect one of them",
         f"{_UNTIL} the third one is back, or Redis with its data, or an operator resets the voters",
         _redis_goes_while_the_voters_change,
+        (True, False),
+    ),
+    Row(
+        "one died, or was stopped; then Redis loses its data, the controller dies in the milliseconds in which it "
+        "replaces the witness, and the first returns",
+        "the two that are up elect one of them",
+        f"{_UNTIL} the second returns, or an operator resets the voters",
+        _the_controller_dies_while_it_replaces_the_witness,
         (True, False),
     ),
     Row(

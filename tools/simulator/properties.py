@@ -380,6 +380,12 @@ class Properties:
             return ""
         return self._row(record, states, recognized)
 
+    def _followed_a_witness(self, record: Record) -> bool:
+        """Whether the record before `record` had a witness."""
+        _, parent = self._records[record.id]
+        before = self._records[parent][0] if parent is not None else None
+        return before is not None and before.witness is not None
+
     def _row(self, record: Record, states: dict[int, State], recognized: bool) -> str:
         """Which row of the tables it is that nobody can be elected under `record`, the newest one."""
         with_data = {n for n, s in states.items() if not s.is_new and record.epoch_of(n) in (-1, s.saved.epoch)}
@@ -392,6 +398,8 @@ class Properties:
             return "the last survivor is missing, and so is Redis' data"
         if record.witness is not None and not recognized and len(record.voters) % 2 == 0:
             return "the voters were changing, and Redis' data is missing"
+        if left_out and record.witness is None and self._followed_a_witness(record):
+            return "the controller died while it replaced the witness"
         if left_out and len(record.nodes) > 3:
             return "the last survivors of more than three are missing"
         raise Violation("L1", f"n{sorted(with_data)} of {record} are back with their data, and can't elect anybody")
