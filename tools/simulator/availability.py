@@ -357,8 +357,8 @@ ROWS = (
         (True, False),
     ),
     Row(
-        "one died, or was stopped; then Redis loses its data, the controller dies in the milliseconds in which it "
-        "replaces the witness, and the first returns",
+        "one died, or was stopped; then Redis loses its data, and in the milliseconds in which the witness is "
+        "replaced the controller dies, or another voter loses its data; the first returns",
         "the two that are up elect one of them",
         f"{_UNTIL} the second returns, or an operator resets the voters",
         _the_controller_dies_while_it_replaces_the_witness,

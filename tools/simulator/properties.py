@@ -381,10 +381,12 @@ class Properties:
         return self._row(record, states, recognized)
 
     def _followed_a_witness(self, record: Record) -> bool:
-        """Whether the record before `record` had a witness."""
-        _, parent = self._records[record.id]
-        before = self._records[parent][0] if parent is not None else None
-        return before is not None and before.witness is not None
+        """Whether an earlier record of this leadership had a witness."""
+        return any(
+            earlier.witness is not None
+            for number, (earlier, _) in self._records.items()
+            if earlier is not None and number[:2] == record.id[:2] and number < record.id
+        )
 
     def _row(self, record: Record, states: dict[int, State], recognized: bool) -> str:
         """Which row of the tables it is that nobody can be elected under `record`, the newest one."""
@@ -399,7 +401,7 @@ class Properties:
         if record.witness is not None and not recognized and len(record.voters) % 2 == 0:
             return "the voters were changing, and Redis' data is missing"
         if left_out and record.witness is None and self._followed_a_witness(record):
-            return "the controller died while it replaced the witness"
+            return "a voter died or lost its data while the witness was replaced"
         if left_out and len(record.nodes) > 3:
             return "the last survivors of more than three are missing"
         raise Violation("L1", f"n{sorted(with_data)} of {record} are back with their data, and can't elect anybody")
