@@ -181,7 +181,7 @@ def test_descriptors_of_peers_that_come_and_go_are_closed() -> None:
             made.transport.connect({2: at(ports[2])})
             made.transport.connect({2: at(ports[1])})
             made.turn()
-        assert open_descriptors() <= before + 4
+        made.until(lambda: open_descriptors() <= before + 4)  # libzmq closes them in a thread of its own
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
