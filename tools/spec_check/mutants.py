@@ -195,35 +195,39 @@ def _judge(traces: Sequence[tuple[Judged, int, Trace]]) -> None:
             one.spec = one.spec or f"seed {seed}, step {verdict.step} of {verdict.steps}: {verdict.text}"
 
 
-_LONG_SEARCHES = (
-    ("static3", "--restarts", "1"),
-    ("static3", "--crashes", "0", "--fronts", "2"),
-    ("static3", "--late", "--fronts", "1"),
-    ("remove3", "--changes", "2"),
-    ("grow", "--terms", "2", "--versions", "3"),
-    ("shrink", "--terms", "2", "--restarts", "1"),
-    ("floor", "--fronts", "1", "--restarts", "1"),
-    ("lone", "--crashes", "1", "--creations", "2"),
-    ("found3",),
-    ("lost3",),
-    ("copied3",),
-    ("slow3",),
-    ("leadership", "--late", "--restarts", "1"),
-    ("cold", "--unresponsive"),
-)
-"""Searches of the checker that are not complete in reasonable time, and faults that its short ones leave out."""
+_SEARCHES: Mapping[str, Sequence[str]] = {
+    "R1": ("votes3", "lost3", "slow3", "static3 --restarts 1"),
+    "R2": ("votes3", "votes5", "static3"),
+    "R3": ("static3 --crashes 0", "guarded3", "votes3", "static3 --late --restarts 1"),
+    "R4": ("static3 --restarts 1 --witness-losses 0", "votes3", "lone"),
+    "R5": ("static3 --crashes 0", "static3 --crashes 0 --late", "lone", "floor"),
+    "R6": ("guarded3", "static3", "static3 --crashes 0 --leaves 1 --late", "floor --leaves 1"),
+    "R7": ("lone", "floor", "static3", "cold"),
+    "R8": ("static3", "votes3", "slow3"),
+    "R9": (
+        "static3 --crashes 0 --fronts 2",
+        "static3 --restarts 1 --fronts 1",
+        "floor --fronts 1",
+        "shrink --fronts 1",
+    ),
+    "R10": ("grow --terms 2 --versions 3", "shrink --terms 2", "remove3 --changes 2", "add3 --changes 2", "floor"),
+    "R11": ("shrink --terms 2", "floor --leaves 1", "static3 --leaves 1", "grow"),
+    "R12": ("floor --witness-losses 1", "lone --crashes 1 --creations 2", "shrink", "leadership --late", "cold"),
+    "R13": ("static3",),
+    "R14": ("static3", "lone", "found3"),
+    "R15": ("join3", "found3", "found3 --anybody", "add3"),
+    "R16": ("lost3", "copied3", "lost3 --anybody", "add3 --losses 1 --restarts 1 --crashes 1"),
+}
+"""By rule: where the checker may meet what breaks it; each a scenario, and which of its bounds are others."""
 
 
 def ask_checker(one: Judged, seconds: float) -> None:
-    """Search the scenarios of the checker, each for `seconds`, the long ones three times as long, until one finds
-    something."""
-    searches: list[tuple[tuple[str, ...], float]] = [(("all",), seconds)]
-    searches += [(search, 3 * seconds) for search in _LONG_SEARCHES]
+    """Search the scenarios in which the rule matters, each for `seconds`, until one finds something."""
     with tempfile.TemporaryDirectory(prefix="zelect-spec-mutant-") as place:
         tree = copy_tree(ROOT, Path(place) / "tree", one.mutant)
-        for search, limit in searches:
-            if found := _search(tree, search, limit):
-                one.checker = f"{' '.join(search)}: {found}"
+        for search in _SEARCHES[one.mutant.rule]:
+            if found := _search(tree, search.split(), seconds):
+                one.checker = f"{search}: {found}"
                 return
 
 
