@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from zelect.version import __version__
 
 if TYPE_CHECKING:
-    from zelect.api import ChildFailed, Leadership, LeadershipLost, Node, NodeFailed, Observer, Seen
+    from zelect.api import (
+        ChildFailed,
+        ControllerUnknown,
+        Leadership,
+        LeadershipLost,
+        Node,
+        NodeFailed,
+        Observer,
+        Seen,
+    )
     from zelect.config.loading import ConfigError
     from zelect.fencing.asyncio import AsyncFencedRedis
     from zelect.fencing.core import FencedOut
@@ -25,6 +34,7 @@ __all__ = [
     "AsyncFencedRedis",
     "ChildFailed",
     "ConfigError",
+    "ControllerUnknown",
     "FencedOut",
     "FencedRedis",
     "Leadership",
@@ -40,6 +50,7 @@ _HOMES = {
     "AsyncFencedRedis": "zelect.fencing.asyncio",
     "ChildFailed": "zelect.api",
     "ConfigError": "zelect.config.loading",
+    "ControllerUnknown": "zelect.api",
     "FencedOut": "zelect.fencing.core",
     "FencedRedis": "zelect.fencing.sync",
     "Node": "zelect.api",

@@ -146,10 +146,10 @@ def test_status_when_no_node_answers(tmp_path: Path) -> None:
 def test_status_when_no_node_is_active(tmp_path: Path) -> None:
     ports = three_ports()
     path = write_conf(tmp_path / "n1.toml", ports)
-    with answering({2: said(2, ports[2], controller=1)}, ports):
+    with answering({2: said(2, ports[2], controller=None)}, ports):
         result = run("status", "-c", path, "--timeout", "10", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.output)["controller"] is None  # what node 2 says of node 1 is hearsay
+    assert json.loads(result.output)["controller"] is None
 
 
 def test_status_json_is_as_designed(tmp_path: Path) -> None:
@@ -166,8 +166,9 @@ def test_status_json_is_as_designed(tmp_path: Path) -> None:
     assert state == {
         "cluster": "demo",
         "term": 4,
+        "known": True,
         "quorate": True,
-        "controller": {"id": 2, "term": 4, "address": address, "since_ms": 1_770_000_000_000},
+        "controller": {"id": 2, "term": 4, "address": address, "since_ms": 1_770_000_000_000, "source": "node"},
         "voters": {"config_term": 4, "version": 9, "members": [1, 2, 3], "witness": "ready"},
         "redis": {"url": "redis://127.0.0.1:6379/0", "state": "up", "published_term": 4, "problem": ""},
         "pause": None,

@@ -13,7 +13,7 @@ import zelect as zelect_package
 from tests.support.clusters import CALM, OPERATOR, READER, Cluster, Fleet, fleet_of, zelect
 from tests.support.records import made_record
 from tests.support.waiting import wait_until
-from zelect.client.query import ask_all, tell_all
+from zelect.client.query import ask_all, ask_cluster, tell_all
 from zelect.core.messages import Envelope, NodeOffline, Ping, Reset, Result
 from zelect.security.key_files import DIRECTORY_FILE, Owner, make_keys, secret_file
 from zelect.security.keys import ClientKeys, KeyPair, Keyring, read_directory, read_key
@@ -128,8 +128,9 @@ def test_operators_may_do_what_their_keys_permit(living: Cluster) -> None:
 
 def test_a_client_without_a_key_learns_that_it_needs_one(living: Cluster, tmp_path: Path) -> None:
     for ring in (None, keyring(living, KeyPair.new())):
-        denials: dict[int, str] = {}
-        assert ask_all(living.name, living.addresses, 10, keyring=ring, denials=denials) == {}
+        told = ask_cluster(living.name, living.addresses, 10, keyring=ring)
+        denials = told.denials
+        assert (told.reports, told.exit_code) == ({}, 5)
         assert set(denials) == {1, 2, 3}
         assert all("does not accept this key" in why for why in denials.values())
 

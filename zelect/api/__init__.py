@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from zelect.api.leadership import Leadership, LeadershipLost
 from zelect.api.node import Node, NodeFailed
-from zelect.client.observer import Observer, Seen
+from zelect.client.observer import ControllerUnknown, Observer
+from zelect.client.published import Seen
 from zelect.system.child import ChildFailed
 
-__all__ = ["ChildFailed", "Leadership", "LeadershipLost", "Node", "NodeFailed", "Observer", "Seen"]
+__all__ = [
+    "ChildFailed",
+    "ControllerUnknown",
+    "Leadership",
+    "LeadershipLost",
+    "Node",
+    "NodeFailed",
+    "Observer",
+    "Seen",
+]

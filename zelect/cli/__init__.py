@@ -4,7 +4,7 @@ Importing it imports click and nothing else of weight, so that `zelect --help` a
 command imports what it needs when it runs.
 
 Exit codes: 0 fine; 1 the answer is no; 2 bad usage or configuration; 3 durable state unusable;
-4 cannot listen, or the authenticator failed; 5 no node answered.
+4 cannot listen, or the authenticator failed; 5 too few nodes could be asked.
 """
 
 from __future__ import annotations

@@ -41,16 +41,29 @@ def check(context: click.Context, /, down: tuple[int, ...], as_json: bool, **whe
     Prints which node would then be active. Asks the nodes for their status and changes nothing. Without
     --down: how many failures it survives now.
 
-    Exit code 0: it survives the loss of all of them at once; 1: it does not; 5: no node answered.
+    Exit code 0: it survives the loss of all of them at once; 1: it does not; 5: too few nodes could be asked.
     """
+    from zelect.cli.support.errors import CommandError
     from zelect.status.codec import plain
     from zelect.status.forecast import forecast
 
     target = Target.of(**where)
     target.known(down)
-    found = forecast(target.answered(), down)
-    click.echo(json.dumps(plain(found), indent=2) if as_json else "\n".join(_lines(found)))
+    state = target.answered()
+    if not state.is_known:
+        raise CommandError(target.not_known(state), 5)
+    found = forecast(state, down)
+    click.echo(json.dumps(plain(found), indent=2) if as_json else _text(found))
     context.exit(0 if found.survives else 1)
+
+
+def _text(found: Forecast) -> str:
+    import textwrap
+
+    from zelect.status.table import WIDTH
+
+    lines = [textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in _lines(found)]
+    return "\n".join(line for some in lines for line in some)
 
 
 def _lines(found: Forecast) -> list[str]:

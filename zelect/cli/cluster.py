@@ -139,12 +139,10 @@ def _relay(layout: Layout, printed: int) -> int:
 
 
 def _ask(layout: Layout, enough: Callable[[Mapping[int, NodeReport]], bool]) -> ClusterStatus:
-    from zelect.client.query import ask_all
-    from zelect.status.cluster import ClusterStatus
+    from zelect.client.query import ask_cluster
 
     plan = layout.read_plan()
-    reports = ask_all(plan.name, plan.addresses, 1.0, enough, layout.keyring())
-    return ClusterStatus(plan.name, plan.addresses, reports)
+    return ask_cluster(plan.name, plan.addresses, 1.0, enough, layout.keyring())
 
 
 @cluster.command()

@@ -24,20 +24,21 @@ _EVERY_S = 0.2
 def file(target: str, path: str, every_s: float) -> None:
     """Keep a file that names the active node.
 
-    PATH contains "ID TERM" while node ID is active, and does not exist otherwise. It is always replaced as a
-    whole, and its mtime is updated at each check: a PATH that is older than a few checks was left behind by a
-    `zelect file` that was killed. Asks the nodes themselves. On TERM or INT it removes PATH and ends.
+    PATH contains "ID TERM" while node ID is active, and does not exist otherwise, nor while too few nodes can be asked
+    to know (standard error says so). It is always replaced as a whole, and its mtime is updated at each check: a PATH
+    that is older than a few checks was left behind by a `zelect file` that was killed. Asks the nodes themselves; where
+    the active node can't be asked, its followers name it. On TERM or INT it removes PATH and ends.
     """
     from pathlib import Path
 
-    from zelect.cli.support.errors import CommandError
+    from zelect.cli.support.errors import CommandError, print_error
     from zelect.client.observer import Observer
     from zelect.config.loading import ConfigError, load
     from zelect.jobs.controller_file import ControllerFile
 
     try:
         observer = Observer(load(Path(path)), believe_redis=False)
-        ControllerFile(Path(target), observer, every_s).keep()
+        ControllerFile(Path(target), observer, every_s, print_error).keep()
     except ConfigError as error:
         raise CommandError(str(error), 2) from error
     except OSError as error:

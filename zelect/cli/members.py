@@ -32,7 +32,7 @@ _WITNESS = {
 def members(context: click.Context, /, as_json: bool, **where: Any) -> None:
     """Show who belongs and votes, and how many more may fail.
 
-    Exit code 0: a controller is active; 1: nodes answered, but none is active; 5: no node answered.
+    Exit code 0: a controller is active; 1: none is; 5: too few nodes could be asked to know.
     """
     from zelect.cli.support.errors import print_error
 
@@ -42,15 +42,15 @@ def members(context: click.Context, /, as_json: bool, **where: Any) -> None:
     target = Target.of(**where)
     state = target.ask()
     click.echo(json.dumps(_table(state), indent=2) if as_json else _text(state, target.place))
-    for line in target.denial_lines():
+    for line in target.denial_lines() if state.reports or as_json else ():
         print_error(line)
-    if not state.reports and not target.denials and not as_json:
+    if not state.reports and not as_json:
         print_error(target.no_answer())
     context.exit(state.exit_code)
 
 
 def _table(state: ClusterStatus) -> dict[str, Any]:
-    newest, best, active = state.newest, state.best, state.controller
+    newest, best, active = state.newest, state.best, state.named
     voters = newest.voters if newest else None
     return {
         "cluster": state.cluster,
@@ -101,7 +101,10 @@ def _rows(state: ClusterStatus) -> list[str]:
 
 
 def _text(state: ClusterStatus, place: str = "") -> str:
-    from zelect.status.cluster_text import ids_text, problem_lines
+    import textwrap
+
+    from zelect.status.cluster_text import controller_text, ids_text, problem_lines
+    from zelect.status.table import WIDTH
 
     newest, best = state.newest, state.best
     if newest is None or best is None:
@@ -116,7 +119,11 @@ def _text(state: ClusterStatus, place: str = "") -> str:
         f"  members   {ids_text(voters.members)}" + (f"   (not voting now: {ids_text(absent)})" if absent else ""),
         f"  witness   {witness}: {_WITNESS.get(witness, '')}",
     ]
-    if survives < 0:
+    if state.controller is None:
+        lines += textwrap.wrap(f"  active    {controller_text(state)}", WIDTH, subsequent_indent=" " * 12)
+    if not state.is_known:
+        lines.append("  survives  not known: too few nodes could be asked")
+    elif survives < 0:
         lines.append("  survives  no quorum now: no node can be elected until members return")
         lines.append("            (lost for good? 'zelect members reset --help')")
     elif survives == 0:
@@ -212,7 +219,10 @@ def _changed(target: Target, what: MemberAction, node: int, address: str, within
     detail = f"no node is active; see 'zelect status{target.place}'"
     told = False
     while True:
-        active = target.answered().controller
+        state = target.answered()
+        active = state.controller
+        if active is None and (state.named is not None or not state.is_known) and time.monotonic() >= end:
+            target.controller(state, "so nothing was changed")  # which raises what is so
         if active is not None:
             if what is not MemberAction.ADD and active.id == node:
                 if not told:
@@ -339,7 +349,7 @@ def _warn(state: ClusterStatus, nodes: set[int]) -> None:
     from zelect.cli.support.errors import CommandError
     from zelect.status.cluster_text import ids_text
 
-    active = state.controller
+    active = state.named
     if active is not None:
         raise CommandError(f"node {active.id} is active (term {active.term}): nothing is lost, nothing was changed", 1)
     others = ids_text(set(state.addresses) - nodes) or "none"

@@ -28,7 +28,9 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     Shows which node is active, and the voters: "voters 3.6: 1, 2" is the 6th voter record that the
     controller of term 3 wrote.
 
-    Exit code 0: a controller is active; 1: nodes answered, but none is active; 5: no node answered.
+    Where the active node can't be asked, its followers name it.
+
+    Exit code 0: a controller is active; 1: none is; 5: too few nodes could be asked to know.
     """
     import time
 
@@ -38,12 +40,12 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     try:
         while True:
             state = target.ask(timeout_s)
-            _show(state, as_json, watch, target.place)
-            for line in target.denial_lines():
+            _show(state, as_json, watch, target)
+            for line in target.denial_lines() if state.reports or as_json else ():
                 print_error(line)
             if not watch:
-                if not state.reports and not target.denials and not as_json:
-                    print_error(target.no_answer())
+                if not state.reports and not as_json:
+                    print_error(target.not_known(state))
                 break
             time.sleep(_WATCH_EVERY_S)
     except KeyboardInterrupt:
@@ -51,13 +53,18 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     context.exit(state.exit_code)
 
 
-def _show(state: ClusterStatus, as_json: bool, watch: bool, place: str) -> None:
+def _show(state: ClusterStatus, as_json: bool, watch: bool, target: Target) -> None:
     from zelect.status.cluster_text import cluster_text
 
     if as_json:
         click.echo(json.dumps(state.as_json(), indent=None if watch else 2))
         return
+    hearsay = state.named is not None and state.controller is None
+    published = target.published() if hearsay or (state.reports and not state.is_known) else ""
     if watch:
         click.clear()
     # Where nothing can be cleared, as in a pipe, an empty line parts one status from the next.
-    click.echo(cluster_text(state, place=place) + ("\n" if watch and not sys.stdout.isatty() else ""))
+    click.echo(
+        cluster_text(state, place=target.place, published=published)
+        + ("\n" if watch and not sys.stdout.isatty() else "")
+    )

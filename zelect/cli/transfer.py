@@ -35,7 +35,8 @@ def transfer(
     The controller stops being active, once its job has ended, and the other node campaigns at once. A node that
     could not win, or where the job can't run, is refused.
 
-    Exit code 0: the node is active (or would be); 1: it is not, with the reason; 5: no node answered.
+    Exit code 0: the node is active (or would be); 1: it is not, with the reason; 5: the controller
+    could not be asked.
     """
     from zelect.core.messages import AdminAction
 
@@ -58,7 +59,8 @@ def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool,
     The first in line takes over. Until that time has passed, the node that stepped down becomes active again only
     if no other node is elected within an election timeout.
 
-    Exit code 0: another node is active; 1: none is, with the reason; 5: no node answered.
+    Exit code 0: another node is active; 1: none is, with the reason; 5: the controller
+    could not be asked.
     """
     from zelect.core.messages import AdminAction
 
@@ -68,12 +70,7 @@ def stepdown(context: click.Context, /, for_ms: int, reason: str, as_json: bool,
 
 
 def _active(target: Target) -> NodeReport:
-    from zelect.cli.support.errors import CommandError
-
-    active = target.answered().controller
-    if active is None:
-        raise CommandError(f"no node is active, so nothing can be handed over; see 'zelect status{target.place}'", 1)
-    return active
+    return target.controller(target.answered(), "so nothing can be handed over")
 
 
 def _rehearse(target: Target, active: NodeReport, to: int | None, as_json: bool) -> int:

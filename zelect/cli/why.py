@@ -24,7 +24,7 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
     Explains the election of TERM (default: the last): the reason, every vote with its reason, failed rounds, and
     how long each phase took.
 
-    While no node is active: the vote requests of each node, and who refused.
+    While no node is active, as far as is known: the vote requests of each node, and who refused.
 
     Exit code 0: explained; 1: nothing is known of that term; 5: neither Redis nor a node answered.
     """
@@ -36,7 +36,7 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
     target = Target.of(**where)
     if term is None:
         state = target.ask(enough=lambda reports: controller_of(reports) is not None)
-        if state.reports and state.controller is None:
+        if state.reports and state.named is None:
             _print_failing(target, state, as_json)
             if as_json:
                 context.exit(0)
@@ -52,10 +52,13 @@ def why(context: click.Context, /, term: int | None, as_json: bool, **where: Any
 
 def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
     """What each node that answers has asked in vain since the last controller was lost."""
+    import textwrap
+
     from zelect.status.cluster_text import nodes_text, problem_lines
     from zelect.status.codec import plain
     from zelect.status.election_text import explain_rounds
     from zelect.status.problems import problems
+    from zelect.status.table import WIDTH
 
     rounds = {node: report.rounds for node, report in sorted(state.reports.items())}
     if as_json:
@@ -65,10 +68,14 @@ def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
         return
     if wrong := problem_lines(state, target.place):
         click.echo("\n".join([*wrong, ""]))
-    if not state.founded and not any(rounds.values()):
+    if not state.is_known:
+        for line in [*target.not_known(state).splitlines(), ""]:
+            click.echo(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))
+    elif not state.founded and not any(rounds.values()):
         click.echo("No node is active: no cluster is founded yet.")
         return
-    click.echo("No node is active. Vote requests since the last controller was lost:")
+    intro = "No node is active. " if state.is_known else ""
+    click.echo(f"{intro}Vote requests since the last controller was lost:")
     for node, some in rounds.items():
         if some:
             last = "the last 3 of " if len(some) > 3 else ""

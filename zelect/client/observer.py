@@ -1,8 +1,9 @@
 """Which node is active, for a program that runs no node.
 
 Redis is asked first: one read. Its answer is at most as old as the record may be there: `redis.ttl_ms`. Where
-Redis is away or names no controller, the nodes are asked; only what an active node says of itself counts, and
-only until its lease ends. An `Observer` keeps no answer longer than that.
+Redis is away or names no controller, the nodes are asked: what an active node says of itself counts until its lease
+ends. Where that node can't be asked, as from another host in plain text, its followers say whom they follow; that
+counts for one lease from when they heard it. An `Observer` keeps no answer longer than that.
 """
 
 from __future__ import annotations
@@ -10,38 +11,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from zelect.client.query import ask_all
+from zelect.client.published import Seen, read_published
+from zelect.client.query import ask_cluster
 from zelect.config.loading import Config, load
-from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
-from zelect.redis.registry_scripts import Keys
 from zelect.security.keys import keyring_to_ask
-from zelect.status.cluster import controller_of
-from zelect.system.clock import now_us
+from zelect.status.cluster import ClusterStatus, controller_of
+from zelect.status.cluster_text import controller_text, unasked_text
 
 if TYPE_CHECKING:
     import redis
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A controller. `source`: "redis" or "nodes". `until_us`: how long the answer holds, on
-    the election's clock (CLOCK_BOOTTIME); `fresh` reads that clock."""
-
-    id: int
-    term: int
-    address: str
-    source: str
-    until_us: int
-
-    @property
-    def fresh(self) -> bool:
-        return now_us() < self.until_us
+class ControllerUnknown(Exception):
+    """Which node is active could not be found out: too few nodes could be asked. The message says why."""
 
 
 class Observer:
@@ -57,13 +44,13 @@ class Observer:
         self._credentials = credentials_of(self.config) if self._believe_redis else Credentials()
         self._keyring = keyring_to_ask(self.config, "")
         self._addresses = self.config.settings().addresses
-        self._key = Keys.of(self.config.cluster.name).controller
+        self._lease_us = self.config.settings().timing.lease_us
         self._client: redis.Redis | None = None
         self._closed = threading.Event()
 
     def controller(self, within_s: float = 1.0) -> Seen | None:
-        """The active node; None when none is found within `within_s` seconds for the nodes and
-        `redis.timeout_ms` for Redis. Raises RuntimeError after `close`."""
+        """The active node; None when none is. Waits up to `within_s` seconds for the nodes, and `redis.timeout_ms` for
+        Redis. Raises `ControllerUnknown` when too few nodes could be asked, and RuntimeError after `close`."""
         if self._closed.is_set():
             raise RuntimeError("this Observer is closed")
         seen = self._from_redis() if self._believe_redis else None
@@ -75,7 +62,8 @@ class Observer:
 
     def changes(self, every_s: float = 0.2) -> Changes:
         """Each change of controller, for `for` and `async for`: a `Seen`, or None for none; the first is
-        what is found now. Checks every `every_s` seconds."""
+        what is found now. Checks every `every_s` seconds. While too few nodes can be asked nothing is told: the last
+        answer holds for as long as it is `fresh`."""
         return Changes(self, every_s, self._closed)
 
     def close(self) -> None:
@@ -108,29 +96,34 @@ class Observer:
         try:
             if self._client is None:
                 self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000, self._credentials)
-            asked_us = now_us()
-            with self._client.pipeline(transaction=True) as pipe:
-                pipe.hgetall(self._key)
-                pipe.pttl(self._key)
-                record, left_ms = pipe.execute()
-            node, term = int(record[b"id"]), int(record[b"term"])
-            address = record[b"address"].decode()
-        except (RedisError, CredentialsError, OSError, KeyError, ValueError, AttributeError):
-            return None  # away, or no record there: the nodes know better
-        if not (0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= self.config.redis.ttl_ms):
-            return None
-        return Seen(node, term, address, "redis", asked_us + left_ms * 1000)
+            return read_published(self._client, self.config)
+        except (RedisError, CredentialsError, OSError, ValueError):
+            return None  # away: the nodes know better
 
     def _from_nodes(self, within_s: float) -> Seen | None:
         name = self.config.cluster.name
-        found = ask_all(
+        found = ask_cluster(
             name, self._addresses, within_s, lambda reports: controller_of(reports) is not None, self._keyring
         )
-        active = controller_of(found)
-        if active is None:
+        if (active := found.controller) is not None:
+            # From when the answer came: later than the node's own deadline by the way of the answer.
+            return Seen(active.id, active.term, active.address, "nodes", active.at_us + active.lease_left_us)
+        seen = self._followed(found)
+        if seen is None and not (found.is_known or not found.unasked):
+            raise ControllerUnknown(f"{controller_text(found)}: {unasked_text(found)}")
+        return seen
+
+    def _followed(self, found: ClusterStatus) -> Seen | None:
+        """The controller that its followers name. Raises `ControllerUnknown` when none of them has heard it within a
+        lease."""
+        if (named := found.named) is None:
             return None
-        # From when the answer came: later than the node's own deadline by the way of the answer.
-        return Seen(active.id, active.term, active.address, "nodes", active.at_us + active.lease_left_us)
+        heard = [report for node, report in found.reports.items() if node in named.followers]
+        heard_us = max(report.at_us - (report.controller_heard_ago_us or 0) for report in heard)
+        seen = Seen(named.id, named.term, named.address, "followers", heard_us + self._lease_us)
+        if not seen.fresh:
+            raise ControllerUnknown(f"node {seen.id} was followed in term {seen.term}, but not heard for a lease")
+        return seen
 
 
 class Changes:
@@ -144,6 +137,9 @@ class Changes:
         while not self._closed.is_set():
             try:
                 seen = self._observer.controller()
+            except ControllerUnknown:
+                self._closed.wait(self._every_s)
+                continue
             except RuntimeError:  # closed meanwhile
                 return
             if self._is_new(seen):
@@ -154,6 +150,9 @@ class Changes:
         while not self._closed.is_set():
             try:
                 seen = await self._observer.controller_async()
+            except ControllerUnknown:
+                await asyncio.sleep(self._every_s)
+                continue
             except RuntimeError:  # closed meanwhile
                 return
             if self._is_new(seen):

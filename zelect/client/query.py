@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import zmq
 
 from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
 from zelect.security.keys import ClientKeys, Keyring
+from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
 from zelect.system.names import NAMES, endpoint_of
@@ -135,7 +137,7 @@ class Asker:
         keyring: Keyring | None = None,
     ) -> None:
         self._query = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
-        self._cluster = cluster
+        self._cluster, self._addresses = cluster, addresses
         self._links = {node: _PeerLink(context, address, _keys(keyring, node)) for node, address in addresses.items()}
         self._poller: zmq.Poller | None = None
         self.reports: dict[int, NodeReport] = {}
@@ -214,8 +216,22 @@ class Asker:
     @property
     def pending(self) -> set[int]:
         """Nodes that have not answered yet and whose address refused no connection."""
-        open_ = {node for node, link in self._links.items() if not link.refused}
-        return open_ - self.reports.keys() - self.denials.keys()
+        return self._links.keys() - self.refused - self.reports.keys() - self.denials.keys()
+
+    @property
+    def refused(self) -> set[int]:
+        """Nodes whose address refuses connections: nobody listens there."""
+        return {node for node, link in self._links.items() if link.refused and not link.problem}
+
+    @property
+    def status(self) -> ClusterStatus:
+        """All that is known now."""
+        denials = {node: why for node, why in self.denials.items() if node not in self.reports}
+        return ClusterStatus(self._cluster, self._addresses, self.reports, denials, self.refused - self.reports.keys())
+
+    def status_within(self, within_ms: float) -> ClusterStatus:
+        """The same, without the reports that are older than `within_ms`."""
+        return replace(self.status, reports=self.fresh(within_ms))
 
     def close(self) -> None:
         """Close all sockets; drops what was not sent."""
@@ -225,18 +241,17 @@ class Asker:
             link.close()
 
 
-def ask_all(
+def ask_cluster(
     cluster: str,
     addresses: Mapping[int, str],
     within_s: float,
     enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False,
     keyring: Keyring | None = None,
-    denials: dict[int, str] | None = None,
-) -> dict[int, NodeReport]:
-    """Ask every node once and return the answers of those that gave one within `within_s` seconds.
+) -> ClusterStatus:
+    """Ask every node; return the answers of those that gave one within `within_s` seconds, and why others gave none.
 
-    Returns sooner when all others refuse, or when `enough(reports)`. `keyring`: the key to ask with,
-    None for plain text. `denials` gets the reason why a node that could be reached gave no answer.
+    Returns sooner when all others refuse, or when `enough(reports)`. `keyring`: the key to ask with, None for
+    plain text.
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     asker = Asker(cluster, addresses, context, keyring)
@@ -248,12 +263,21 @@ def ask_all(
             asker.ask()
             poller.poll(5)
             asker.collect()
-        if denials is not None:
-            denials |= {node: reason for node, reason in asker.denials.items() if node not in asker.reports}
-        return asker.reports
+        return asker.status
     finally:
         asker.close()
         context.destroy(linger=0)
+
+
+def ask_all(
+    cluster: str,
+    addresses: Mapping[int, str],
+    within_s: float,
+    enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False,
+    keyring: Keyring | None = None,
+) -> dict[int, NodeReport]:
+    """The reports alone of `ask_cluster`."""
+    return dict(ask_cluster(cluster, addresses, within_s, enough, keyring).reports)
 
 
 def tell_all(

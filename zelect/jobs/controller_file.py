@@ -6,18 +6,22 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
-from zelect.client.observer import Observer, Seen
+from zelect.client.observer import ControllerUnknown, Observer
+from zelect.client.published import Seen
 from zelect.system.clock import now_us
 from zelect.system.signals import SignalPipe
 
 
 class ControllerFile:
-    """Writes `path` by what `observer` sees every `every_s` seconds: "ID TERM", no file while nobody is active."""
+    """Writes `path` by what `observer` sees every `every_s` seconds: "ID TERM", no file while nobody is active, or
+    while that can't be found out; then `say` is told why, once."""
 
-    def __init__(self, path: Path, observer: Observer, every_s: float) -> None:
-        self._path, self._observer, self._every_s = path, observer, every_s
+    def __init__(self, path: Path, observer: Observer, every_s: float, say: Callable[[str], None]) -> None:
+        self._path, self._observer, self._every_s, self._say = path, observer, every_s, say
+        self._unknown = False
         self._new = path.with_name(f".{path.name}.{os.getpid()}")
 
     def keep(self) -> None:
@@ -29,9 +33,7 @@ class ControllerFile:
             try:
                 while True:
                     # An answer that stops being true before the next look is shown no longer than it is.
-                    seen = self._observer.controller(self._every_s) or (
-                        seen if seen is not None and seen.fresh else None
-                    )
+                    seen = self._find() or (seen if seen is not None and seen.fresh else None)
                     self._show(seen)
                     left_s = self._every_s
                     if seen is not None:
@@ -41,6 +43,17 @@ class ControllerFile:
             finally:
                 self._show(None)
                 self._observer.close()
+
+    def _find(self) -> Seen | None:
+        """The controller; None where there is none, or where that can't be found out now."""
+        try:
+            seen = self._observer.controller(self._every_s)
+            self._unknown = False
+        except ControllerUnknown as error:
+            if not self._unknown:
+                self._say(f"no {self._path} until this is known again: {error}")
+            seen, self._unknown = None, True
+        return seen
 
     def _show(self, seen: Seen | None) -> None:
         if seen is None or not seen.fresh:

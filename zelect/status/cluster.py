@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zelect.core.quorum import quorum_size
@@ -42,16 +42,64 @@ def disconnected(reports: Mapping[int, NodeReport], nodes: Iterable[int]) -> tup
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerStatus:
+    """The controller. `source` is "node" where it says itself that it is active, else "followers": it gave no answer,
+    but `followers` follow it. Theirs is hearsay: true a moment ago."""
+
+    id: int
+    term: int
+    address: str
+    since_ms: int | None
+    source: str
+    followers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """The reports of those that answered, by id, of the nodes at `addresses`."""
+    """The reports of those that answered, by id, of the nodes at `addresses`. `denials`: why nodes that could be
+    reached gave no answer; `refused`: nodes whose address refuses connections, so that no node runs there."""
 
     cluster: str
     addresses: Mapping[int, str]
     reports: Mapping[int, NodeReport]
+    denials: Mapping[int, str] = field(default_factory=dict)
+    refused: Collection[int] = ()
 
     @property
     def controller(self) -> NodeReport | None:
+        """The node that says itself that it is active."""
         return controller_of(self.reports)
+
+    @property
+    def named(self) -> ControllerStatus | None:
+        """The controller, by its own word or, where it could not be asked, by its followers'."""
+        if (active := self.controller) is not None:
+            return ControllerStatus(active.id, active.term, active.address, active.since_ms, "node")
+        named = {(one.term, one.controller) for one in self.reports.values() if one.controller is not None}
+        term, node = max((claim for claim in named if claim[1] not in self.reports), default=(0, 0))
+        if not node:
+            return None
+        followers = [one.id for one in self.reports.values() if (one.term, one.controller) == (term, node)]
+        address = self.recorded.get(node) or self.addresses.get(node, "")
+        return ControllerStatus(node, term, address, None, "followers", tuple(sorted(followers)))
+
+    @property
+    def unasked(self) -> tuple[int, ...]:
+        """Voters, by the newest record that was reported, that gave no answer, and may run."""
+        members = self.newest.voters.members if self.newest is not None else ()
+        return tuple(sorted(set(members or self.addresses) - set(self.reports) - set(self.refused)))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known which node is active, or that none is. A node that was not asked may be active if those
+        that were not, with the witness, are a quorum: of the newest record, since a newer one would have been saved by
+        one of the others (R10)."""
+        if self.named is not None or self.newest is None:
+            return self.newest is not None
+        voters = self.newest.voters
+        all_votes = len(voters.members or self.addresses) + voters.witness_votes
+        votes = len(self.unasked) + voters.witness_votes
+        return not self.unasked or votes < quorum_size(range(all_votes))
 
     @property
     def newest(self) -> NodeReport | None:
@@ -76,8 +124,8 @@ class ClusterStatus:
 
     @property
     def term(self) -> int | None:
-        active = self.controller
-        return active.term if active else max((report.term for report in self.reports.values()), default=None)
+        named = self.named
+        return named.term if named else max((report.term for report in self.reports.values()), default=None)
 
     @property
     def redis(self) -> RedisReport | None:
@@ -88,7 +136,7 @@ class ClusterStatus:
     @property
     def shortage(self) -> Shortage | None:
         """Which node or what must return while no node is active, by the newest voter record that was reported."""
-        return None if self.controller is not None else self.shortage_after(())
+        return None if self.named is not None else self.shortage_after(())
 
     def shortage_after(self, down: Collection[int]) -> Shortage | None:
         """Which node or what must return once `down` are gone too, by the node to believe about the voters."""
@@ -99,36 +147,31 @@ class ClusterStatus:
 
     @property
     def exit_code(self) -> int:
-        """0: a node is active; 1: none is; 5: nobody answered."""
-        return 5 if not self.reports else 0 if self.controller is not None else 1
+        """0: a node is active; 1: none is; 5: no node answered, or those that did can't know."""
+        return 5 if not self.is_known else 0 if self.named is not None else 1
 
     def as_json(self) -> dict[str, Any]:
         """What `zelect status --json` prints. What nobody said is null."""
-        active, newest, wrong = self.controller, self.newest, problems(self.reports)
+        active, named, newest, wrong = self.controller, self.named, self.newest, problems(self.reports)
         return {
             "cluster": self.cluster,
             "term": self.term,
-            "quorate": active is not None,
-            "controller": controller_json(active),
+            "known": self.is_known,
+            "quorate": named is not None,
+            "controller": plain(named),
             "voters": _some(newest and newest.voters, _OF_VOTERS),
             "needs": plain(self.shortage),
             "redis": plain(self.redis),
             "pause": active and plain(active.pause),
             "nodes": [
-                _node(node, address, self.reports.get(node), wrong.get(node, ""))
+                _node(node, address, self.reports.get(node), wrong.get(node) or self.denials.get(node, ""))
                 for node, address in sorted(self.addresses.items())
             ],
         }
 
 
-_OF_CONTROLLER = ("id", "term", "address", "since_ms")
 _OF_VOTERS = ("config_term", "version", "members", "witness")
 _OF_NODE = ("pid", "role", "status", "term", "counters")
-
-
-def controller_json(active: NodeReport | None) -> dict[str, Any] | None:
-    """The active node, as JSON for programs."""
-    return _some(active, _OF_CONTROLLER)
 
 
 def _node(node: int, address: str, report: NodeReport | None, problem: str) -> dict[str, Any]:

@@ -29,8 +29,10 @@ class NodeRow:
     @classmethod
     def of(cls, state: ClusterStatus, node: int, without_answer: tuple[str, str] = ("", "no answer")) -> NodeRow:
         """Node `node` of `state`."""
-        report, controller = state.reports.get(node), state.controller
+        report, controller, named = state.reports.get(node), state.controller, state.named
         role, status = (report.role, report.status) if report else without_answer
+        if report is None and named is not None and named.id == node:
+            role = role or "controller"
         active = controller is not None and controller.id == node
         return cls(node, state.addresses[node], report.pid if report else None, report, active, role, status)
 
@@ -72,26 +74,57 @@ def nodes_text(nodes: Collection[int]) -> str:
 
 
 def controller_text(state: ClusterStatus) -> str:
-    """One sentence about who is active."""
-    if (active := state.controller) is not None:
-        return f"node {active.id} is active, term {active.term}"
-    return "no node is active" if state.reports else "no node answered"
+    """One sentence about who is active. What can't be known is not called "no node"."""
+    if (named := state.named) is not None:
+        hearsay = f", {said_by(named.followers)}" if named.source == "followers" else ""
+        return f"node {named.id} is active, term {named.term}{hearsay}"
+    if not state.reports:
+        return "no node could be asked" if state.denials else "no node answered"
+    return "no node is active" if state.is_known else "not known which node is active"
+
+
+def said_by(followers: Collection[int]) -> str:
+    """Who says that a node is active which could not be asked."""
+    s = "s" if len(followers) == 1 else ""
+    return f"as {nodes_text(followers)} say{s}, which follow{s} it"
+
+
+def unasked_text(state: ClusterStatus) -> str:
+    """Which voters could not be asked, and why; "" where all of them were."""
+    denied = {node: state.denials[node] for node in state.unasked if node in state.denials}
+    silent = set(state.unasked) - set(denied)
+    return "; ".join([f"no answer from {nodes_text(silent)}"] * bool(silent) + denial_lines(denied))
+
+
+def denial_lines(denials: Mapping[int, str]) -> list[str]:
+    """A line for each reason why nodes that could be reached gave no answer."""
+    by_reason: dict[str, list[int]] = {}
+    for node, reason in sorted(denials.items()):
+        by_reason.setdefault(reason, []).append(node)
+    return [f"{nodes_text(some)}: {reason}" for reason, some in by_reason.items()]
 
 
 def cluster_text(
-    state: ClusterStatus, without_answer: Mapping[int, tuple[str, str]] | None = None, place: str = ""
+    state: ClusterStatus,
+    without_answer: Mapping[int, tuple[str, str]] | None = None,
+    place: str = "",
+    published: str = "",
 ) -> str:
     """The text for `state`. `without_answer`: what to say of such a node under role and status; `place`: the
-    options that name the cluster, for commands that are recommended."""
+    options that name the cluster, for commands that are recommended; `published`: what Redis says of the controller."""
     rows = [NodeRow.of(state, node, (without_answer or {}).get(node, ("", "no answer"))) for node in state.addresses]
     lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in (_first(state), *_voters(state))]
+    if state.reports and not state.is_known:
+        lines += textwrap.wrap(unasked_text(state), WIDTH)
     if (shortage := state.shortage) is not None:
-        lines += textwrap.wrap(shortage.text, WIDTH)
+        seen = "" if state.is_known else f"as {nodes_text(state.reports)} can see: "
+        lines += textwrap.wrap(seen + shortage.text, WIDTH)
     if (active := state.controller) is not None and active.pause is not None:
         left = duration(active.pause.left_us / 1e6)
         lines += textwrap.wrap(f"planned transfers are paused for {left}: {active.pause.asked}", WIDTH)
     if state.redis is not None and state.redis.problem:
         lines += textwrap.wrap(f"Redis: {state.redis.problem}", WIDTH)
+    lines += textwrap.wrap(published, WIDTH)
     lines += problem_lines(state, place)
     return "\n".join([*lines, "", *table([*NODE_COLUMNS.values()], sorted(rows, key=lambda row: row.id))])
 

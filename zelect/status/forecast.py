@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zelect.core.quorum import Record, Witness
 from zelect.core.voters import outlook
-from zelect.status.cluster import ClusterStatus
+from zelect.status.cluster import ClusterStatus, ControllerStatus
 from zelect.status.report import NodeReport
 from zelect.status.shortage import Shortage
 
@@ -46,7 +46,7 @@ class Forecast:
 
 def forecast(state: ClusterStatus, down: Collection[int]) -> Forecast:
     """What the reports of `state`, at least one, say of a cluster that loses `down`."""
-    active, best = state.controller, state.best
+    active, best = state.named, state.best
     assert best is not None
     voters = best.voters
     witness = Witness("present", "", "") if voters.witness_votes else None
@@ -84,7 +84,7 @@ def forecast(state: ClusterStatus, down: Collection[int]) -> Forecast:
     )
 
 
-def _would_lead(best: NodeReport, active: NodeReport | None, left: Collection[int]) -> int:
+def _would_lead(best: NodeReport, active: ControllerStatus | None, left: Collection[int]) -> int:
     """The node that is active when only `left` are alive: the controller, else the first in line (R8)."""
     if active is not None and active.id in left:
         return active.id

@@ -83,7 +83,7 @@ class Duration(click.ParamType[int]):
 @dataclass(slots=True)
 class Target:
     """The cluster that the options name. `place`: how they name it, to be put behind a command that is
-    recommended; `denials`: why nodes that could be reached gave no answer."""
+    recommended; `denials`: why nodes that could be reached gave no answer when they were asked last."""
 
     cluster: str
     addresses: Mapping[int, str]
@@ -123,23 +123,26 @@ class Target:
     def ask(
         self, within_s: float = 1.0, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False
     ) -> ClusterStatus:
-        """What the nodes say of themselves; see `zelect.client.query.ask_all`. From then on `addresses` are those of
-        the voter record, and of others that answered."""
-        from zelect.client.query import ask_all
+        """What the nodes say of themselves; see `zelect.client.query.ask_cluster`. From then on `addresses` are those
+        of the voter record, and of others that answered."""
+        from zelect.client.query import ask_cluster
         from zelect.status.cluster import ClusterStatus
 
-        self.denials.clear()
-        reports = ask_all(self.cluster, self.addresses, within_s, enough, self.keyring, self.denials)
-        state = ClusterStatus(self.cluster, self.addresses, reports)
+        state = ask_cluster(self.cluster, self.addresses, within_s, enough, self.keyring)
+        self.denials = dict(state.denials)
         recorded = state.recorded
         if not recorded or recorded == self.addresses:
             return state
         # The configuration lags behind: the voter record says who belongs to the cluster, and where they are.
         others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self._can_ask(node)}
-        more = ask_all(self.cluster, others, within_s, enough, self.keyring, self.denials) if others else {}
-        answered = {node: at for node, at in self.addresses.items() if node in reports.keys() - more.keys()}
+        more = ask_cluster(self.cluster, others, within_s, enough, self.keyring)
+        reports = {**state.reports, **more.reports}
+        denials = {**state.denials, **more.denials}
+        refused = {node for node in {*state.refused, *more.refused} if node not in others or node in more.refused}
+        answered = {node: at for node, at in self.addresses.items() if node in reports.keys() - more.reports.keys()}
         self.addresses = {**recorded, **answered}
-        return ClusterStatus(self.cluster, self.addresses, {**reports, **more})
+        self.denials = {node: why for node, why in denials.items() if node not in reports}
+        return ClusterStatus(self.cluster, self.addresses, reports, self.denials, refused - reports.keys())
 
     def _can_ask(self, node: int) -> bool:
         return self.keyring is None or node in self.keyring.directory.nodes
@@ -168,18 +171,61 @@ class Target:
 
     def denial_lines(self) -> list[str]:
         """A line for each reason why nodes that could be reached gave no answer."""
-        by_reason: dict[str, list[int]] = {}
-        for node, reason in sorted(self.denials.items()):
-            by_reason.setdefault(reason, []).append(node)
-        return [
-            f"node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}: {reason}"
-            for reason, nodes in by_reason.items()
-        ]
+        from zelect.status.cluster_text import denial_lines
+
+        return denial_lines(self.denials)
+
+    def controller(self, state: ClusterStatus, so: str) -> NodeReport:
+        """The active node in `state`, to be told something; `so`: what can't be done without it. Raises
+        CommandError."""
+        from zelect.cli.support.errors import CommandError
+        from zelect.status.cluster_text import controller_text
+
+        if state.controller is not None:
+            return state.controller
+        if state.named is not None:
+            lines = [
+                f"{controller_text(state)}, but it could not be asked, {so}: run this on its host",
+                *self.denial_lines(),
+            ]
+            raise CommandError("\n".join(lines), 5)
+        if not state.is_known:
+            raise CommandError(self.not_known(state), 5)
+        raise CommandError(f"no node is active, {so}; see 'zelect status{self.place}'", 1)
+
+    def not_known(self, state: ClusterStatus) -> str:
+        """Why `state` doesn't tell which node is active, what Redis says, and what to do."""
+        from zelect.status.cluster_text import nodes_text, unasked_text
+
+        if not state.reports:
+            return "\n".join(filter(None, (self.no_answer(), self.published())))
+        follow = "follows" if len(state.reports) == 1 else "follow"
+        return "\n".join(
+            line
+            for line in (
+                f"not known which node is active: {nodes_text(state.reports)} {follow} no controller, and a quorum "
+                "could not be asked",
+                unasked_text(state),
+                self.published(),
+            )
+            if line
+        )
+
+    def published(self) -> str:
+        """What Redis says of the controller, in one line; "" where none is configured."""
+        from zelect.client.published import ask_redis
+
+        if not self.config.redis.url:
+            return ""
+        seen, problem = ask_redis(self.config)
+        if seen is None:
+            return f"Redis: {problem or 'names no controller'}"
+        return f"Redis names node {seen.id}, term {seen.term} ({seen.address.removeprefix('tcp://')})"
 
     def no_answer(self) -> str:
         """What to do when no node answered."""
         if self.denials:
-            return "\n".join(self.denial_lines())
+            return "\n".join(["no node could be asked", *self.denial_lines()])
         places = ", ".join(address.removeprefix("tcp://") for address in self.addresses.values())
         return f"no node of {self.cluster} answered ({places}): start one, or name another cluster with -c or --dir"
 

@@ -1,0 +1,188 @@
+"""What commands and an `Observer` say where only some nodes may be asked, or only some answer: never that no node is
+active in a cluster that is well."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zelect
+from tests.integration.test_cli import answering, run, three_ports, write_conf
+from tests.support.reports import report, said
+from tests.support.waiting import wait_until
+from zelect.core.messages import CommonResp, Envelope, Result
+from zelect.status.cluster import ClusterStatus
+from zelect.wire import encode
+
+WHY = "reading is allowed from the node's own host only"
+CAN_NOT_TELL = "not known which node is active"
+
+
+def denial(node: int) -> bytes:
+    """What a node says to a client on another host, in plain text."""
+    return encode(Envelope("demo", node, 1, 0, 4, CommonResp(8, Result.FORBIDDEN, WHY)))
+
+
+@contextmanager
+def cluster(directory: Path, first: dict[str, Any], others: str) -> Iterator[Path]:
+    """The configuration of a cluster in which node 1 says `first`, and nodes 2 and 3 are `others`: denied, silent, or
+    refused (nobody listens there)."""
+    ports = three_ports()
+    told = said(1, ports[1], **first)
+    told["voters"]["addresses"] = {str(node): f"tcp://127.0.0.1:{port}" for node, port in ports.items()}
+    nodes: dict[int, Any] = {1: told}
+    with ExitStack() as stack:
+        if others == "denied":
+            nodes |= {2: denial(2), 3: denial(3)}
+        elif others == "silent":
+            for node in (2, 3):
+                stack.enter_context(socket.create_server(("127.0.0.1", ports[node])))
+        stack.enter_context(answering(nodes, ports))
+        yield write_conf(directory / "n1.toml", ports)
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "status": (),
+    "who": (),
+    "wait": ("--timeout", "1.5"),
+    "transfer": (),
+    "stepdown": (),
+    "members": (),
+    "check": (),
+}
+
+
+@pytest.mark.parametrize("others", ["denied", "silent"])
+@pytest.mark.parametrize("command", [*COMMANDS, "why"])
+def test_where_nobody_knows_no_command_says_that_no_node_is_active(tmp_path: Path, command: str, others: str) -> None:
+    with cluster(tmp_path, {"controller": None}, others) as conf:
+        told = run(command, *COMMANDS.get(command, ()), "-c", conf)
+    assert "no node is active" not in told.output.lower()
+    assert CAN_NOT_TELL in " ".join(told.output.split())
+    if command != "why":
+        assert told.exit_code == 5
+    if command != "members":
+        assert (WHY if others == "denied" else "no answer from nodes 2, 3") in " ".join(told.output.split())
+    assert max((len(line) for line in told.stdout.splitlines() if str(conf) not in line), default=0) <= 80
+
+
+@pytest.mark.parametrize("others", ["denied", "silent", "refused"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_followers_name_the_controller_that_could_not_be_asked(tmp_path: Path, command: str, others: str) -> None:
+    with cluster(tmp_path, {"controller": 2}, others) as conf:
+        told = run(command, *COMMANDS[command], "-c", conf)
+    assert "no node is active" not in told.output
+    if command in ("transfer", "stepdown"):
+        assert told.exit_code == 5
+        assert "node 2 is active, term 4, as node 1 says, which follows it, but it could not be asked" in told.output
+    else:
+        assert told.exit_code == 0
+        if command not in ("members", "check"):
+            assert "node 2 is active, term 4, as node 1 says, which follows it" in told.output
+    if command == "who":
+        assert told.stdout == "2\n"
+    assert max(map(len, told.stdout.splitlines()), default=0) <= 80
+
+
+def test_programs_are_told_who_says_so(tmp_path: Path) -> None:
+    with cluster(tmp_path, {"controller": 2}, "denied") as conf:
+        table = json.loads(run("status", "--json", "-c", conf).stdout)
+        one = json.loads(run("who", "--json", "-c", conf).stdout)
+    assert one == table["controller"]
+    assert (one["id"], one["term"], one["source"], one["followers"]) == (2, 4, "followers", [1])
+    assert (table["known"], table["quorate"]) == (True, True)
+    assert [node["problem"] for node in table["nodes"]] == ["", WHY, WHY]
+
+
+def test_the_witness_may_be_one_of_those_that_were_not_asked() -> None:
+    at = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2)}
+    one = report(1, controller=None, members=(1, 2), witness_votes=True)
+    assert not ClusterStatus("demo", at, {1: one}).is_known
+    assert ClusterStatus("demo", at, {1: one}, {}, (2,)).is_known
+
+
+def test_a_node_that_answers_speaks_for_itself() -> None:
+    """It was controller when its follower heard it last; now it says that it is not."""
+    at = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3)}
+    state = ClusterStatus("demo", at, {1: report(1, controller=2), 2: report(2, controller=None)})
+    assert (state.named, state.is_known, state.exit_code) == (None, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("answered", "refused", "witness_votes", "known"),
+    [
+        ((1, 2, 3), (), False, True),
+        ((1, 2), (), False, True),  # the third alone is no quorum
+        ((1,), (2,), False, True),
+        ((1,), (), False, False),
+        ((1,), (2, 3), False, True),
+        ((), (1, 2, 3), False, False),
+        ((1, 2), (), True, True),  # the third and the witness are two of four
+        ((1,), (3,), True, True),
+    ],
+)
+def test_that_no_node_is_active_is_said_where_the_rest_is_no_quorum(
+    answered: tuple[int, ...], refused: tuple[int, ...], witness_votes: bool, known: bool
+) -> None:
+    at = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3)}
+    reports = {node: report(node, controller=None, witness_votes=witness_votes) for node in answered}
+    assert ClusterStatus("demo", at, reports, {}, refused).is_known is known
+
+
+def test_an_observer_tells_nobody_from_not_known(tmp_path: Path) -> None:
+    with cluster(tmp_path, {"controller": None}, "denied") as conf, zelect.Observer(conf) as observer:
+        with pytest.raises(zelect.ControllerUnknown, match=WHY):
+            observer.controller()
+        changes = iter(observer.changes(0.01))
+        with cluster(tmp_path, {"controller": None}, "refused") as conf, zelect.Observer(conf) as other:
+            assert other.controller() is None
+            assert next(iter(other.changes(0.01))) is None
+        observer.close()
+        assert list(changes) == []
+    with cluster(tmp_path, {"controller": 2}, "denied") as conf, zelect.Observer(conf) as observer:
+        seen = observer.controller()
+        assert seen is not None
+        assert (seen.id, seen.term, seen.source, seen.fresh) == (2, 4, "followers", True)
+    late = {"controller": 2, "controller_heard_ago_ms": 5000.0}
+    with (
+        cluster(tmp_path, late, "denied") as conf,
+        zelect.Observer(conf) as observer,
+        pytest.raises(zelect.ControllerUnknown, match="not heard for a lease"),
+    ):
+        observer.controller()
+
+
+@pytest.mark.parametrize("follows", [None, 2])
+def test_a_file_and_a_watch_say_what_is_not_known(tmp_path: Path, follows: int | None) -> None:
+    target = tmp_path / "controller"
+    with cluster(tmp_path, {"controller": follows}, "denied") as conf:
+        program = [sys.executable, "-m", "zelect"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with (
+            subprocess.Popen([*program, "file", target, "-c", conf], **pipes) as file,
+            subprocess.Popen([*program, "watch", "-c", conf], **pipes) as watch,
+        ):
+            try:
+                assert watch.stdout is not None
+                assert file.stderr is not None
+                line = json.loads(watch.stdout.readline())
+                if follows is None:
+                    assert (line["id"], line["known"], line["answered"]) == (None, False, 1)
+                    assert WHY in file.stderr.readline()
+                    assert not target.exists()
+                else:
+                    assert (line["id"], line["known"], line["source"]) == (2, True, "followers")
+                    wait_until(target.exists)
+                    assert target.read_text() == "2 4\n"
+            finally:
+                file.send_signal(signal.SIGTERM)
+                watch.send_signal(signal.SIGINT)
