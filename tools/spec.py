@@ -156,9 +156,10 @@ def _mutants(options: argparse.Namespace) -> int:
             flush=True,
         )
     sums = mutants.summary(judged)
-    share = sums.pop("share")
+    share, of_forbidden = sums.pop("share"), sums.pop("of_forbidden")
     print(", ".join(f"{name} {count}" for name, count in sums.items()))
     print(f"{share:.0%} of those that change behaviour are rejected")
+    print(f"{of_forbidden:.0%} of those that the specification does not allow (tools.spec_check.mutants.ALLOWED)")
     return 0
 
 

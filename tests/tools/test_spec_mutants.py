@@ -6,7 +6,7 @@ import pytest
 
 from tools import spec
 from tools.mutation.mutant import MUTANTS
-from tools.spec_check.mutants import TRIED, Clusters, Judged, named, simulate, summary
+from tools.spec_check.mutants import ALLOWED, TRIED, Clusters, Judged, named, simulate, summary
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 
@@ -33,6 +33,13 @@ def test_what_changed_nothing_is_not_counted() -> None:
     ]
     assert [one.by for one in judged] == ["specification", "checker", "both", "nobody", "unchanged"]
     assert summary(judged)["share"] == 3 / 4
+    judged.append(Judged(BY_NAME["priority-left-out"], 20, 3, "", ""))
+    assert summary(judged)["share"] == 3 / 5
+    assert summary(judged)["of_forbidden"] == 3 / 4
+
+
+def test_what_the_specification_allows_is_a_mutant() -> None:
+    assert ALLOWED.keys() <= {mutant.name for mutant in TRIED}
 
 
 @pytest.mark.parametrize("name", ["half-is-a-quorum", "old-ping-unanswered"], ids=["a function", "a table"])
