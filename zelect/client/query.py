@@ -6,6 +6,8 @@ blocks, so a frozen or dead node does not delay the others.
 
 from __future__ import annotations
 
+import struct
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -18,21 +20,29 @@ from zelect.status.cluster import ClusterStatus
 from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
 from zelect.system.names import NAMES, endpoint_of
-from zelect.system.sockets import parse_endpoint
+from zelect.system.sockets import addresses_of, parse_endpoint, received_bytes, wire_bytes
 from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
 
 _REOPEN_AFTER_US = 5_000_000
 _AGAIN_US = 20_000
 """A node that has answered is not asked again for so long: while others are waited for, it would be asked a
 thousand times a second, and it limits the messages of unknown clients."""
+_MOST_UNREAD_BYTES = 256 * 1024
+"""Beyond so many bytes that came in no answer, a connection is closed: a message without an end fills the memory."""
+_FRAMES_PER_TURN = 1024
+_MOST_ANSWERS = 8
+"""The newest of those that are read at once: a node owes one."""
+_FLOODED = "sends a message without an end"
 _NO_HANDSHAKE = "does not accept this key, or uses plain text: check --key, and that public.toml is the newest"
 _EVENTS = (
-    zmq.EVENT_CONNECT_RETRIED
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+_EVENT = struct.Struct("=HI")
 
 
 class _PeerLink:
@@ -58,7 +68,8 @@ class _PeerLink:
             (zmq.LINGER, 0),
             (zmq.IMMEDIATE, 1),  # no queries pile up for a node that is away
             (zmq.SNDHWM, 4),
-            (zmq.RCVHWM, 64),
+            (zmq.RCVHWM, 4),
+            (zmq.RCVBUF, 64 * 1024),
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
             (zmq.RECONNECT_IVL, 100),
             (zmq.CONNECT_TIMEOUT, 1000),
@@ -68,10 +79,14 @@ class _PeerLink:
             self._keys.apply_to(self.socket, self._key_turn)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self._connected_to, self._refusals = "", 0
+        self._descriptor, self._read_bytes, self._in_message = -1, 0, False
+        self._not_before_us = 0
         self._connect()
 
     def _connect(self) -> None:
         """Connect to the host's address, or to another one that its name has when that refused, if any is known."""
+        if now_us() < self._not_before_us:
+            return
         found = NAMES.addresses(self._host)
         if not found:
             self.refused = NAMES.failed(self._host)
@@ -93,12 +108,14 @@ class _PeerLink:
         self.socket.close(linger=0)
 
     def watch(self) -> None:
-        """Read the monitor: did the connection fail last?"""
+        """Read the monitor: did the connection fail last? And close it if it is flooded."""
         if not self._connected_to:
             self._connect()
         while self.monitor.poll(0):
-            event = int.from_bytes(self.monitor.recv_multipart()[0][:2], "little")
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            event, value = _EVENT.unpack(self.monitor.recv_multipart()[0])
+            if event == zmq.EVENT_CONNECTED:
+                self._descriptor, self._read_bytes = value, 0
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.refused, self.problem, self._refusals = False, "", 0
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self._refusals += 1
@@ -106,6 +123,30 @@ class _PeerLink:
                 self._connect()
             else:
                 self._handshake_failed()
+        if self._is_flooded():
+            self.socket.disconnect(endpoint_of(self._connected_to, self._port))
+            self._connected_to, self._descriptor = "", -1
+            self._not_before_us = now_us() + _REOPEN_AFTER_US
+            self.refused, self.problem = True, _FLOODED
+
+    def receive(self) -> list[bytes]:
+        """The answers that have arrived, of one frame each. Other messages, and more frames than a node can have
+        reason to send, are dropped: the rest is read the next time."""
+        answers: deque[bytes] = deque(maxlen=_MOST_ANSWERS)
+        with suppress(zmq.Again):
+            for _ in range(_FRAMES_PER_TURN):
+                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+                alone, self._in_message = not (frame.more or self._in_message), frame.more
+                self._read_bytes += wire_bytes(len(frame), self._keys is not None)
+                if alone:
+                    answers.append(frame.bytes)
+        return list(answers)
+
+    def _is_flooded(self) -> bool:
+        ends = addresses_of(self._descriptor) if self._descriptor >= 0 else None
+        if ends is None or ends[1] != (self._connected_to, self._port):
+            return False
+        return received_bytes(self._descriptor) - self._read_bytes > _MOST_UNREAD_BYTES
 
     def _handshake_failed(self) -> None:
         """The node may use its other key now, or accepts none of ours."""
@@ -187,19 +228,16 @@ class Asker:
                 self.denials[node] = link.problem
             if link.refused:  # the query was lost with the old connection
                 link.unanswered = False
-            while link.socket.poll(0):
-                frames = link.socket.recv_multipart()
-                report = self._report_in(node, frames)
+            for answer in link.receive():
+                report = self._report_in(node, answer)
                 if report is not None:
                     link.unanswered = False
                     self.reports[node] = report
 
-    def _report_in(self, node: int, frames: list[bytes]) -> NodeReport | None:
-        """The report in `frames`, or None for anything but this node's answer."""
-        if len(frames) != 1:
-            return None
+    def _report_in(self, node: int, answer: bytes) -> NodeReport | None:
+        """The report in `answer`, or None for anything but this node's."""
         try:
-            envelope = decode(frames[0])
+            envelope = decode(answer)
             if envelope.cluster != self._cluster or envelope.sender != node:
                 return None
             if isinstance(envelope.message, CommonResp):
@@ -300,8 +338,9 @@ def tell_all(
                     with suppress(zmq.Again):  # not connected yet
                         link.socket.send(query, zmq.NOBLOCK)
                         link.unanswered = True
-                if link.socket.poll(5 if len(links) == 1 else 1):
-                    answer = _common(cluster, node, link.socket.recv_multipart())
+                link.socket.poll(5 if len(links) == 1 else 1)
+                for payload in link.receive():
+                    answer = _common(cluster, node, payload)
                     answers |= {node: answer} if answer is not None else {}
         return answers
     finally:
@@ -314,11 +353,11 @@ def _keys(keyring: Keyring | None, node: int) -> ClientKeys | None:
     return None if keyring is None else keyring.to(node)
 
 
-def _common(cluster: str, node: int, frames: list[bytes]) -> CommonResp | None:
+def _common(cluster: str, node: int, payload: bytes) -> CommonResp | None:
     try:
-        envelope = decode(frames[0]) if len(frames) == 1 else None
+        envelope = decode(payload)
     except MalformedMessage:
         return None
-    if envelope is None or (envelope.cluster, envelope.sender) != (cluster, node):
+    if (envelope.cluster, envelope.sender) != (cluster, node):
         return None
     return envelope.message if isinstance(envelope.message, CommonResp) else None

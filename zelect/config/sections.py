@@ -25,9 +25,9 @@ class LimitsConfig:
     max_messages_per_s: int = key(1000, between(100, 1_000_000))("""
         Messages a second of one connection, or of one key; further ones are dropped, and at ten times the
         rate the connection is closed. 100 to 1000000; an election needs some dozens.""")
-    max_unread_bytes: int = key(16_777_216, between(2**20, 2**34, "bytes"))("""
+    max_unread_bytes: int = key(1_048_576, between(2**18, 2**34, "bytes"))("""
         Bytes received and not yet read, of all connections together; beyond that, the connection with the
-        most is closed. 1048576 to 17179869184.""")
+        most is closed. At least four messages of max_message_bytes may always wait. 262144 to 17179869184.""")
 
 
 @dataclass(frozen=True, slots=True)

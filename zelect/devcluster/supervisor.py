@@ -36,6 +36,7 @@ from zelect.system.signals import SignalPipe
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_MS = 250
+_LOOK_MS = 20
 _LEAVE_WITHIN_S = 5.0
 _REDIS_READY_S = 10.0
 _REDIS_FIRST_WAIT_S = 0.5
@@ -120,7 +121,9 @@ class Supervisor:
         self._asker.register(poller)
         tick = time.monotonic()
         while not self._stops:
-            poller.poll(max(0, int((tick - time.monotonic()) * 1000)) + 1)
+            wait_ms = max(0, int((tick - time.monotonic()) * 1000)) + 1
+            # In plain text others may take a node's port, and send what never becomes readable.
+            poller.poll(wait_ms if self._plan.secure else min(wait_ms, _LOOK_MS))
             if self._take_signals(wake):
                 tick = 0.0  # a child may have ended: show it at once
             self._control.serve(self._command)

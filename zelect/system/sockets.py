@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 
 import zmq
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
+_RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
 
 
 class CannotBind(Exception):
@@ -38,6 +41,23 @@ def borrowed(descriptor: int) -> Iterator[socket.socket]:
         yield connection
     finally:
         connection.detach()
+
+
+def received_bytes(descriptor: int) -> int:
+    """How many bytes have come over a connection; 0 when it is gone, or where the system doesn't tell."""
+    if sys.platform != "linux":
+        return 0
+    with contextlib.suppress(OSError, ValueError, struct.error):
+        with borrowed(descriptor) as connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+        (came,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
+        return int(came)
+    return 0
+
+
+def wire_bytes(size: int, encrypted: bool) -> int:
+    """What a frame of `size` bytes takes on a connection."""
+    return size + (9 if size > 200 else 2) + (33 if encrypted else 0)
 
 
 def addresses_of(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:

@@ -27,7 +27,6 @@ import contextlib
 import resource
 import socket
 import struct
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +37,7 @@ from zelect.config.sections import LimitsConfig
 from zelect.node.transport.peer_connections import PeerConnections, Process
 from zelect.system.log import Log
 from zelect.system.poller import Poller
-from zelect.system.sockets import Counters, borrowed
+from zelect.system.sockets import Counters, borrowed, received_bytes
 
 _EVENTS = (
     zmq.EVENT_LISTENING
@@ -63,7 +62,8 @@ _PER_KEY = 16
 _CLOSING_FACTOR = 2
 """This many times the connection limit may wait for libzmq to close them."""
 _HANDSHAKE_BYTES = 4096
-_RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
+_LEAST_MESSAGES_UNREAD = 4
+"""So many of the longest messages may be unread, whatever the limit says."""
 
 _OWN_DESCRIPTORS = 128
 """Files, threads' pipes, sockets of Redis, and whatever the libraries open."""
@@ -79,7 +79,7 @@ class ConnectionLimits:
 
     connections: int = 512
     messages_per_s: int = 1000
-    unread_bytes: int = 16 << 20
+    unread_bytes: int = 1 << 20
 
 
 @dataclass(slots=True)
@@ -113,6 +113,8 @@ class Connections:
         self.closing: set[int] = set()
         self.due_us = 0
         """When `service` is to be called again although nothing is ready."""
+        self.has_unproven = False
+        """Whether, as of the last look, there was a connection that had sent nothing valid."""
         self._limits = limits
         self._counters = counters
         self._poller = poller
@@ -159,6 +161,10 @@ class Connections:
             self.read_monitor(now_us)
         if now_us >= self.due_us:
             self._audit(now_us)
+
+    def audit_all(self) -> None:
+        """Have the next `service` look at every connection."""
+        self.due_us = self._audit_of_all_us = 0
 
     def mark_valid(self, descriptor: int, key: bytes) -> None:
         """A connection has sent a valid message."""
@@ -209,6 +215,7 @@ class Connections:
                     self._forget(value)
                     self.closing.discard(value)
                     self.entries[value] = Connection()
+                    self.has_unproven = True
                     if len(self.closing) >= _CLOSING_FACTOR * self._limits.connections:
                         self.close_one(value, "over_limit")
                 elif code == zmq.EVENT_DISCONNECTED:
@@ -230,29 +237,18 @@ class Connections:
             self._audit_of_all_us = now_us + _AUDIT_OF_ALL_US
         audited = [(one, connection) for one, connection in self.entries.items() if of_all or connection.key is None]
         unproven = any(connection.key is None for _, connection in audited)
+        self.has_unproven = unproven
         self.due_us = now_us + _AUDIT_US if unproven else self._audit_of_all_us
         if of_all and self._was_over_limit and not unproven and not self.closing:
             self._was_over_limit = False
             _give_memory_back()
-        unread = {one: _unread_bytes(one, connection) for one, connection in audited}
+        unread = {one: max(0, received_bytes(one) - c.read_bytes - _HANDSHAKE_BYTES) for one, c in audited}
         total = sum(unread.values())
         for one, size in sorted(unread.items(), key=lambda item: -item[1]):
             if total <= self._limits.unread_bytes:
                 return
             total -= size
             self.close_one(one, "unread")
-
-
-def _unread_bytes(descriptor: int, connection: Connection) -> int:
-    """Bytes that came over a connection and in no message; 0 where the system doesn't tell."""
-    if sys.platform != "linux":
-        return 0
-    with contextlib.suppress(OSError, ValueError, struct.error):
-        with borrowed(descriptor) as open_connection:
-            info = open_connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-        (came,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
-        return max(0, int(came) - connection.read_bytes - _HANDSHAKE_BYTES)
-    return 0
 
 
 def _give_memory_back() -> None:
@@ -291,4 +287,5 @@ def connection_limits_of(limits: LimitsConfig, peers: int, log: Log) -> Connecti
     if room < limits.max_connections:
         fix = f"raise the limit of open files (ulimit -n) by {2 * (limits.max_connections - room)}"
         log.event("warning", "descriptors_scarce", max_connections=room, fix=fix)
-    return ConnectionLimits(room, limits.max_messages_per_s, limits.max_unread_bytes)
+    unread_bytes = max(limits.max_unread_bytes, _LEAST_MESSAGES_UNREAD * limits.max_message_bytes)
+    return ConnectionLimits(room, limits.max_messages_per_s, unread_bytes)

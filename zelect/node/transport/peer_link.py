@@ -46,7 +46,15 @@ from zelect.core.lease import NEVER_US
 from zelect.security.keys import ClientKeys
 from zelect.system.names import NAMES, Names, endpoint_of, is_numeric
 from zelect.system.poller import Poller, has_messages
-from zelect.system.sockets import Context, Counters, addresses_of, borrowed, parse_endpoint
+from zelect.system.sockets import (
+    Context,
+    Counters,
+    addresses_of,
+    borrowed,
+    parse_endpoint,
+    received_bytes,
+    wire_bytes,
+)
 
 LINK_COUNTERS = (
     "sent",
@@ -60,6 +68,7 @@ LINK_COUNTERS = (
     "other_address_tried",
     "self_connects",
     "unexpected_frames",
+    "flooded",
 )
 
 RETRY_TIMEOUT_US = 100_000
@@ -77,6 +86,8 @@ FIRST_KEY_PAUSE_US = 20_000
 UNEXPECTED_PER_TURN = 256
 """Most frames taken at once that arrived where hardly any should."""
 MOST_ANSWERS = 16
+MOST_UNREAD_BYTES = 256 * 1024
+"""Beyond so many bytes that came over a link in no frame it is closed."""
 ANSWER_BYTES = 2048
 """Most of them that are kept as answers, and how long one may be."""
 
@@ -85,6 +96,7 @@ _OPTIONS = {
     zmq.IMMEDIATE: 1,  # queue for a completed connection only: a restarted peer must not get stale heartbeats
     zmq.SNDHWM: 128,  # a late message is worth less than a timely one: short queue, then drop
     zmq.RCVHWM: 64,  # peers send nothing here
+    zmq.RCVBUF: 64 * 1024,  # ... and what the kernel holds of a connection that is closed is not to be much
     zmq.RECONNECT_IVL: 10,  # ms; a peer that comes back is found soon ...
     zmq.RECONNECT_IVL_MAX: 80,  # ... and one that stays away costs a dozen attempts a second, not a hundred
     zmq.CONNECT_TIMEOUT: 300,  # ms; the kernel itself would repeat a lost SYN only after a second
@@ -141,6 +153,7 @@ class PeerLink:
         self._up_us = 0
         self._answers = [] if answers is None else answers
         self._in_message = False  # the last frame that arrived was a part, and not the last
+        self._read_bytes = 0  # of the connection, in frames
         self._sent = 0  # messages since unexpected frames were last looked for
         self._reset(0)
 
@@ -213,6 +226,24 @@ class PeerLink:
             self._counters["rebuilt"] += 1
             self._pause_us = min(2 * self._pause_us, LAST_PAUSE_US)
             self.open(now_us)
+        return changes
+
+    def audit(self, now_us: int) -> list[bool]:
+        """Close the connection if far more has come over it than a node says: a message without an end, which fills
+        the memory and never shows. Returns the changes, as `service` does."""
+        ends = addresses_of(self._descriptor)
+        if not self.up or ends is None or ends[1] != self._address:
+            return []
+        self._take_frames()
+        if received_bytes(self._descriptor) - self._read_bytes <= MOST_UNREAD_BYTES:
+            return []
+        self._counters["flooded"] += 1
+        changes: list[bool] = []
+        self._turn(False, changes)
+        self.close()
+        self._pause_us = min(2 * self._pause_us, LAST_PAUSE_US)
+        self._reset(now_us)
+        self._wait_us = self._pause_us
         return changes
 
     def deadline_us(self) -> int:
@@ -300,7 +331,7 @@ class PeerLink:
             self._heard_us = now_us
             self._disconnected = code == zmq.EVENT_DISCONNECTED
             if code == zmq.EVENT_CONNECTED:
-                self._descriptor = value
+                self._descriptor, self._read_bytes = value, 0
             elif code == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 ends = addresses_of(self._descriptor)
                 if ends is not None and ends[0] == ends[1]:
@@ -362,6 +393,7 @@ class PeerLink:
                 frame = self._dealer.recv(zmq.NOBLOCK, copy=False)
                 alone, self._in_message = not (frame.more or self._in_message), frame.more
                 self._counters["unexpected_frames"] += 1
+                self._read_bytes += wire_bytes(len(frame), self._keys is not None)
                 if alone and len(self._answers) < MOST_ANSWERS and len(frame) <= ANSWER_BYTES:
                     self._answers.append((self.peer, frame.bytes))
 

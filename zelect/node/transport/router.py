@@ -24,7 +24,7 @@ from zelect.security.keys import Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller, has_messages
-from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint
+from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint, wire_bytes
 
 PARTS_PER_TURN = 1024
 """Most frames read in one `receive`: a message of a million parts must not stop the loop."""
@@ -43,7 +43,9 @@ _OPTIONS = {
     # Per connection; a flood waits in its own sender's buffers. What a connection leaves here when it
     # closes stays until it is read, and every message of it takes its time.
     zmq.RCVHWM: 16,
-    zmq.SNDHWM: 64,  # answers to the command line only
+    # Of a connection that is being shut down, all that the kernel has of it is read all the same.
+    zmq.RCVBUF: 128 * 1024,
+    zmq.SNDHWM: 8,  # answers to the command line only, which asks again when it has one
     zmq.ROUTER_MANDATORY: 1,  # an answer to a client that has gone fails visibly
     zmq.BACKLOG: 1024,  # a whole cluster, its probes and unknown clients may connect at once
     zmq.HANDSHAKE_IVL: 1000,  # ms; unknown clients that say nothing give their descriptor back
@@ -155,6 +157,15 @@ class Router:
         self._left = False  # messages that the poller may never report
         self._part = 0  # of the message being read: 0 route, 1 payload, 2 too many
         self._route = b""
+
+    @property
+    def has_unproven(self) -> bool:
+        """Whether a connection has sent nothing valid yet."""
+        return self._connections.has_unproven
+
+    def audit_all(self) -> None:
+        """Have the next `service` look at how much each connection has sent."""
+        self._connections.audit_all()
 
     @property
     def has_more(self) -> bool:
@@ -360,7 +371,7 @@ class Router:
     ) -> bool:
         """Count a frame of `size` bytes that came over `connection`; whether the message that ends with it may be
         read. `key`: the sender's, empty in plain text."""
-        connection.read_bytes += size + (9 if size > 200 else 2) + (33 if key else 0)
+        connection.read_bytes += wire_bytes(size, bool(key))
         if not last:
             return True
         if connection.key is None:

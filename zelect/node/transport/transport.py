@@ -27,8 +27,15 @@ from zelect.node.transport.peer_link import LINK_COUNTERS, PeerLink
 from zelect.node.transport.router import ROUTER_COUNTERS, Router
 from zelect.security.keys import Keyring
 from zelect.system.clock import now_us
+from zelect.system.memory import MemoryWatch
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters
+
+_MEMORY_US = 5_000
+"""The process's memory is looked at this often at most, and this often while it grows."""
+_GROWING_US = 100_000
+_UNPROVEN_US = 20_000
+"""How often the process's memory is looked at while a connection has sent nothing valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,8 @@ class Transport:
         """Links with new keys, until they are up."""
         self._closed: list[LinkChange] = []
         """Links that were closed for want of a key, and not reported yet."""
+        self._memory = MemoryWatch()
+        self._memory_due_us = self._growing_until_us = 0
         self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
 
     def _link(self, peer: int) -> PeerLink:
@@ -149,6 +158,7 @@ class Transport:
             link.close()
         self._replacements.clear()
         self.router.close()
+        self._memory.close()
 
     def service(self, ready: Mapping[Any, int]) -> list[Change]:
         """Read the monitors, run supervision timers and probes. `ready` is what the poller returned.
@@ -157,6 +167,10 @@ class Transport:
         turn is reported twice. Raises `AuthenticatorFailed`: no new connection can be made any more.
         """
         now = now_us()
+        if now >= self._memory_due_us:
+            self._memory_due_us = now + _MEMORY_US
+            if self._memory.has_grown():
+                self._audit_all(now)
         if not self._probes and not self._closed and now < self._links_due_us and self.router.is_idle(ready, now):
             return []  # as nearly always
         self.router.service(ready, now)
@@ -176,6 +190,16 @@ class Transport:
         self._links_due_us = self._supervision_due_us()
         changes += self.router.take_changes()
         return changes
+
+    def _audit_all(self, now: int) -> None:
+        """The process has grown: see whether a connection is to blame."""
+        self._growing_until_us = now + _GROWING_US
+        self.router.audit_all()
+        for peer, link in self.links.items():
+            self._closed += (LinkChange(peer, up) for up in link.audit(now))
+        for link in self._replacements.values():
+            link.audit(now)
+        self._links_due_us = self._supervision_due_us()
 
     def _supervision_due_us(self) -> int:
         links = (*self.links.values(), *self._replacements.values())
@@ -219,7 +243,12 @@ class Transport:
         Now, while messages or verdicts wait to be fetched: some verdicts are reached the moment a
         probe begins.
         """
-        due_us = now_us() if self.verdicts or self._closed or self.router.has_more else self._links_due_us
+        now = now_us()
+        due_us = now if self.verdicts or self._closed or self.router.has_more else self._links_due_us
+        if now < self._growing_until_us:
+            due_us = min(due_us, now + _MEMORY_US)
+        elif self.router.has_unproven:
+            due_us = min(due_us, now + _UNPROVEN_US)
         for probe in self._probes.values():
             due_us = min(due_us, probe.deadline_us())
         return due_us

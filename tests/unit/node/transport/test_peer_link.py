@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
+from tests.support.floods import endless_messages
 from tests.support.ports import free_port
 from tests.support.wires import LIMIT_BYTES, BadListener, at, ends, in_namespace
 from zelect.core.lease import NEVER_US
@@ -226,6 +227,22 @@ def test_what_arrives_on_the_dealer_is_dropped(rig: Rig) -> None:
     rig.until(lambda: rig.counters["unexpected_frames"] == 1000)
     router.close(0)
     rig.until(lambda: not link.up)
+
+
+def test_a_message_without_an_end_closes_the_link_for_a_while(rig: Rig) -> None:
+    port = free_port()
+    link = rig.open(at(port))
+    with endless_messages("listen", port, 4000):
+        rig.until(lambda: link.up and not rig.poller.poll(1), what="the first is read no more")
+        rig.until(lambda: link.audit(now_us()) == [False], what="more came than a node says")
+        assert not link.up
+        assert link.deadline_us() > now_us(), "it isn't connected again at once"
+        rig.until(lambda: link.up)
+    rig.until(lambda: not link.up)
+    rig.socket(zmq.ROUTER, port)
+    rig.until(lambda: link.up)
+    assert link.audit(now_us()) == []
+    assert rig.counters["flooded"] == 1
 
 
 def test_address_of_a_name_is_that_of_the_last_connection(rig: Rig) -> None:
