@@ -1,6 +1,9 @@
 """Bytes to messages and back: one msgpack array in one frame.
 
-    [protocol version, cluster, type, sender, incarnation, settings, cluster id, generation, term, [field, ...]]
+    [protocol version, cluster, type, sender, incarnation, settings, cluster id, generation, term, [field, ...], to]
+
+`to`, the node that the message is meant for, always takes the last three bytes: a broadcast is encoded once, and
+addressed to each node.
 
 Fields have positions and no names, so that no name can appear twice. Every value is checked for its
 exact type, because msgpack decodes True, floats, NaN and extension types where a number belongs.
@@ -30,7 +33,9 @@ from zelect.core.messages import (
 from zelect.core.quorum import Record, Witness
 
 MAX_MESSAGE_BYTES = 65_536
-_HEADER = 10
+_HEADER = 11
+_TO_BYTES = 3
+_TO_ANY = 0xFFFF  # a number that msgpack writes as a uint16, which takes that many
 _RECORD_FIELDS = 8
 
 _Reader = Callable[[Any], Any]
@@ -45,8 +50,13 @@ def encode(envelope: Envelope) -> bytes:
     body = [_plain(getattr(message, name)) for name in _NAMES[type(message)]]
     header = (PROTOCOL_VERSION, envelope.cluster, _CODES[type(message)], envelope.sender)
     rest = (envelope.incarnation, envelope.settings, envelope.cluster_id, envelope.generation, envelope.term, body)
-    packed: bytes = msgpack.packb((*header, *rest))
-    return packed
+    packed: bytes = msgpack.packb((*header, *rest, _TO_ANY))
+    return addressed(packed, envelope.to)
+
+
+def addressed(payload: bytes, to: int) -> bytes:
+    """`payload`, as `encode` made it, for node `to`."""
+    return payload[:-_TO_BYTES] + b"\xcd" + to.to_bytes(2, "big")
 
 
 def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
@@ -67,8 +77,8 @@ def decode(payload: bytes, most: int = MAX_MESSAGE_BYTES) -> Envelope:
         raise MalformedMessage("other_version", f"this node speaks version {PROTOCOL_VERSION}")
     if len(frame) != _HEADER:
         raise MalformedMessage("bad_envelope", f"not {_HEADER} items")
-    _, cluster, code, sender, incarnation, settings, cluster_id, generation, term, body = frame
-    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), generation, cluster_id)
+    _, cluster, code, sender, incarnation, settings, cluster_id, generation, term, body, to = frame
+    return Envelope(cluster, sender, incarnation, settings, term, _message(code, body), generation, cluster_id, to)
 
 
 def _message(code: object, body: object) -> Message:

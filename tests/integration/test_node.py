@@ -35,12 +35,12 @@ class Played:
         self.heard: list[Envelope] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._digest = cluster.config(NODE).settings().digest()
-        self._ears = []
+        self._ears: dict[int, zmq.Socket[bytes]] = {}
+        self._heard_at: dict[int, list[Envelope]] = {}
         for peer in cluster.ids:
             if peer != NODE:
-                ear = self._context.socket(zmq.ROUTER)
+                self._ears[peer] = ear = self._context.socket(zmq.ROUTER)
                 ear.bind(cluster.addresses[peer])
-                self._ears.append(ear)
         self._mouth = self._context.socket(zmq.DEALER)
         self._mouth.connect(cluster.addresses[NODE])
 
@@ -51,10 +51,17 @@ class Played:
 
     def listen(self) -> list[Envelope]:
         """Everything that was heard so far."""
-        for ear in self._ears:
+        for peer, ear in self._ears.items():
             while ear.poll(0):
-                self.heard.append(decode(ear.recv_multipart()[-1]))
+                envelope = decode(ear.recv_multipart()[-1])
+                self.heard.append(envelope)
+                self._heard_at.setdefault(peer, []).append(envelope)
         return self.heard
+
+    def listen_at(self, peer: int) -> list[Envelope]:
+        """What was heard so far at the address of `peer`."""
+        self.listen()
+        return self._heard_at.get(peer, [])
 
     def answer(self) -> VotResp:
         """The answer to a vote that was asked for."""
@@ -97,6 +104,16 @@ def played(fleet: Fleet) -> Iterator[Played]:
         yield made
     finally:
         made.close()
+
+
+def test_r2_each_message_says_whom_it_is_for(played: Played) -> None:
+    """A broadcast is encoded once, and addressed to each."""
+    played.cluster.start(NODE)
+    played.greeted()
+    peers = sorted(set(played.cluster.ids) - {NODE})
+    assert [
+        [heard.to for heard in played.listen_at(peer) if isinstance(heard.message, NodeOnline)] for peer in peers
+    ] == [[peer] for peer in peers]
 
 
 def test_r1_a_vote_is_on_disk_when_its_answer_arrives(played: Played) -> None:

@@ -161,7 +161,16 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 envelopes: st.SearchStrategy[Envelope] = st.builds(
-    Envelope, texts(64), node_or_nobody, numbers, st.integers(0, 2**32 - 1), terms, messages, numbers, numbers
+    Envelope,
+    texts(64),
+    node_or_nobody,
+    numbers,
+    st.integers(0, 2**32 - 1),
+    terms,
+    messages,
+    numbers,
+    numbers,
+    node_or_nobody,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from tests.support.samples import EXAMPLES, envelope, envelopes
 from tools.common.founded import CLUSTER_ID
 from zelect.core.messages import MAX_NUMBER, MESSAGES, PROTOCOL_VERSION, Envelope, MalformedMessage, Message, Query
-from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
+from zelect.core.timing import MAX_NODE_ID
+from zelect.wire import MAX_MESSAGE_BYTES, addressed, decode, encode
 
 REASONS = {"oversize", "not_msgpack", "bad_envelope", "other_version", "unknown_type", "bad_field"}
 
@@ -133,7 +135,7 @@ def test_the_codes_of_the_first_version_are_fixed() -> None:
 
 def test_one_frame_is_one_flat_list() -> None:
     body = ["status"]
-    assert frame_of(Query("status")) == [PROTOCOL_VERSION, "demo", 8, 2, 7, 0xCAFE, CLUSTER_ID, 1, 5, body]
+    assert frame_of(Query("status")) == [PROTOCOL_VERSION, "demo", 8, 2, 7, 0xCAFE, CLUSTER_ID, 1, 5, body, 0]
 
 
 # -- what is wrong is refused ------------------------------------------------------------------------
@@ -200,9 +202,9 @@ def test_a_flipped_bit_is_refused_or_makes_another_message(message: Message) -> 
 @example_messages
 def test_a_field_too_many_or_too_few_is_refused(message: Message) -> None:
     frame = frame_of(message)
-    body = frame[-1]
+    *header, body, to = frame
     for other in (body[:-1], [*body, 0], [], body * 2, dict(enumerate(body)), None, 3):
-        assert refused(msgpack.packb([*frame[:-1], other])) in ("bad_field", "not_msgpack")
+        assert refused(msgpack.packb([*header, other, to])) in ("bad_field", "not_msgpack")
     assert refused(msgpack.packb(frame[:-1])) == "bad_envelope"
     assert refused(msgpack.packb([*frame, 0])) == "bad_envelope"
 
@@ -279,11 +281,26 @@ def test_random_values_in_the_right_frame_are_refused_in_an_orderly_way(code: in
     chance = random.Random(code)
     for _ in range(300):
         body = [odd(chance) for _ in range(chance.randrange(9))]
-        judged(msgpack.packb([PROTOCOL_VERSION, "demo", code, *(odd(chance) for _ in range(5)), body]))
-        judged(msgpack.packb([PROTOCOL_VERSION, "demo", code, 2, 7, 0xCAFE, 1, 5, body]))
+        judged(msgpack.packb([PROTOCOL_VERSION, "demo", code, *(odd(chance) for _ in range(6)), body, odd(chance)]))
+        judged(msgpack.packb([PROTOCOL_VERSION, "demo", code, 2, 7, 0xCAFE, 1, 1, 5, body, 0]))
 
 
-@pytest.mark.parametrize("place", range(3, 8))
+@example_messages
+@pytest.mark.parametrize("to", [0, 1, 127, 128, 255, 256, MAX_NODE_ID])
+def test_one_frame_can_be_addressed_to_each_node(message: Message, to: int) -> None:
+    sent = replace(envelope(message), to=to)
+    payload = encode(envelope(message))
+    assert decode(addressed(payload, to)) == sent
+    assert addressed(addressed(payload, MAX_NODE_ID), to) == encode(sent)
+    assert len(encode(sent)) == len(payload)
+
+
+@pytest.mark.parametrize("to", [-1, MAX_NODE_ID + 1, True, 1.0, "1", None, [1]], ids=repr)
+def test_what_is_no_node_is_no_recipient(to: object) -> None:
+    assert refused(msgpack.packb([*frame_of(Query("status"))[:-1], to])) == "bad_field"
+
+
+@pytest.mark.parametrize("place", [*range(3, 9)])
 def test_a_number_of_the_envelope_beyond_its_range_is_refused(place: int) -> None:
     frame = frame_of(Query("status"))
     for odd in (-1, MAX_NUMBER + 1):

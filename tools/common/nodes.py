@@ -24,14 +24,16 @@ from zelect.wire import encode
 
 
 def _question(tree: Tree, cluster: str) -> bytes:
-    """What asks a node of `tree` for its status. Before there were cluster ids, frames had one item less."""
-    question = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
-    if "_HEADER = 9\n" not in (tree.root / "zelect" / "wire.py").read_text(encoding="utf-8"):
-        return question
-    frame = msgpack.unpackb(question)
-    del frame[6]
-    older: bytes = msgpack.packb(frame)
-    return older
+    """What asks a node of `tree` for its status. Before messages named their recipient, frames had one item less, and
+    before there were cluster ids another one."""
+    frame = msgpack.unpackb(encode(Envelope(cluster, 0, 0, 0, 0, Query("status"))))
+    source = (tree.root / "zelect" / "wire.py").read_text(encoding="utf-8")
+    if "_HEADER = 11\n" not in source:
+        del frame[10:]
+    if "_HEADER = 9\n" in source:
+        del frame[6]
+    question: bytes = msgpack.packb(frame)
+    return question
 
 
 class NodeProcesses:
@@ -166,6 +168,7 @@ class NodeProcesses:
         """The report that comes from `dealer`; None: none in time."""
         if not dealer.poll(int(within_s * 1000)):
             return None
-        _, _, code, *_, body = msgpack.unpackb(dealer.recv())  # alike in all trees
+        frame = msgpack.unpackb(dealer.recv())
+        code, body = frame[2], next(item for item in reversed(frame) if isinstance(item, list))  # in all trees
         report: JsonDict | None = json.loads(body[0]) if code == int(Type.REPORT) else None
         return report

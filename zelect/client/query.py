@@ -14,14 +14,15 @@ from dataclasses import replace
 
 import zmq
 
-from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Query, Report
+from zelect.core.messages import MAX_TEXT, CommonResp, Envelope, MalformedMessage, Message, Query, Report, Result
 from zelect.security.keys import ClientKeys, Keyring
 from zelect.status.cluster import ClusterStatus
+from zelect.status.problems import answers_as
 from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
 from zelect.system.names import NAMES, endpoint_of
 from zelect.system.sockets import addresses_of, parse_endpoint, received_bytes, wire_bytes
-from zelect.wire import MAX_MESSAGE_BYTES, decode, encode
+from zelect.wire import MAX_MESSAGE_BYTES, addressed, decode, encode
 
 _REOPEN_AFTER_US = 5_000_000
 _AGAIN_US = 20_000
@@ -34,6 +35,7 @@ _MOST_ANSWERS = 8
 """The newest of those that are read at once: a node owes one."""
 _FLOODED = "sends a message without an end"
 _NO_HANDSHAKE = "does not accept this key, or uses plain text: check --key, and that public.toml is the newest"
+_NOT_PLAIN = "is another program, or a node with keys: check its address, and name a key with --key"
 _EVENTS = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -153,7 +155,7 @@ class _PeerLink:
         keys = len(self._keys.servers) if self._keys else 1
         self.wants_other_key = self._key_turn + 1 < keys
         if not self.wants_other_key:
-            self.refused, self.problem = True, _NO_HANDSHAKE
+            self.refused, self.problem = True, _NO_HANDSHAKE if self._keys else _NOT_PLAIN
 
     def try_other_key(self) -> None:
         """Connect with the node's next key."""
@@ -194,15 +196,15 @@ class Asker:
         """Ask each node that owes no answer and was not asked just now (`at_once`: even then). A node that has
         owed one for seconds gets a new connection."""
         now = now_us()
-        for link in self._links.values():
+        for node, link in self._links.items():
             if link.unanswered and now - link.asked_us > _REOPEN_AFTER_US:
                 self._reopen(link)
             if not link.unanswered and (at_once or now - link.asked_us > _AGAIN_US):
-                self._send(link, now)
+                self._send(node, link, now)
 
-    def _send(self, link: _PeerLink, now: int) -> None:
+    def _send(self, node: int, link: _PeerLink, now: int) -> None:
         try:
-            link.socket.send(self._query, zmq.NOBLOCK)
+            link.socket.send(addressed(self._query, node), zmq.NOBLOCK)
         except zmq.Again:  # not connected
             return
         link.asked_us, link.unanswered = now, True
@@ -238,7 +240,9 @@ class Asker:
         """The report in `answer`, or None for anything but this node's."""
         try:
             envelope = decode(answer)
-            if envelope.cluster != self._cluster or envelope.sender != node:
+            wrong = answers_as(self._cluster, node, envelope)
+            if wrong:
+                self.denials[node] = f"its address {wrong.partition(': ')[2]}"
                 return None
             if isinstance(envelope.message, CommonResp):
                 self.denials[node] = envelope.message.detail
@@ -336,7 +340,7 @@ def tell_all(
                     link.try_other_key()
                 if not link.unanswered:
                     with suppress(zmq.Again):  # not connected yet
-                        link.socket.send(query, zmq.NOBLOCK)
+                        link.socket.send(addressed(query, node), zmq.NOBLOCK)
                         link.unanswered = True
                 link.socket.poll(5 if len(links) == 1 else 1)
                 for payload in link.receive():
@@ -358,6 +362,9 @@ def _common(cluster: str, node: int, payload: bytes) -> CommonResp | None:
         envelope = decode(payload)
     except MalformedMessage:
         return None
-    if (envelope.cluster, envelope.sender) != (cluster, node):
+    if not isinstance(envelope.message, CommonResp):
         return None
-    return envelope.message if isinstance(envelope.message, CommonResp) else None
+    if (envelope.cluster, envelope.sender) != (cluster, node):
+        kind, _, words = answers_as(cluster, node, envelope).partition(": ")
+        return CommonResp(envelope.message.about, Result(kind), f"its address {words}"[:MAX_TEXT])
+    return envelope.message

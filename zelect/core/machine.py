@@ -13,7 +13,7 @@ The same `step` runs under the node's loop, the simulator and the checker. No ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -288,6 +288,7 @@ class GateRefusal(StrEnum):
     """Why a message is refused whatever its type; counted by this name."""
 
     WRONG_CLUSTER = "wrong_cluster"
+    WRONG_NODE = "wrong_node"
     OTHER_CLUSTER = "other_cluster"
     OWN_ID = "own_id"
     UNKNOWN_SENDER = "unknown_sender"
@@ -318,6 +319,8 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
     state, settings, sender = step.state, step.settings, envelope.sender
     if envelope.cluster != settings.cluster:
         return GateRefusal.WRONG_CLUSTER
+    if envelope.to not in (0, step.me):
+        return GateRefusal.WRONG_NODE
     if isinstance(envelope.message, _FROM_COMMAND_LINE):
         return Admission.UNTRACKED  # who may send commands is decided before a message comes here
     known = state.peers.get(sender)
@@ -423,11 +426,11 @@ def _mark_heard(step: Step, envelope: Envelope) -> None:
 def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
     """Count and note it, and answer the sender where that helps the people who run it."""
     state = step.state
-    complaint = _complaint(state, step.settings.shared(), envelope, refusal)
-    if complaint is not None:
+    complaint = _complaint(state, step.settings, envelope, refusal)
+    if complaint is not None and not isinstance(envelope.message, CommonResp):
         result, detail = complaint
         answer = CommonResp(int(type_of(envelope.message)), result, detail)
-        if envelope.sender in state.peers:
+        if envelope.sender in state.peers and refusal not in _BY_ADDRESS:
             step.send(envelope.sender, answer)
         else:
             step.answer = answer  # there is no connection to it but its own
@@ -438,13 +441,19 @@ def _refuse(step: Step, envelope: Envelope, refusal: GateRefusal) -> None:
     step.note("message_refused", sender=envelope.sender, reason=refusal.value)
 
 
-def _complaint(
-    state: State, shared: Mapping[str, str], envelope: Envelope, refusal: GateRefusal
-) -> tuple[Result, str] | None:
+_BY_ADDRESS = frozenset({GateRefusal.WRONG_CLUSTER, GateRefusal.WRONG_NODE, GateRefusal.OTHER_CLUSTER})
+"""The sender may not be the node that this one knows by that id: it was led here by a wrong address."""
+
+
+def _complaint(state: State, settings: Settings, envelope: Envelope, refusal: GateRefusal) -> tuple[Result, str] | None:
     sender = envelope.sender
     match refusal:
+        case GateRefusal.WRONG_CLUSTER:
+            return Result.WRONG_CLUSTER, f"this is node {state.node} of cluster {settings.cluster}"
+        case GateRefusal.WRONG_NODE:
+            return Result.WRONG_NODE, f"this is node {state.node}"
         case GateRefusal.SETTINGS_MISMATCH:
-            return Result.SETTINGS_MISMATCH, " ".join(f"{key}={value}" for key, value in shared.items())
+            return Result.SETTINGS_MISMATCH, " ".join(f"{key}={value}" for key, value in settings.shared().items())
         case GateRefusal.OTHER_CLUSTER:
             return Result.OTHER_CLUSTER, f"this node belongs to cluster {state.record.cluster_id:x}"
         case GateRefusal.OTHER_GENERATION if envelope.generation < state.record.generation:

@@ -80,6 +80,8 @@ class Result(StrEnum):
 
     OK = "ok"
     UNHANDLED = "unhandled"
+    WRONG_NODE = "wrong_node"
+    WRONG_CLUSTER = "wrong_cluster"
     ID_IN_USE = "id_in_use"
     SETTINGS_MISMATCH = "settings_mismatch"
     OTHER_CLUSTER = "other_cluster"
@@ -562,7 +564,8 @@ def type_of(message: Message) -> Type:
 class Envelope:
     """What every message carries: the cluster's name, its sender (id and incarnation; 0 and 0 from the
     command line), the digest of the settings that all members must share, the id of the cluster that the
-    sender belongs to (0: to none yet) with its generation, and the sender's term."""
+    sender belongs to (0: to none yet) with its generation, and the sender's term. `to`: the node that it is meant
+    for, because an address may lead to another one (0: whoever has it, as answers to a client)."""
 
     cluster: str
     sender: int
@@ -572,6 +575,7 @@ class Envelope:
     message: Message
     generation: int = 0
     cluster_id: int = 0
+    to: int = 0
 
     def __post_init__(self) -> None:
         _check_text("cluster", self.cluster, 64)
@@ -581,3 +585,4 @@ class Envelope:
         _check_int("generation", self.generation, 0, MAX_NUMBER)
         _check_int("cluster_id", self.cluster_id, 0, MAX_NUMBER)
         _check_int("term", self.term, 0, MAX_TERM)
+        _check_node("to", self.to, 0)

@@ -63,9 +63,9 @@ def examine(config: Config, keyring: Keyring | None) -> tuple[list[Finding], lis
     """Measure, and judge the timings of `config`. `keyring`: what to ask nodes with."""
     settings = config.settings()
     timing = settings.timing
-    round_trips, late = round_trips_of(config.cluster.name, settings.addresses, keyring)
+    round_trips, late, unasked = round_trips_of(config.cluster.name, settings.addresses, keyring)
     lag, sync, clock = lag_of(), sync_of(config.node.data_dir), clock_of()
-    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config)) + record_taken(config)
+    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config), unasked) + record_taken(config)
     worst_ms = max((some.p99_ms for some in round_trips.values() if some is not None), default=0.0)
     remote = len({address.rsplit(":", 1)[0] for address in settings.addresses.values()}) > 1
     return findings, advised(timing, worst_ms, lag.p99_ms, sync.p99_ms if sync is not None else 0.0, remote)
@@ -79,10 +79,15 @@ def judge(
     sync: Percentiles | None,
     clock: Clock,
     redis: RedisFigures | None,
+    unasked: Mapping[int, str] | None = None,
 ) -> list[Finding]:
     """All verdicts. `round_trips`: to the nodes, None where one gave no answer; `late`: how often a node's
-    loop was late during the measurement; `lag`: how late this process was woken."""
-    found = [_round_trip(timing, node, percentiles) for node, percentiles in sorted(round_trips.items())]
+    loop was late during the measurement; `lag`: how late this process was woken; `unasked`: why a node gave no answer,
+    or that another one has its address."""
+    why = unasked or {}
+    found = [
+        _round_trip(timing, node, percentiles, why.get(node, "")) for node, percentiles in sorted(round_trips.items())
+    ]
     found += [_late(node, count) for node, count in sorted(late.items())]
     found += [_lag(timing, lag), _sync(timing, sync), _source(clock), _rate(timing, clock)]
     return found + _redis(redis)
@@ -96,8 +101,10 @@ def _found(what: str, figure: object, verdict: str, advice: str) -> Finding:
     return Finding(what, str(figure), verdict, "" if verdict == "ok" else advice)
 
 
-def _round_trip(timing: Timing, node: int, percentiles: Percentiles | None) -> Finding:
+def _round_trip(timing: Timing, node: int, percentiles: Percentiles | None, why: str) -> Finding:
     what, heartbeat = f"round trip, node {node}", timing.heartbeat_ms
+    if why:
+        return _found(what, percentiles or "no answer", "bad", why)
     if percentiles is None:
         return _found(what, "no answer", "warn", "start it, or check whether its port can be reached from here")
     verdict = _grade(percentiles.p99_ms, heartbeat / 4, heartbeat)

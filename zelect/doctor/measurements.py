@@ -65,12 +65,13 @@ def percentiles_of(times_us: list[float]) -> Percentiles:
 
 def round_trips_of(
     cluster: str, addresses: Mapping[int, str], keyring: Keyring | None
-) -> tuple[dict[int, Percentiles | None], dict[int, int]]:
+) -> tuple[dict[int, Percentiles | None], dict[int, int], dict[int, str]]:
     """Round trips of queries to each node, None where one gave no answer; how often the loops of those that
-    did answer were late during the measurement."""
+    did answer were late during the measurement; why a node gave none, as far as it or others say."""
     import zmq
 
     from zelect.client.query import Asker
+    from zelect.status.problems import address_problems
     from zelect.system.clock import now_us
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -99,7 +100,7 @@ def round_trips_of(
                     open_.discard(node)
         late = {node: _late(asker.reports[node]) - _late(first[node]) for node in first}
         round_trips = {node: percentiles_of(times[node]) if node in times else None for node in addresses}
-        return round_trips, late
+        return round_trips, late, asker.denials | address_problems(first)
     finally:
         asker.close()
         context.destroy(linger=0)

@@ -57,6 +57,7 @@ from zelect.redis.clients import RedisClients
 from zelect.redis.credentials import credentials_of
 from zelect.security.authorization import NEEDS, Denied, caller_of, denied, signed
 from zelect.security.keys import cluster_secret_of, read_keyring
+from zelect.status.problems import answers_as
 from zelect.status.report import NodeReport, encode, report_of
 from zelect.system.clock import now_us
 from zelect.system.log import DeferredLog, Log
@@ -387,7 +388,13 @@ class NodeLoop:
         except MalformedMessage:
             self.counters["malformed_answers"] += 1
             return
-        if envelope.sender == peer and isinstance(envelope.message, CommonResp):
+        if not isinstance(envelope.message, CommonResp):
+            return
+        wrong = answers_as(self.settings.cluster, peer, envelope)
+        if wrong:
+            self.transport.reject(peer, wrong)
+            self.log.limited(f"{peer} {wrong}", "error", "wrong_node_answered", peer=peer, problem=wrong)
+        if (envelope.cluster, envelope.sender) == (self.settings.cluster, peer):
             self.step(MessageReceived(envelope))
 
     # -- a step: save, send, publish ------------------------------------------------------------------
@@ -439,7 +446,7 @@ class NodeLoop:
             if payload is None:
                 payload = encoded[id(envelope)] = wire.encode(envelope)
             link = self.transport.links.get(to)  # none to a node that was removed in this very step
-            if link is not None and link.send(payload):
+            if link is not None and link.send(wire.addressed(payload, to)):
                 self.counters["sent"] += 1
         if effects.answer is not None:
             self._answer(route, effects.answer)
@@ -499,6 +506,9 @@ class NodeLoop:
 
     def _report(self, status: NodeStatus) -> NodeReport:
         """What this node says of itself: what the machine knows, and what only the process does."""
+        problem_of = self.transport.problem_of
+        peers = tuple(replace(peer, problem=problem_of(peer.id) or peer.problem) for peer in status.peers)
+        status = replace(status, peers=peers)
         parts: dict[str, Mapping[str, int]] = {
             "refused_": status.refused_by_gate,
             "link_": self.transport.counters,

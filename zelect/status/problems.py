@@ -1,7 +1,8 @@
 """What is wrong with a node, in words: how it belongs to the cluster, and what its peers refuse of its messages.
 
 A node's own report says which of its messages a peer last refused, so a problem is what its peers see, told by
-the node itself. Two nodes with other settings refuse each other; each names the difference.
+the node itself. Two nodes with other settings refuse each other; each names the difference. What answers at the
+address of a node in its place is told by those that were led there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from zelect.core.messages import CommonResp, Envelope, Result
 from zelect.core.status import Belongs
 from zelect.status.report import NodeReport
 
@@ -17,10 +19,39 @@ MEMBERS = "zelect members"
 
 
 def problems(reports: Mapping[int, NodeReport], place: str = "") -> dict[int, str]:
-    """What is wrong with each node that answered, by id; nothing for those that are well. `place`: the options that
-    name the cluster, for commands that are recommended."""
-    found = {node: _problem(node, reports, place) for node in sorted(reports)}
-    return {node: text for node, text in found.items() if text}
+    """What is wrong with each node, by id, as those that answered say; nothing for those that are well. `place`: the
+    options that name the cluster, for commands that are recommended."""
+    addresses = address_problems(reports)
+    found = {node: _problem(node, reports, place) if node in reports else "" for node in {*reports, *addresses}}
+    both = {node: "; ".join(filter(None, (text, addresses.get(node, "")))) for node, text in sorted(found.items())}
+    return {node: text for node, text in both.items() if text}
+
+
+def answers_as(cluster: str, node: int, envelope: Envelope) -> str:
+    """Who answered at the address of `node` of `cluster`, such as "wrong_node: answers as node 2"; "" where it was that
+    node."""
+    if envelope.cluster != cluster:
+        return f"{Result.WRONG_CLUSTER.value}: answers as node {envelope.sender} of cluster {envelope.cluster!r}"
+    if envelope.sender != node:
+        return f"{Result.WRONG_NODE.value}: answers as node {envelope.sender}"
+    message = envelope.message
+    if isinstance(message, CommonResp) and message.result is Result.OTHER_CLUSTER:
+        return f"{message.result.value}: {message.detail}"
+    return ""
+
+
+def address_problems(reports: Mapping[int, NodeReport]) -> dict[int, str]:
+    """What answers at the address of a node in its place, and who says so."""
+    seen: dict[int, dict[str, list[int]]] = {}
+    for node, report in sorted(reports.items()):
+        for peer in report.peers:
+            kind, _, words = peer.problem.partition(": ")
+            if kind in _AT_THE_ADDRESS:
+                seen.setdefault(peer.id, {}).setdefault(words, []).append(node)
+    return {
+        node: "; ".join(f"its address {words} (seen by {_nodes(by)})" for words, by in told.items())
+        for node, told in seen.items()
+    }
 
 
 def _problem(node: int, reports: Mapping[int, NodeReport], place: str) -> str:
@@ -71,8 +102,8 @@ def _refusals(node: int, reports: Mapping[int, NodeReport]) -> list[str]:
     by_reason: dict[tuple[str, str], list[int]] = {}
     for peer in reports[node].peers:
         result, detail = _result(peer.problem), peer.problem.partition(": ")[2]
-        if result == "not_member":
-            continue  # how the node belongs says it better
+        if result == "not_member" or result in _AT_THE_ADDRESS:
+            continue  # how the node belongs says it better; the other is a problem of the peer
         if result:
             by_reason.setdefault((result, detail), []).append(peer.id)
     return [
@@ -81,6 +112,7 @@ def _refusals(node: int, reports: Mapping[int, NodeReport]) -> list[str]:
     ]
 
 
+_AT_THE_ADDRESS = frozenset({"wrong_node", "wrong_cluster", "no_handshake"})
 _WORDS = {
     "settings_mismatch": "other settings on {nodes}: ",
     "other_cluster": "another cluster on {nodes}: ",

@@ -98,7 +98,8 @@ def _refused(world: World, node: int, envelope: Envelope) -> tuple[str, Effects]
     assert times == 1
     assert _knows(state) == before
     assert (effects.save, effects.publish, effects.witness, effects.probe, effects.connect) == (None, (), (), (), None)
-    assert (effects.answer is not None) is (reason == "unknown_sender")
+    by_address = ("wrong_cluster", "wrong_node", "unknown_sender", "other_cluster")
+    assert (effects.answer is not None) is (reason in by_address), "it may not be the node that is known by that id"
     assert [fact.name for fact in effects.facts] == ["message_refused"]
     return reason, effects
 
@@ -109,6 +110,7 @@ def _wrong(world: World, reason: str, message: Message) -> Envelope:
     term = world.state(2).term
     changes: dict[str, dict[str, Any]] = {
         "wrong_cluster": {"cluster": "demo2"},
+        "wrong_node": {"to": 1},
         "own_id": {"sender": 2},
         "unknown_sender": {"sender": UNRECOGNIZED},
         "settings_mismatch": {"settings": sound.settings ^ 1},
@@ -123,6 +125,7 @@ def _wrong(world: World, reason: str, message: Message) -> Envelope:
 
 REASONS = (
     "wrong_cluster",
+    "wrong_node",
     "own_id",
     "unknown_sender",
     "settings_mismatch",
@@ -182,7 +185,6 @@ def _sound(world: World) -> Envelope:
     ("reason", "result"),
     [
         ("settings_mismatch", Result.SETTINGS_MISMATCH),
-        ("other_cluster", Result.OTHER_CLUSTER),
         ("term_jump", Result.TERM_JUMP),
         ("id_in_use", Result.ID_IN_USE),
         ("old_incarnation", Result.OLD_INCARNATION),
@@ -221,7 +223,59 @@ def test_a_difference_of_the_settings_is_told_by_key_and_value() -> None:
     assert answer.detail == "quorum=dynamic election_timeout_ms=500 lease_ms=400 drift_ppm=1000"
 
 
-@pytest.mark.parametrize("reason", ["wrong_cluster", "own_id", "other_generation"])
+@pytest.mark.parametrize(
+    ("reason", "result", "detail"),
+    [
+        ("wrong_cluster", Result.WRONG_CLUSTER, "this is node 2 of cluster demo"),
+        ("wrong_node", Result.WRONG_NODE, "this is node 2"),
+        ("other_cluster", Result.OTHER_CLUSTER, "this node belongs to cluster 7"),
+    ],
+)
+def test_whom_a_wrong_address_led_here_is_told_so_on_its_own_connection(
+    reason: str, result: Result, detail: str
+) -> None:
+    """This node's connection to the node of that id may lead to another one."""
+    world = leadership_of(1)
+    _, effects = _refused(world, 2, _wrong(world, reason, Pong(0, 0, (0, 0, 0), 0, 1)))
+    assert effects.send == ()
+    assert effects.answer == CommonResp(int(Type.PONG), result, detail)
+
+
+@pytest.mark.parametrize("reason", ["wrong_cluster", "wrong_node"])
+def test_a_complaint_that_was_led_here_is_not_answered(reason: str) -> None:
+    world = leadership_of(1)
+    complaint = _wrong(world, reason, CommonResp(int(Type.PING), Result.TERM_JUMP, ""))
+    effects = step(world, 2, MessageReceived(complaint))
+    assert (effects.send, effects.answer) == ((), None)
+
+
+def test_a_vote_for_another_candidate_that_was_led_here_is_not_counted() -> None:
+    """Rounds and terms of two candidates may be the same: one vote would count twice (S1)."""
+    world = leadership_of(1)
+    world.kill(1)
+    world.run_until(lambda: world.state(2).campaign is not None)
+    campaign = world.state(2).campaign
+    assert campaign is not None
+    for to, counts in ((3, False), (2, True)):
+        granted = VotResp(campaign.pre, campaign.round, True, None, 0, world.state(3).saved.epoch, None)
+        heard = replace(packet(world, 3, granted).envelope, to=to)
+        step(world, 2, MessageReceived(heard))
+        now = world.state(2).campaign
+        assert (now is not campaign or 3 in campaign.answers) is counts
+
+
+def test_what_a_node_remembers_of_another_makes_none_forget_its_data() -> None:
+    world = leadership_of(1)
+    before = world.state(2).saved
+    told = NodeOnlineResp(1, world.state(2).term, world.state(2).record, before.epoch + 5, 1)
+    heard = packet(world, 3, told).envelope
+    step(world, 2, MessageReceived(replace(heard, to=3)))
+    assert world.state(2).saved == before
+    step(world, 2, MessageReceived(replace(heard, to=2)))
+    assert world.state(2).is_new, "the same, meant for this node"
+
+
+@pytest.mark.parametrize("reason", ["own_id", "other_generation"])
 def test_other_refusals_get_no_answer(reason: str) -> None:
     """It could change nothing by what it would read."""
     world = leadership_of(1)
@@ -343,6 +397,8 @@ def test_a_query_of_the_command_line_is_answered_whatever_its_header_says() -> N
         assert isinstance(effects.answer, NodeStatus)
         assert effects.answer.controller == 1
     assert _refused(world, 2, replace(envelope, cluster="demo2"))[0] == "wrong_cluster"
+    assert _refused(world, 2, replace(envelope, to=3))[0] == "wrong_node"
+    assert isinstance(step(world, 2, MessageReceived(replace(envelope, to=2))).answer, NodeStatus)
 
 
 def test_the_status_shows_what_was_refused() -> None:

@@ -20,6 +20,10 @@ its one I/O thread. While the link isn't up the name is looked up again, and a D
 those that it has, or a new one. A link that is up needs no name. The same for a peer that may be at one of two
 endpoints: what the voter record and what the configuration says of it.
 
+What answers there may be another node, or another program: an address is wrong, a name leads elsewhere. Messages say
+whom they are for, so a wrong node refuses them and says who it is; such a link is down (`reject`), and tried again
+later, at another address if there is one. `problem` says what answers there.
+
 A port inside the ephemeral range has one more trap: a DEALER that connects to it while no process listens
 may connect to itself, and then holds the port. The connection's two addresses show it.
 
@@ -67,6 +71,7 @@ LINK_COUNTERS = (
     "not_opened",
     "other_address_tried",
     "self_connects",
+    "rejected",
     "unexpected_frames",
     "flooded",
 )
@@ -76,6 +81,9 @@ MONITOR_TIMEOUT_US = 1_000_000
 FIRST_PAUSE_US = 100_000
 """Pause after repairing; it doubles up to `LAST_PAUSE_US` while repairing does not help."""
 LAST_PAUSE_US = 1_000_000
+REJECTED_PAUSE_US = 8_000_000
+"""The longest pause before a link is tried again that led to the wrong node; the first is `FIRST_PAUSE_US`."""
+_OTHER_PROGRAM = "no_handshake: takes connections, but is another program, has another key, or is stopped"
 SENT_PER_LOOK = 8
 """After so many messages sent, unexpected frames are looked for although the poller reported none: sending may
 have swallowed the notice. Far fewer than the frames that would stop libzmq from reading (`RCVHWM`)."""
@@ -132,6 +140,7 @@ class PeerLink:
         self.peer = peer
         self.endpoint = endpoint
         self.up = False
+        self.problem = ""
         self._context = context
         self._max_message_bytes = max_message_bytes
         self._poller = poller
@@ -139,7 +148,8 @@ class PeerLink:
         self._keys = keys
         self._key_turn = 0
         self._key_pause_us = FIRST_KEY_PAUSE_US
-        self._places = [parse_endpoint(at) for at in (endpoint, other) if at]
+        self._all_places = [parse_endpoint(at) for at in (endpoint, other) if at]
+        self._places = self._all_places
         self._names = names
         host, port = self._places[0]
         self._address = (host, port) if is_numeric(host) else None
@@ -149,6 +159,8 @@ class PeerLink:
         self._dealer: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._pause_us = FIRST_PAUSE_US
+        self._rejected_pause_us = FIRST_PAUSE_US
+        self._accepted = False  # a connection was made since the last attempt, with or without a handshake
         self._not_before_us = NEVER_US
         self._up_us = 0
         self._answers = [] if answers is None else answers
@@ -224,6 +236,8 @@ class PeerLink:
                 self.open(now_us)
                 return changes
             self._counters["rebuilt"] += 1
+            if self._accepted:
+                self.problem = _OTHER_PROGRAM
             self._pause_us = min(2 * self._pause_us, LAST_PAUSE_US)
             self.open(now_us)
         return changes
@@ -256,6 +270,16 @@ class PeerLink:
             return self._rejected_us + self._key_pause_us
         timeout_us = 0 if self._connected_to_itself else RETRY_TIMEOUT_US if self._disconnected else MONITOR_TIMEOUT_US
         return max(self._heard_us + timeout_us, self._not_before_us)
+
+    def reject(self, problem: str, now_us: int) -> None:
+        """What this link leads to is not the peer, and why: close it, and connect again after a pause."""
+        if now_us - self._up_us > 2 * self._rejected_pause_us:
+            self._rejected_pause_us = FIRST_PAUSE_US  # it was right for a while
+        self.close()
+        self.problem, self._address, self._places = problem, None, self._all_places
+        self._counters["rejected"] += 1
+        self._heard_us, self._wait_us = now_us, self._rejected_pause_us
+        self._rejected_pause_us = min(2 * self._rejected_pause_us, REJECTED_PAUSE_US)
 
     def close(self) -> None:
         """Close both sockets. Harmless when repeated."""
@@ -331,7 +355,10 @@ class PeerLink:
             self._heard_us = now_us
             self._disconnected = code == zmq.EVENT_DISCONNECTED
             if code == zmq.EVENT_CONNECTED:
-                self._descriptor, self._read_bytes = value, 0
+                self._descriptor, self._read_bytes, self._accepted = value, 0, True
+            elif code == zmq.EVENT_CONNECT_RETRIED:
+                self.problem = _OTHER_PROGRAM if self._accepted else ""
+                self._accepted = False
             elif code == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 ends = addresses_of(self._descriptor)
                 if ends is not None and ends[0] == ends[1]:
@@ -341,6 +368,7 @@ class PeerLink:
                 self._up_us = now_us
                 self._rejected_us = NEVER_US
                 self._key_pause_us = FIRST_KEY_PAUSE_US
+                self.problem, self._accepted = "", False
                 self._turn(True, changes)
             elif code == zmq.EVENT_DISCONNECTED:
                 learnt = None

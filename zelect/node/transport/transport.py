@@ -92,7 +92,7 @@ class Transport:
         self._replacements: dict[int, PeerLink] = {}
         """Links with new keys, until they are up."""
         self._closed: list[LinkChange] = []
-        """Links that were closed for want of a key, and not reported yet."""
+        """Links that were closed for want of a key, or as wrong, and not reported yet."""
         self._memory = MemoryWatch()
         self._memory_due_us = self._growing_until_us = 0
         self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
@@ -231,6 +231,20 @@ class Transport:
         answers = self.answers[:]
         self.answers.clear()
         return answers
+
+    def reject(self, peer: int, problem: str) -> None:
+        """The link to `peer` leads elsewhere: `problem` says where. It is down until another attempt finds the peer."""
+        link = self.links.get(peer)
+        if link is None:
+            return
+        if link.up:
+            self._closed.append(LinkChange(peer, False))
+        link.reject(problem, now_us())
+        self._links_due_us = self._supervision_due_us()
+
+    def problem_of(self, peer: int) -> str:
+        """What answers in the place of `peer` at its address, where that is known; ""."""
+        return self.links[peer].problem if peer in self.links else ""
 
     def take_verdicts(self) -> list[Verdict]:
         """The verdicts reached since this was last called."""

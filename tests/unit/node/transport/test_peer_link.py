@@ -12,7 +12,7 @@ from tests.support.floods import endless_messages
 from tests.support.ports import free_port
 from tests.support.wires import LIMIT_BYTES, BadListener, at, ends, in_namespace
 from zelect.core.lease import NEVER_US
-from zelect.node.transport.peer_link import LINK_COUNTERS, RETRY_TIMEOUT_US, PeerLink
+from zelect.node.transport.peer_link import LINK_COUNTERS, REJECTED_PAUSE_US, RETRY_TIMEOUT_US, PeerLink
 from zelect.system.clock import now_us
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters
@@ -270,6 +270,38 @@ def test_a_peer_is_found_where_the_other_endpoint_says_and_is_not_looked_for_els
     rig.socket(zmq.ROUTER, port)
     rig.until(lambda: link.up)
     assert rig.counters["other_address_tried"] == tried
+
+
+def test_a_rejected_link_is_tried_again_ever_less_often_and_at_another_endpoint(rig: Rig) -> None:
+    wrong, right = free_port(), free_port()
+    for port in (wrong, right):
+        rig.socket(zmq.ROUTER, port)
+    link = rig.open(at(wrong), at(right))
+    rig.until(lambda: link.up, what="up")
+    link.reject("wrong_node: answers as node 1", now_us())
+    assert (link.up, link.problem) == (False, "wrong_node: answers as node 1")
+    assert not link.send(b"x"), "nothing goes to the wrong node"
+    rig.until(lambda: link.up, what="up at the other endpoint")
+    assert (link.address, link.problem) == (("127.0.0.1", right), "")
+    pauses = []
+    for _ in range(9):
+        link.reject("wrong_node: answers as node 1", now_us())
+        pauses.append(link.deadline_us() - now_us())
+    assert pauses == sorted(pauses)
+    assert 7_900_000 < pauses[-1] <= REJECTED_PAUSE_US, "rarely, and not never"
+
+
+@pytest.mark.parametrize("text", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"220 ready\r\n" * 30])
+def test_another_program_at_the_address_is_told_until_it_has_gone(rig: Rig, text: bytes) -> None:
+    port = free_port()
+    listener = BadListener(port, text)
+    link = rig.open(at(port))
+    rig.until(lambda: link.problem.startswith("no_handshake: "), what="told")
+    listener.close()
+    rig.until(lambda: not link.problem, what="gone")
+    rig.socket(zmq.ROUTER, port)
+    rig.until(lambda: link.up, what="up")
+    assert not link.problem
 
 
 def test_numeric_address_is_known_before_any_connection(rig: Rig) -> None:
