@@ -4,6 +4,7 @@ active in a cluster that is well."""
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 
 import zelect
 from tests.integration.test_cli import answering, run, three_ports, write_conf
+from tests.support.clusters import CALM, Fleet
+from tests.support.paths import ROOT
 from tests.support.reports import report, said
 from tests.support.waiting import wait_until
 from zelect.core.messages import CommonResp, Envelope, Result
@@ -186,3 +189,33 @@ def test_a_file_and_a_watch_say_what_is_not_known(tmp_path: Path, follows: int |
             finally:
                 file.send_signal(signal.SIGTERM)
                 watch.send_signal(signal.SIGINT)
+
+
+def health(conf: Path) -> subprocess.CompletedProcess[str]:
+    """What the image's health check says with this configuration."""
+    (found,) = re.findall(r"HEALTHCHECK .*?CMD (\[.*?\])", (ROOT / "Dockerfile").read_text(), re.DOTALL)
+    program, *words = json.loads(found)
+    assert program == "zelect"
+    words = [str(conf) if word == "/etc/zelect/node.toml" else word for word in words]
+    return subprocess.run([sys.executable, "-m", "zelect", *words], capture_output=True, text=True, timeout=60)
+
+
+def test_the_containers_health_check_asks_its_own_node(fleet: Fleet) -> None:
+    """A node that is dead or frozen is red, also while the others are well; a follower is green."""
+    node = fleet.cluster(timing=CALM)
+    node.start()
+    head = node.settled()
+    frozen, dead = sorted(set(node.ids) - {head.id})
+    told = health(node.conf(frozen))
+    assert (told.returncode, told.stdout) == (
+        0,
+        f"node {frozen} follows node {head.id}, term {head.term}; its vote counts\n",
+    )
+    node.freeze(frozen)
+    node.kill(dead)
+    assert health(node.conf(head.id)).returncode == 0
+    for away in (frozen, dead):
+        told = health(node.conf(away))
+        assert (told.returncode, told.stdout) == (5, "")
+        assert told.stderr == f"node {away}: no answer\n"
+    node.thaw(frozen)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import zmq
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.clusters import CALM, Fleet, zelect
+from tests.support.clusters import CALM, Cluster, Fleet, zelect
 from tests.support.paths import ROOT
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
@@ -47,9 +49,9 @@ def lone(directory: Path, more: str = "") -> Path:
 class Served:
     """A cluster whose nodes answer over HTTP."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, timing: Mapping[str, int | str] = CALM) -> None:
         # Nothing answers there, so that the store's metrics are those of one that is down.
-        self.cluster = fleet.cluster(redis_url=f"redis://{HOST}:{free_port()}/0", timing=CALM)
+        self.cluster = fleet.cluster(redis_url=f"redis://{HOST}:{free_port()}/0", timing=timing)
         self.ports = dict(zip(self.cluster.ids, free_ports(3), strict=True))
         for node in self.cluster.ids:
             with self.cluster.conf(node).open("a") as conf:
@@ -91,6 +93,7 @@ class Stand:
     def __init__(self, directory: Path) -> None:
         self.publisher = publisher_of(load(lone(directory, f'[http]\nlisten = "{HOST}:{free_port()}"')))
         self.handle = NodeHandle()
+        self.handle.votes = True
         self.app = HttpApp(self.publisher, self.handle, "demo", 1, QUIET)
 
     def lead(self, lease_ms: int, term: int = 4) -> None:
@@ -142,6 +145,15 @@ def test_leadership_withdrawn_or_a_node_that_ended(stand: Stand) -> None:
     assert [stand.get(path)[0] for path in ("/controller", "/follower", "/ready", "/live")] == [503] * 4
 
 
+def test_a_node_whose_vote_does_not_count_is_not_ready(stand: Stand) -> None:
+    stand.handle.votes = False
+    stand.handle.update(None, Controller(2, 5, 1, "death"))
+    assert [stand.get(path)[0] for path in ("/follower", "/ready", "/live")] == [200, 503, 200]
+    assert stand.get("/ready")[2] == b"node 1 follows node 2; its vote does not count now\n"
+    stand.handle.votes = True
+    assert stand.get("/ready")[0] == 200
+
+
 def test_a_loop_that_hangs_is_not_live_and_follows_nobody(stand: Stand) -> None:
     stand.handle.update(None, Controller(2, 5, 1, "death"))
     stand.publisher.turned_us = now_us() - 60_000_000
@@ -190,7 +202,7 @@ def test_a_controller_and_its_followers_before_and_after_a_kill(fleet: Fleet) ->
     others = sorted(set(served.cluster.ids) - {head.id})
     assert served.codes(head.id) == (200, 503, 200, 200)
     for node in others:
-        assert served.codes(node) == (503, 200, 200, 200)
+        wait_until(lambda node=node: served.codes(node) == (503, 200, 200, 200))  # type: ignore[misc]
     status, headers, body = served.get(head.id, "/controller", "HEAD")
     assert (status, body, headers["X-Zelect-Term"]) == (200, b"", str(head.term))
     assert 0 < int(headers["X-Zelect-Lease-Ms"]) <= CALM["lease_ms"]  # type: ignore[operator]
@@ -250,6 +262,46 @@ def test_status_and_metrics(fleet: Fleet) -> None:
 def documented() -> set[str]:
     """The metrics that docs/http.md has a row for."""
     return set(re.findall(r"^\| `((?:zelect|process)_\w+)", (DOCS / "http.md").read_text(), re.MULTILINE))
+
+
+@pytest.mark.long
+def test_a_rolling_restart_that_waits_for_ready_has_no_gap(fleet: Fleet) -> None:
+    """Each node in turn is stopped with SIGTERM and started again; the next one when /ready is green."""
+    served = Served(fleet, {})
+    cluster = served.cluster
+    cluster.settled()
+    for node in cluster.ids:
+        wait_until(lambda node=node: served.codes(node)[2] == 200, what="all are ready")  # type: ignore[misc]
+    for _ in range(2):
+        for node in cluster.ids:
+            cluster.term(node)
+            assert cluster.exit_code(node) == 0
+            cluster.start(node)
+            wait_until(lambda node=node: _is_ready(served, node), 30)  # type: ignore[misc]
+    gaps = inactive_ms(cluster)
+    print("longest times without an active node, ms:", gaps[-3:])
+    assert gaps[-1] < 100, "handovers only"
+
+
+def _is_ready(served: Served, node: int) -> bool:
+    with contextlib.suppress(OSError):
+        return served.get(node, "/ready")[0] == 200
+    return False
+
+
+def inactive_ms(cluster: Cluster) -> list[float]:
+    """How long no node was active each time, by the logs, shortest first."""
+    times: list[tuple[datetime, int]] = []
+    for node in cluster.ids:
+        for fact in cluster.events(node, "became_active", "stopped_being_active"):
+            times.append((datetime.fromisoformat(fact["time"]), 1 if fact["event"] == "became_active" else -1))
+    gaps, active, ended = [0.0], 0, None
+    for at, change in sorted(times):
+        if change > 0 and active == 0 and ended is not None:
+            gaps.append((at - ended).total_seconds() * 1000)
+        active += change
+        ended = at if active == 0 else None
+    return sorted(gaps)
 
 
 @pytest.mark.long

@@ -58,6 +58,7 @@ def report(node: int, term: int = 4, active: bool = False, **changes: Any) -> No
         priority=0,
         pause=None,
         cooling_left_us=0,
+        votes=True,
         uptime_us=1_000_000,
         rss_kb=30_000,
         redis=RedisReport("redis://127.0.0.1:6379/0", "up", 4, ""),

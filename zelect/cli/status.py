@@ -20,9 +20,10 @@ _WATCH_EVERY_S = 1.0
 @cluster_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one line per second.")
 @click.option("--watch", is_flag=True, help="Ask again every second until Ctrl-C.")
+@click.option("--self", "alone", is_flag=True, help="Ask only the node of the configuration: does its loop run?")
 @timeout_option(1.0, "How long to wait for answers.", most_s=60)
 @click.pass_context
-def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: float, **where: Any) -> None:
+def status(context: click.Context, /, as_json: bool, watch: bool, alone: bool, timeout_s: float, **where: Any) -> None:
     """Ask every node for its status.
 
     Shows which node is active, and the voters: "voters 3.6: 1, 2" is the 6th voter record that the
@@ -30,13 +31,16 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
 
     Where the active node can't be asked, its followers name it.
 
-    Exit code 0: a controller is active; 1: none is; 5: too few nodes could be asked to know.
+    Exit code 0: a controller is active; 1: none is; 5: too few nodes could be asked to know. With --self 0: this node
+    answers, whoever is active; 5: it does not. That is a health check.
     """
     import time
 
     from zelect.cli.support.errors import print_error
 
     target = Target.of(**where)
+    if alone:
+        context.exit(_own(target, timeout_s, as_json))
     try:
         while True:
             state = target.ask(timeout_s)
@@ -51,6 +55,25 @@ def status(context: click.Context, /, as_json: bool, watch: bool, timeout_s: flo
     except KeyboardInterrupt:
         context.exit(0)
     context.exit(state.exit_code)
+
+
+def _own(target: Target, timeout_s: float, as_json: bool) -> int:
+    """Print what the node of the configuration says of itself; returns the exit code."""
+    from zelect.cli.support.errors import print_error
+    from zelect.client.query import ask_cluster
+    from zelect.status.cluster_text import own_text
+    from zelect.status.codec import plain
+
+    node = target.config.node.id
+    state = ask_cluster(target.cluster, {node: target.addresses[node]}, timeout_s, bool, target.keyring)
+    report = state.reports.get(node)
+    if as_json:
+        click.echo(json.dumps(plain(report), indent=2))
+    elif report is not None:
+        click.echo(own_text(report))
+    else:
+        print_error(f"node {node}: {state.denials.get(node, 'no answer')}")
+    return 5 if report is None else 0
 
 
 def _show(state: ClusterStatus, as_json: bool, watch: bool, target: Target) -> None:

@@ -89,7 +89,8 @@ class NodeFacts:
     lease still runs, 0 when not active. `controller` is the node that this one follows, itself when active,
     None when it knows of none: second-hand, for people only. `cooling_left_us`: for how long this node does not
     campaign because it was asked to step down. `epoch` is its storage epoch, `belongs` one of `Belongs`;
-    `missing` are the members that a new node waits for, to found the cluster with them (R15).
+    `missing` are the members that a new node waits for, to found the cluster with them (R15). `votes`: whether its vote
+    counts now, see `votes_now`.
     """
 
     id: int
@@ -111,6 +112,7 @@ class NodeFacts:
     priority: int
     pause: PauseStatus | None
     cooling_left_us: int
+    votes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

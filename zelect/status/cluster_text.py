@@ -83,6 +83,18 @@ def controller_text(state: ClusterStatus) -> str:
     return "no node is active" if state.is_known else "not known which node is active"
 
 
+def own_text(report: NodeReport) -> str:
+    """One sentence about a node, by what it says of itself."""
+    if report.active:
+        does = "is active"
+    elif report.controller is not None:
+        does = f"follows node {report.controller}"
+    else:
+        does = "knows of no controller"
+    votes = "counts" if report.votes else "does not count now"
+    return f"node {report.id} {does}, term {report.term}; its vote {votes}"
+
+
 def said_by(followers: Collection[int]) -> str:
     """Who says that a node is active which could not be asked."""
     s = "s" if len(followers) == 1 else ""

@@ -107,14 +107,17 @@ class HttpApp:
         return self._probe(lease is None and bool(self._follows()), lease, left_ms)
 
     def _ready(self) -> Response:
+        """Not before the vote counts: a restarted node follows a controller for one election timeout before (R4)."""
         lease, left_ms = self._held()
-        return self._probe(lease is not None or bool(self._follows()), lease, left_ms)
+        settled = lease is not None or bool(self._follows())
+        return self._probe(self._handle.votes and settled, lease, left_ms)
 
     def _probe(self, yes: bool, lease: Lease | None, left_ms: int) -> Response:
         if lease is not None:
             text = f"node {self._node} is active, term {lease.term}\n"
         elif controller := self._follows():
-            text = f"node {self._node} follows node {controller}\n"
+            votes = "" if self._handle.votes else "; its vote does not count now"
+            text = f"node {self._node} follows node {controller}{votes}\n"
         else:
             text = f"node {self._node} knows of no controller\n"
         term = self._handle.controller.term if lease is None else lease.term

@@ -84,6 +84,7 @@ class Metrics(Collector):
         yield _gauge("zelect_active", "1 while this node is active, judged by its lease.", lease is not None)
         yield _gauge("zelect_lease_remaining_seconds", "How long the lease runs unless renewed.", left_ms / 1000)
         yield _gauge("zelect_controller_id", "The controller as far as this node knows; 0: none.", active)
+        yield _gauge("zelect_votes", "1 while this node's vote counts.", self._handle.votes)
         idle_s = (now_us() - self._publisher.turned_us) / 1e6
         yield _gauge("zelect_loop_idle_seconds", "Time since the node's loop last turned.", idle_s)
 

@@ -41,13 +41,14 @@ NOBODY = Controller(0, 0, 0, "")
 class NodeHandle:
     """What the process around a node knows of it, and what it asks of it.
 
-    `lease`, `controller` and `ended` (the loop is over) are the node's; `asked_to_leave`,
-    `reload_requests` (how many so far) and `healthy` are requests of the process.
+    `lease`, `controller`, `votes` (its vote counts now) and `ended` (the loop is over) are the node's;
+    `asked_to_leave`, `reload_requests` (how many so far) and `healthy` are requests of the process.
     """
 
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.controller = NOBODY
+        self.votes = False
         self.asked_to_leave = False
         self.reload_requests = 0
         self.healthy = True
