@@ -10,6 +10,7 @@ Vector = dict[Labels, float]
 _TOKEN = re.compile(r"\s*(\w+|[()\[\],]|==|<|>)")
 _LOOKS_BACK_S = 300
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGGREGATE: Mapping[str, Callable[[list[float]], float]] = {"max": max, "sum": sum, "count": len}
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b,
     ">": lambda a, b: a > b,
@@ -93,7 +94,7 @@ class _Reader:
             found = self.either()
             self._take(")")
             return found
-        if token in ("max", "sum", "count"):
+        if token in _AGGREGATE:
             self._take("by")
             names = self._names()
             self._take("(")
@@ -101,9 +102,7 @@ class _Reader:
             for labels, value in self.either().items():
                 groups.setdefault(_only(labels, names), []).append(value)
             self._take(")")
-            return {
-                labels: float({"max": max, "sum": sum, "count": len}[token](some)) for labels, some in groups.items()
-            }
+            return {labels: _AGGREGATE[token](some) for labels, some in groups.items()}
         if token in ("last_over_time", "increase"):
             self._take("(")
             name = self._take()
