@@ -32,7 +32,7 @@ def status(context: click.Context, /, as_json: bool, watch: bool, alone: bool, t
     Where the active node can't be asked, its followers name it.
 
     Exit code 0: a controller is active; 1: none is; 5: too few nodes could be asked to know. With --self 0: this node
-    answers, whoever is active; 5: it does not. That is a health check.
+    answers, active or not; 5: it does not. That is a health check.
     """
     import time
 
