@@ -401,6 +401,12 @@ class State:
         """Whether planned transfers are paused; a pause ends by itself."""
         return self.pause is not None and now_us < self.pause.until_us
 
+    def votes(self, now_us: int) -> bool:
+        """Whether an election now could count on this node's vote: it is active or follows a controller, whose record
+        names it with its present epoch (R16), its grace period is over (R4), and a quorum is connected."""
+        settled = self.active(now_us) or self.controller is not None
+        return settled and self.may_vote(self.record) and now_us >= self.grace_until_us and self.linked_to_quorum()
+
     def linked_to_quorum(self) -> bool:
         """Whether connections to a quorum, this node included, are up. Asked after every
         step, so it stops counting as soon as there are enough."""

@@ -90,7 +90,7 @@ class NodeFacts:
     None when it knows of none: second-hand, for people only. `cooling_left_us`: for how long this node does not
     campaign because it was asked to step down. `epoch` is its storage epoch, `belongs` one of `Belongs`;
     `missing` are the members that a new node waits for, to found the cluster with them (R15). `votes`: whether its vote
-    counts now, see `votes_now`.
+    counts now, see `State.votes`.
     """
 
     id: int

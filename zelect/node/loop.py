@@ -24,7 +24,6 @@ import zmq
 
 from zelect import wire
 from zelect.config.loading import Config
-from zelect.core.actors.query import votes_now
 from zelect.core.effects import Effects, Probe
 from zelect.core.events import (
     DeathProven,
@@ -428,7 +427,7 @@ class NodeLoop:
                 recorder.saved(effects, self.machine.state)
             if effects is not NOTHING:
                 self._send(effects, route)
-            handle.votes = votes_now(self.machine.state, at_us)
+            handle.votes = self.machine.state.votes(at_us)
             handle.update(lease, controller_now(self.machine, handle.controller))
             if effects is not NOTHING:
                 self._publish(effects, at_us)

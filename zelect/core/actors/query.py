@@ -106,15 +106,8 @@ def status_of(settings: Settings, state: State, now_us: int) -> NodeStatus:
         priority=state.priority(settings.priority, now_us),
         pause=None if pause is None else PauseStatus(pause.until_us - now_us, pause.asked),
         cooling_left_us=max(0, state.cooling_until_us - now_us),
-        votes=votes_now(state, now_us),
+        votes=state.votes(now_us),
     )
-
-
-def votes_now(state: State, now_us: int) -> bool:
-    """Whether an election now could count on this node's vote: it is active or follows a controller, whose record names
-    it with its present epoch (R16), its grace period is over (R4), and a quorum is connected."""
-    settled = state.active(now_us) or state.controller is not None
-    return settled and state.may_vote(state.record) and now_us >= state.grace_until_us and state.linked_to_quorum()
 
 
 def _voters_status(settings: Settings, state: State) -> VotersStatus:
