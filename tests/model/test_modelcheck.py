@@ -165,11 +165,18 @@ class Twins:
         return Witness(key, self.run_id if known else "another", self.replid)
 
     def ask(
-        self, op: str, who: tuple[int, int], term: int, record_id: tuple[int, int, int], key: str, known: bool
+        self,
+        op: str,
+        who: tuple[int, int],
+        term: int,
+        record_id: tuple[int, int, int],
+        key: str,
+        known: bool,
+        cluster_id: int,
     ) -> None:
         self.turn += 1
         named = Witness(key, f"run{self.model.run}" if known else "another", "repl")
-        record = made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0])
+        record = made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0], cluster_id=cluster_id)
         promise_ms = 600_000 - who[0] if who[1] == 1 else 0  # whom it acknowledged lives on, or was never safe
         intent: WitnessCreate | WitnessPing | WitnessVote
         if op == "create":
@@ -180,7 +187,8 @@ class Twins:
             intent = WitnessVote(named, op == "pre", 1, term, record)
         self.model, event = self.model.answer(who, intent, self.turn, promise_ms, clock_us=1)
         texts = RecordTexts("demo")
-        script = words(op, self.identity(key, known), *who, term, record_id, self.turn, promise_ms, texts.write(record))
+        asked = (record_id, self.turn, promise_ms, texts.write(record), cluster_id)
+        script = words(op, self.identity(key, known), *who, term, *asked)
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
         reply = parse_witness_reply(raw)
         if isinstance(event, WitnessCreated) or event is None:
@@ -217,12 +225,19 @@ def test_the_checkers_witness_answers_as_the_script_does(redis_server: RedisServ
             twins.look()
         newest = twins.model.memory
         term = max(1, (0 if newest is None else newest.term) + chance.randint(-1, 2))
+        op = chance.choice(["create", "vote", "pre", "ping", "ping", "vote"])
+        # Who creates one may be of another cluster, or of another generation than the one before.
+        cluster_id, generation = chance.randint(7, 8), chance.randint(0, 1)
+        if op != "create" and newest is not None:
+            cluster_id = newest.record.cluster_id
+        record_id = (generation, chance.randint(max(1, term - 4), term), chance.randint(1, 3))  # no newer than its term
         twins.ask(
-            chance.choice(["create", "vote", "pre", "ping", "ping", "vote"]),
+            op,
             (chance.randint(1, 3), chance.randint(1, 2)),
             term,
-            (0, chance.randint(max(1, term - 4), term), chance.randint(1, 3)),  # no record is newer than its term
+            record_id,
             chance.choice(["a", "b"]),
             chance.random() < 0.9,
+            cluster_id,
         )
     assert twins.most_named > 3, "no vote came with more names than can be told apart"

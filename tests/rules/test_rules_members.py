@@ -249,6 +249,8 @@ def test_r10_one_change_at_a_time_and_the_next_waits_until_a_quorum_has_the_one_
     world = _cluster_of(3, 5)
     for voter in (2, 3):
         world.cut(voter, 1)
+    if what is MemberAction.REPLACE:
+        step(world, 1, LinkDown(3))  # it is gone: one that lives at its address is not replaced
     before = world.state(1).record
     assert _add(world, 4).result is Result.OK
     after = world.state(1).record

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from tools.simulator.small_world import MS, World
+from tools.common.founded import CLUSTER_ID, founded_record
+from tools.simulator.small_world import MS, World, leadership_of
 from zelect.core.events import MessageReceived, PeerConnected, PeerDisconnected
-from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Result
+from zelect.core.machine import first_state
+from zelect.core.messages import Bootstrap, CommonResp, Envelope, MemberAction, MemberChange, Reset, Result
 from zelect.core.step import Step
 from zelect.core.succession import jitter_us
 
@@ -521,3 +523,172 @@ def test_l1_a_cut_before_the_controller_freezes_makes_the_next_one_no_slower() -
         world.freeze(head)
         took_ms.append(world.run_until(partial(lambda w, n: w.controller() == n, world, other), 60 * SECOND))
     assert took_ms[1] < 1.5 * took_ms[0]
+
+
+# -- what users' trials left
+
+
+def _reset_to(world: World, n: int, generation: int) -> None:
+    """An operator makes node `n` the only voter."""
+    state = world.state(n)
+    forced = replace(
+        state.record,
+        config_term=0,
+        version=state.record.version + 1,
+        generation=generation,
+        members=(n,),
+        epochs=(state.saved.epoch,),
+        witness=None,
+    )
+    assert answer_of(world, n, Reset(forced, join=False)).result is Result.OK
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("listed", [(1, 2, 3), (1, 2, 3, 4)], ids=["unlisted", "listed"])
+def test_r15_a_removed_node_that_still_runs_keeps_nobody_from_founding(
+    listed: tuple[int, ...], restarted: bool
+) -> None:
+    """Node 4 was removed and not stopped. The others lose everything, Redis too."""
+    world = World(4, lists=dict.fromkeys((1, 2, 3), listed))
+    world.start()
+    world.run(3 * SECOND)
+    assert world.controller() in (1, 2, 3)
+    change(world, MemberAction.REMOVE, 4)
+    world.run(5 * SECOND)
+    assert 4 not in world.state(4).record.nodes
+    world.kill(1, 2, 3)
+    _without_redis(world)
+    if restarted:
+        world.kill(4)
+        world.start(4)
+    world.start(1, 2, 3, forget=True)
+    world.run(5 * SECOND)
+    if listed == (1, 2, 3, 4):
+        assert not any(world.state(n).hears_of_cluster() for n in (1, 2, 3))
+        bootstrap = Bootstrap(tuple((n, world.addresses[n]) for n in (1, 2, 3)))
+        assert {answer_of(world, n, bootstrap).result for n in (1, 2, 3)} == {Result.OK}
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+    assert {world.state(n).record.members for n in (1, 2, 3)} == {(1, 2, 3)}
+    assert clusters(world) - {7}
+
+
+def test_r15_a_removed_node_is_added_again() -> None:
+    world = World(3)
+    world.start()
+    world.run(3 * SECOND)
+    node = 3 if world.controller() != 3 else 1
+    change(world, MemberAction.REMOVE, node)
+    world.run(5 * SECOND)
+    change(world, MemberAction.ADD, node)
+    world.run_until(partial(whole, world, (1, 2, 3)), 20 * SECOND)
+
+
+def test_r12_a_cluster_that_is_founded_again_gets_the_witness_of_one_that_was_reset() -> None:
+    """All lose their data after a reset; Redis keeps the witness, which is of a later generation."""
+    world = World(3)
+    world.start()
+    world.run(2 * SECOND)
+    world.kill(2, 3)
+    world.run(100)
+    _reset_to(world, 1, 1_796_000_000_000)
+    world.run_until(lambda: world.controller() == 1, 20 * SECOND)
+    world.start(2)
+    world.run(2 * SECOND)
+    assert answer_of(world, 2, Reset(world.state(1).record, join=True)).result is Result.OK
+    world.run_until(lambda: world.state(1).record.witness is not None and len(world.state(1).members) == 2, 20 * SECOND)
+    assert world.redis.memory is not None
+    assert world.redis.memory.record_id[0] > 0
+    world.kill(1, 2)
+    world.registry = (0, world.registry[1])
+    world.start(1, 2, 3, forget=True)
+    world.run_until(partial(whole, world, (1, 2, 3)), 20 * SECOND)
+    world.kill(3 if world.controller() != 3 else 2)
+    world.run_until(lambda: world.state(world.controller() or 1).record.witness is not None, 20 * SECOND)
+    world.run(SECOND)
+    world.kill(world.controller() or 1)
+    world.run_until(lambda: world.controller() is not None, 20 * SECOND)
+
+
+class _TwoClusters(World):
+    """Who is active in the first one."""
+
+    @property
+    def active(self) -> list[int]:
+        return [n for n in super().active if self.state(n).record.cluster_id == CLUSTER_ID]
+
+
+@pytest.mark.parametrize("lists_the_others", [True, False])
+@pytest.mark.parametrize(("quorum", "nodes"), [("static", 3), ("dynamic", 2)])
+def test_r16_a_replacement_that_founded_a_cluster_of_its_own_has_no_vote(
+    quorum: str, nodes: int, lists_the_others: bool
+) -> None:
+    """A new host with the id of the last node founded another cluster before it reached the others."""
+    world = _TwoClusters(nodes, quorum=quorum, priorities={1: 10})
+    world.start()
+    world.run(3 * SECOND)
+    world.kill(nodes)
+    if not lists_the_others:
+        world.settings[nodes] = replace(world.settings[nodes], addresses={nodes: world.addresses[nodes]})
+    record = founded_record({nodes: world.addresses[nodes]}, {nodes: nodes + 1})
+    world.disks[nodes] = replace(first_state(world.settings[nodes], nodes + 1), record=replace(record, cluster_id=99))
+    world.start(nodes)
+    world.run_until(lambda: nodes not in world.state(1).members, 20 * SECOND)
+    assert world.state(1).record.nodes == tuple(range(1, nodes + 1))
+    world.run(5 * SECOND)
+    assert world.state(1).members == tuple(range(1, nodes))
+    assert 1 in world.active
+    world.kill(nodes)
+    world.settings[nodes] = replace(world.settings[nodes], addresses=world.addresses)
+    world.start(nodes, forget=True)
+    world.run_until(partial(whole, world, range(1, nodes + 1)), 20 * SECOND)
+
+
+def test_r16_a_member_of_another_cluster_takes_no_vote_from_a_living_one() -> None:
+    """Its answers name an id of this cluster, whose node lives."""
+    world = leadership_of(1, nodes=2)
+    world.run(5 * SECOND)
+    assert world.state(1).record.witness is not None
+    world.feed(1, MessageReceived(Envelope("demo", 2, 1, 0, 1, CommonResp(6, Result.OTHER_CLUSTER, ""), 0, 99)))
+    assert world.state(1).peers[2].foreign
+    world.run(5 * SECOND)
+    assert not world.state(1).peers[2].foreign
+    assert not world.happened("voters_changed")[1:]
+
+
+def test_r10_a_members_address_is_not_given_to_another() -> None:
+    """Node 3 says by mistake that it is where node 2 is."""
+    world = World(3, quorum="static")
+    world.start()
+    world.run(2 * SECOND)
+    world.kill(3)
+    world.settings[3] = replace(world.settings[3], addresses={**world.addresses, 3: world.addresses[2]})
+    world.start(3)
+    world.run(5 * SECOND)
+    head = world.controller() or 1
+    assert dict(world.state(head).record.addresses) == world.addresses
+    assert dict(world.state(head).addresses) == world.addresses
+    assert world.happened("address_refused", head)
+    assert "2" in world.state(3).peers[head].complaint
+
+
+def test_r10_two_members_may_change_places() -> None:
+    world = World(3, quorum="static", priorities={1: 10})
+    world.start()
+    world.run(2 * SECOND)
+    world.kill(2, 3)
+    swapped = {1: world.addresses[1], 2: world.addresses[3], 3: world.addresses[2]}
+    for n in (2, 3):
+        world.settings[n] = replace(world.settings[n], addresses=swapped)
+    world.start(2, 3)
+    world.run_until(lambda: dict(world.state(1).record.addresses) == swapped, 20 * SECOND)
+
+
+def test_r10_a_member_that_lives_at_its_address_is_not_replaced() -> None:
+    world = leadership_of(1)
+    moved = MemberChange(MemberAction.REPLACE, 3, "tcp://127.0.0.1:7133")
+    answer = answer_of(world, 1, moved)
+    assert answer.result is Result.FORBIDDEN
+    assert "node 3 answers at tcp://127.0.0.1:7103" in answer.detail
+    world.kill(3)
+    world.run(SECOND)
+    assert answer_of(world, 1, moved).result is Result.OK

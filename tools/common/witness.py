@@ -136,9 +136,10 @@ class WitnessServer:
         if memory is not None and memory.identity == identity:
             return self, WitnessCreated(identity)
         if memory is not None:
-            generation, later = memory.record_id[0], memory.created_term == intent.term and memory.created_at > at
-            newer = generation == intent.record.id[0] and (memory.term > intent.term or later)
-            if generation > intent.record.id[0] or newer:
+            later = memory.created_term == intent.term and memory.created_at > at
+            same = memory.record.cluster_id == intent.record.cluster_id
+            ahead = memory.record_id[0] - intent.record.id[0] if same else 0
+            if ahead > 0 or (ahead == 0 and (memory.term > intent.term or later)):
                 return self, None
         acked, names = (*who, intent.term), (NamedProcess(*who, intent.term, promise_ms),)
         memory = Memory(identity, intent.term, who, acked, intent.record, intent.term, at, names=names)

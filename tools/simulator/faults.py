@@ -120,7 +120,15 @@ def _member(world: SimWorld, fault: Fault, n: int) -> None:
         tell_member(world, controller, MemberChange(MemberAction.REMOVE, node, ""))
     elif node != controller:
         world.move(node)
-        tell_member(world, controller, MemberChange(MemberAction.REPLACE, node, world.addresses[node]))
+        replaced = MemberChange(MemberAction.REPLACE, node, world.addresses[node])
+        tell_member(world, controller, replaced)  # refused while the old process seems to live
+        world.later(_span_us(fault, 1, 2000), partial(_tell_controller, world, replaced))
+
+
+def _tell_controller(world: SimWorld, change: MemberChange) -> None:
+    controller = world.controller()
+    if controller is not None:
+        tell_member(world, controller, change)
 
 
 def tell_member(world: SimWorld, n: int, change: MemberChange) -> None:

@@ -172,6 +172,7 @@ FACTS: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "peer_unresponsive": {"peer": int},
     "peer_lost_state": {"sender": int, "epoch": int},
     "address_learned": {"peer": int, "said": str, "before": str},
+    "address_refused": {"peer": int, "said": str, "other": int},
     # messages that changed nothing
     "message_refused": {"sender": int, "reason": str},
     "error_received": {"sender": int, "result": str, "detail": str, "generation": (int, _OR_NONE)},

@@ -291,6 +291,7 @@ class GateRefusal(StrEnum):
     WRONG_NODE = "wrong_node"
     OTHER_CLUSTER = "other_cluster"
     OWN_ID = "own_id"
+    REMOVED = "removed"
     UNKNOWN_SENDER = "unknown_sender"
     SETTINGS_MISMATCH = "settings_mismatch"
     OTHER_GENERATION = "other_generation"
@@ -323,6 +324,8 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
         return GateRefusal.WRONG_NODE
     if isinstance(envelope.message, _FROM_COMMAND_LINE):
         return Admission.UNTRACKED  # who may send commands is decided before a message comes here
+    if state.removed and not envelope.cluster_id and not isinstance(envelope.message, CommonResp):
+        return GateRefusal.REMOVED
     known = state.peers.get(sender)
     if known is None:
         return _judge_unknown(step, envelope)
@@ -452,6 +455,8 @@ def _complaint(state: State, settings: Settings, envelope: Envelope, refusal: Ga
             return Result.WRONG_CLUSTER, f"this is node {state.node} of cluster {settings.cluster}"
         case GateRefusal.WRONG_NODE:
             return Result.WRONG_NODE, f"this is node {state.node}"
+        case GateRefusal.REMOVED:
+            return Result.REMOVED, f"node {state.node} was removed from cluster {state.record.cluster_id:x}"
         case GateRefusal.SETTINGS_MISMATCH:
             return Result.SETTINGS_MISMATCH, " ".join(f"{key}={value}" for key, value in settings.shared().items())
         case GateRefusal.OTHER_CLUSTER:

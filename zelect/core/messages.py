@@ -86,6 +86,8 @@ class Result(StrEnum):
     SETTINGS_MISMATCH = "settings_mismatch"
     OTHER_CLUSTER = "other_cluster"
     NOT_MEMBER = "not_member"
+    REMOVED = "removed"
+    ADDRESS_IN_USE = "address_in_use"
     TERM_JUMP = "term_jump"
     OTHER_GENERATION = "other_generation"
     OLD_INCARNATION = "old_incarnation"

@@ -113,7 +113,8 @@ class Peer:
     `saves_before` of them were heard of by earlier incarnations (R16). `offline`: it left; with `cluster_stop`
     because all nodes are being stopped. `unresponsive`: the controller has not heard it for `down_after`; hearing
     it again ends that. `cluster_id`: the cluster that it belongs to (0: to none yet, -1: not known), as this node
-    heard while it was new itself (R15). `complaint`: what it last refused of this node's messages, and why; for
+    heard while it was new itself (R15). `foreign`: it last spoke as a node of another cluster than this node's.
+    `complaint`: what it last refused of this node's messages, and why; for
     people. `address`: where it says that others reach it."""
 
     incarnation: int = 0
@@ -130,6 +131,7 @@ class Peer:
     cluster_stop: bool = False
     unresponsive: bool = False
     cluster_id: int = -1
+    foreign: bool = False
     complaint: str = ""
     address: str = ""
 
@@ -168,6 +170,7 @@ class Peer:
             cluster_stop=self.cluster_stop,
             unresponsive=False,
             cluster_id=self.cluster_id,
+            foreign=False,
             complaint=self.complaint,
             address=self.address,
         )
@@ -363,6 +366,11 @@ class State:
         """Whether this node belongs to no cluster yet: it has no voter record (R15)."""
         return self.saved.record.cluster_id == 0
 
+    @property
+    def removed(self) -> bool:
+        """Whether an operator removed this node from its cluster (R10)."""
+        return not self.is_new and self.node not in self.saved.record.nodes
+
     def may_vote(self, record: Record) -> bool:
         """Whether this node has a voting right under `record`: it names this node's present epoch (R16)."""
         return record.counts(self.node, self.saved.epoch)
@@ -434,6 +442,15 @@ class State:
         """Whether a peer of this new node belongs to a cluster, or another source told of one: there is one to join, so
         none is founded (R15)."""
         return self.cluster_told_us >= 0 or any(peer.cluster_id > 0 for peer in self.peers.values())
+
+    def at_address(self, address: str, asking: int) -> int:
+        """Which node other than `asking` is at `address`, by its own words, or else as far as this one knows; 0: none.
+        Two nodes that change places may both say so."""
+        for node, known in self.addresses.items():
+            said = self.peers[node].address if node in self.peers else ""
+            if node != asking and address == (said or known):
+                return node
+        return 0
 
     def founders(self) -> dict[int, int]:
         """The epoch of each node that is to found a cluster with this one; empty while one of them was not heard,

@@ -52,6 +52,7 @@ class _PeerChanges(TypedDict, total=False):
     cluster_stop: bool
     unresponsive: bool
     cluster_id: int
+    foreign: bool
     complaint: str
 
 

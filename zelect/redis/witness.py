@@ -155,8 +155,8 @@ class WitnessClient(RedisWorker[WitnessIntent, WitnessEvent]):
         self, op: str, identity: Witness, term: int, record: Record, question: _Question
     ) -> tuple[str | int, ...]:
         settings, text = self.settings, self._records.write(record)
-        me = (settings.node, settings.incarnation)
-        return words(op, identity, *me, term, record.id, question.asked_us, settings.promise_ms, text)
+        asked = (record.id, question.asked_us, settings.promise_ms, text, record.cluster_id)
+        return words(op, identity, settings.node, settings.incarnation, term, *asked)
 
     def _judge(self, intent: WitnessIntent, reply: WitnessReply) -> None:
         """Note what is wrong, for people. Only a look checks everything, so only a look clears the note."""

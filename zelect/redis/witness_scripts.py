@@ -51,7 +51,7 @@ MAX_PROMISE_MS = 600_000
 """No election timeout is longer (`zelect.core.timing`)."""
 
 # ARGV: 1 op, 2 key, 3 run_id, 4 replid; except for a look: 5 node, 6 incarnation, 7 term,
-# 8 generation, 9 config_term, 10 version, 11 asked_us, 12 promise_ms, 13 record
+# 8 generation, 9 config_term, 10 version, 11 asked_us, 12 promise_ms, 13 record, 14 cluster_id
 _TEXT = """
 local memory, op, key = KEYS[1], ARGV[1], ARGV[2]
 local MAX = 9007199254740991
@@ -77,7 +77,7 @@ local function text(value) return string.format('%.0f', value) end
 local clock_us = number(reported('server_time_usec')) or 0  -- 0: an old server, which doesn't tell
 
 local NUMBERS = {'term', 'voted_for', 'voted_incarnation', 'acked', 'acked_incarnation', 'acked_term',
-                 'generation', 'config_term', 'version', 'created_term', 'created_us', 'many'}
+                 'generation', 'config_term', 'version', 'created_term', 'created_us', 'many', 'cluster_id'}
 local function node_id(value) return value >= 1 and value <= 65535 end
 -- Processes, the oldest first: "node incarnation term promise_ms", joined by commas.
 local MOST_NAMES = 3
@@ -166,8 +166,9 @@ if op == 'create' then
   if not fit or (not w and raw_key == key) then return report('unrecognized') end
   if w and w.key == key then return report('done') end
   -- A delayed, older `create` must not replace what is in use. What another run of the server left
-  -- behind is not in use; after a new generation the terms may be lower.
-  if w and (w.generation > generation or w.generation == generation and
+  -- behind is not in use; after a new generation of the same cluster the terms may be lower.
+  local ahead = w and w.cluster_id == tonumber(ARGV[14]) and w.generation - generation or 0
+  if w and (ahead > 0 or ahead == 0 and
             (w.term > term or w.created_term == term and w.created_us > tonumber(ARGV[11]))) then
     return report('old_term')
   end
@@ -177,7 +178,7 @@ if op == 'create' then
              'acked', ARGV[5], 'acked_incarnation', ARGV[6], 'acked_term', ARGV[7],
              'generation', ARGV[8], 'config_term', ARGV[9], 'version', ARGV[10], 'record', ARGV[13],
              'names', listed({me}), 'many', '0', 'created_term', ARGV[7], 'created_us', ARGV[11],
-             'acked_us', '0')
+             'cluster_id', ARGV[14], 'acked_us', '0')
   redis.call('PERSIST', memory)
   w = {term = term, names = {me}, many = 0}
   return report('done')
@@ -250,11 +251,13 @@ def words(
     asked_us: int = 0,
     promise_ms: int = 0,
     record: str = "",
+    cluster_id: int = 0,
 ) -> tuple[str | int, ...]:
     """The script's arguments. `asked_us`: orders what one controller creates, on its clock. `promise_ms`: the
     asker's election timeout; `record`: the text to keep."""
     who = identity if identity is not None else Witness("", "", "")
-    return (op, who.key, who.run_id, who.replid, node, incarnation, term, *record_id, asked_us, promise_ms, record)
+    asker = (node, incarnation, term, *record_id, asked_us, promise_ms, record, cluster_id)
+    return (op, who.key, who.run_id, who.replid, *asker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,8 @@ _AT_THE_ADDRESS = frozenset({"wrong_node", "wrong_cluster", "no_handshake"})
 _WORDS = {
     "settings_mismatch": "other settings on {nodes}: ",
     "other_cluster": "another cluster on {nodes}: ",
+    "address_in_use": "another node has its address, by {nodes}: ",
+    "removed": "not waiting for {nodes}: ",
     "other_generation": "a newer generation on {nodes}: ",
     "id_in_use": "another running process has its id, by {nodes}: ",
     "old_incarnation": "a newer process has its id, by {nodes}: ",

@@ -20,7 +20,7 @@ import zmq
 
 from tests.support.no_redis import drips, listening, says_http, says_nonsense, says_seven
 from tests.support.ports import free_port
-from tests.support.records import made_record
+from tests.support.records import CLUSTER_ID, made_record
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
@@ -42,9 +42,9 @@ PROMISE_MS = 700
 TEXTS = RecordTexts("demo")
 
 
-def of(record_id: RecordId) -> Record:
+def of(record_id: RecordId, cluster_id: int = CLUSTER_ID) -> Record:
     """A voter record with these numbers."""
-    return made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0])
+    return made_record(record_id[1], record_id[2], (1, 2), generation=record_id[0], cluster_id=cluster_id)
 
 
 def named(*processes: tuple[int, int, int]) -> tuple[NamedProcess, ...]:
@@ -81,11 +81,13 @@ class Asking:
         assert isinstance(event, WitnessCreated)
         return event.identity
 
-    def refused(self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD) -> bool:
+    def refused(
+        self, key: str = "k", term: int = TERM, record_id: RecordId = RECORD, cluster_id: int = CLUSTER_ID
+    ) -> bool:
         """Whether a creation is refused; refusals have no event."""
         client = self.of(CREATOR)
         before = client.counters["refused"]
-        client.submit([WitnessCreate(key, term, of(record_id)), WitnessLook(None)])
+        client.submit([WitnessCreate(key, term, of(record_id, cluster_id)), WitnessLook(None)])
         wait_until(lambda: client.pipe.poll(100) and any(isinstance(e, WitnessSeen) for e in client.receive()))
         return client.counters["refused"] > before
 
@@ -211,7 +213,7 @@ def test_a_new_memory_holds_its_creators_term_and_vote(asking: Asking) -> None:
     assert memory == {
         "key": "k-1", "run_id": identity.run_id, "replid": identity.replid, "term": "5",
         "voted_for": "9", "voted_incarnation": "90", "acked": "9", "acked_incarnation": "90", "acked_term": "5",
-        "generation": "0", "config_term": "5", "version": "3", "created_term": "5",
+        "generation": "0", "config_term": "5", "version": "3", "created_term": "5", "cluster_id": str(CLUSTER_ID),
         "record": TEXTS.write(of(RECORD)), "names": "9 90 5 700", "many": "0",
     }  # fmt: skip
     assert asking.redis.ttl(MEMORY) == -1
@@ -252,6 +254,15 @@ def test_a_reset_replaces_what_no_newer_controller_uses(
 def test_a_generation_is_not_replaced_by_an_older_one(asking: Asking) -> None:
     asking.create("new", TERM, (1, 5, 3))
     assert asking.refused("old", TERM + 5, (0, 10, 9))
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_the_generation_of_another_cluster_says_nothing(asking: Asking, generation: int) -> None:
+    """All nodes lost their data and founded a cluster again, which was never reset; or two clusters share a name."""
+    asking.create("lost", TERM, (1, 5, 3))
+    assert asking.refused("older", TERM - 1, (generation, 4, 1), cluster_id=CLUSTER_ID + 1)
+    assert not asking.refused("again", TERM + 1, (generation, 6, 1), cluster_id=CLUSTER_ID + 1)
+    assert asking.refused("older", TERM, (generation + 1, 6, 2), cluster_id=CLUSTER_ID)
 
 
 def test_what_a_refused_reset_met_is_forgotten_once_another_succeeds(asking: Asking) -> None:

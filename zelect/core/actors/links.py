@@ -29,9 +29,12 @@ def link_up(step: Step, event: LinkUp) -> None:
 
 
 def introduce(step: Step, peer: int) -> None:
-    """Send NODE_ONLINE; the answer names the controller, and has the peer's voter record."""
+    """Send NODE_ONLINE; the answer names the controller, and has the peer's voter record. A node that was removed sends
+    none: new nodes would take it for one of a cluster that they are to join (R15). The controller that adds it again
+    speaks first."""
     state = step.state
-    step.send(peer, NodeOnline(step.settings.address, step.priority, state.saved.epoch, state.saves))
+    if not state.removed:
+        step.send(peer, NodeOnline(step.settings.address, step.priority, state.saved.epoch, state.saves))
 
 
 def remember_disk(step: Step, peer: int, epoch: int, saves: int) -> None:

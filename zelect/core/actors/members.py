@@ -90,11 +90,20 @@ def _problem(step: Step, message: MemberChange) -> str:
             return f"node {node} belongs to the cluster already, at {addresses[node]}"
         case MemberAction.REPLACE if node not in addresses:
             return f"node {node} does not belong to the cluster"
+        case MemberAction.REPLACE if node != step.me and _lives_elsewhere(step, node, message.address):
+            return f"node {node} answers at {step.state.addresses[node]}; stop that process first"
         case MemberAction.REMOVE if node == step.me:
             return f"node {node} is the controller; transfer its leadership first"
         case MemberAction.REPLACE if node == step.me:
             return f"node {node} is the controller; transfer its leadership first"
     return ""
+
+
+def _lives_elsewhere(step: Step, node: int, address: str) -> bool:
+    """Whether a member is there now, at another address: to say where it is would be a mistake."""
+    known = step.peer(node)
+    heard = not known.gone and step.now_us - known.heard_us < step.timing.promise_us
+    return known.linked and heard and step.state.addresses[node] != address
 
 
 def bootstrap(step: Step, envelope: Envelope, message: Bootstrap) -> None:

@@ -20,12 +20,15 @@ from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import DeathProven, Evidence, Leave
 from zelect.core.invariants import require
 from zelect.core.messages import (
+    CommonResp,
     Envelope,
     Handover,
     NodeOffline,
     NodeOnline,
     NodeOnlineResp,
     Reason,
+    Result,
+    Type,
 )
 from zelect.core.state import Role, Status
 from zelect.core.step import Step
@@ -47,10 +50,7 @@ _BELIEVED = {
 def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     """A peer is online: answer which node is controller; the controller also sends it a PING."""
     state, sender = step.state, envelope.sender
-    if message.address != state.addresses[sender]:
-        step.note("address_learned", peer=sender, said=message.address, before=state.addresses[sender])
-        step.move(sender, message.address)
-    step.know(sender, address=message.address)
+    other = _learn_address(step, sender, message.address)
     if state.record.epoch_of(sender) not in (-1, message.epoch):
         step.note("peer_lost_state", sender=sender, epoch=message.epoch)
     step.know(sender, priority=message.priority)
@@ -64,7 +64,23 @@ def node_online(step: Step, envelope: Envelope, message: NodeOnline) -> None:
     known = step.peer(sender)
     heard = max((known.epoch, known.saves_before), (state.record.epoch_of(sender), 0))
     step.send(sender, NodeOnlineResp(controller, term, record, *heard))
+    if other:
+        text = f"{message.address} is the address of node {other}"
+        step.send(sender, CommonResp(int(Type.NODE_ONLINE), Result.ADDRESS_IN_USE, text))
     ping_one(step, sender)
+
+
+def _learn_address(step: Step, peer: int, said: str) -> int:
+    """Connect to `peer` where it says that it is, unless that is another node's address: then that node, else 0."""
+    state, before = step.state, step.state.addresses[peer]
+    step.know(peer, address=said)
+    other = state.at_address(said, peer)
+    if other:
+        step.note("address_refused", peer=peer, said=said, other=other)
+    elif said != before:
+        step.note("address_learned", peer=peer, said=said, before=before)
+        step.move(peer, said)
+    return other
 
 
 def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) -> None:

@@ -28,12 +28,23 @@ def common_resp(step: Step, envelope: Envelope, message: CommonResp) -> None:
     if message.result is Result.SETTINGS_MISMATCH:
         detail = _differences(step.settings.shared(), detail)
     complaint = f"{message.result.value}: {detail}"[:MAX_TEXT]
+    _note_cluster(step, envelope, message.result)
     if step.peer(envelope.sender).complaint == complaint:
         return  # reported already
     step.know(envelope.sender, complaint=complaint)
-    if step.state.is_new:
-        learn_of_cluster(step, envelope)
     step.note("error_received", sender=envelope.sender, result=message.result.value, detail=detail, **other)
+
+
+def _note_cluster(step: Step, envelope: Envelope, result: Result) -> None:
+    """Which cluster the sender of a complaint belongs to. For a new node one that was removed belongs to none (R15);
+    for a member one of another cluster has lost what it knew of this one (R16)."""
+    sender, state = envelope.sender, step.state
+    if state.is_new and result is not Result.REMOVED:
+        learn_of_cluster(step, envelope)
+    elif state.is_new:
+        step.know(sender, cluster_id=-1)
+    else:
+        step.know(sender, foreign=envelope.cluster_id not in (0, state.record.cluster_id))
 
 
 def _differences(ours: Mapping[str, str], told: str) -> str:
@@ -141,7 +152,7 @@ def belongs(state: State) -> Belongs:
     if not state.is_new:
         if state.may_vote(state.record):
             return Belongs.VOTER
-        return Belongs.NO_VOTE if state.node in dict(state.record.addresses) else Belongs.REMOVED
+        return Belongs.REMOVED if state.removed else Belongs.NO_VOTE
     return Belongs.JOINING if state.hears_of_cluster() else Belongs.NEW
 
 

@@ -49,11 +49,11 @@ def manage(step: Step) -> None:
 
 
 def _moved(step: Step) -> tuple[int, str] | None:
-    """A node that reports an address other than the record's, and that address."""
+    """A node that reports an address other than the record's, and no other node's, and that address."""
     state = step.state
     for node, recorded in state.record.addresses:
         said = step.settings.address if node == step.me else state.peers[node].address
-        if said and said != recorded:
+        if said and said != recorded and not state.at_address(said, node):
             return node, said
     return None
 
@@ -131,7 +131,8 @@ def health_of(step: Step, leader_state: LeaderState) -> VoterHealth:
     return VoterHealth(
         gone=frozenset(node for node, peer in state.peers.items() if peer.lost),
         joinable=frozenset(node for node in state.record.nodes if _may_join(step, leader_state, node)),
-        lost_state=frozenset(node for node, epoch in present.items() if named.get(node, epoch) != epoch),
+        lost_state=frozenset(node for node, epoch in present.items() if named.get(node, epoch) != epoch)
+        | frozenset(node for node, peer in state.peers.items() if peer.foreign and peer.lost),
         witness_ready=state.witness_ready,
         witness_lost=state.record.witness is not None and state.witness_ready and not state.witness_same,
     )
