@@ -187,8 +187,8 @@ class Twins:
             intent = WitnessVote(named, op == "pre", 1, term, record)
         self.model, event = self.model.answer(who, intent, self.turn, promise_ms, clock_us=1)
         texts = RecordTexts("demo")
-        asked = (record_id, self.turn, promise_ms, texts.write(record), cluster_id)
-        script = words(op, self.identity(key, known), *who, term, *asked)
+        asked = (self.turn, promise_ms, texts.write(record), cluster_id)
+        script = words(op, self.identity(key, known), who[0], who[1], term, record_id, *asked)
         raw = self.redis.eval(WITNESS_SCRIPT.text, 1, witness_key("demo"), *map(str, script))
         reply = parse_witness_reply(raw)
         if isinstance(event, WitnessCreated) or event is None:

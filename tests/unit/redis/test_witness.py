@@ -20,9 +20,10 @@ import zmq
 
 from tests.support.no_redis import drips, listening, says_http, says_nonsense, says_seven
 from tests.support.ports import free_port
-from tests.support.records import CLUSTER_ID, made_record
+from tests.support.records import made_record
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
+from tools.common.founded import CLUSTER_ID
 from zelect.core.effects import WitnessCreate, WitnessIntent, WitnessLook, WitnessPing, WitnessVote
 from zelect.core.events import NamedProcess, WitnessAnswered, WitnessCreated, WitnessSeen, WitnessVoted
 from zelect.core.messages import Refusal
