@@ -333,16 +333,23 @@ def judge(step: Step, envelope: Envelope) -> Admission | GateRefusal:
         return Admission.UNTRACKED  # even with other settings: those may be the error that it reports
     if envelope.settings != step.digest:
         return GateRefusal.SETTINGS_MISMATCH
-    if envelope.cluster_id and not state.is_new:
-        if envelope.cluster_id != state.record.cluster_id:
-            return GateRefusal.OTHER_CLUSTER
-        if envelope.generation != state.record.generation:
-            return GateRefusal.OTHER_GENERATION
+    other = _judge_cluster(state, envelope)
+    if other is not None:
+        return other
     if _jumps(state, envelope):
         return GateRefusal.TERM_JUMP
     if _impossible_voters(step, envelope):
         return GateRefusal.IMPOSSIBLE_VOTERS
     return Admission.MEMBER if envelope.incarnation == known.incarnation else _judge_process(step, known, envelope)
+
+
+def _judge_cluster(state: State, envelope: Envelope) -> GateRefusal | None:
+    """A sender of another cluster, or of another generation of this node's."""
+    if not envelope.cluster_id or state.is_new:
+        return None
+    if envelope.cluster_id != state.record.cluster_id:
+        return GateRefusal.OTHER_CLUSTER
+    return GateRefusal.OTHER_GENERATION if envelope.generation != state.record.generation else None
 
 
 def _judge_unknown(step: Step, envelope: Envelope) -> Admission | GateRefusal:
