@@ -32,22 +32,23 @@ ROOMS: dict[str, set[str]] = {
     "wire": {"core"},
     # small things that know nobody above them
     "version": set(),
-    "system": {"core"},
-    "config": {"core"},
+    "errors": set(),
+    "system": {"core", "errors"},
+    "config": {"core", "errors"},
     "status": {"core", "system", "version"},
-    "security": {"core", "config", "system"},
+    "security": {"core", "errors", "config", "system"},
     "redis": {"core", "wire", "config", "system", "status"},
     # the node
     "node/transport": {"core", "config", "system", "security"},
-    "node/storage": {"core", "wire", "system"},
+    "node/storage": {"core", "errors", "wire", "system"},
     "node/leadership": {"core", "config", "system"},
     "node/http": {"core", "config", "system", "status", "node/leadership"},
     "node": {"core", "wire", "version", "system", "config", "status", "security", "redis", *_NODE},
     # who asks a node, and programs around one
-    "client": {"core", "wire", "config", "system", "security", "redis", "status"},
-    "api": {"core", "config", "system", "client", "node", "node/leadership", "node/storage"},
-    "jobs": {"core", "config", "system", "client", "api", "node", "node/leadership", "node/storage"},
-    "fencing": {"core"},
+    "client": {"core", "errors", "wire", "config", "system", "security", "redis", "status"},
+    "api": {"core", "errors", "config", "system", "client", "node", "node/leadership", "node/storage"},
+    "jobs": {"core", "errors", "config", "system", "client", "api", "node", "node/leadership", "node/storage"},
+    "fencing": {"core", "errors"},
     "devcluster": {"core", "config", "system", "security", "redis", "status", "client"},
     "doctor": {"core", "config", "security", "redis", "status", "client", "system"},
     "cli/support": {"core", "config", "system", "status", "security", "client", "devcluster"},
@@ -56,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
         *("cli/support", "doctor", "node", "node/storage", "node/leadership"),
     },
     # what users import
-    "": {"version", "api", "config", "fencing"},
+    "": {"version", "errors", "api", "config", "fencing", "node/leadership", "node/storage", "security", "system"},
     "__main__": {"cli"},
 }
 

@@ -19,47 +19,72 @@ if TYPE_CHECKING:
         ChildFailed,
         ControllerUnknown,
         Leadership,
+        LeadershipIterator,
         LeadershipLost,
         Node,
         NodeFailed,
         Observer,
         Seen,
     )
-    from zelect.config.loading import ConfigError
+    from zelect.config.loading import Config, ConfigError
+    from zelect.errors import ZelectError
     from zelect.fencing.asyncio import AsyncFencedRedis
     from zelect.fencing.core import FencedOut
     from zelect.fencing.sync import FencedRedis
+    from zelect.node.leadership.handle import Controller
+    from zelect.node.storage.data_dir import DataDirError, DataDirInUse
+    from zelect.node.storage.vote_store import VoteStoreError
+    from zelect.security.zap_authenticator import AuthenticatorFailed
+    from zelect.system.sockets import CannotBind
 
-__all__ = [
+_HOMES = {
+    "AsyncFencedRedis": "zelect.fencing.asyncio",
+    "AuthenticatorFailed": "zelect.security.zap_authenticator",
+    "CannotBind": "zelect.system.sockets",
+    "ChildFailed": "zelect.api",
+    "Config": "zelect.config.loading",
+    "ConfigError": "zelect.config.loading",
+    "Controller": "zelect.node.leadership.handle",
+    "ControllerUnknown": "zelect.api",
+    "DataDirError": "zelect.node.storage.data_dir",
+    "DataDirInUse": "zelect.node.storage.data_dir",
+    "FencedOut": "zelect.fencing.core",
+    "FencedRedis": "zelect.fencing.sync",
+    "Leadership": "zelect.api",
+    "LeadershipIterator": "zelect.api",
+    "LeadershipLost": "zelect.api",
+    "Node": "zelect.api",
+    "NodeFailed": "zelect.api",
+    "Observer": "zelect.api",
+    "Seen": "zelect.api",
+    "VoteStoreError": "zelect.node.storage.vote_store",
+    "ZelectError": "zelect.errors",
+}
+
+__all__ = [  # written out: type checkers and linters read it, and do not run it
     "AsyncFencedRedis",
+    "AuthenticatorFailed",
+    "CannotBind",
     "ChildFailed",
+    "Config",
     "ConfigError",
+    "Controller",
     "ControllerUnknown",
+    "DataDirError",
+    "DataDirInUse",
     "FencedOut",
     "FencedRedis",
     "Leadership",
+    "LeadershipIterator",
     "LeadershipLost",
     "Node",
     "NodeFailed",
     "Observer",
     "Seen",
+    "VoteStoreError",
+    "ZelectError",
     "__version__",
 ]
-
-_HOMES = {
-    "AsyncFencedRedis": "zelect.fencing.asyncio",
-    "ChildFailed": "zelect.api",
-    "ConfigError": "zelect.config.loading",
-    "ControllerUnknown": "zelect.api",
-    "FencedOut": "zelect.fencing.core",
-    "FencedRedis": "zelect.fencing.sync",
-    "Node": "zelect.api",
-    "NodeFailed": "zelect.api",
-    "Observer": "zelect.api",
-    "Leadership": "zelect.api",
-    "LeadershipLost": "zelect.api",
-    "Seen": "zelect.api",
-}
 
 
 def __getattr__(name: str) -> object:

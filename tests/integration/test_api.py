@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 import zelect
 from tests.support.clusters import ROOT, Cluster, Fleet
+from tests.support.marks import long_but
 from tests.support.waiting import wait_until
 from zelect.node.leadership.handle import Controller
 from zelect.system.clock import now_us
@@ -187,29 +189,110 @@ def test_what_the_job_returns_and_raises(fleet: Fleet) -> None:
         assert (leadership.node, leadership.term, leadership.previous, leadership.reason) == (1, 1, 0, "start")
         assert 0 < leadership.remaining_ms < 400
         assert leadership.run(lambda a, b: a + b, 1, 2) == 3
-        with pytest.raises(ZeroDivisionError):
-            leadership.run(lambda: 1 // 0)
         leadership.check()
         assert (node.controller.id, node.controller.term) == (1, 1)
 
         async def job(value: int) -> int:
             return value
 
-        async def failing() -> None:
-            raise ZeroDivisionError
+        async def run() -> int | None:
+            return await leadership.run(job(7))
 
-        async def both() -> None:
-            assert await leadership.run(job(7)) == 7
-            with pytest.raises(ZeroDivisionError):
-                await leadership.run(failing())
-
-        asyncio.run(both())
+        assert asyncio.run(run()) == 7
         node.ask_to_stop()
         with pytest.raises(zelect.LeadershipLost):
             leadership.check()
         assert leadership.run(lambda: pytest.fail("it is not active")) is None
         assert next(leaderships, None) is None
     assert node.leadership is None
+
+
+def test_a_job_that_fails_ends_its_leadership(fleet: Fleet) -> None:
+    """A single node has nobody to hand over to: it leads again after a rest."""
+    cluster = fleet.cluster((1,))
+
+    async def failing() -> None:
+        raise ZeroDivisionError
+
+    async def awaited(leadership: zelect.Leadership) -> None:
+        await leadership.run(failing())
+
+    async def cancelled(leadership: zelect.Leadership) -> None:
+        async with asyncio.timeout(0.01):
+            await leadership.run(asyncio.sleep(60))
+
+    ways: list[tuple[Callable[[zelect.Leadership], object], type[Exception]]] = [
+        (lambda leadership: leadership.run(lambda: 1 // 0), ZeroDivisionError),
+        (lambda leadership: asyncio.run(awaited(leadership)), ZeroDivisionError),
+        (lambda leadership: asyncio.run(cancelled(leadership)), TimeoutError),
+    ]
+    with zelect.Node(cluster.conf(1), rest_s=0.2) as node:
+        leaderships = iter(node.campaign())
+        for number, (way, error) in enumerate(ways, 1):
+            leadership = next(leaderships)
+            assert leadership.number == number
+            with pytest.raises(error):
+                way(leadership)
+            assert leadership.lost
+            assert node.leadership is None
+
+
+RESIGNS = """
+import asyncio, sys, time, zelect
+kind = sys.argv[2]
+def fails(*arguments): raise OSError("no route to the database")
+async def fails_too(): fails()
+async def lead(node):
+    async for leadership in node.campaign():
+        await leadership.run(fails_too())
+async def main():
+    async with zelect.Node(sys.argv[1]) as node:
+        task = asyncio.create_task(lead(node))
+        await asyncio.sleep(600)
+if kind == "task":
+    asyncio.run(main())
+elif kind == "callback":
+    with zelect.Node(sys.argv[1], on_elected=fails): time.sleep(600)
+else:
+    with zelect.Node(sys.argv[1], process=True) as node:
+        for leadership in node.campaign():
+            leadership.run(leadership.resign)
+"""
+
+
+@pytest.mark.parametrize("kind", long_but(["task", "callback", "resign"], "resign"))
+def test_a_program_that_leads_and_does_nothing_hands_over(fleet: Fleet, kind: str) -> None:
+    cluster = fleet.cluster(timing=BUSY)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", RESIGNS, str(cluster.conf(1)), kind]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as program:
+        try:
+            wait_until(lambda: cluster.ask(1))
+            cluster.start(2, 3)
+            head = cluster.settled(2, 3, term_above=1)
+            assert program.poll() is None
+            (how,) = [one for one in cluster.events(head.id, "became_active") if one["term"] == head.term]
+            assert how["reason"] == "handover"
+        finally:
+            program.kill()
+
+
+@pytest.mark.parametrize("process", [False, True])
+@pytest.mark.parametrize("after_s", [0, 0.002, 0.1])
+def test_a_start_that_is_cancelled_leaves_nothing_behind(fleet: Fleet, process: bool, after_s: float) -> None:
+    cluster = fleet.cluster((1,))
+
+    async def main() -> None:
+        node = zelect.Node(cluster.conf(1), process=process)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_s), node:
+                await asyncio.sleep(60)
+        assert not [one.name for one in threading.enumerate() if one.name.startswith("zelect")]
+        async with node, zelect.Node(cluster.conf(1), process=process):
+            pytest.fail("the first one runs")
+
+    with pytest.raises(zelect.ZelectError, match="already running"):
+        asyncio.run(main())
 
 
 def test_a_program_is_called_back_and_leadership_waits_for_it(fleet: Fleet) -> None:

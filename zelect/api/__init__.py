@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zelect.api.leadership import Leadership, LeadershipLost
-from zelect.api.node import Node, NodeFailed
+from zelect.api.node import LeadershipIterator, Node, NodeFailed
 from zelect.client.observer import ControllerUnknown, Observer
 from zelect.client.published import Seen
 from zelect.system.child import ChildFailed
@@ -12,6 +12,7 @@ __all__ = [
     "ChildFailed",
     "ControllerUnknown",
     "Leadership",
+    "LeadershipIterator",
     "LeadershipLost",
     "Node",
     "NodeFailed",

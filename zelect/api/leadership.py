@@ -16,18 +16,21 @@ from typing import Any, TypeVar, overload
 
 from zelect.api.steps import Steps
 from zelect.core.lease import Lease
+from zelect.errors import ZelectError
 from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.system.clock import now_us
 
 T = TypeVar("T")
 
+REST_S = 10.0
+"""How long a node stays behind the others in the succession after it resigned, or after a job of it failed."""
 _LOOK_S = 0.05
 
 nodes_of_this_job: ContextVar[tuple[NodeHandle, ...]] = ContextVar("nodes_of_this_job", default=())
 """The nodes in whose leadership the running code is a job."""
 
 
-class LeadershipLost(Exception):
+class LeadershipLost(ZelectError):
     """The node is not active any more, or will not be within the margin: nothing more may be done in the
     name of its term."""
 
@@ -42,7 +45,15 @@ class Leadership:
     election's clock (`zelect.system.clock`).
     """
 
-    def __init__(self, handle: NodeHandle, margin_us: int, lease: Lease, controller: Controller, number: int) -> None:
+    def __init__(
+        self,
+        handle: NodeHandle,
+        margin_us: int,
+        lease: Lease,
+        controller: Controller,
+        number: int,
+        rest_s: float = REST_S,
+    ) -> None:
         self.term = lease.term
         self.node = controller.id
         self.previous = controller.previous
@@ -53,6 +64,9 @@ class Leadership:
         """When its job was last seen alive, on the election's clock."""
         self.loop_delay_us = 0
         """How late the event loop of its job runs."""
+        self.rest_us = 0
+        """How long the node rests when this leadership has ended; 0: it does not."""
+        self._rest_s = rest_s
         self._handle = handle
         self._margin_us = margin_us
         self._active_since_us = lease.active_since_us
@@ -81,7 +95,9 @@ class Leadership:
 
     @property
     def lost(self) -> bool:
-        """Whether leadership is lost for good."""
+        """Whether leadership is lost for good, and always in a forked child: it is its parent's."""
+        if self._handle.forked:
+            return True
         if not self._lost.is_set() and now_us() >= self.deadline_us:
             self.lose()
         return self._lost.is_set()
@@ -90,6 +106,8 @@ class Leadership:
         """Raise `LeadershipLost` when leadership is lost. To be called before each step that matters, and
         often: it also shows that the job is alive, see `Node(hung_after_s=...)`."""
         self.last_alive_us = now_us()
+        if self._handle.forked:
+            raise LeadershipLost(f"the leadership of term {self.term} is that of another process: this one was forked")
         if self.lost:
             raise LeadershipLost(f"node {self.node} has lost its leadership of term {self.term}")
 
@@ -100,6 +118,21 @@ class Leadership:
         while (left_us := end_us - now_us()) > 0:
             self._lost.wait(min(left_us / 1e6, _LOOK_S))
             self.check()
+
+    def resign(self, rest_s: float | None = None) -> None:
+        """End this leadership, and have the node hand over to another healthy member, once its jobs have ended.
+
+        For `rest_s` seconds (None: as the node says) this node goes last in the succession. If no other member can take
+        over, it stays controller, and its next leadership begins after that time. Harmless when repeated, and when
+        leadership is lost. Raises ValueError unless `rest_s` is positive.
+        """
+        rest_s = self._rest_s if rest_s is None else rest_s
+        if rest_s <= 0:
+            raise ValueError(f"rest_s is {rest_s!r}; the others need some time to take over, so give a positive number")
+        if not self.lost:
+            self.rest_us = int(rest_s * 1e6)
+            self.lose()
+            self._handle.notify()
 
     # -- work -------------------------------------------------------------------------------------
 
@@ -117,9 +150,10 @@ class Leadership:
 
         A coroutine, or an `async def` with its `args`, must be awaited; it is cancelled when leadership is
         lost. A function is called here and now with `args`; it must call `check`, whose `LeadershipLost`
-        ends it. Returns what the job returned, None when leadership was lost first. Exceptions of the job
-        pass through. Raises TypeError for a function that only makes a coroutine: that would do its work
-        after the function has returned.
+        ends it. Returns what the job returned, None when leadership was lost first. Any other exception of the job
+        passes through, and ends the leadership as `resign` does: the job may do better elsewhere. So does the
+        cancellation of who awaits it. Raises TypeError for a function that only makes a coroutine: that would do its
+        work after the function has returned.
         """
         if inspect.iscoroutine(job):
             return self._run_coroutine(job)
@@ -133,9 +167,12 @@ class Leadership:
             done = job(*args)
         except LeadershipLost:
             return None
+        except BaseException:
+            self.resign()
+            raise
         finally:
             nodes_of_this_job.reset(before)
-            self._handle.unregister_job(self.term)
+            self._end_job()
         if inspect.iscoroutine(done):
             done.close()
             raise TypeError("the job returned a coroutine: give run the coroutine itself, and await what it returns")
@@ -163,11 +200,16 @@ class Leadership:
                     task.cancel()
             if not task.cancelled():
                 task.exception()
+            self.resign()
             raise
+        else:
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or not isinstance(error, LeadershipLost | None):
+                self.resign()
         finally:
             measuring.cancel()
             self.loop_delay_us = 0
-            self._handle.unregister_job(self.term)
+            self._end_job()
         if task.cancelled() and self._lost.is_set():
             return None
         try:
@@ -182,6 +224,10 @@ class Leadership:
             await asyncio.sleep(_LOOK_S)
             self.last_alive_us = now_us()
             self.loop_delay_us = max(self.last_alive_us - due_us, self.loop_delay_us * 9 // 10)
+
+    def _end_job(self) -> None:
+        self.last_alive_us = now_us()
+        self._handle.unregister_job(self.term)
 
     # -- for the node -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ When a leadership is lost, the loop waits for the node's next one; it ends when 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,15 +22,16 @@ from types import TracebackType
 from typing import Self
 
 from zelect.api.health import JobHealth
-from zelect.api.leadership import Leadership, nodes_of_this_job
+from zelect.api.leadership import REST_S, Leadership, nodes_of_this_job
 from zelect.api.node_process import NodeProcess
 from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.api.watch import Callbacks, LeadershipWatcher
 from zelect.config.loading import Config, load
+from zelect.errors import ZelectError
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 
 
-class NodeFailed(Exception):
+class NodeFailed(ZelectError):
     """The node ended without being asked to; the cause is in `__cause__`, and in its log."""
 
 
@@ -49,6 +51,8 @@ class Node:
     coroutine: when its event loop stood still for so long); 0 turns that off.
     `exits`: end this process (exit code 70; with `process`, by SIGKILL) when a job outlasts its lease, as
     nothing else would stop the job.
+    `rest_s`: how many seconds this node goes last in the succession after `resign`, or after a job or `on_elected`
+    failed; and after how many a leadership is given up that nobody uses.
 
     Raises `ConfigError`, ValueError and TypeError for wrong arguments. `start` and `with` raise
     `VoteStoreError` and `DataDirError` (durable state) and `CannotBind` (the address); with `process` they
@@ -68,6 +72,7 @@ class Node:
         health_every_s: float = 1.0,
         hung_after_s: float = 0.0,
         exits: bool = False,
+        rest_s: float = REST_S,
     ) -> None:
         self.config = config if isinstance(config, Config) else load(Path(config))
         lease_ms = self.config.timing.lease_ms
@@ -79,7 +84,7 @@ class Node:
                 raise TypeError(f"{name} is an async function, which nobody would await; use node.campaign()")
         self._callbacks = Callbacks(on_elected, on_lost, on_controller)
         self._health = (health, health_every_s, hung_after_s)
-        self._exits = exits
+        self._exits, self._rest_s = exits, rest_s
         self._process = process
         self._running: RunningNode | None = None
         self._watcher: LeadershipWatcher | None = None
@@ -89,13 +94,26 @@ class Node:
     def start(self) -> None:
         """Start the node; returns once it listens. A node may be started again after `stop`. Raises
         RuntimeError when it runs already, and what the class says."""
+        self._forget_what_the_parent_has()
         if self._running is not None:
             raise RuntimeError("the node is already running")
         running = self._new_running_node()
         running.start()
-        self._running = running
-        health = JobHealth(*self._health)
-        self._watcher = LeadershipWatcher(running.handle, self._margin_us, self._callbacks, health, self._exits)
+        try:
+            health = JobHealth(*self._health)
+            watcher = LeadershipWatcher(
+                running.handle, self._margin_us, self._callbacks, health, self._exits, self._rest_s
+            )
+            self._running, self._watcher = running, watcher
+        except BaseException:  # Ctrl-C: no node may be left that nobody can stop
+            running.handle.ask_to_leave()
+            running.join()
+            raise
+
+    def _forget_what_the_parent_has(self) -> None:
+        """In a forked child: the node is that of the parent, and was never started here."""
+        if self._running is not None and self._running.handle.forked:
+            self._running = self._watcher = None
 
     def _new_running_node(self) -> RunningNode:
         if not self._process:
@@ -108,6 +126,12 @@ class Node:
         if self._running is not None:
             self._running.handle.ask_to_leave()
 
+    def resign(self, rest_s: float | None = None) -> None:
+        """Give the leadership up that lasts now, if one does; see `Leadership.resign`."""
+        leadership = self.leadership
+        if leadership is not None:
+            leadership.resign(rest_s)
+
     def reload(self) -> None:
         """Have the node read its keys, priority and log level again, as SIGHUP does for `zelect node`; its
         log and `zelect status` say how that went. Raises RuntimeError unless the node was started."""
@@ -117,6 +141,7 @@ class Node:
         """Leave gracefully, and wait until the node has ended. That takes until its jobs have ended; raises
         TimeoutError after `timeout_s` seconds (None: never). Raises RuntimeError in a job of this node, and
         `NodeFailed` when the node had ended without being asked to."""
+        self._forget_what_the_parent_has()
         running, watcher = self._running, self._watcher
         if running is None or watcher is None:
             return
@@ -144,7 +169,14 @@ class Node:
                 raise
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A thread can't be cancelled, so it is waited for: no node may be left that nobody can stop.
+            if await _outcome(starting) is None:
+                await _outcome(asyncio.ensure_future(asyncio.to_thread(self.stop)))
+            raise
         return self
 
     async def __aexit__(
@@ -169,6 +201,7 @@ class Node:
     def controller(self) -> Controller:
         """Who is controller, as far as this node knows (id 0: nobody). Second-hand, unless it is this node
         itself; `leadership` says more then. `Observer` knows without a node."""
+        self._forget_what_the_parent_has()
         return self._watcher.controller if self._watcher is not None else NOBODY
 
     @property
@@ -178,7 +211,8 @@ class Node:
 
     @property
     def watcher(self) -> LeadershipWatcher:
-        """What watches the node's leadership. Raises RuntimeError unless the node was started."""
+        """What watches the node's leadership. Raises RuntimeError unless the node was started, by this process."""
+        self._forget_what_the_parent_has()
         if self._watcher is None:
             raise RuntimeError("the node is not running: use it in a with block, or call start()")
         return self._watcher
@@ -226,14 +260,18 @@ class LeadershipIterator:
         return True
 
     def __iter__(self) -> Iterator[Leadership]:
-        while not self._over():
-            leadership = self._next()
-            if leadership is not None:
-                yield leadership
-                continue
-            with self._watcher.changed:
-                if self._ready() is None and not self._over():
-                    self._watcher.changed.wait(1.0)
+        self._watcher.loop_began()
+        try:
+            while not self._over():
+                leadership = self._next()
+                if leadership is not None:
+                    yield leadership
+                    continue
+                with self._watcher.changed:
+                    if self._ready() is None and not self._over():
+                        self._watcher.changed.wait(1.0)
+        finally:
+            self._watcher.loop_ended()
 
     async def __aiter__(self) -> AsyncIterator[Leadership]:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
@@ -242,6 +280,7 @@ class LeadershipIterator:
             loop.call_soon_threadsafe(news.set)
 
         self._watcher.subscribe(wake)
+        self._watcher.loop_began()
         try:
             while not self._over():
                 leadership = self._next()
@@ -253,6 +292,15 @@ class LeadershipIterator:
                     await news.wait()
         finally:
             self._watcher.unsubscribe(wake)
+            self._watcher.loop_ended()
+
+
+async def _outcome(task: asyncio.Future[None]) -> BaseException | None:
+    """Wait for the end of `task`, whatever is cancelled meanwhile; what it raised."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 def _failed(cause: BaseException | None) -> NodeFailed:

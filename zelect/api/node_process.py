@@ -40,7 +40,8 @@ class _ProgramHandle(NodeHandle):
         threading.Thread(target=self._send_when_woken, name="zelect-send", daemon=True).start()
 
     def active_lease(self) -> Lease | None:
-        self.refresh()
+        if not self.forked:
+            self.refresh()
         return super().active_lease()
 
     def refresh(self) -> None:
@@ -102,19 +103,18 @@ class NodeProcess:
         """Return once the node listens. Raises `ChildFailed`."""
         page = LeasePage.create()
         command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute()), "--child"]
-        settings, descriptors = {"kill_us": self._kill_us}, {"page": page.fd}
+        settings, descriptors = {"kill_us": self._kill_us, "program": os.getpid()}, {"page": page.fd}
         try:
             child = Child(command, settings, descriptors, env=environment(), stdin=subprocess.DEVNULL)
         finally:
-            os.close(page.fd)  # it stays mapped
-        child.wait_ready(descriptors=2)
-        lock, listener = [*child.channel.received_descriptors, -1][:2]
+            page.close_descriptor()
         try:
-            holder = LockHolder(lock, listener)
-        except OSError as error:
-            child.channel.close()
-            child.process.wait()
-            raise ChildFailed("a job of an earlier run of this node has not ended yet") from error
+            child.wait_ready(descriptors=2)
+        except BaseException:  # Ctrl-C, say: no node may be left that nobody can stop
+            child.end()
+            raise
+        lock, listener = [*child.channel.received_descriptors, -1][:2]
+        holder = LockHolder(lock, listener)
         handle = self.handle = _ProgramHandle(page, child.channel)
         handle.send()
         receiver = threading.Thread(target=self._receive, args=(handle, child, holder), daemon=True)

@@ -32,14 +32,13 @@ class NodeThread:
     """A node in a thread of this process, see `RunningNode`. `prepare` is called in that thread with the
     node, once it listens and before it sends its first message. `connect_to`: see `NodeLoop`."""
 
-    handle: NodeHandle
-
     def __init__(
         self,
         config: Config,
         prepare: Callable[[loop.NodeLoop], None] = lambda node: None,
         connect_to: Mapping[str, str] | None = None,
     ) -> None:
+        self.handle = NodeHandle()
         self.error: BaseException | None = None
         self._config = config
         self._prepare = prepare
@@ -49,7 +48,12 @@ class NodeThread:
 
     def start(self) -> None:
         self._thread.start()
-        self._started.wait()
+        try:
+            self._started.wait()
+        except BaseException:  # Ctrl-C: no node may be left that nobody can stop
+            self.handle.ask_to_leave()
+            self._thread.join()
+            raise
         if self.error is not None:
             self._thread.join()
             raise self.error
@@ -62,8 +66,7 @@ class NodeThread:
         config = self._config
         log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
         try:
-            node = loop.NodeLoop(config, log, self._connect_to, handle=NodeHandle())
-            self.handle = node.handle
+            node = loop.NodeLoop(config, log, self._connect_to, handle=self.handle)
             try:
                 self._prepare(node)
             except BaseException:

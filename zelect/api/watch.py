@@ -7,6 +7,7 @@ the lease would run out, so a leadership ends in time even when the renewals sim
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from zelect.api.health import JobHealth
-from zelect.api.leadership import Leadership, nodes_of_this_job
+from zelect.api.leadership import REST_S, Leadership, nodes_of_this_job
+from zelect.core.lease import NEVER_US
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 
 _OUTLASTED_CODE = 70
+_log = logging.getLogger("zelect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,20 @@ class Callbacks:
 
 class LeadershipWatcher:
     """Watches the node of `handle`, which has started. `margin_us`: how long before the end of its lease a
-    leadership ends. `exits`: end the process when a job outlasts its lease.
+    leadership ends. `exits`: end the process when a job outlasts its lease. `rest_s`: how long this node goes last in
+    the succession after it gave a leadership up, and after how long one is given up that nobody uses.
 
     `leadership`: the one that lasts, or has just been lost. `changed`: notified after each change.
     """
 
     def __init__(
-        self, handle: NodeHandle, margin_us: int, callbacks: Callbacks, health: JobHealth, exits: bool
+        self,
+        handle: NodeHandle,
+        margin_us: int,
+        callbacks: Callbacks,
+        health: JobHealth,
+        exits: bool,
+        rest_s: float = REST_S,
     ) -> None:
         self.handle = handle
         self.leadership: Leadership | None = None
@@ -51,6 +61,7 @@ class LeadershipWatcher:
         self._callbacks = callbacks
         self._health = health
         self._exits = exits
+        self._rest_s = rest_s
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._news: SimpleQueue[None] = SimpleQueue()
         """A queue, since its `put` may interrupt itself: a signal handler may ask the node to stop."""
@@ -58,6 +69,9 @@ class LeadershipWatcher:
         self._callback: threading.Thread | None = None  # in which `on_elected` runs
         self._leaving = False
         self._count = 0
+        self._rest_until_us = 0
+        self._loops = 0  # over `campaign()`, that go on
+        self._loop_ended_us = 0  # when the last of them ended; 0: one goes on, or there was none
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zelect-watch", daemon=True)
         handle.subscribe(self._wake)
@@ -72,6 +86,23 @@ class LeadershipWatcher:
         """Undo `subscribe`. Harmless when repeated."""
         with self.changed:
             self._subscribers = tuple(one for one in self._subscribers if one is not call)
+
+    def loop_began(self) -> None:
+        """A loop over `campaign()` asks for leaderships from now on."""
+        with self.changed:
+            self._loops += 1
+            self._loop_ended_us = 0
+        self._wake()
+
+    def loop_ended(self) -> None:
+        """One of them asks for no more."""
+        if self.handle.forked:  # it is over in the parent alone, and so is the lock
+            return
+        with self.changed:
+            self._loops -= 1
+            if not self._loops:
+                self._loop_ended_us = now_us()
+        self._wake()
 
     def join(self) -> None:
         """Wait for the thread, which ends after the node."""
@@ -97,7 +128,9 @@ class LeadershipWatcher:
 
     def _wait_s(self) -> float | None:
         leadership, lease = self.leadership, self.handle.active_lease()
-        dues_us = [self._health.due_us] if self._health.due_us else []
+        dues_us = [due_us for due_us in (self._health.due_us, self._rest_until_us) if due_us]
+        if now_us() < (idle_us := self._idle_us) < NEVER_US:
+            dues_us.append(idle_us)
         if leadership is not None:
             dues_us.append(leadership.deadline_us)
         elif lease is not None:
@@ -107,9 +140,16 @@ class LeadershipWatcher:
     def _look(self) -> None:
         """Take note of what has changed, and do what is due."""
         leadership, changed = self.leadership, False
+        if leadership is not None and self._is_idle:
+            leadership.resign()
+            _log.warning("leadership_given_up term=%s why=%r", leadership.term, "no loop over campaign() goes on")
         if leadership is not None and leadership.lost:
             self.leadership, changed = None, True
+            if leadership.rest_us:
+                self._rest_until_us = now_us() + leadership.rest_us
             self._end(leadership)
+        if now_us() >= self._rest_until_us:
+            self._rest_until_us = 0
         if self.leadership is None and self._begin():
             changed = True
         if self.controller != self.handle.controller:
@@ -118,11 +158,28 @@ class LeadershipWatcher:
                 self._call(self._callbacks.on_controller, self.controller)
         if self.handle.asked_to_leave is not self._leaving:
             self._leaving = changed = True
-        healthy = self._health.judge(self._newest if self.handle.has_jobs else None)
+        healthy = self._health.judge(self._newest if self.handle.has_jobs else None) and not self._rests
         if healthy is not self.handle.healthy:
             self.handle.set_healthy(healthy)
         if changed:
             self._notify()
+
+    @property
+    def _rests(self) -> bool:
+        """Whether the others are to lead first: this node gave its leadership up, or nobody here asks for one."""
+        return self._rest_until_us > 0 or self._is_idle
+
+    @property
+    def _is_idle(self) -> bool:
+        return now_us() >= self._idle_us
+
+    @property
+    def _idle_us(self) -> int:
+        """From when on a leadership here is one that nobody uses."""
+        if not self._loop_ended_us or self.handle.has_jobs:
+            return NEVER_US
+        newest = self._newest
+        return max(self._loop_ended_us, newest.last_alive_us if newest is not None else 0) + int(self._rest_s * 1e6)
 
     def _notify(self) -> None:
         with self.changed:
@@ -137,9 +194,10 @@ class LeadershipWatcher:
     def _begin(self) -> bool:
         """Begin a leadership when there is a lease that lasts longer than the margin; whether it has begun."""
         lease = self.handle.active_lease()
-        if lease is None or self.handle.asked_to_leave or lease.lapses_us - self._margin_us <= now_us():
+        if self._rests or lease is None or self.handle.asked_to_leave or lease.lapses_us - self._margin_us <= now_us():
             return False
-        leadership = Leadership(self.handle, self._margin_us, lease, self.handle.controller, self._count + 1)
+        number = self._count + 1
+        leadership = Leadership(self.handle, self._margin_us, lease, self.handle.controller, number, self._rest_s)
         if self._exits:
             expect = threading.Thread(target=self._exit_unless_ended, args=(leadership,), daemon=True)
             leadership.when_lost(expect.start)
@@ -170,18 +228,21 @@ class LeadershipWatcher:
     def _call_in_job(self, call: Callable[[Leadership], None] | None, leadership: Leadership) -> None:
         before = nodes_of_this_job.set((*nodes_of_this_job.get(), self.handle))
         try:
-            self._call(call, leadership)
+            if not self._call(call, leadership):
+                leadership.resign()
         finally:
             nodes_of_this_job.reset(before)
 
-    def _call(self, call: Callable[..., None] | None, argument: object) -> None:
-        if call is None:
-            return
+    def _call(self, call: Callable[..., None] | None, argument: object) -> bool:
+        """Whether it returned, and did not raise."""
         try:
-            call(argument)
+            if call is not None:
+                call(argument)
+            return True
         except BaseException:  # a mistake of the program, or its sys.exit(), must not end this thread
             with suppress(BaseException):
                 sys.excepthook(*sys.exc_info())
+            return False
 
     def _exit_unless_ended(self, leadership: Leadership) -> None:
         """End the process unless the job ends within its lease, which may be renewed in the meantime."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from zelect.client.published import Seen, read_published
 from zelect.client.query import ask_cluster
 from zelect.config.loading import Config, load
+from zelect.errors import ZelectError
 from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
 from zelect.security.keys import keyring_to_ask
 from zelect.status.cluster import ClusterStatus, controller_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import redis
 
 
-class ControllerUnknown(Exception):
+class ControllerUnknown(ZelectError):
     """Which node is active could not be found out: too few nodes could be asked. The message says why."""
 
 

@@ -21,11 +21,12 @@ from zelect.config.sections import SCHEMA, SECTIONS, HooksConfig, LimitsConfig, 
 from zelect.config.security import SecurityConfig, plaintext_problem
 from zelect.core.settings import Settings
 from zelect.core.timing import Proof, Timing
+from zelect.errors import ZelectError
 
 _MOST_BYTES = 1 << 20
 
 
-class ConfigError(Exception):
+class ConfigError(ZelectError):
     """The configuration cannot be used. The text has one line a problem: file, key, fix."""
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from zelect.core.timing import MAX_TERM
+from zelect.errors import ZelectError
 from zelect.fencing.connection_guard import guarded, plain
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ _NOT_HERE = {
 }
 
 
-class FencedOut(Exception):
+class FencedOut(ZelectError):
     """Refused, and nothing was changed: `newest` is a later term than the writer's `term`. Its leadership
     is over; stop working."""
 

@@ -22,8 +22,6 @@ The standard library alone, and as little of it as possible: a watchdog must be 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import select
 import signal
@@ -43,9 +41,8 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 class Watchdog:
-    """Runs one command at a time. `settings`: "term_us" and "kill_us"; "hold_byte", the byte of the lock file
-    that it holds; and the descriptors "page", "lock" and "listener" (-1: none). Raises `OSError` when
-    the byte is held."""
+    """Runs one command at a time. `settings`: "term_us" and "kill_us", and the descriptors "page",
+    "lock" and "listener" (-1: none). Raises `OSError`."""
 
     def __init__(self, channel: Channel, settings: dict[str, Any]) -> None:
         self.channel = channel
@@ -63,7 +60,6 @@ class Watchdog:
         self.wake = SignalPipe((signal.SIGCHLD,))
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)  # only the channel ends it
-        fcntl.lockf(settings["descriptors"]["lock"], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, settings["hold_byte"])
         adopt_orphans()
         # A watchdog that somebody stopped is woken when the node's process is killed, and finds the
         # channel closed.
@@ -208,8 +204,7 @@ def main() -> None:
     try:
         watchdog = Watchdog(channel, settings)
     except OSError as error:
-        held = error.errno in (errno.EACCES, errno.EAGAIN)
-        channel.send({"failed": "the command of an earlier run has not ended yet" if held else str(error)})
+        channel.send({"failed": str(error)})
         sys.exit(1)
     watchdog.run()
     os._exit(0)  # an interpreter that tidies up would keep the successor waiting

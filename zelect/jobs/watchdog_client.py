@@ -8,10 +8,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zelect.errors import ZelectError
 from zelect.jobs.process_tree import MARK, kill_descendants, kill_orphans
 from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.lease_page import LeasePage
-from zelect.node.storage.data_dir import HOLD_BYTE, DataDir
+from zelect.node.storage.data_dir import DataDir
 from zelect.node.storage.lock_holder import listener_of
 from zelect.system.child import Child, ChildFailed, isolated
 from zelect.system.parent_death import adopt_orphans
@@ -19,7 +20,7 @@ from zelect.system.parent_death import adopt_orphans
 _READY_WITHIN_S = 10.0
 
 
-class WatchdogFailed(Exception):
+class WatchdogFailed(ZelectError):
     """The watchdog could not be started; the text says why."""
 
 
@@ -28,7 +29,7 @@ class WatchdogClient:
     other. `term_ms`, `kill_ms`: how long before the end of the lease the command gets TERM and KILL."""
 
     def __init__(self, term_ms: int, kill_ms: int) -> None:
-        self._settings = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000, "hold_byte": HOLD_BYTE}
+        self._settings = {"term_us": term_ms * 1000, "kill_us": kill_ms * 1000}
         self._page = LeasePage.create()
         self._child: Child | None = None
         self._group = 0  # process group of the command that runs; 0: none does
@@ -39,7 +40,7 @@ class WatchdogClient:
         adopt_orphans()  # what a watchdog that is killed leaves behind
         handle.on_change = self._page.show
         listener = listener_of(port)
-        descriptors = {"page": self._page.fd, "lock": data_dir.share(), "listener": listener}
+        descriptors = {"page": self._page.fd, "lock": data_dir.lock, "listener": listener}
         try:
             self._child = Child(isolated("zelect.jobs.watchdog"), self._settings, descriptors)
             self._child.wait_ready(_READY_WITHIN_S)

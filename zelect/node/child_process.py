@@ -14,7 +14,9 @@ a job that holds its interpreter's lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -103,21 +105,20 @@ def run_child(config: Config, argument: str) -> int:
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = NodeLoop(config, log, handle=handle)
-        lock, listener = node.data_dir.share(), listener_of(urlsplit(config.node.listen).port or 0)
+        lock, listener = node.data_dir.lock, listener_of(urlsplit(config.node.listen).port or 0)
         channel.send({"ready": os.getpid()}, [lock, listener] if listener >= 0 else [lock])
         if listener >= 0:
             os.close(listener)
-        # The first message says that the program holds them.
-        while not channel.closed and not (messages := channel.receive(None)):
-            continue
-        if channel.closed:
+        program = _Program(channel, settings["program"])
+        messages = program.receive()  # the first says that the program holds them
+        if not messages:
             node.close()
             return 1
         for message in messages:
             handle.receive(message)
-        threading.Thread(target=_receive, args=(handle, channel), name="zelect-program", daemon=True).start()
+        threading.Thread(target=_receive, args=(handle, program), name="zelect-program", daemon=True).start()
         if settings["kill_us"]:
-            late = (handle, os.getppid(), settings["kill_us"])
+            late = (handle, settings["program"], settings["kill_us"])
             threading.Thread(target=_kill_when_late, args=late, name="zelect-kill", daemon=True).start()
         with Hooks(config, handle, log):
             return node.run(SignalPipe(last=True))
@@ -126,9 +127,34 @@ def run_child(config: Config, argument: str) -> int:
         return 1
 
 
-def _receive(handle: _ChildHandle, channel: Channel) -> None:
-    while not channel.closed:
-        for message in channel.receive(None):
+class _Program:
+    """The program: what it says by `channel`, and whether it lives. Its end closes the channel, but not while a forked
+    child of it has a copy, where that happened unseen; so process `pid` itself is watched as well, where the system
+    can."""
+
+    def __init__(self, channel: Channel, pid: int) -> None:
+        self._channel, self._pid = channel, pid
+        self._poll = select.poll()
+        self._poll.register(channel, select.POLLIN)
+        self._process = -1
+        with contextlib.suppress(OSError, AttributeError):  # before Linux 5.3, and elsewhere
+            self._process = os.pidfd_open(pid)
+            self._poll.register(self._process, select.POLLIN)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Wait for messages; none: it has died."""
+        messages: list[dict[str, Any]] = []
+        while not messages and not self._channel.closed and os.getppid() == self._pid:
+            ready = [number for number, _ in self._poll.poll()]
+            messages = self._channel.receive()
+            if self._process in ready:
+                break
+        return messages
+
+
+def _receive(handle: _ChildHandle, program: _Program) -> None:
+    while messages := program.receive():
+        for message in messages:
             handle.receive(message)
     handle.program_died()
 

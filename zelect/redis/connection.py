@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zelect.redis.credentials import Credentials
 from zelect.redis.errors import UnusableUrl, safe_url
 from zelect.redis.scripts import Script
+from zelect.system.forks import in_child
 
 if TYPE_CHECKING:
     import redis
@@ -20,6 +21,7 @@ class RedisConnection:
     def __init__(self, url: str, timeout_ms: int, credentials: Credentials) -> None:
         self._url, self._timeout_ms, self._credentials = url, timeout_ms, credentials
         self._client: redis.Redis | None = None
+        in_child(self._forget)
 
     def client(self) -> redis.Redis:
         """The client, made now unless it was; it connects with its first command. Raises `UnusableUrl`."""
@@ -41,6 +43,11 @@ class RedisConnection:
         """Close the connection; the next command makes a new one."""
         if self._client is not None:
             self._client.connection_pool.disconnect()
+
+    def _forget(self) -> None:
+        """In a forked child: redis-py closes what it forgets there, and says nothing to the server."""
+        if self._client is not None:
+            self._client.connection_pool.reset()
 
     def run(self, script: Script, keys: int, words: list[str], before: Callable[[], None] = lambda: None) -> object:
         """The raw answer to `script`, the first `keys` of whose `words` are keys. `before` is called before

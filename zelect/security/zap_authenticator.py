@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
+from zelect.errors import ZelectError
 from zelect.security.keys import Directory
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import Context, Counters
@@ -27,7 +28,7 @@ _MOST = 64
 """Most questions answered in one turn: many new connections at once must not stop the loop."""
 
 
-class AuthenticatorFailed(Exception):
+class AuthenticatorFailed(ZelectError):
     """Keys can't be checked any more; the node ends."""
 
     def __init__(self, why: str) -> None:

@@ -25,6 +25,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from zelect.system.forks import in_child
+
 MAX_BYTES = 64 * 1024 * 1024
 """The longest line: a command with the largest environment that a kernel passes on fits in."""
 _READ_BYTES = 65536
@@ -41,7 +43,9 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self.closed = False
         self.received_descriptors: list[int] = []
+        end.setblocking(False)  # whatever the default timeout of the program is, and gevent knows this too
         self._end = end
+        in_child(self.close)
         self._put_back: list[dict[str, Any]] = []
         self._received = b""  # the beginning of a line
         self._unsent = b""

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zelect.errors import ZelectError
 from zelect.system.channel import Channel
 
 HOME = str(Path(__file__).resolve().parents[2])
 """The directory from which the zelect that is running here is imported."""
 
 
-class ChildFailed(Exception):
+class ChildFailed(ZelectError):
     """A child process could not start, or died; the text says why."""
 
 
@@ -50,6 +51,12 @@ class Child:
             raise ChildFailed(f"{command[0]}: {error.strerror}") from error
         finally:
             far_end.close()
+
+    def end(self) -> None:
+        """Kill it, and forget it. Harmless when it has ended."""
+        self.process.kill()
+        self.process.wait()
+        self.channel.close()
 
     def wait_ready(self, within_s: float | None = None, descriptors: int = 0) -> None:
         """Wait until the child can work; `descriptors`: how many it may send along. Raises `ChildFailed`,

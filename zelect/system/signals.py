@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Self
 
+from zelect.system.forks import in_child
+
 
 class WakeupPipe:
     """Wakes a poller that waits for the descriptor `fd`; any thread may `ring`."""
@@ -21,6 +23,7 @@ class WakeupPipe:
         self._read.setblocking(False)
         self._write.setblocking(False)
         self.fd = self._read.fileno()
+        in_child(self._leave_to_parent)
 
     def fileno(self) -> int:
         return self.fd
@@ -38,6 +41,10 @@ class WakeupPipe:
             return b""
 
     def close(self) -> None:
+        self._read.close()
+        self._write.close()
+
+    def _leave_to_parent(self) -> None:
         self._read.close()
         self._write.close()
 
@@ -71,6 +78,10 @@ class SignalPipe(WakeupPipe):
             signal.signal(number, signal.SIG_IGN if self._last else handler)
         signal.set_wakeup_fd(-1)
         super().close()
+
+    def _leave_to_parent(self) -> None:
+        signal.set_wakeup_fd(-1)
+        super()._leave_to_parent()
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

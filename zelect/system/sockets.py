@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 import zmq
 
+from zelect.errors import ZelectError
+
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info of Linux
 
 
-class CannotBind(Exception):
+class CannotBind(ZelectError):
     """The node can't listen on `address`, with errno `code`. The message says why and names the fix."""
 
     def __init__(self, address: str, code: int, why: str) -> None:

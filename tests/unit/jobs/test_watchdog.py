@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.waiting import wait_until
 from zelect.core.lease import Lease
-from zelect.jobs.watchdog_client import WatchdogClient, WatchdogFailed
+from zelect.jobs.watchdog_client import WatchdogClient
 from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.node.storage.data_dir import DataDir, DataDirInUse, lock_evidence
 from zelect.system.clock import now_us
@@ -182,13 +182,6 @@ def test_it_holds_lock_and_listener_until_the_command_is_dead(stand: Stand, tmp_
     assert lock_evidence(tmp_path / "data", "demo", 1, 77)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", stand.port))
-
-
-def test_a_second_watchdog_waits_for_the_first_to_end(stand: Stand) -> None:
-    client = WatchdogClient(TERM_MS, KILL_MS)
-    with pytest.raises(WatchdogFailed, match="did not start: the command of an earlier run has not ended yet"):
-        client.attach(stand.data_dir, stand.port, stand.handle)
-    client.close()
 
 
 def test_a_frozen_watchdog_is_done_without(stand: Stand) -> None:

@@ -119,6 +119,6 @@ def test_what_runs_without_site_packages_imports_little(module: str) -> None:
         "zelect.node.leadership.lease_page",
         "zelect.system.channel",
     }
-    allowed |= {"zelect.system.clock", "zelect.system.signals"}
+    allowed |= {"zelect.system.clock", "zelect.system.forks", "zelect.system.signals"}
     packages = {"zelect.jobs", "zelect.node", "zelect.node.leadership", "zelect.system"}
     assert ours <= {*STDLIB_ONLY, *allowed, *packages}

@@ -24,6 +24,7 @@ from zelect.node.http.snapshot import StatusPublisher
 from zelect.node.leadership.handle import NodeHandle
 from zelect.status.codec import plain
 from zelect.system.clock import now_us
+from zelect.system.forks import in_child
 from zelect.system.log import Log
 
 _TEXT = "text/plain; charset=utf-8"
@@ -167,6 +168,11 @@ class HttpServer:
         self._server = Server(app, self._sockets, listener, app.closed)
         self._thread = threading.Thread(target=self._server.run, name="zelect-http", daemon=True)
         self._thread.start()
+        in_child(self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        for one in list(self._sockets.values()):
+            one.socket.close()
 
     def close(self) -> None:
         """Close all connections and end the threads."""

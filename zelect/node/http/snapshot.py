@@ -24,6 +24,7 @@ from zelect.core.state import LeaderState
 from zelect.node.leadership.handle import NodeHandle
 from zelect.status.report import NodeReport
 from zelect.system.clock import now_us
+from zelect.system.forks import in_child
 from zelect.system.log import Log
 from zelect.system.sockets import CannotBind
 
@@ -82,6 +83,7 @@ class StatusPublisher:
         self._make_server = make_server
         self._server: RunningServer | None = None
         self._listener = _listen(listen)
+        in_child(self._listener.close)
         self.snapshot: StatusSnapshot | None = None
         self.turned_us = now_us()
         self.due_us = 0

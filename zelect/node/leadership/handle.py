@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from zelect.core.lease import Lease
 from zelect.core.machine import Machine
 from zelect.system.clock import now_us
+from zelect.system.forks import in_child
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class NodeHandle:
     """What the process around a node knows of it, and what it asks of it.
 
     `lease`, `controller`, `votes` (its vote counts now) and `ended` (the loop is over) are the node's;
-    `asked_to_leave`, `reload_requests` (how many so far) and `healthy` are requests of the process.
+    `asked_to_leave`, `reload_requests` (how many so far) and `healthy` are requests of the process. `forked`: this
+    process is a forked child of the one that has the node, and has nothing of it: here the node has ended.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class NodeHandle:
         self.reload_requests = 0
         self.healthy = True
         self.ended = False
+        self.forked = False
         self.wake_loop: Callable[[], None] = lambda: None
         self.on_change: Callable[[NodeHandle], None] = lambda handle: None
         """Called by the loop after each change, renewals of the lease included. Must not wait."""
@@ -61,6 +64,7 @@ class NodeHandle:
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._lock = threading.Lock()
         self._last_lapse_us = 0  # end of the newest lease
+        in_child(self._leave_to_parent)
 
     # -- for every thread ---------------------------------------------------------------------------
 
@@ -70,9 +74,9 @@ class NodeHandle:
         return lease if lease is not None and now_us() < lease.lapses_us else None
 
     def subscribe(self, call: Callable[[], None]) -> None:
-        """Have the loop's thread call `call` when a leadership begins or ends, when the controller changes
-        and when the node is asked to leave. It must not wait. A lease that runs out calls nobody: look at
-        the clock."""
+        """Have `call` called when a leadership begins or ends, when a job ends, when the controller changes, and when
+        the node is asked to leave, by the thread that brings it about. It must not wait. A lease that runs out calls
+        nobody: look at the clock."""
         with self._lock:
             self._subscribers = (*self._subscribers, call)
 
@@ -94,11 +98,11 @@ class NodeHandle:
     def unregister_job(self, term: int) -> None:
         """A job that was registered for `term` has ended, and nothing of it acts any more."""
         with self._lock:
-            if self._jobs[term] > 1:
-                self._jobs[term] -= 1
-            else:
-                del self._jobs[term]
+            left = self._jobs.pop(term, 1) - 1  # none is known in a forked child
+            if left:
+                self._jobs[term] = left
         self.wake_loop()
+        self.notify()
 
     @property
     def has_jobs(self) -> bool:
@@ -129,6 +133,12 @@ class NodeHandle:
         """Say whether a job could be done here (R8)."""
         self.healthy = healthy
         self.wake_loop()
+
+    def _leave_to_parent(self) -> None:
+        self.forked = self.ended = self.asked_to_leave = True
+        self.lease, self.controller = None, NOBODY
+        self.wake_loop = lambda: None
+        self._jobs, self._subscribers, self._lock = {}, (), threading.Lock()
 
     # -- for the loop ---------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from zelect.system.forks import in_child
+
 if TYPE_CHECKING:
     from zelect.node.leadership.handle import NodeHandle
 
@@ -47,6 +49,7 @@ class LeasePage:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._memory = mmap.mmap(fd, PAGE_BYTES)
+        in_child(self.close)
 
     @classmethod
     def create(cls) -> LeasePage:
@@ -76,6 +79,8 @@ class LeasePage:
 
     def read(self) -> LeaseRecord | None:
         """What the page says now; None when it can't be read."""
+        if self._memory.closed:
+            return None
         for _ in range(_TRIES):
             text = self._memory[: _BODY.size + _SUM.size]
             body = text[: _BODY.size]
@@ -85,6 +90,12 @@ class LeasePage:
         return None
 
     def close(self) -> None:
-        """Unmap it, and close `fd`."""
+        """Unmap it, and close `fd`. Harmless when repeated."""
         self._memory.close()
-        os.close(self.fd)
+        self.close_descriptor()
+
+    def close_descriptor(self) -> None:
+        """Close `fd`: the page stays mapped."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -36,7 +36,9 @@ import msgpack
 from zelect.core.effects import Saved
 from zelect.core.messages import MalformedMessage
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
+from zelect.errors import ZelectError
 from zelect.node.storage.data_dir import DataDir
+from zelect.system.forks import in_child
 from zelect.system.secure_files import UnsafeFile, open_file, sync_directory
 from zelect.wire import record_fields, record_of
 
@@ -64,7 +66,7 @@ _ELSEWHERE = "set node.data_dir to this node's own directory, or correct node.id
 _REPAIR = "free space on or repair the file system of data_dir, then restart the node"
 
 
-class VoteStoreError(Exception):
+class VoteStoreError(ZelectError):
     """The durable state cannot be used; the node must end. `what`: what is wrong; `fix`: the way
     out. The text begins with the file's name."""
 
@@ -136,11 +138,12 @@ class VoteStore:
     never ran before (R4). `lost`: why what was saved before is not there any more (empty: it is, or there
     was nothing)."""
 
-    __slots__ = ("_cluster", "_error", "_fd", "_node", "_path", "_slot", "fresh", "lost")
+    __slots__ = ("__weakref__", "_cluster", "_error", "_fd", "_node", "_path", "_slot", "fresh", "lost")
 
     def __init__(self, path: Path, fd: int, cluster: str, node: int, slot: Slot, fresh: bool, lost: str) -> None:
         self._path = path
         self._fd = fd
+        in_child(self.close)
         self._cluster = cluster
         self._node = node
         self._slot = slot

@@ -174,6 +174,11 @@ class PeerLink:
         """IP address and port of the peer; None while a host name was never connected to."""
         return self._address
 
+    @property
+    def tried(self) -> set[tuple[str, int]]:
+        """Where this link is connected, or may be about to be."""
+        return {self._tried} if self._address is None else {self._tried, self._address}
+
     def open(self, now_us: int) -> None:
         """Begin to connect. Running out of sockets is counted, and tried again later."""
         self._not_before_us = now_us + self._pause_us

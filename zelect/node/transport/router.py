@@ -140,7 +140,7 @@ class Router:
         limits: ConnectionLimits,
     ) -> None:
         """Raises ValueError when `listen` is not of the form ``tcp://host:port``."""
-        parse_endpoint(listen)
+        self.port = parse_endpoint(listen)[1]
         self.counters = counters
         self._context = context
         self._listen = listen

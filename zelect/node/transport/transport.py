@@ -27,6 +27,7 @@ from zelect.node.transport.peer_link import LINK_COUNTERS, PeerLink
 from zelect.node.transport.router import ROUTER_COUNTERS, Router
 from zelect.security.keys import Keyring
 from zelect.system.clock import now_us
+from zelect.system.forks import Address, close_connections, in_child
 from zelect.system.memory import MemoryWatch
 from zelect.system.poller import Poller
 from zelect.system.sockets import Context, Counters
@@ -95,6 +96,7 @@ class Transport:
         """Links that were closed for want of a key, or as wrong, and not reported yet."""
         self._memory = MemoryWatch()
         self._memory_due_us = self._growing_until_us = 0
+        in_child(self._leave_to_parent)
         self._links_due_us = NEVER_US  # the earliest supervision timer of a link, as of the last look at all of them
 
     def _link(self, peer: int) -> PeerLink:
@@ -159,6 +161,17 @@ class Transport:
         self._replacements.clear()
         self.router.close()
         self._memory.close()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: close what keeps this node alive in the eyes of its peers."""
+        for probe in self._probes.values():
+            probe.close()
+        peers = {at for link in (*self.links.values(), *self._replacements.values()) for at in link.tried}
+
+        def is_ours(own: Address, other: Address | None) -> bool:
+            return own[1] == self.router.port or other in peers
+
+        close_connections(is_ours)
 
     def service(self, ready: Mapping[Any, int]) -> list[Change]:
         """Read the monitors, run supervision timers and probes. `ready` is what the poller returned.

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.waiting import wait_until
 from zelect.node.storage.data_dir import DataDir, DataDirError, DataDirInUse, lock_evidence
+from zelect.node.storage.data_dir import holder as node_pid
 
 CLUSTER, NODE, INCARNATION = "demo", 2, 77
 
@@ -114,14 +115,24 @@ def test_a_second_node_in_the_same_process_is_refused_and_takes_no_lock_away(tmp
     assert not locked_for_others(tmp_path)
 
 
-def test_asking_about_the_own_directory_does_not_drop_the_own_lock(tmp_path: Path) -> None:
+def test_a_program_may_look_at_read_and_copy_its_own_data_dir(tmp_path: Path) -> None:
+    """A backup of it, say. With `fcntl.lockf` each close of the file would drop the lock."""
     held = DataDir.open(tmp_path / "n2", CLUSTER, NODE)
     held.announce(INCARNATION)
     (tmp_path / "alias").symlink_to(tmp_path / "n2")
     assert not evidence(tmp_path / "n2")
     assert not evidence(tmp_path / "alias")
+    assert node_pid(tmp_path / "n2", CLUSTER, NODE) == os.getpid()
+    assert (tmp_path / "n2" / "lock").read_text().startswith("demo 2 77")
+    shutil.copytree(tmp_path / "n2", tmp_path / "backup")
+    with (tmp_path / "n2" / "lock").open("r+b") as again:
+        again.read()
+    assert locked_for_others(tmp_path / "n2")
+    with pytest.raises(DataDirInUse):
+        DataDir.open(tmp_path / "n2", CLUSTER, NODE)
     assert locked_for_others(tmp_path / "n2")
     held.close()
+    assert not locked_for_others(tmp_path / "n2")
 
 
 def test_a_child_that_closes_everything_does_not_drop_the_lock(tmp_path: Path) -> None:

@@ -20,23 +20,23 @@ from zelect.node.storage.lock_holder import LockHolder, listener_of
 HOLDER = """
 import os, sys
 from zelect.node.storage.lock_holder import LockHolder
-hold = LockHolder(os.open(sys.argv[1] + "/lock", os.O_RDWR), int(sys.argv[2]))
+hold = LockHolder(int(sys.argv[1]), int(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def holder(data_dir: Path, listener: int = -1) -> Iterator[subprocess.Popen[str]]:
+def holder(lock: int, listener: int = -1) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds, until the block is left."""
-    command = [sys.executable, "-c", HOLDER, str(data_dir), str(listener)]
+    command = [sys.executable, "-c", HOLDER, str(lock), str(listener)]
     with subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        pass_fds=[listener] if listener >= 0 else [],
+        pass_fds=[fd for fd in (lock, listener) if fd >= 0],
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -51,8 +51,7 @@ def node(path: Path) -> DataDir:
 
 def test_the_lock_is_held_while_the_job_runs(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
-    data_dir.share()
-    with holder(tmp_path):
+    with holder(data_dir.lock):
         data_dir.close()
         assert not lock_evidence(tmp_path, "demo", 1, 77), "the node is gone, its job is not"
         with pytest.raises(DataDirInUse):
@@ -61,22 +60,13 @@ def test_the_lock_is_held_while_the_job_runs(tmp_path: Path) -> None:
     DataDir.open(tmp_path, "demo", 1).close()
 
 
-def test_without_sharing_no_other_process_can_hold_the_lock(tmp_path: Path) -> None:
-    data_dir = node(tmp_path)
-    command = [sys.executable, "-c", HOLDER, str(tmp_path), "-1"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, input=b"")
-    assert done.returncode == 1
-    data_dir.close()
-
-
 def test_the_address_accepts_while_the_job_runs(tmp_path: Path) -> None:
     port = free_port()
     server = socket.create_server(("127.0.0.1", port))
     data_dir = node(tmp_path)
-    data_dir.share()
     copy = listener_of(port)
     assert copy >= 0
-    with holder(tmp_path, copy) as process:
+    with holder(data_dir.lock, copy) as process:
         os.close(copy)
         server.close()
         socket.create_connection(("127.0.0.1", port)).close()
@@ -99,7 +89,7 @@ def test_a_listener_is_found_by_its_port_alone() -> None:
 
 def test_releasing_frees_both(tmp_path: Path) -> None:
     data_dir = node(tmp_path)
-    lock = os.dup(data_dir.share())
+    lock = os.dup(data_dir.lock)
     data_dir.close()
     read, write = os.pipe()
     hold = LockHolder(lock, write)
