@@ -126,6 +126,9 @@ Lease(s) == LET l == s.node IN
   /\ Quorum(s.on, record[l].voters)
   /\ lease' = [lease EXCEPT ![l] = s.on] /\ S2'
   /\ proven' = proven \cup {l} /\ Quiet /\ UNCHANGED <<vars, promises, won, named, fresh, barrier>>
+\* It became active, and its lease was over before it could note that.
+Begun(s) == /\ role[s.node] = "elected" /\ (Committed(s.node) \/ s.node \in proven)
+            /\ proven' = proven \cup {s.node} /\ Quiet /\ UNCHANGED <<lease_vars, was>>
 \* It lapsed, was given up, or its process is dead.
 End(s) == /\ lease' = [lease EXCEPT ![s.node] = {}]
           /\ UNCHANGED <<vars, promises, won, named, fresh, barrier, proven>> /\ Quiet
@@ -144,7 +147,7 @@ Created(s) == /\ NewWitness(s.identity, s.term, s.record) /\ named' = {}
 
 Step(s) == CASE s.do = "save" -> Save(s) [] s.do = "start" -> Start(s) [] s.do = "lost" -> Lost(s) [] s.do = "ack" -> Ack(s) \/ AckLate(s)
              [] s.do = "promise" -> Promise(s)
-             [] s.do = "lease" -> Lease(s) [] s.do = "end" -> End(s)
+             [] s.do = "lease" -> Lease(s) [] s.do = "active" -> Begun(s) [] s.do = "end" -> End(s)
              [] s.do = "ask" -> Ask(s) [] s.do = "told" -> Told(s) [] s.do = "created" -> Created(s)
 TraceNext == /\ at <= Len(Steps) /\ which' = which
              /\ \/ Step(Steps[at]) /\ at' = at + 1 /\ spare' = 0

@@ -179,7 +179,10 @@ class _Writer:
     def _on_lease(self, line: Line) -> None:
         node, record = line["node"], self._records[line["node"]]
         if line["lapses_us"] <= line["us"]:
-            return  # over before it was written
+            # Over before it was written, because the disk is slow. It had become active all the same.
+            if not self.steps or self.steps[-1].text != f"[{_became_active(node)}]":
+                self._step(_became_active(node), line)
+            return
         epochs, witness = dict(record["voters"]), record["witness"]
         on = [self.names.voter(voter, epochs[voter]) for voter in line["rests_on"] if voter in epochs]
         on += [self.names.witness(witness)] if WITNESS in line["rests_on"] and witness else []
@@ -234,6 +237,10 @@ class _Writer:
         voters = [self.names.voter(node, epoch) for node, epoch in line["voters"]]
         voters += [self.names.witness(line["witness"])] if line["witness"] else []
         return _set(voters)
+
+
+def _became_active(node: int) -> str:
+    return f'do |-> "active", node |-> {_quoted(node)}'
 
 
 def _small(number: int) -> int:
