@@ -13,7 +13,8 @@ VOLUME /data
 EXPOSE 7101
 # Healthy: this container's own node answers, so its loop runs. Whether others do, and who is active, does not matter.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s \
-  CMD ["zelect", "status", "--self", "--timeout", "2", "-c", "/etc/zelect/node.toml"]
+  CMD ["zelect", "status", "--self", "--timeout", "2"]
 ENTRYPOINT ["zelect"]
 # Nothing is written outside /data: docker run --read-only works (docs/security.md).
-CMD ["node", "-c", "/etc/zelect/node.toml"]
+# Its configuration: /etc/zelect/zelect.toml and the environment, with ZELECT_NODE_ID.
+CMD ["node"]

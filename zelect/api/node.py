@@ -26,7 +26,7 @@ from zelect.api.leadership import REST_S, Leadership, nodes_of_this_job
 from zelect.api.node_process import NodeProcess
 from zelect.api.node_thread import NodeThread, RunningNode
 from zelect.api.watch import Callbacks, LeadershipWatcher
-from zelect.config.loading import Config, load
+from zelect.config.loading import Config, chosen, load
 from zelect.errors import ZelectError
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 
@@ -36,8 +36,10 @@ class NodeFailed(ZelectError):
 
 
 class Node:
-    """The node that `config` describes (a path, or a `zelect.config.loading.Config`).
+    """The node that `config` describes: a path, or a `zelect.config.loading.Config`; None: what counts where nothing is
+    named (ZELECT_CONFIG, zelect.toml, /etc/zelect/zelect.toml, or the environment alone).
 
+    `node_id`: this node's id, whatever the file says; None: what the file or ZELECT_NODE_ID says.
     `process`: run the node in a process of its own, so that a busy interpreter, or a library that holds the
     interpreter's lock, does not cost the leadership.
     `margin_ms`: how many milliseconds before the end of its lease a leadership ends; default a quarter of
@@ -61,8 +63,9 @@ class Node:
 
     def __init__(
         self,
-        config: str | Path | Config,
+        config: str | Path | Config | None = None,
         *,
+        node_id: int | None = None,
         process: bool = False,
         margin_ms: int | None = None,
         on_elected: Callable[[Leadership], None] | None = None,
@@ -74,7 +77,9 @@ class Node:
         exits: bool = False,
         rest_s: float = REST_S,
     ) -> None:
-        self.config = config if isinstance(config, Config) else load(Path(config))
+        if not isinstance(config, Config):
+            config = load(chosen(None if config is None else Path(config)), node_id=node_id or 0)
+        self.config = config
         lease_ms = self.config.timing.lease_ms
         self._margin_us = 1000 * (lease_ms // 4 if margin_ms is None else margin_ms)
         if not 0 < self._margin_us <= 500 * lease_ms:

@@ -102,7 +102,9 @@ class NodeProcess:
     def start(self) -> None:
         """Return once the node listens. Raises `ChildFailed`."""
         page = LeasePage.create()
-        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute()), "--child"]
+        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute())]
+        command += ["--id", str(self._config.given_id)] if self._config.given_id else []
+        command += ["--child"]
         settings, descriptors = {"kill_us": self._kill_us, "program": os.getpid()}, {"page": page.fd}
         try:
             child = Child(command, settings, descriptors, env=environment(), stdin=subprocess.DEVNULL)

@@ -20,6 +20,7 @@ import click
 from zelect.cli.bootstrap import bootstrap
 from zelect.cli.check import check
 from zelect.cli.cluster import cluster
+from zelect.cli.config import config
 from zelect.cli.doctor import doctor
 from zelect.cli.file import file
 from zelect.cli.history import history
@@ -66,6 +67,6 @@ def main() -> None:
 
 for _command in (
     *(node, run, file, cluster, members, status, who, wait, watch, history, why, check, doctor),
-    *(transfer, stepdown, pause, resume, reload, bootstrap, keygen),
+    *(transfer, stepdown, pause, resume, reload, bootstrap, keygen, config),
 ):
     main.add_command(_command)

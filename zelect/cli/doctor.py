@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.support.options import Target, cluster_options, json_option
+from zelect.cli.support.errors import CommandError
+from zelect.cli.support.options import Target, cluster_options, id_option, json_option
 
 if TYPE_CHECKING:
     from zelect.config.loading import Config
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @cluster_options
+@id_option
 @json_option
 @click.pass_context
 def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
@@ -31,6 +33,8 @@ def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
 
     target = Target.of(**where)
     config = target.config
+    if not config.node.id:
+        raise CommandError(f"{config.path}: names no node of this host: give --id N or ZELECT_NODE_ID=N", 2)
     findings, timings = examine(config, target.keyring)
     bad = any(finding.verdict == "bad" for finding in findings)
     if as_json:

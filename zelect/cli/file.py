@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
+from zelect.cli.support.options import config_option
+
 _EVERY_S = 0.2
 
 
 @click.command()
 @click.argument("target", metavar="PATH")
-@click.option(
-    "-c", "--config", "path", required=True, metavar="FILE", help="Configuration of any node: it names all members."
-)
+@config_option
 @click.option(
     "--every",
     "every_s",
@@ -21,7 +21,7 @@ _EVERY_S = 0.2
     metavar="S",
     help="How often to check.",
 )
-def file(target: str, path: str, every_s: float) -> None:
+def file(target: str, path: str | None, every_s: float) -> None:
     """Keep a file that names the active node.
 
     PATH contains "ID TERM" while node ID is active, and does not exist otherwise, nor while too few nodes can be asked
@@ -33,11 +33,11 @@ def file(target: str, path: str, every_s: float) -> None:
 
     from zelect.cli.support.errors import CommandError, print_error
     from zelect.client.observer import Observer
-    from zelect.config.loading import ConfigError, load
+    from zelect.config.loading import ConfigError, chosen, load
     from zelect.jobs.controller_file import ControllerFile
 
     try:
-        observer = Observer(load(Path(path)), believe_redis=False)
+        observer = Observer(load(chosen(Path(path) if path else None), member=False), believe_redis=False)
         ControllerFile(Path(target), observer, every_s, print_error).keep()
     except ConfigError as error:
         raise CommandError(str(error), 2) from error

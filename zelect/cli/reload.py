@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zelect.cli.support.options import DIRECTORY, directory_option, key_option
+from zelect.cli.support.options import DIRECTORY, config_option, configuration, directory_option, id_option, key_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,10 +21,13 @@ _WITHIN_S = 5.0
 
 @click.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(min=1), metavar="[NODE]...")
-@click.option("-c", "--config", "path", metavar="FILE", help="Configuration of a node on this host.")
+@config_option
+@id_option
 @directory_option
 @key_option
-def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_file: str | None) -> None:
+def reload(
+    nodes: tuple[int, ...], path: str | None, node_id: int | None, directory: str | None, key_file: str | None
+) -> None:
     """Make running nodes reread keys, priority and log level.
 
     Sends SIGHUP to nodes on this host. With -c FILE: the node of that file. Without -c: all nodes of the cluster
@@ -39,8 +42,9 @@ def reload(nodes: tuple[int, ...], path: str | None, directory: str | None, key_
     if path is not None and (directory is not None or nodes):
         raise click.UsageError("-c FILE names the node; leave out --dir and NODE")
     with explained():
-        files = [Path(path)] if path is not None else _files(Path(directory or DIRECTORY), nodes)
-        configs = [load(file) for file in files]
+        file = Path(path) if path is not None else None if nodes else configuration(directory)
+        files = [file] if file is not None else _files(Path(directory or DIRECTORY), nodes)
+        configs = [load(one, node_id=node_id or 0, environ=None if file else {}) for one in files]
         failed = [node for config in configs if not _reload(config, key_file or "") for node in (config.node.id,)]
     if failed:
         raise CommandError(f"{nodes_text(failed)}: no sign that it reloaded", 1)

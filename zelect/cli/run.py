@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from zelect.cli.support.options import config_option, configured, id_option
+
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("-c", "--config", "path", required=True, metavar="FILE", help="The node's configuration (TOML).")
+@config_option
+@id_option
 @click.option(
     "--restart",
     type=click.Choice(["on-failure", "always", "never"]),
@@ -31,7 +34,8 @@ import click
 @click.pass_context
 def run(
     context: click.Context,
-    path: str,
+    path: str | None,
+    node_id: int | None,
     restart: str,
     grace_s: float,
     forward_hup: bool,
@@ -48,11 +52,10 @@ def run(
     ZELECT_PREVIOUS, ZELECT_REASON and ZELECT_LEASE_MS in its environment.
     """
     import shutil
-    from pathlib import Path
 
     from zelect.api.node import NodeFailed
     from zelect.cli.support.errors import CommandError
-    from zelect.config.loading import ConfigError, load
+    from zelect.config.loading import ConfigError
     from zelect.jobs.runner import Runner, RunPlan
     from zelect.jobs.watchdog_client import WatchdogFailed
     from zelect.node.storage.data_dir import DataDirError
@@ -64,7 +67,7 @@ def run(
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; give the command after --")
     try:
-        config = load(Path(path))
+        config = configured(path, node_id)
         plan = RunPlan(command, restart, int(grace_s * 1000), pass_code, forward_hup)
         context.exit(Runner(config, plan).run())
     except ConfigError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from zelect.client.published import Seen, read_published
 from zelect.client.query import ask_cluster
-from zelect.config.loading import Config, load
+from zelect.config.loading import Config, chosen, load
 from zelect.errors import ZelectError
 from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
 from zelect.security.keys import keyring_to_ask
@@ -33,14 +33,17 @@ class ControllerUnknown(ZelectError):
 
 
 class Observer:
-    """Observes the cluster of `config`, the configuration of any node (a path, or what `load` made of it).
+    """Observes the cluster of `config`, a configuration that names the members (a path, or what `load` made of it;
+    None: what counts where nothing is named, as for `zelect.Node`).
 
     `believe_redis` False asks the nodes only: slower (a round trip to each), and never older than a
     lease. May be used from several threads. Raises `ConfigError`.
     """
 
-    def __init__(self, config: str | Path | Config, *, believe_redis: bool = True) -> None:
-        self.config = config if isinstance(config, Config) else load(Path(config))
+    def __init__(self, config: str | Path | Config | None = None, *, believe_redis: bool = True) -> None:
+        if not isinstance(config, Config):
+            config = load(chosen(None if config is None else Path(config)), member=False)
+        self.config = config
         self._believe_redis = believe_redis and bool(self.config.redis.url)
         self._credentials = credentials_of(self.config) if self._believe_redis else Credentials()
         self._keyring = keyring_to_ask(self.config, "")

@@ -26,7 +26,9 @@ class ClusterConfig:
 class NodeConfig:
     """This node. `data_dir` is absolute."""
 
-    id: int = key(check=between(1, MAX_NODE_ID), example="1")("Required. 1 to 65535, one of the ids below.")
+    id: int = key(check=between(1, MAX_NODE_ID), example="1")("""
+        Required. 1 to 65535, one of the ids below. --id and ZELECT_NODE_ID win over it. "from-hostname": the
+        number at the end of the host's name; "from-hostname+1": one more, where hosts are counted from 0.""")
     listen: str = key(None, address(wildcard=True), example='"tcp://127.0.0.1:7101"')("""
         Where this node listens. Default: the address of its own entry below, which is where the others
         connect to. The host may be 0.0.0.0 or * (every interface) here, and only here.""")

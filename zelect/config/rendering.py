@@ -14,8 +14,10 @@ from zelect.config.validators import quoted
 
 _OPENING = (
     "Every key of a node's configuration. Values are the defaults. A required key has an example instead; an optional "
-    "key without a default is commented out. Unknown keys are errors. Durations are in milliseconds and end in _ms, "
-    "sizes in bytes and end in _bytes. This file is written by 'python -m zelect.config.rendering'."
+    "key without a default is commented out. Unknown keys are errors. Each key can be set by the environment instead: "
+    "url in [redis] by ZELECT_REDIS__URL, all members by ZELECT_PEERS=1=tcp://a:7101,2=tcp://b:7101. Durations are in "
+    "milliseconds and end in _ms, sizes in bytes and end in _bytes. This file is written by "
+    "'python -m zelect.config.rendering'."
 )
 _PEERS = (
     "One [[peers]] section for every member, this node included. New nodes found their cluster when all of these have "

@@ -29,9 +29,10 @@ _REMOVED = {
     "node.advertise": "is no longer a key: others connect to the address in this node's [[peers]] entry; remove "
     "the line",
 }
-_KINDS: Mapping[type, str] = {
+KINDS: Mapping[type, str] = {
     str: "text", int: "integer", bool: "boolean", float: "float", dict: "table", list: "array"
 }  # fmt: skip
+"""Types of TOML, for people."""
 _TOML: Mapping[str, type] = {
     **{"str": str, "int": int, "bool": bool, "Path": str, "Path | None": str, "Commands": list}
 }
@@ -91,7 +92,7 @@ def table_of(problems: list[str], label: str, keys: Sequence[Key], table: object
             what = _REMOVED.get(f"{label}.{name}", f"unknown key; the nearest is {nearest(name, valid)}")
             problems.append(f"{label}.{name}: {what}")
         elif type(value) is not key.kind:
-            problems.append(f"{label}.{name}: is of type {kind_of(value)}, but must be of type {_KINDS[key.kind]}")
+            problems.append(f"{label}.{name}: is of type {kind_of(value)}, but must be of type {KINDS[key.kind]}")
         elif wrong := key.check(value):
             problems.append(f"{label}.{name}: {wrong}")
         else:
@@ -115,4 +116,4 @@ def _value(key: Key, value: Any, base: Path) -> Any:
 
 def kind_of(value: object) -> str:
     """The type of a value in TOML, for people."""
-    return _KINDS.get(type(value), "date or time")
+    return KINDS.get(type(value), "date or time")

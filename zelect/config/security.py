@@ -31,8 +31,9 @@ class SecurityConfig:
         true: plain text on any address. I accept that everybody who can reach this node's port can read
         what the members say, speak in their name, and so decide elections.""")
 
-    def problems(self) -> list[tuple[str, str]]:
-        if bool(self.key_file) == bool(self.directory_file):
+    def problems(self, member: bool = True) -> list[tuple[str, str]]:
+        """`member` False: for who only asks, and may have another key."""
+        if bool(self.key_file) == bool(self.directory_file) or (self.directory_file and not member):
             return []
         missing, given = ("directory_file", "key_file") if self.key_file else ("key_file", "directory_file")
         return [(missing, f"is missing, but {given} is set; set both, 'zelect keygen' writes both files")]

@@ -261,7 +261,7 @@ class Layout:
                 security = self._security(node) if plan.secure else None
                 text = render(plan.name, node, HOST, plan.ports, plan.url, data_dirs, timing, "text", quorum, security)
                 write_private(self.conf_of(node), text)
-            load(self.conf_of(1))
+            load(self.conf_of(1), environ={})
         except ConfigError as error:
             raise ClusterError(str(error)) from error
         write_private(self.plan_file, json.dumps(asdict(plan)))
@@ -273,7 +273,7 @@ class Layout:
             path = Path(place) / "n1.toml"
             path.write_text(text, encoding="utf-8")
             try:
-                load(path)
+                load(path, environ={})
             except ConfigError as error:
                 problem = str(error).replace(f"{path}: ", "")
                 for key, option in (("redis.url:", "--redis:"), ("cluster.name:", "--name:")):
@@ -290,4 +290,4 @@ class Layout:
 
     def keyring(self) -> Keyring | None:
         """The keys with which commands ask the nodes here; None: in plain text. Raises `ConfigError`."""
-        return keyring_to_ask(load(self.conf_of(1)))
+        return keyring_to_ask(load(self.conf_of(1), environ={}))

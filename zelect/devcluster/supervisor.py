@@ -24,6 +24,7 @@ from pathlib import Path
 import zmq
 
 from zelect.client.query import Asker
+from zelect.config.sources import without
 from zelect.devcluster.bundled_server import NoServer, RedisServer, ServerFailed
 from zelect.devcluster.control import ControlServer, Processes, ProcessState
 from zelect.devcluster.layout import HOST, ClusterError, ClusterPlan, Layout
@@ -219,7 +220,7 @@ class Supervisor:
 
     def _start(self, node: int) -> None:
         command = (*prefix(), sys.executable, "-P", "-m", *self._program, "-c", str(self._layout.conf_of(node)))
-        self._children[node] = _Child(start_logged(command, self._layout.log_of(node)))
+        self._children[node] = _Child(start_logged(command, self._layout.log_of(node), env=without(os.environ)))
         self._write_control()
 
     def _write_control(self) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import fields
 
 from zelect.config.loading import Config, ConfigError, load
+from zelect.config.sections import SECTIONS
 from zelect.core.events import PriorityChanged
 from zelect.node.transport.transport import Transport
 from zelect.security.keys import Directory, Keyring, read_keyring
@@ -62,7 +63,7 @@ class RunningConfig:
 def read_again(config: Config) -> tuple[Config, Keyring | None]:
     """The configuration that `config` came from as it is now, and its keys. Raises `ConfigError`
     when it is broken, or differs in what can't change while the node runs."""
-    fresh = load(config.path)
+    fresh = load(config.path, node_id=config.given_id)
     fixed = sorted(changes(config, fresh) - MAY_CHANGE)
     if fixed:
         raise ConfigError(
@@ -82,7 +83,7 @@ def changes(before: Config, after: Config) -> set[str]:
     found: set[str] = set()
     for section in fields(Config):
         old, new = getattr(before, section.name), getattr(after, section.name)
-        if old == new or section.name == "path":
+        if old == new or section.name not in SECTIONS:
             continue
         if section.name == "peers":
             found.add("peers")

@@ -145,10 +145,12 @@ def keyring_to_ask(config: Config, key_file: str = "") -> Keyring | None:
     security = config.security
     if not security.directory_file:
         return None
-    keyring = Keyring(
-        read_key(Path(key_file or security.operator_key_file or security.key_file)),
-        read_directory(Path(security.directory_file)),
-    )
+    own = key_file or security.operator_key_file or security.key_file
+    if not own:
+        raise ConfigError(
+            f"{config.path}: names no key to ask with; give --key FILE, or set security.operator_key_file"
+        )
+    keyring = Keyring(read_key(Path(own)), read_directory(Path(security.directory_file)))
     missing = [peer.id for peer in config.peers if peer.id not in keyring.directory.nodes]
     if missing:
         raise ConfigError(f"{security.directory_file}: has no key of node {missing[0]}; copy the newest directory here")

@@ -78,13 +78,16 @@ class Child:
         raise ChildFailed(why or f"its process ended with code {code}")
 
 
-def start_logged(command: Sequence[str], log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+def start_logged(
+    command: Sequence[str], log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a process that has a session of its own, for the same reason, reads nothing, and appends its
     output to `log`. Raises `OSError`."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
             cwd=cwd,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -352,7 +352,7 @@ def test_an_empty_file_misses_what_is_required(file: Path) -> None:
     found = refused(file, "")
     assert found == [
         "cluster.name: is missing; add a line name = ... to this section",
-        "node.id: is missing; add a line id = ... to this section",
+        "node.id: is missing; add a line id = ... to [node], or give --id N or ZELECT_NODE_ID=N",
     ]
 
 

@@ -38,11 +38,42 @@ key_option = click.option(
 )
 
 
+config_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="The node's configuration (TOML).  [env: ZELECT_CONFIG; default: zelect.toml, /etc/zelect/zelect.toml]",
+)
+id_option = click.option(
+    "--id",
+    "node_id",
+    type=click.IntRange(1, 65_535),
+    default=None,
+    metavar="N",
+    help="The node's id, whatever the file says.  [env: ZELECT_NODE_ID]",
+)
+
+
+def configured(path: str | None, node_id: int | None) -> Config:
+    """The configuration of the node that `config_option` and `id_option` name. Raises `ConfigError`."""
+    from pathlib import Path
+
+    from zelect.config.loading import chosen, load
+
+    return load(chosen(Path(path) if path else None), node_id=node_id or 0)
+
+
 def cluster_options(command: Command) -> Command:
     """-c, --dir and --key; the command gets them as `path`, `directory`, `key_file`, for `Target.of`."""
     command = directory_option(key_option(command))
     return click.option(
-        "-c", "--config", "path", metavar="FILE", help="Configuration of any node: it names all members."
+        "-c",
+        "--config",
+        "path",
+        metavar="FILE",
+        help="Configuration that names the members.  [env: ZELECT_CONFIG; default: zelect.toml, the local cluster in "
+        f"{DIRECTORY}, /etc/zelect/zelect.toml]",
     )(command)
 
 
@@ -93,7 +124,7 @@ class Target:
     denials: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: str | None, directory: str | None, key_file: str | None) -> Target:
+    def of(cls, path: str | None, directory: str | None, key_file: str | None, node_id: int | None = None) -> Target:
         """Raises CommandError and UsageError."""
         from pathlib import Path
 
@@ -104,7 +135,11 @@ class Target:
         if path is not None and directory is not None:
             raise click.UsageError("give -c or --dir, not both")
         with explained():
-            config = load(Path(path) if path is not None else _any_conf(Path(directory or DIRECTORY)))
+            file = Path(path) if path is not None else configuration(directory)
+            if file is None:  # what a local cluster's supervisor wrote is whole
+                config = load(_any_conf(Path(directory or DIRECTORY)), environ={})
+            else:
+                config = load(file, node_id=node_id or 0, member=False)
             keyring = keyring_to_ask(config, key_file or "")
         return cls(config.cluster.name, config.settings().addresses, keyring, config, place_of(path, directory))
 
@@ -237,6 +272,19 @@ def place_of(path: str | None, directory: str | None) -> str:
     return "" if directory in (None, DIRECTORY) else f" --dir {directory}"
 
 
+def configuration(directory: str | None) -> Path | None:
+    """The one that counts when -c is not given; None: that of a local cluster."""
+    import os
+    from pathlib import Path
+
+    from zelect.config.sources import OF_THIS_HOST, find
+
+    if directory is not None:
+        return None
+    found = find(os.environ)
+    return None if found == OF_THIS_HOST and Path(DIRECTORY).is_dir() else found
+
+
 def _any_conf(directory: Path) -> Path:
     """A configuration of the local cluster in `directory`: any node's names all members."""
     from zelect.devcluster.layout import ClusterError, Layout
@@ -244,7 +292,7 @@ def _any_conf(directory: Path) -> Path:
     found = sorted(Layout(directory).conf.glob("n*.toml"))
     if not found:
         raise ClusterError(
-            f"no configurations in {directory}/conf: name a node's file with -c FILE or the cluster's directory "
-            "with --dir DIR, or start a cluster with 'zelect cluster up 3'"
+            f"no configurations in {directory}/conf, and no zelect.toml: name a file with -c FILE or ZELECT_CONFIG, or "
+            "the directory of a local cluster with --dir DIR, or start a cluster with 'zelect cluster up 3'"
         )
     return found[0]
