@@ -4,6 +4,7 @@ active in a cluster that is well."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -196,8 +197,9 @@ def health(conf: Path) -> subprocess.CompletedProcess[str]:
     (found,) = re.findall(r"HEALTHCHECK .*?CMD (\[.*?\])", (ROOT / "Dockerfile").read_text(), re.DOTALL)
     program, *words = json.loads(found)
     assert program == "zelect"
-    words = [str(conf) if word == "/etc/zelect/node.toml" else word for word in words]
-    return subprocess.run([sys.executable, "-m", "zelect", *words], capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "ZELECT_CONFIG": str(conf)}
+    command = [sys.executable, "-m", "zelect", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_containers_health_check_asks_its_own_node(fleet: Fleet) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.support.errors import CommandError
 from zelect.cli.support.options import Target, cluster_options, id_option, json_option
 
 if TYPE_CHECKING:
@@ -32,15 +31,13 @@ def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
     from zelect.status.codec import plain
 
     target = Target.of(**where)
-    config = target.config
-    if not config.node.id:
-        raise CommandError(f"{config.path}: names no node of this host: give --id N or ZELECT_NODE_ID=N", 2)
+    config, node = target.config, target.own_node
     findings, timings = examine(config, target.keyring)
     bad = any(finding.verdict == "bad" for finding in findings)
     if as_json:
         table = {
             "cluster": config.cluster.name,
-            "node": config.node.id,
+            "node": node,
             "ok": not bad,
             "findings": [plain(finding) | {"advice": finding.advice} for finding in findings],
             "timings": [plain(one) | {"enough": one.enough} for one in timings],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zelect.cli.support.options import Target, cluster_options, timeout_option
+from zelect.cli.support.options import Target, cluster_options, id_option, timeout_option
 
 if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
@@ -18,6 +18,7 @@ _WATCH_EVERY_S = 1.0
 
 @click.command()
 @cluster_options
+@id_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one line per second.")
 @click.option("--watch", is_flag=True, help="Ask again every second until Ctrl-C.")
 @click.option("--self", "alone", is_flag=True, help="Ask only the node of the configuration: does its loop run?")
@@ -64,7 +65,7 @@ def _own(target: Target, timeout_s: float, as_json: bool) -> int:
     from zelect.status.cluster_text import own_text
     from zelect.status.codec import plain
 
-    node = target.config.node.id
+    node = target.own_node
     state = ask_cluster(target.cluster, {node: target.addresses[node]}, timeout_s, bool, target.keyring)
     report = state.reports.get(node)
     if as_json:

@@ -143,6 +143,15 @@ class Target:
             keyring = keyring_to_ask(config, key_file or "")
         return cls(config.cluster.name, config.settings().addresses, keyring, config, place_of(path, directory))
 
+    @property
+    def own_node(self) -> int:
+        """This host's node by the configuration. Raises CommandError where none is named."""
+        from zelect.cli.support.errors import CommandError
+
+        if not self.config.node.id:
+            raise CommandError(f"{self.config.path}: names no node of this host: give --id N or ZELECT_NODE_ID=N", 2)
+        return self.config.node.id
+
     def known(self, nodes: Iterable[int]) -> None:
         """Raises UsageError unless all `nodes` belong to the cluster: by the configuration, or, where that lags behind,
         by the voter record, which `ask` takes into account."""
