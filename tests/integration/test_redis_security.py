@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.support.tls import Papers, papers, tls_proxy
 from tests.support.waiting import wait_until
 from tests.support.watches import Registry
 from zelect.client.observer import Observer
+from zelect.config.rendering import render
 from zelect.core.effects import Depart, PublishController, PublishNode, WithdrawController, WitnessCreate, WitnessLook
 from zelect.core.election_trace import ElectionTrace
 from zelect.core.events import WitnessCreated, WitnessSeen
@@ -667,3 +670,81 @@ def test_withdrawal_needs_its_permissions_at_the_start(server: RedisServer, tmp_
             admin.execute_command("ACL", "SETUSER", "zelect-node", "+hdel", "+hgetall")
             registry.submit([WithdrawController(9, "leaving"), Depart(True)])
             wait_until(lambda: not admin.exists("zelect:{demo}:nodes"), what="departed")
+
+
+def doctored(directory: Path, url: str, user: str = "") -> dict[str, dict[str, str]]:
+    """What `zelect doctor` finds of Redis, by what it looked at."""
+    more = f'username = "{user}"\npassword_file = "{password_file(directory)}"\n' if user else ""
+    text = render("demo", 1, "127.0.0.1", {1: free_port()}, url, {1: str(directory / "data")}, None, "text")
+    conf = directory / "n1.toml"
+    conf.write_text(text.replace("[redis]\n", f"[redis]\n{more}", 1))
+    table = json.loads(zelect("doctor", "--json", "-c", conf).stdout)
+    return {one["what"]: one for one in table["findings"] if one["what"].startswith("Redis")}
+
+
+def test_the_doctor_is_content_with_the_documented_user_and_names_what_another_lacks(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    with admin_of(server) as admin:
+        words = documented("zelect-node", "demo")
+        admin.execute_command("ACL", "SETUSER", *words)
+        told = doctored(tmp_path, server.url, "zelect-node")
+        assert {one["verdict"] for one in told.values()} == {"ok"}, told
+        assert told["Redis persistence"]["figure"] == "unknown", "CONFIG is not for nodes"
+        admin.execute_command("ACL", "SETUSER", "zelect-node", "-hset")
+        told = doctored(tmp_path, server.url, "zelect-node")
+        assert told["Redis permissions"]["verdict"] == "bad"
+        assert told["Redis permissions"]["advice"].endswith("ACL SETUSER zelect-node +hset")
+
+
+def test_the_doctor_names_another_cluster_with_the_same_keys(server: RedisServer, tmp_path: Path) -> None:
+    with admin_of(server) as admin:
+        record = {"id": 7, "term": 3, "address": "tcp://10.0.0.7:7101", "incarnation": 5, "since_ms": 1}
+        admin.hset("zelect:{demo}:controller", mapping=record)
+    told = doctored(tmp_path, server.url)
+    assert told["Redis keys"]["verdict"] == "bad"
+    assert "node 7 at tcp://10.0.0.7:7101" in told["Redis keys"]["advice"]
+
+
+def test_the_doctor_names_a_node_of_a_redis_cluster_and_a_sentinel(tmp_path: Path) -> None:
+    """Both answer INFO and PING like any other server."""
+    for mode, word in (("cluster", "part of a Redis Cluster"), ("sentinel", "is a Sentinel")):
+        with pretending(mode) as url:
+            told = doctored(tmp_path, url)
+        bad = [one for one in told.values() if one["verdict"] == "bad"]
+        assert [word in one["advice"] for one in bad] == [True], told
+
+
+@contextmanager
+def pretending(mode: str) -> Iterator[str]:
+    """A server that answers what a node of a Redis Cluster, or a Sentinel, answers; its URL."""
+    info = f"redis_mode:{mode}\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n"
+
+    def reply(words: list[bytes]) -> bytes:
+        match words[0].upper():
+            case b"INFO":
+                return b"$%d\r\n%s\r\n" % (len(info), info.encode())
+            case b"GET" if mode == "cluster":
+                return b"$-1\r\n"
+            case b"EVALSHA" if mode == "cluster":
+                texts = [b"hset nodes yes", b"0", b"noeviction", b"0", b"", b"", b"", b""]
+                return b"*8\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(text), text) for text in texts)
+            case b"CONFIG" if mode == "cluster":
+                return b"*2\r\n$4\r\nsave\r\n$6\r\n3600 1\r\n"
+        return b"-ERR unknown command\r\n"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while head := self.rfile.readline():
+                words = []
+                for _ in range(int(head[1:])):
+                    size = int(self.rfile.readline()[1:])
+                    words.append(self.rfile.read(size + 2)[:-2])
+                self.wfile.write(reply(words))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        finally:
+            server.shutdown()

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
     """Check whether disk, clock, network and Redis suit the timings.
 
-    Also names the shortest timings that suit what was measured. Takes about three seconds and changes nothing;
-    no node needs to run. Run it on each host, as the user that runs the node.
+    Where nodes run: also whether one is active, which one or what must return, and which settings differ. Where Redis
+    is configured: also whether its user may do there what a node does. Names the shortest timings that suit what was
+    measured. Takes about three seconds and changes nothing; no node needs to run. Run it on each host, as the user that
+    runs the node.
 
     Exit code 0: nothing is bad; 1: something is bad.
     """
@@ -32,7 +34,7 @@ def doctor(context: click.Context, /, as_json: bool, **where: Any) -> None:
 
     target = Target.of(**where)
     config, node = target.config, target.own_node
-    findings, timings = examine(config, target.keyring)
+    findings, timings = examine(config, target.keyring, target.place)
     bad = any(finding.verdict == "bad" for finding in findings)
     if as_json:
         table = {

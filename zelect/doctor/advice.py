@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from zelect.core.timing import Timing
 from zelect.doctor.measurements import clock_of, lag_of, redis_of, round_trips_of, sync_of
+from zelect.status.cluster import ClusterStatus
+from zelect.status.cluster_text import controller_text, unasked_text
+from zelect.status.problems import address_problems, problems
 from zelect.status.table import Column
 
 if TYPE_CHECKING:
@@ -59,16 +62,35 @@ TIMING_COLUMNS = (
 )
 
 
-def examine(config: Config, keyring: Keyring | None) -> tuple[list[Finding], list[Advised]]:
-    """Measure, and judge the timings of `config`. `keyring`: what to ask nodes with."""
+def examine(config: Config, keyring: Keyring | None, place: str = "") -> tuple[list[Finding], list[Advised]]:
+    """Measure, and judge the timings of `config`. `keyring`: what to ask nodes with; `place`: the options that name the
+    cluster, for commands that are recommended."""
     settings = config.settings()
     timing = settings.timing
-    round_trips, late, unasked = round_trips_of(config.cluster.name, settings.addresses, keyring)
+    round_trips, late, state = round_trips_of(config.cluster.name, settings.addresses, keyring)
     lag, sync, clock = lag_of(), sync_of(config.node.data_dir), clock_of()
-    findings = judge(timing, round_trips, late, lag, sync, clock, redis_of(config), unasked) + record_taken(config)
+    unasked = {**state.denials, **address_problems(state.reports)}
+    redis = redis_of(config, state)
+    findings = judge(timing, round_trips, late, lag, sync, clock, redis, unasked) + record_taken(config)
+    findings = of_cluster(state, place) + findings
     worst_ms = max((some.p99_ms for some in round_trips.values() if some is not None), default=0.0)
     remote = len({address.rsplit(":", 1)[0] for address in settings.addresses.values()}) > 1
     return findings, advised(timing, worst_ms, lag.p99_ms, sync.p99_ms if sync is not None else 0.0, remote)
+
+
+def of_cluster(state: ClusterStatus, place: str = "") -> list[Finding]:
+    """Whether a node is active, which one or what must return, and what is wrong with nodes; where nodes run."""
+    if not state.reports:
+        return []
+    wrong = [
+        _found(f"node {node}", "has a problem", "bad", text) for node, text in problems(state.reports, place).items()
+    ]
+    if state.named is not None:
+        return [_found("controller", controller_text(state), "ok", ""), *wrong]
+    if not state.is_known:
+        return [_found("controller", "not known", "warn", unasked_text(state)), *wrong]
+    advice = state.shortage.text if state.shortage is not None else f"see 'zelect why{place}'"
+    return [_found("controller", "no node is active", "bad", advice), *wrong]
 
 
 def judge(
@@ -150,12 +172,21 @@ def _redis(redis: RedisFigures | None) -> list[Finding]:
         return [_found("Redis", "not configured", "ok", "")]
     if redis.problem:
         advice = f"{redis.problem}; elections go on, but without the witness and without being published"
-        return [_found("Redis", "no answer", "bad", advice)]
+        return [_found("Redis", "can't be used", "bad", advice)]
     slow = _grade(redis.round_trip.p99_ms, redis.timeout_ms / 4, redis.timeout_ms)
     safe = "ok" if redis.eviction == "noeviction" else "warn"
     keeps = "warn" if redis.persistence == "none" else "ok"
     leads = "ok" if redis.role == "master" else "bad"
+    more = [_found("Redis permissions", "some are missing", "bad", redis.lacks)] if redis.lacks else []
+    more += [_found("Redis keys", "used by others", "bad", redis.others)] if redis.others else []
+    if redis.mode == "cluster":
+        text = (
+            "nodes write to one server: once it fails over, or the keys move, nothing is published and there is no "
+            "witness: point redis.url at a server that is not part of a Redis Cluster"
+        )
+        more.append(_found("Redis kind", "Redis Cluster", "bad", text))
     return [
+        *more,
         _found("Redis round trip", redis.round_trip, slow, f"it is close to redis.timeout_ms = {redis.timeout_ms}"),
         _found("Redis eviction", redis.eviction, safe, "it may evict the witness: set maxmemory-policy to noeviction"),
         _found("Redis persistence", redis.persistence, keeps, "a restart of Redis loses the history of elections"),

@@ -9,14 +9,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zelect.config.loading import Config
+    from zelect.redis.diagnostics import Own
     from zelect.security.keys import Keyring
+    from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
 _ROUNDS = 30
+_MOST = 1 << 62
 _SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
@@ -43,7 +46,9 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class RedisFigures:
-    """`problem`: why there are no figures; empty when there are."""
+    """`problem`: why there are no figures; empty when there are. `persistence` is "unknown" where the user may not ask;
+    `mode`: standalone or cluster; `lacks`: which permissions the user lacks, and how to grant them; `others`: traces of
+    another cluster with these keys."""
 
     problem: str
     round_trip: Percentiles
@@ -51,6 +56,9 @@ class RedisFigures:
     eviction: str = ""
     persistence: str = ""
     role: str = ""
+    mode: str = "standalone"
+    lacks: str = ""
+    others: str = ""
 
 
 def percentiles_of(times_us: list[float]) -> Percentiles:
@@ -65,13 +73,12 @@ def percentiles_of(times_us: list[float]) -> Percentiles:
 
 def round_trips_of(
     cluster: str, addresses: Mapping[int, str], keyring: Keyring | None
-) -> tuple[dict[int, Percentiles | None], dict[int, int], dict[int, str]]:
+) -> tuple[dict[int, Percentiles | None], dict[int, int], ClusterStatus]:
     """Round trips of queries to each node, None where one gave no answer; how often the loops of those that
-    did answer were late during the measurement; why a node gave none, as far as it or others say."""
+    did answer were late during the measurement; and what the nodes said."""
     import zmq
 
     from zelect.client.query import Asker
-    from zelect.status.problems import address_problems
     from zelect.system.clock import now_us
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -100,7 +107,7 @@ def round_trips_of(
                     open_.discard(node)
         late = {node: _late(asker.reports[node]) - _late(first[node]) for node in first}
         round_trips = {node: percentiles_of(times[node]) if node in times else None for node in addresses}
-        return round_trips, late, asker.denials | address_problems(first)
+        return round_trips, late, asker.status
     finally:
         asker.close()
         context.destroy(linger=0)
@@ -164,36 +171,76 @@ def _both() -> tuple[int, int]:
     return boot, raw
 
 
-def redis_of(config: Config) -> RedisFigures | None:
-    """How fast Redis answers, and how it is set up; None where none is configured."""
-    if not config.redis.url:
+def redis_of(config: Config, state: ClusterStatus) -> RedisFigures | None:
+    """How fast Redis answers, how it is set up, and whether the user may do there what a node does; None where none is
+    configured. `state`: what the nodes said."""
+    settings = config.redis
+    if not settings.url:
         return None
     import redis
 
-    from zelect.redis.connection import connect
+    from zelect.redis.connection import RedisConnection
     from zelect.redis.credentials import CredentialsError, credentials_of
-    from zelect.redis.errors import safe_url
+    from zelect.redis.diagnostics import AUDIT, audit_words, parse_findings
+    from zelect.redis.errors import UnusableUrl, explain, safe_url
+    from zelect.redis.registry_scripts import Keys
+    from zelect.redis.scripts import GarbledReply
 
-    times = []
-    timeout_ms = config.redis.timeout_ms
+    key, times, saves = Keys.of(config.cluster.name).identity, [], {}
     try:
-        client = connect(config.redis.url, timeout_ms / 1000, credentials_of(config))
-        client.ping()
-        for _ in range(50):
-            began = time.monotonic_ns()
-            client.ping()
-            times.append((time.monotonic_ns() - began) / 1000)
+        connection = RedisConnection(settings.url, settings.timeout_ms, credentials_of(config))
+        client = connection.client()
         info = client.info()
-        saves = {}
-        with contextlib.suppress(redis.ResponseError):  # forbidden at hosting services
+        if (mode := str(info.get("redis_mode", "standalone"))) == "sentinel":
+            what = f"{safe_url(settings.url)} is a Sentinel, which keeps no data: point redis.url at the primary"
+            return RedisFigures(what, Percentiles(0, 0, 0), settings.timeout_ms)
+        for _ in range(50):  # what a node may do too: it needs no permission for PING
+            began = time.monotonic_ns()
+            client.get(key)
+            times.append((time.monotonic_ns() - began) / 1000)
+        found = parse_findings(connection.run(AUDIT, 0, audit_words(config.cluster.name)))
+        with contextlib.suppress(redis.ResponseError):  # forbidden at hosting services, and to a node's own user
             saves = client.config_get("save")
-        client.connection_pool.disconnect()
-    except (CredentialsError, redis.RedisError, OSError, ValueError) as error:
-        place = safe_url(config.redis.url)
-        return RedisFigures(f"{place}: {str(error) or type(error).__name__}", Percentiles(0, 0, 0), timeout_ms)
+        connection.drop()
+    except (CredentialsError, UnusableUrl, GarbledReply, redis.RedisError, OSError, ValueError) as error:
+        problem = explain(error, settings.url, settings.timeout_ms).problem
+        return RedisFigures(problem, Percentiles(0, 0, 0), settings.timeout_ms)
+    own = _own(config, state)
+    return RedisFigures(
+        "",
+        percentiles_of(times),
+        settings.timeout_ms,
+        eviction=str(info.get("maxmemory_policy", "unknown")),
+        persistence=_persistence(info, saves),
+        role=str(info.get("role")),
+        mode=mode,
+        lacks=found.missing(own),
+        others=found.other_cluster(own),
+    )
+
+
+def _persistence(info: Mapping[str, object], saves: Mapping[Any, object]) -> str:
+    """`saves`: the setting of that name; empty where the user may not see it."""
     kinds = ["aof"] if info.get("aof_enabled") else []
     kinds += ["rdb"] if saves.get("save") else []
-    eviction = str(info.get("maxmemory_policy", "unknown"))
-    return RedisFigures(
-        "", percentiles_of(times), timeout_ms, eviction, ", ".join(kinds) or "none", str(info.get("role"))
+    return ", ".join(kinds) or ("none" if saves else "unknown")
+
+
+def _own(config: Config, state: ClusterStatus) -> Own:
+    """This cluster, as far as its nodes or the configuration tell."""
+    from urllib.parse import urlsplit
+
+    from zelect.redis.credentials import credentials_of
+    from zelect.redis.diagnostics import Own
+
+    cluster_id = state.newest.voters.cluster_id if state.newest is not None else 0
+    return Own(
+        cluster=config.cluster.name,
+        cluster_id=f"{cluster_id:x}" if cluster_id else "",
+        node=config.node.id,
+        incarnation=_MOST,  # a running process of this node is no other one
+        user=credentials_of(config).username or urlsplit(config.redis.url).username or "default",
+        members={**config.settings().addresses, **state.recorded},
+        wrote=False,
+        left_before_ms=0,
     )

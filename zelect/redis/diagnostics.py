@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zelect.redis.registry_scripts import parse_node
+from zelect.redis.registry_scripts import Keys, parse_node
 from zelect.redis.scripts import GarbledReply, Script, texts_of
 from zelect.redis.worker import Known, RedisSettings
 
@@ -71,6 +71,15 @@ return out
 """
 
 AUDIT = Script.of(_TEXT)
+
+
+def audit_words(cluster: str) -> list[str]:
+    """The arguments of `AUDIT` for the keys of `cluster`."""
+    keys = Keys.of(cluster)
+    words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.identity, keys.changes]
+    return [*words, str(MOST_ENTRIES)]
+
+
 _HEAD = 8
 _LEFT_AFTER_MS = 60_000
 """An entry that its node has not refreshed for so long, on top of the record's life, is left from a node that ended:
@@ -125,7 +134,7 @@ class Findings:
 
     def problems(self, own: Own, place: str) -> str:
         """What is wrong, for people, with the fixes; empty when nothing is wrong."""
-        return "; ".join(filter(None, (self._other_cluster(own), self._missing(own), self._evicts(place))))
+        return "; ".join(filter(None, (self.other_cluster(own), self.missing(own), self._evicts(place))))
 
     def _evicts(self, place: str) -> str:
         if not self.max_memory or self.policy in ("", "noeviction"):
@@ -135,7 +144,7 @@ class Findings:
             "a withdrawn controller: set it to noeviction"
         )
 
-    def _missing(self, own: Own) -> str:
+    def missing(self, own: Own) -> str:
         """The commands denied wherever they are needed, and the keys closed to commands that are
         allowed elsewhere; as little as explains all that is denied."""
         allowed = {command for command, _, may in self.permissions if may}
@@ -156,7 +165,7 @@ class Findings:
             f"ACL SETUSER {own.user} {' '.join(dict.fromkeys(fix))}"
         )
 
-    def _other_cluster(self, own: Own) -> str:
+    def other_cluster(self, own: Own) -> str:
         """Traces of a process that is not a member of this cluster."""
         key = f"zelect:{{{own.cluster}}}:nodes"
         if self.many > MOST_ENTRIES:

@@ -17,7 +17,7 @@ from zelect.core.effects import (
 )
 from zelect.redis import registry_scripts
 from zelect.redis.connection import RedisConnection
-from zelect.redis.diagnostics import AUDIT, MOST_ENTRIES, Own, parse_findings
+from zelect.redis.diagnostics import AUDIT, Own, audit_words, parse_findings
 from zelect.redis.errors import safe_url
 from zelect.redis.outbox import Job
 from zelect.redis.registry_scripts import Keys, RegistryReply, parse_node, parse_reply
@@ -68,10 +68,8 @@ class Publisher:
     def audit(self, known: Known, wrote: bool) -> str:
         """What else is wrong, for people (see `zelect.redis.diagnostics`), by what is `known` of the cluster. `wrote`:
         this process has written its entry. Raises as `carry_out` does."""
-        settings, keys = self._settings, self._keys
-        words = [keys.controller, keys.nodes, keys.elections, keys.witness, keys.identity, keys.changes]
-        words.append(str(MOST_ENTRIES))
-        value = self._connection.run(AUDIT, 0, words)
+        settings = self._settings
+        value = self._connection.run(AUDIT, 0, audit_words(settings.cluster))
         user = settings.credentials.username or urlsplit(settings.url).username or "default"
         own = Own.of(settings, user, known, wrote, unix_ms())
         return parse_findings(value).problems(own, safe_url(settings.url))

@@ -10,11 +10,15 @@ import pytest
 
 from tests.integration.test_cli import run, write_conf
 from tests.support.ports import free_ports
+from tests.support.reports import report
 from zelect.config.loading import load
 from zelect.config.rendering import render
+from zelect.core.status import PeerStatus
 from zelect.core.timing import Timing
-from zelect.doctor.advice import Finding, advised, judge, record_taken
+from zelect.doctor.advice import Finding, advised, judge, of_cluster, record_taken
 from zelect.doctor.measurements import Clock, Percentiles, RedisFigures, percentiles_of, sync_of
+from zelect.status.cluster import ClusterStatus
+from zelect.status.report import NodeReport
 
 TIMING = Timing()
 GOOD = Percentiles(0.2, 0.4, 0.5)
@@ -74,6 +78,9 @@ def test_keys_without_a_secret_are_told_what_the_witness_cannot_do(
         ("round trip, node 2", {"round_trips": {2: slow(100)}}, "bad"),
         ("loop, node 2", {"late": {2: 1}}, "warn"),
         ("loop lag, this host", {"lag": slow(50)}, "warn"),
+        ("Redis kind", {"redis": replace(REDIS, mode="cluster")}, "bad"),
+        ("Redis permissions", {"redis": replace(REDIS, lacks="ACL SETUSER u +hset")}, "bad"),
+        ("Redis keys", {"redis": replace(REDIS, others="another cluster")}, "bad"),
         ("loop lag, this host", {"lag": slow(100)}, "bad"),
         ("fdatasync, data_dir", {"sync": None}, "warn"),
         ("fdatasync, data_dir", {"sync": slow(20)}, "warn"),
@@ -111,6 +118,38 @@ def test_what_is_configured_may_be_enough() -> None:
     assert all(one.enough for one in advised(TIMING, 0.3, 0.2, 0.5, True))
     short = [one.key for one in advised(TIMING, 60, 0.2, 0.5, True) if not one.enough]
     assert short == ["heartbeat_ms", "lease_ms", "election_timeout_ms", "stagger_ms"]
+
+
+AT = {node: f"tcp://127.0.0.1:{7100 + node}" for node in (1, 2, 3)}
+
+
+def verdicts(*reports: NodeReport, refused: tuple[int, ...] = ()) -> dict[str, Finding]:
+    state = ClusterStatus("demo", AT, {one.id: one for one in reports}, {}, refused)
+    return {one.what: one for one in of_cluster(state, " -c n1.toml")}
+
+
+def test_where_no_node_is_active_the_one_to_start_is_named() -> None:
+    """Of three that were stopped, node 3 last: only it is missing."""
+    one = report(1, controller=None, members=(1, 3), may_vote=(1,))
+    assert verdicts(one, refused=(2, 3))["controller"] == Finding(
+        "controller", "no node is active", "bad", "no quorum: node 3 must return"
+    )
+    unknown = verdicts(replace(one, voters=replace(one.voters, members=(1, 2, 3))))["controller"]
+    assert (unknown.verdict, unknown.advice) == ("warn", "no answer from nodes 2, 3")
+    followed = verdicts(replace(one, controller=2))["controller"]
+    assert (followed.verdict, followed.figure[:17]) == ("ok", "node 2 is active,")
+    assert verdicts() == {}, "no node needs to run"
+
+
+def test_settings_that_differ_are_named() -> None:
+    differs = "settings_mismatch: lease_ms is 500 here, 400 there"
+    one = report(2, peers=(PeerStatus(1, True, False, False, 3000, problem=differs),))
+    told = verdicts(report(1, active=True), one)
+    assert told["controller"].verdict == "ok"
+    assert (told["node 2"].verdict, told["node 2"].advice) == (
+        "bad",
+        "other settings on node 1: lease_ms is 500 here, 400 there",
+    )
 
 
 def test_percentiles_name_the_worst() -> None:
