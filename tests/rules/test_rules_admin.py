@@ -135,7 +135,7 @@ def test_r5_who_is_active_no_more_hands_over_nothing() -> None:
 def test_unrecognized_is_handed_nothing() -> None:
     world = settled()
     answer = ask(world, 1, transfer(9))
-    assert (answer.result, answer.detail) == (Result.INELIGIBLE, "node 9 is not in the configuration")
+    assert (answer.result, answer.detail) == (Result.INELIGIBLE, "node 9 does not belong to the cluster")
     assert world.controller() == 1
 
 

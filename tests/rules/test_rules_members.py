@@ -297,6 +297,13 @@ def test_r10_a_change_that_makes_no_sense_is_refused_with_the_reason(
     assert world.state(1).record == before
 
 
+def test_r10_the_only_member_is_not_removed() -> None:
+    world = _cluster_of(1, 1)
+    answer = _asked(world, 1, MemberAction.REMOVE, 1, "")
+    assert answer.result is Result.FORBIDDEN
+    assert answer.detail == "node 1 is the only member; a cluster ends when its last node is stopped for good"
+
+
 def test_r10_only_an_active_controller_changes_who_belongs() -> None:
     world = _cluster_of(3, 3)
     answer = _add(world, 4, node=2)

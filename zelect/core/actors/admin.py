@@ -73,7 +73,7 @@ def _successor(step: Step, wanted: int) -> tuple[int, str]:
     state = step.state
     if wanted:
         if wanted not in state.peers:
-            return 0, f"node {wanted} is not in the configuration"
+            return 0, f"node {wanted} does not belong to the cluster"
         why = ineligible(state, step.timing, step.now_us, wanted)
         return (wanted, "") if why is None else (0, f"node {wanted} {why.words}")
     eligible = tuple(node for node in state.peers if ineligible(state, step.timing, step.now_us, node) is None)

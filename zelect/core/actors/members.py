@@ -92,6 +92,8 @@ def _problem(step: Step, message: MemberChange) -> str:
             return f"node {node} does not belong to the cluster"
         case MemberAction.REPLACE if node != step.me and _lives_elsewhere(step, node, message.address):
             return f"node {node} answers at {step.state.addresses[node]}; stop that process first"
+        case MemberAction.REMOVE if addresses.keys() == {node}:
+            return f"node {node} is the only member; a cluster ends when its last node is stopped for good"
         case MemberAction.REMOVE if node == step.me:
             return f"node {node} is the controller; transfer its leadership first"
         case MemberAction.REPLACE if node == step.me:
