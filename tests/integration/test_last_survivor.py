@@ -192,7 +192,7 @@ def test_two_of_three_killed_at_once_elect_nobody(
     wait_until(lambda: not registry.record(), 20, what="the record expired")
     table = scene.voters()
     assert (table["controller"], table["answered"], table["survives"]) == (None, [left], -1)
-    assert set(table["members"]) == {1, 2, 3}, "nobody may be removed without a quorum"
+    assert set(table["voters"]) == {1, 2, 3}, "nobody may be removed without a quorum"
 
     cluster.start(one)
     new = cluster.adapted(left, one)
@@ -227,7 +227,7 @@ def test_the_last_of_three_is_active_alone(
     holds_for(lambda: cluster.active() is not None and registry.names(alone), 3.0, "active, alone")
     assert cluster.settled(left).term == alone.term
     table = scene.voters()
-    assert (table["controller"], table["members"], table["witness"]) == (left, [1, 2], "member")
+    assert (table["controller"], table["voters"], table["witness"]) == (left, [1, 2], "member")
     assert (table["survives"], table["answered"]) == (0, [left])
     assert scene.memory()["acked"] == str(left), "the witness answers its PINGs"
 
@@ -394,7 +394,7 @@ class Losses(Scene):
         wait_until(lambda: asked(left)["redis"]["state"] == "up", 20, what="Redis is up for the registry too")
         self.nobody(SEVERAL_S, left)
         table = self.voters()
-        assert (table["members"], table["witness"], table["survives"]) == ([1, 2], "unrecognized", -1)
+        assert (table["voters"], table["witness"], table["survives"]) == ([1, 2], "unrecognized", -1)
         return left, 3 - left, head.term
 
 

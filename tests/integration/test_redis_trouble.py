@@ -215,10 +215,11 @@ def test_no_redis_configured(fleet: Fleet) -> None:
     cluster = fleet.cluster(redis_url="", timing=CALM)
     cluster.start()
     head = cluster.settled()
-    for node in cluster.ids:
-        says_down(cluster, node, "not configured")
-    none = {"url": "", "state": "down", "published_term": None, "problem": "not configured"}
-    assert status(cluster)["redis"] == none
+    assert status(cluster)["redis"] == {"url": "", "state": "unused", "published_term": None, "problem": ""}
+    assert status(cluster)["voters"]["witness"] == "unused"
+    told = zelect("status", "-c", cluster.conf(head.id)).stdout
+    assert "; no Redis\n" in told
+    assert "not configured" not in told
     cluster.kill(head.id)
     second = cluster.settled(*set(cluster.ids) - {head.id}, term_above=head.term)
     cluster.term(second.id)

@@ -179,11 +179,11 @@ def test_freeze_and_thaw(cluster: Cluster) -> None:
 def test_the_last_of_three_is_active_alone(cluster: Cluster) -> None:
     shrunk = ("members", "--dir", str(cluster.layout.directory), "--json")
     cluster.do("kill", 1)
-    wait_until(lambda: json.loads(zelect(*shrunk))["members"] == [2, 3], what="the voters are without node 1")
+    wait_until(lambda: json.loads(zelect(*shrunk))["voters"] == [2, 3], what="the voters are without node 1")
     told = cluster.do("kill", 2)
     assert "node 3 is active" in told
     alone = json.loads(zelect(*shrunk))
-    assert (alone["members"], alone["witness"], alone["survives"]) == ([2, 3], "member", 0)
+    assert (alone["voters"], alone["witness"], alone["survives"]) == ([2, 3], "member", 0)
 
 
 @pytest.mark.long

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.test_cli import answering, three_ports, write_conf
 from tests.support.clusters import CALM, ROOT, Cluster, Fleet, zelect
+from tests.support.reports import said
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
 
@@ -138,3 +141,15 @@ class _Watching:
 
 def _watching(here: tuple[str, str]) -> _Watching:
     return _Watching(here)
+
+
+def test_watch_follows_the_voter_record(tmp_path: Path) -> None:
+    """Its configuration has only node 1; node 3 became the controller."""
+    ports = three_ports()
+    here = ("-c", str(write_conf(tmp_path / "n1.toml", {1: ports[1]})))
+    nodes: dict[int, Any] = {node: said(node, port, active=node == 3) for node, port in ports.items()}
+    for node in nodes.values():
+        node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in ports.items()}
+    with answering(nodes, ports), _watching(here) as watching:
+        told = watching.line()
+    assert (told["id"], told["source"], told["known"]) == (3, "node", True)

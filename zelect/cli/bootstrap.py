@@ -36,7 +36,7 @@ def bootstrap(context: click.Context, /, listed: str, timeout_s: float, **where:
     nodes = _ids(listed)
     target.known(nodes)
     state = target.ask()
-    belonging = sorted(node for node, report in state.reports.items() if report.voters.cluster_id)
+    belonging = sorted(node for node, report in state.reports.items() if report.belongs_to_cluster)
     if belonging:
         raise CommandError(
             f"node {belonging[0]} belongs to a cluster already, and the others join it; see "
@@ -64,7 +64,9 @@ def bootstrap(context: click.Context, /, listed: str, timeout_s: float, **where:
 def _ids(listed: str) -> list[int]:
     words = listed.replace(",", " ").split()
     if not words or not all(word.isdecimal() and 1 <= int(word) <= 65_535 for word in words):
-        raise click.UsageError(f"--members: {listed!r} is no list of node ids; write it like 1,2")
+        raise click.UsageError(
+            f"--members: {listed!r} is no list of node ids; name each one, like 1,2,3 (ids are 1 to 65535)"
+        )
     return sorted({int(word) for word in words})
 
 

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
+_THERE_WITHIN_S = 0.3
+_ANSWERS_AS = "its address "
+
 _WITNESS = {
     "member": "is a voter (in Redis)",
     "ready": "ready in Redis, not a voter now",
     "unrecognized": "named in the record, but Redis has lost it; a controller will create a new one",
     "unreachable": "Redis does not answer",
-    "unused": 'not used (quorum = "static")',
+    "unused": 'not used (quorum = "static", or no Redis)',
 }
 
 
@@ -60,8 +63,9 @@ def _table(state: ClusterStatus) -> dict[str, Any]:
         "generation": voters and voters.generation,
         "config_term": voters and voters.config_term,
         "version": voters and voters.version,
-        "members": voters and list(voters.members),
-        "witness": best and best.voters.witness,
+        "members": voters and [node for node, _ in voters.places],
+        "voters": voters and list(voters.members),
+        "witness": best and best.witness,
         "survives": best and best.voters.survives,
         "answered": sorted(state.reports),
         "nodes": [_node(state, node) for node in sorted(state.addresses)],
@@ -109,14 +113,16 @@ def _text(state: ClusterStatus, place: str = "") -> str:
     newest, best = state.newest, state.best
     if newest is None or best is None:
         return f"{state.cluster}: no node answered"
-    voters, witness, survives = newest.voters, best.voters.witness, best.voters.survives
+    voters, witness, survives = newest.voters, best.witness, best.voters.survives
     if not voters.cluster_id:
         return "\n".join([f"{state.cluster}: no cluster is founded yet", *_rows(state), *problem_lines(state, place)])
-    absent = set(state.addresses) - set(voters.members)
+    members = {node for node, _ in voters.places}
+    absent = members - set(voters.members)
     lines = [
-        f"{state.cluster}, cluster id {voters.cluster_id:x}: voters {voters.config_term}.{voters.version}"
+        f"{state.cluster}, cluster id {voters.cluster_id:x}: voter record {voters.config_term}.{voters.version}"
         + (f", generation {voters.generation}" if voters.generation else ""),
-        f"  members   {ids_text(voters.members)}" + (f"   (not voting now: {ids_text(absent)})" if absent else ""),
+        f"  members   {ids_text(members)}",
+        f"  voters    {ids_text(voters.members)}" + (f"   (not voting now: {ids_text(absent)})" if absent else ""),
         f"  witness   {witness}: {_WITNESS.get(witness, '')}",
     ]
     if state.controller is None:
@@ -151,8 +157,9 @@ def add(context: click.Context, node: int, address: str, timeout_s: float) -> No
     from zelect.core.messages import MemberAction
 
     target = Target.of(**context.obj)
-    active = _changed(target, MemberAction.ADD, node, _address(address), timeout_s)
-    _wait_for_vote(target, active, node, timeout_s)
+    _check_there(target, node, _address(address))
+    active = _changed(target, MemberAction.ADD, node, address, timeout_s)
+    _wait_for_vote(target, active, node, address, timeout_s)
 
 
 @members.command()
@@ -185,9 +192,9 @@ def remove(context: click.Context, node: int, timeout_s: float) -> None:
 def replace(context: click.Context, node: int, address: str, timeout_s: float) -> None:
     """Change NODE's address: a new host takes its place, or it moved.
 
-    Stop the old process first. A new host starts without data: the controller takes the vote away from the old storage
-    epoch and gives one to the new epoch. A node that is started at another address, with its own configuration changed,
-    tells the others itself, without this command.
+    Stop the old process first: while it answers, the command is refused. A new host starts without data: the
+    controller takes the vote away from the old storage epoch and gives one to the new epoch. A node that is started at
+    another address, with its own configuration changed, tells the others itself, without this command.
 
     Exit code 0: the address has changed, whether or not the node has its vote yet; 1: refused; 5: no node could be
     asked.
@@ -195,8 +202,9 @@ def replace(context: click.Context, node: int, address: str, timeout_s: float) -
     from zelect.core.messages import MemberAction
 
     target = Target.of(**context.obj)
-    active = _changed(target, MemberAction.REPLACE, node, _address(address), timeout_s)
-    _wait_for_vote(target, active, node, timeout_s)
+    _check_there(target, node, _address(address))
+    active = _changed(target, MemberAction.REPLACE, node, address, timeout_s)
+    _wait_for_vote(target, active, node, address, timeout_s)
 
 
 def _address(text: str) -> str:
@@ -206,6 +214,18 @@ def _address(text: str) -> str:
     if problem:
         raise click.UsageError(f"ADDRESS: {problem}")
     return text
+
+
+def _check_there(target: Target, node: int, address: str) -> None:
+    """Ask who is at the address before it is written down: nobody yet, or `node`. Raises CommandError."""
+    from zelect.cli.support.errors import CommandError
+    from zelect.client.query import ask_cluster
+
+    if not target.can_ask(node):
+        return
+    why = ask_cluster(target.cluster, {node: address}, _THERE_WITHIN_S, bool, target.keyring).denials.get(node, "")
+    if why.startswith(_ANSWERS_AS):
+        raise CommandError(f"{address}: {why.removeprefix(_ANSWERS_AS)}; nothing was changed", 1)
 
 
 def _changed(target: Target, what: MemberAction, node: int, address: str, within_s: float) -> NodeReport:
@@ -224,6 +244,8 @@ def _changed(target: Target, what: MemberAction, node: int, address: str, within
         if active is None and (state.named is not None or not state.is_known) and time.monotonic() >= end:
             target.controller(state, "so nothing was changed")  # which raises what is so
         if active is not None:
+            if what is MemberAction.REMOVE and list(active.voters.addresses) == [str(node)]:
+                raise CommandError(f"node {node} is the only member; to end the cluster, stop it for good", 1)
             if what is not MemberAction.ADD and active.id == node:
                 if not told:
                     click.echo(f"node {active.id} is the controller; it hands over first", err=True)
@@ -274,7 +296,7 @@ def _handed_over(target: Target, active: NodeReport) -> str:
     return answer.detail if answer is not None else f"node {active.id} did not answer"
 
 
-def _wait_for_vote(target: Target, active: NodeReport, node: int, within_s: float) -> None:
+def _wait_for_vote(target: Target, active: NodeReport, node: int, address: str, within_s: float) -> None:
     """Wait until `node` votes, and say so; or say what it waits for."""
     import time
 
@@ -293,7 +315,7 @@ def _wait_for_vote(target: Target, active: NodeReport, node: int, within_s: floa
             click.echo(f"node {node} belongs to the cluster; waiting for its answers ...", err=True)
             told = True
         time.sleep(0.1)
-    click.echo(f"node {node} belongs to the cluster; it gets its vote when it answers: start it")
+    click.echo(f"node {node} belongs to the cluster; it gets its vote when it answers at {address}: start it there")
 
 
 @members.command()
@@ -326,6 +348,13 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
             raise CommandError(f"node {node}: {target.denials[node]}; nothing was changed", 5)
         raise CommandError(f"node {node} does not answer: start it first, because it must take part in the reset", 5)
     names = ids_text(set(nodes))
+    there = {node for node in nodes if join and state.reports[node].voters.generation == join}
+    if there:
+        are = "is" if len(there) == 1 else "are"
+        click.echo(f"{nodes_text(there)} {are} in generation {join} already; nothing to do", err=True)
+    nodes = tuple(node for node in nodes if node not in there)
+    if not nodes:
+        return
     if join is None:
         _warn(state, set(nodes))
     else:

@@ -147,13 +147,14 @@ def watch(context: click.Context, /, **where: Any) -> None:
             asker.ask()
             poller.poll(_EVERY_MS)
             asker.collect()
+            asker.follow(4 * _EVERY_MS)
             state = asker.status_within(4 * _EVERY_MS)
             named = state.named
             if state.is_known:
                 known_s = time.monotonic()
             elif time.monotonic() - known_s < _NO_ANSWER_S:
                 continue  # on a busy machine some may be late once; that says nothing about who is active
-            starting = printed is None and state.controller is None and len(state.reports) < len(target.addresses)
+            starting = printed is None and state.controller is None and len(state.reports) < len(state.addresses)
             if starting and time.monotonic() - began_s < _NO_ANSWER_S:
                 continue  # the active node may be the one that has not answered yet
             now = (named.id, named.term, True) if named is not None else (0, 0, state.is_known)

@@ -105,10 +105,9 @@ class Observer:
             return None  # away: the nodes know better
 
     def _from_nodes(self, within_s: float) -> Seen | None:
-        name = self.config.cluster.name
-        found = ask_cluster(
-            name, self._addresses, within_s, lambda reports: controller_of(reports) is not None, self._keyring
-        )
+        found = self._ask(within_s)
+        if found.controller is None and self._follow(found):
+            found = self._ask(within_s)
         if (active := found.controller) is not None:
             # From when the answer came: later than the node's own deadline by the way of the answer.
             return Seen(active.id, active.term, active.address, "nodes", active.at_us + active.lease_left_us)
@@ -116,6 +115,23 @@ class Observer:
         if seen is None and not (found.is_known or not found.unasked):
             raise ControllerUnknown(f"{controller_text(found)}: {unasked_text(found)}")
         return seen
+
+    def _ask(self, within_s: float) -> ClusterStatus:
+        name = self.config.cluster.name
+        return ask_cluster(
+            name, self._addresses, within_s, lambda reports: controller_of(reports) is not None, self._keyring
+        )
+
+    def _follow(self, found: ClusterStatus) -> bool:
+        """Ask those whom the voter record names from now on, where it says that they are, and who answered where they
+        did; whether that is news."""
+        answered = {node: at for node, at in self._addresses.items() if node in found.reports}
+        keyed = None if self._keyring is None else self._keyring.directory.nodes
+        recorded = {node: at for node, at in found.recorded.items() if keyed is None or node in keyed}
+        before = self._addresses
+        if recorded:
+            self._addresses = {**recorded, **answered}
+        return self._addresses != before
 
     def _followed(self, found: ClusterStatus) -> Seen | None:
         """The controller that its followers name. Raises `ControllerUnknown` when none of them has heard it within a

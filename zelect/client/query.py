@@ -181,10 +181,31 @@ class Asker:
     ) -> None:
         self._query = encode(Envelope(cluster, 0, 0, 0, 0, Query("status")))
         self._cluster, self._addresses = cluster, addresses
+        self._context, self._keyring = context, keyring
         self._links = {node: _PeerLink(context, address, _keys(keyring, node)) for node, address in addresses.items()}
         self._poller: zmq.Poller | None = None
         self.reports: dict[int, NodeReport] = {}
         self.denials: dict[int, str] = {}
+
+    def follow(self, within_ms: float) -> None:
+        """Ask whom the newest voter record names from now on, where it says that they are. Who answered in the last
+        `within_ms` at another address is still asked there; a node that the record does not name and that does not
+        answer is asked no more."""
+        answered = self.fresh(within_ms)
+        recorded = self.status_within(within_ms).recorded
+        if not recorded or recorded == self._addresses:
+            return
+        keyed = None if self._keyring is None else self._keyring.directory.nodes
+        wanted = {node: at for node, at in recorded.items() if keyed is None or node in keyed}
+        wanted |= {node: self._addresses[node] for node in answered}
+        for node in [node for node in self._links if wanted.get(node) != self._addresses[node]]:
+            self._drop(self._links.pop(node))
+            self.denials.pop(node, None)
+        for node in wanted.keys() - self._links.keys():
+            self._links[node] = link = _PeerLink(self._context, wanted[node], _keys(self._keyring, node))
+            if self._poller is not None:
+                self._poller.register(link.socket, zmq.POLLIN)
+        self._addresses = wanted
 
     def register(self, poller: zmq.Poller) -> None:
         """Have `poller` wake up for answers."""
@@ -278,9 +299,12 @@ class Asker:
     def close(self) -> None:
         """Close all sockets; drops what was not sent."""
         for link in self._links.values():
-            if self._poller is not None:
-                self._poller.unregister(link.socket)
-            link.close()
+            self._drop(link)
+
+    def _drop(self, link: _PeerLink) -> None:
+        if self._poller is not None:
+            self._poller.unregister(link.socket)
+        link.close()
 
 
 def ask_cluster(

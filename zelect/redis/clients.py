@@ -98,9 +98,10 @@ class RedisClients:
 
     def report(self) -> RedisReport:
         """For `zelect status`."""
+        problems = (self._status.problem, self._witness_problem) if self._url else ()
         return RedisReport(
             url=safe_url(self._url),
-            state="up" if self._status.up else "down",
+            state="up" if self._status.up else "down" if self._url else "unused",
             published_term=self._status.published_term or None,
-            problem="; ".join(dict.fromkeys(filter(None, (self._status.problem, self._witness_problem)))),
+            problem="; ".join(dict.fromkeys(filter(None, problems))),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zelect.core.quorum import quorum_size
-from zelect.core.status import VotersStatus
+from zelect.core.status import Belongs, VotersStatus
 from zelect.status.codec import plain
 from zelect.status.problems import problems
 from zelect.status.report import NodeReport, RedisReport
@@ -103,13 +103,17 @@ class ClusterStatus:
 
     @property
     def newest(self) -> NodeReport | None:
-        """The report with the newest voter record."""
-        return max(self.reports.values(), key=lambda report: report.voters.age, default=None)
+        """The report with the newest voter record; that of a removed node only where no other answered."""
+        return max(
+            self.reports.values(),
+            key=lambda report: (report.belongs != Belongs.REMOVED, report.voters.age),
+            default=None,
+        )
 
     @property
     def founded(self) -> bool:
         """Whether a node that answered belongs to a cluster."""
-        return any(report.voters.cluster_id for report in self.reports.values())
+        return any(report.belongs_to_cluster for report in self.reports.values())
 
     @property
     def recorded(self) -> dict[int, str]:
@@ -159,7 +163,7 @@ class ClusterStatus:
             "known": self.is_known,
             "quorate": named is not None,
             "controller": plain(named),
-            "voters": _some(newest and newest.voters, _OF_VOTERS),
+            "voters": newest and {**_fields(newest.voters, _OF_VOTERS), "witness": newest.witness},
             "needs": plain(self.shortage),
             "redis": plain(self.redis),
             "pause": active and plain(active.pause),
@@ -170,14 +174,14 @@ class ClusterStatus:
         }
 
 
-_OF_VOTERS = ("config_term", "version", "members", "witness")
+_OF_VOTERS = ("config_term", "version", "members")
 _OF_NODE = ("pid", "role", "status", "term", "counters")
 
 
 def _node(node: int, address: str, report: NodeReport | None, problem: str) -> dict[str, Any]:
-    known = _some(report, _OF_NODE) or dict.fromkeys(_OF_NODE)
+    known = dict.fromkeys(_OF_NODE) if report is None else _fields(report, _OF_NODE)
     return {"id": node, **known, "address": address, "reachable": report is not None, "problem": problem}
 
 
-def _some(value: object, names: Iterable[str]) -> dict[str, Any] | None:
-    return None if value is None else {name: plain(getattr(value, name)) for name in names}
+def _fields(value: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: plain(getattr(value, name)) for name in names}

@@ -163,7 +163,7 @@ def _first(state: ClusterStatus) -> str:
     elif state.reports:
         text += f", term {state.term}"
     if redis is not None:
-        text += f"; Redis {redis.state}"
+        text += "; no Redis" if redis.state == "unused" else f"; Redis {redis.state}"
         if redis.published_term is not None:
             text += f" ({'has' if redis.state == 'up' else 'had'} term {redis.published_term})"
     return text
@@ -175,4 +175,4 @@ def _voters(state: ClusterStatus) -> list[str]:
     voters = state.newest.voters
     if not voters.cluster_id:
         return ["no cluster is founded yet"]
-    return [f"voters {voters.config_term}.{voters.version}: {ids_text(voters.members)}; witness {voters.witness}"]
+    return [f"voters {voters.config_term}.{voters.version}: {ids_text(voters.members)}; witness {state.newest.witness}"]

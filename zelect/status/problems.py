@@ -71,7 +71,7 @@ def _other_cluster(report: NodeReport, reports: Mapping[int, NodeReport]) -> str
 def _belonging(report: NodeReport, reports: Mapping[int, NodeReport], place: str) -> str:
     add = f"{MEMBERS}{place} add {report.id} {report.address}"
     match report.belongs:
-        case Belongs.NEW if any(other.voters.cluster_id for other in reports.values()):
+        case Belongs.NEW if any(other.belongs_to_cluster for other in reports.values()):
             return "new; there is a cluster, but none of its nodes has answered this node yet"
         case Belongs.NEW if report.missing:
             others = {peer.id for peer in report.peers} - set(report.missing)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from zelect.core.messages import MalformedMessage
-from zelect.core.status import NodeFacts, NodeStatus
+from zelect.core.status import Belongs, NodeFacts, NodeStatus
 from zelect.status.codec import WrongShape, plain, read
 from zelect.status.election import Election, RoundReport, round_reports, trace_report
 from zelect.system.clock import now_us, unix_ms
@@ -22,7 +22,8 @@ from zelect.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class RedisReport:
-    """Redis, as one node sees it. `state` is "up" or "down"; `problem` is empty when up."""
+    """Redis, as one node sees it. `state` is "up", "down", or "unused" where none is configured; `problem` is empty
+    when up."""
 
     url: str
     state: str
@@ -55,6 +56,17 @@ class NodeReport(NodeFacts):
     def age_us(self) -> int:
         """How long ago this was heard."""
         return now_us() - self.at_us
+
+    @property
+    def belongs_to_cluster(self) -> bool:
+        """Whether it is a member of a cluster: it has a voter record, and was not removed."""
+        return bool(self.voters.cluster_id) and self.belongs != Belongs.REMOVED
+
+    @property
+    def witness(self) -> str:
+        """The state of the witness; "unused" also where there is no Redis that it could be in."""
+        absent = self.redis.state == "unused" and not self.voters.witness_votes
+        return "unused" if absent else self.voters.witness
 
     @property
     def links(self) -> int:

@@ -35,8 +35,9 @@ def state() -> ClusterStatus:
 
 def test_who_belongs_who_votes_and_with_which_epoch() -> None:
     text = _text(state())
-    assert text.startswith("demo, cluster id 7: voters 4.9\n")
-    assert [line.split() for line in text.splitlines()[4:9]] == [
+    assert text.startswith("demo, cluster id 7: voter record 4.9\n")
+    assert text.splitlines()[1:3] == ["  members   1, 2, 3", "  voters    1, 2   (not voting now: 3)"]
+    assert [line.split() for line in text.splitlines()[5:10]] == [
         ["id", "address", "belongs", "votes", "epoch"],
         ["1", "127.0.0.1:7101", "yes", "yes", "11"],
         ["2", "127.0.0.1:7102", "yes", "yes", "12"],
@@ -49,7 +50,8 @@ def test_who_belongs_who_votes_and_with_which_epoch() -> None:
 
 def test_json_says_the_same() -> None:
     table = _table(state())
-    assert (table["cluster_id"], table["config_term"], table["version"], table["members"]) == (7, 4, 9, [1, 2])
+    assert (table["cluster_id"], table["config_term"], table["version"]) == (7, 4, 9)
+    assert (table["members"], table["voters"]) == ([1, 2, 3], [1, 2])
     assert [(one["id"], one["belongs"], one["votes"], one["epoch"]) for one in table["nodes"]] == [
         (1, True, True, 11),
         (2, True, True, 12),
@@ -86,8 +88,8 @@ def test_a_node_that_was_added_votes_when_the_controller_has_a_link_to_it(
 ) -> None:
     head = report(2, active=True, peers=(PeerStatus(1, linked, False, False, 3000),))
     asked = Answered(report(1, peers=(PeerStatus(2, True, False, False, 3000),)), head)
-    _wait_for_vote(cast(Target, asked), head, 1, 0.05)
-    text = "and votes; voters 4.9" if linked else "it gets its vote when it answers: start it"
+    _wait_for_vote(cast(Target, asked), head, 1, ADDRESSES[1], 0.05)
+    text = "and votes; voters 4.9" if linked else f"it gets its vote when it answers at {ADDRESSES[1]}: start it there"
     assert text in capsys.readouterr().out
 
 

@@ -13,18 +13,20 @@ import pytest
 from tests.integration.test_cli import answering, run, three_ports, write_conf
 from tests.support.reports import said
 from zelect.cli.support.options import Target
+from zelect.client.observer import Observer
+from zelect.core.messages import Bootstrap, Envelope, MemberChange, Query, Reset
 
 
 @contextmanager
-def cluster(ports: dict[int, int], recorded: dict[int, int] | None = None) -> Iterator[None]:
+def cluster(ports: dict[int, int], recorded: dict[int, int] | None = None) -> Iterator[list[Envelope]]:
     """Nodes 1 to 3 answer at `ports`, and have them in their record, or `recorded`; node 1 is active."""
     nodes: dict[int, Any] = {node: said(node, port, active=node == 1) for node, port in ports.items()}
     for node in nodes.values():
         node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in (recorded or ports).items()}
         peers = [{"id": peer, "linked": True, "dead": False, "offline": False, "heard_ago_ms": 3.0} for peer in (2, 3)]
         node["peers"] = peers if node["active"] else []
-    with answering(nodes, ports):
-        yield
+    with answering(nodes, ports) as asked:
+        yield asked
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,77 @@ def test_a_node_that_moved_is_asked_where_it_answers(tmp_path: Path, lags: str) 
         target = Target.of(str(conf), None, None)
         assert set(target.ask().reports) == {1, 2, 3}
     assert target.addresses[2] == f"tcp://127.0.0.1:{elsewhere[2]}"
+
+
+def test_an_observer_finds_the_controller_that_its_configuration_lacks(tmp_path: Path) -> None:
+    ports = three_ports()
+    conf = write_conf(tmp_path / "n1.toml", {1: ports[1]})
+    nodes: dict[int, Any] = {node: said(node, port, active=node == 3) for node, port in ports.items()}
+    for node in nodes.values():
+        node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in ports.items()}
+    with answering(nodes, ports), Observer(conf, believe_redis=False) as observer:
+        seen = observer.controller(5.0)
+        assert seen is not None
+        assert seen.id == 3
+
+
+def test_a_bootstrap_names_each_id(tmp_path: Path) -> None:
+    conf = write_conf(tmp_path / "n1.toml", three_ports())
+    done = run("bootstrap", "-c", conf, "--members", "1-3")
+    assert done.exit_code == 2
+    assert "'1-3' is no list of node ids; name each one, like 1,2,3 (ids are 1 to 65535)" in done.output
+
+
+def test_a_removed_node_does_not_stand_in_the_way_of_a_bootstrap(tmp_path: Path) -> None:
+    """It answers that it was removed; the others are new."""
+    ports = three_ports()
+    conf = write_conf(tmp_path / "n1.toml", ports)
+    new: dict[str, Any] = {"cluster_id": 0, "addresses": {}, "members": [], "epochs": [], "may_vote": []}
+    nodes: dict[int, Any] = {node: said(node, port, belongs="new") for node, port in ports.items()}
+    for node in (1, 2):
+        nodes[node]["voters"] |= new | {"config_term": 0, "version": 0}
+    nodes[3] |= {"belongs": "removed"}
+    nodes[3]["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{ports[at]}" for at in (1, 2)}
+    with answering(nodes, ports) as asked:
+        done = run("bootstrap", "-c", conf, "--members", "1,2", "--timeout", "0.2")
+        told = run("status", "-c", conf).output
+    assert "node 1 did not answer; run the same command again" in done.output, "it was told"
+    assert any(isinstance(one.message, Bootstrap) for one in asked)
+    assert "no cluster is founded yet" in told
+
+
+@pytest.mark.parametrize("what", ["add", "replace"])
+def test_an_address_where_another_node_answers_is_not_written_down(tmp_path: Path, what: str) -> None:
+    ports = three_ports()
+    conf = write_conf(tmp_path / "n1.toml", ports)
+    with cluster(ports) as asked:
+        done = run("members", "-c", conf, what, "3" if what == "replace" else "4", f"tcp://localhost:{ports[2]}")
+    assert (done.exit_code, done.output) == (
+        1,
+        f"Error: tcp://localhost:{ports[2]}: answers as node 2; nothing was changed\n",
+    )
+    assert not any(isinstance(one.message, MemberChange) for one in asked)
+
+
+def test_a_member_that_is_in_the_generation_already_does_not_join_it(tmp_path: Path) -> None:
+    ports = three_ports()
+    conf = write_conf(tmp_path / "n1.toml", ports)
+    nodes: dict[int, Any] = {node: said(node, port) for node, port in ports.items()}
+    for node in nodes.values():
+        node["voters"] |= {"generation": 7, "addresses": {str(n): f"tcp://127.0.0.1:{at}" for n, at in ports.items()}}
+    with answering(nodes, ports) as asked:
+        done = run("members", "-c", conf, "reset", "--join", "7", "2", "3")
+    assert (done.exit_code, done.output) == (0, "nodes 2, 3 are in generation 7 already; nothing to do\n")
+    assert not any(isinstance(one.message, Reset) for one in asked)
+
+
+def test_the_last_member_is_not_removed(tmp_path: Path) -> None:
+    ports = three_ports()
+    conf = write_conf(tmp_path / "n1.toml", {1: ports[1]})
+    with cluster({1: ports[1]}) as asked:
+        done = run("members", "-c", conf, "remove", "1")
+    assert (done.exit_code, done.output) == (
+        1,
+        "Error: node 1 is the only member; to end the cluster, stop it for good\n",
+    )
+    assert all(isinstance(one.message, Query) for one in asked)

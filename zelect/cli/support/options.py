@@ -178,7 +178,7 @@ class Target:
         if not recorded or recorded == self.addresses:
             return state
         # The configuration lags behind: the voter record says who belongs to the cluster, and where they are.
-        others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self._can_ask(node)}
+        others = {node: at for node, at in recorded.items() if self.addresses.get(node) != at and self.can_ask(node)}
         more = ask_cluster(self.cluster, others, within_s, enough, self.keyring)
         reports = {**state.reports, **more.reports}
         denials = {**state.denials, **more.denials}
@@ -188,7 +188,8 @@ class Target:
         self.denials = {node: why for node, why in denials.items() if node not in reports}
         return ClusterStatus(self.cluster, self.addresses, reports, self.denials, refused - reports.keys())
 
-    def _can_ask(self, node: int) -> bool:
+    def can_ask(self, node: int) -> bool:
+        """Whether the key of `node` is known, where keys are used."""
         return self.keyring is None or node in self.keyring.directory.nodes
 
     def answered(self, enough: Callable[[Mapping[int, NodeReport]], bool] = lambda reports: False) -> ClusterStatus:

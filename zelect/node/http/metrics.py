@@ -96,7 +96,7 @@ def _voters(report: NodeReport) -> Iterator[Metric]:
     yield _gauge("zelect_voters", "Members that are voters, without the witness.", len(voters.members))
     text = "How many more members may fail one by one; -1: no quorum."
     yield _gauge("zelect_failures_survived", text, voters.survives)
-    states = {state: int(state == voters.witness) for state in _WITNESS}
+    states = {state: int(state == report.witness) for state in _WITNESS}
     yield _by_label(GaugeMetricFamily, "zelect_witness", "1 for what the witness is now.", "state", states)
     peers = {str(peer.id): int(peer.linked) for peer in report.peers}
     yield _by_label(GaugeMetricFamily, "zelect_peer_connected", "1 while the peer is connected.", "peer", peers)
