@@ -75,6 +75,32 @@ def late(directory: Path, addresses: dict[int, str]) -> None:
         cluster.end()
 
 
+def moved(directory: Path, addresses: dict[int, str]) -> None:
+    """In a namespace: a follower comes back at another address, then the controller; the names say so later."""
+    server, cluster = _named(directory, addresses)
+    try:
+        cluster.start()
+        head = cluster.settled()
+        for node in (max(set(cluster.ids) - {head.id}), head.id):
+            cluster.kill(node)
+            text = cluster.conf(node).read_text()
+            cluster.conf(node).write_text(text.replace(f"//{addresses[node]}:", f"//127.0.0.{node + 10}:"))
+            cluster.start(node)
+            holds_for(lambda moved=node: not _linked_to(cluster, moved), 2, "the name is old")  # type: ignore[misc]
+            server.names[f"n{node}"] = f"127.0.0.{node + 10}"
+            wait_until(lambda moved=node: len(_linked_to(cluster, moved)) == 2, 30, what="found")  # type: ignore[misc]
+            assert zelect("who", "-c", cluster.conf(node)).returncode == 0
+        print(cluster.settled().id)
+    finally:
+        cluster.end()
+
+
+def _linked_to(cluster: Cluster, node: int) -> list[int]:
+    """The others that have a connection to `node`."""
+    others = (other for other in cluster.ids if other != node)
+    return [one for one in others if any(peer["linked"] for peer in cluster.ask(one)["peers"] if peer["id"] == node)]
+
+
 def _run(name: str, tmp_path: Path, addresses: dict[int, str]) -> str:
     script = f"""
 from pathlib import Path
@@ -91,6 +117,11 @@ IPV6 = dict.fromkeys((1, 2, 3), "::1")
 def test_a_silent_name_server_costs_no_connection_that_stands(tmp_path: Path) -> None:
     told = _run("silent", tmp_path, IPV4)
     assert float(told.split(":")[1]) < 3
+
+
+@pytest.mark.long
+def test_a_node_that_moves_is_found_by_its_name(tmp_path: Path) -> None:
+    assert _run("moved", tmp_path, IPV4).split()[0] in {"1", "2", "3"}
 
 
 @pytest.mark.parametrize("addresses", [IPV4, IPV6], ids=["ipv4", "ipv6 only"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zelect.config.schema import key
 from zelect.config.validators import is_loopback, quoted
 
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[1-9][0-9]{0,4})")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+|\*):(?P<port>[1-9][0-9]{0,4})")
 
 
 def http_listen(value: str) -> str:
@@ -21,8 +21,9 @@ def http_listen(value: str) -> str:
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
     listen: str = key("", http_listen)("""
-        Where the node answers over HTTP, "127.0.0.1:8101" say: probes, its status, metrics (docs/http.md).
-        "" for nowhere. Needs an extra: pip install 'zelect[http]'.""")
+        Where the node answers over HTTP, "127.0.0.1:8101" say: probes, its status, metrics (docs/http.md). The
+        host may be * or [::] (every interface, IPv4 and IPv6), or 0.0.0.0 (IPv4). "" for nowhere. Needs an extra:
+        pip install 'zelect[http]'.""")
     allow_remote: bool = key(False)("""
         true allows an address that other hosts can reach. HTTP has no authentication and no encryption
         here.""")

@@ -31,7 +31,8 @@ class NodeConfig:
         number at the end of the host's name; "from-hostname+1": one more, where hosts are counted from 0.""")
     listen: str = key(None, address(wildcard=True), example='"tcp://127.0.0.1:7101"')("""
         Where this node listens. Default: the address of its own entry below, which is where the others
-        connect to. The host may be 0.0.0.0 or * (every interface) here, and only here.""")
+        connect to. The host may be * or [::] (every interface, IPv4 and IPv6) or 0.0.0.0 (IPv4) here, and only
+        here.""")
     data_dir: Path = key(None, path, example='"data/n1"', is_path=True)("""
         Durable state and the lock, its own directory; relative to this file. Default: what its
         own entry below says, else "data/n" and the id. Local disk: each vote waits for its sync.""")

@@ -3,6 +3,7 @@ with the fix; empty when nothing is wrong."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shlex
@@ -83,7 +84,11 @@ def optional_path(value: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether only this host can reach `host`, an address or "localhost"."""
-    return host == "localhost" or host == "[::1]" or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def quoted(text: str) -> str:

@@ -36,6 +36,12 @@ def is_numeric(host: str) -> bool:
     return True
 
 
+def unmapped(address: str) -> str:
+    """`address`, as one of IPv4 where it is one that IPv6 wraps (::ffff:192.0.2.1): so a socket for both shows it."""
+    tail = address.lower().removeprefix("::ffff:")
+    return tail if "." in tail and ":" not in tail else address
+
+
 def endpoint_of(address: str, port: int) -> str:
     """``tcp://address:port``, in brackets where `address` is one of IPv6."""
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"

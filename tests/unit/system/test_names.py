@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.waiting import wait_until
-from zelect.system.names import Names, endpoint_of, is_numeric
+from zelect.system.names import Names, endpoint_of, is_numeric, unmapped
 
 
 class Server:
@@ -127,3 +127,18 @@ def test_what_is_an_address(host: str, numeric: bool) -> None:
 
 def test_an_endpoint_has_brackets_around_ipv6() -> None:
     assert (endpoint_of("10.0.0.1", 7), endpoint_of("::1", 7)) == ("tcp://10.0.0.1:7", "tcp://[::1]:7")
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:127.0.0.1", "127.0.0.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("::ffff:1:2", "::ffff:1:2"),
+        ("", ""),
+    ],
+)
+def test_an_address_of_ipv4_is_shown_as_one_whatever_the_socket_calls_it(address: str, plain: str) -> None:
+    assert unmapped(address) == plain

@@ -148,7 +148,13 @@ class StatusPublisher:
 def _listen(listen: str) -> socket.socket:
     host, port = split(listen)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if host in ("*", "::"):
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            host = "0.0.0.0"
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = min(found, key=lambda one: one[0] == socket.AF_INET6)
+        return socket.create_server(address, family=family)
     except OSError as error:
         raise CannotBind(f"http://{listen}", error.errno or 0, _explain(error, port)) from error
 

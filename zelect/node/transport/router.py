@@ -23,6 +23,7 @@ from zelect.node.transport.peer_connections import InboundChange, PeerConnection
 from zelect.security.keys import Keyring
 from zelect.security.zap_authenticator import DOMAIN, AuthenticatorFailed, ZapAuthenticator
 from zelect.system.clock import now_us
+from zelect.system.names import is_numeric, unmapped
 from zelect.system.poller import Poller, has_messages
 from zelect.system.sockets import CannotBind, Context, Counters, addresses_of, parse_endpoint, wire_bytes
 
@@ -80,6 +81,7 @@ ROUTER_COUNTERS = (
     "connections_unread",
     "connections_key_removed",
 )
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.ENODEV)
 _names = itertools.count(1)
 
 
@@ -104,7 +106,7 @@ class Received:
         """The IP address that it came from; "" when that is not known (an old ZMTP, or the connection
         is gone)."""
         try:
-            return "" if self.frame is None else str(self.frame.get("Peer-Address"))
+            return "" if self.frame is None else unmapped(str(self.frame.get("Peer-Address")))
         except zmq.ZMQError:
             return ""
 
@@ -116,13 +118,12 @@ class Received:
             address = ipaddress.ip_address(self.origin)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if mapped.is_loopback:
+        if address.is_loopback:
             return True
         # The origin was written on the message when it was read. Should the descriptor be another
         # connection's by now, then its own end is still an address of this host.
         ends = addresses_of(self.descriptor)
-        return ends is not None and ends[0][0] == self.origin
+        return ends is not None and unmapped(ends[0][0]) == self.origin
 
 
 class Router:
@@ -195,8 +196,6 @@ class Router:
             # Twice the limit: a peer that is configured a little differently loses its big messages
             # (counted), not its connection. Beyond that libzmq closes the connection unread.
             router.setsockopt(zmq.MAXMSGSIZE, 2 * self._max_message_bytes)
-            if "[" in self._listen:
-                router.setsockopt(zmq.IPV6, 1)
             if self._keyring is not None:
                 _encrypt(router, self._keyring)
             if descriptor >= 0:
@@ -204,7 +203,7 @@ class Router:
                 # Two ROUTERs share it for a moment, and only one of them gets each connection.
                 os.set_blocking(descriptor, False)
             connections.watch(router, self._context, f"inproc://inbox-{next(_names)}")
-            router.bind(self._listen)
+            _bind(router, self._listen)
             self._listener = connections.listener
         except zmq.ZMQError as error:
             connections.close()
@@ -406,6 +405,23 @@ def _key_of(frame: zmq.Frame) -> bytes:
         return b""
 
 
+def _bind(router: zmq.Socket[bytes], listen: str) -> None:
+    """Listen, on IPv4 and IPv6 where `listen` is every interface. A name's address of IPv4 comes first, as for those
+    that connect to it. Raises ZMQError."""
+    host = parse_endpoint(listen)[0]
+    if host == "*" or is_numeric(host):
+        router.setsockopt(zmq.IPV6, int(host == "*" or ":" in host))
+        router.bind(listen)
+        return
+    try:
+        router.bind(listen)
+    except zmq.ZMQError as error:
+        if error.errno not in _NO_SUCH_ADDRESS:
+            raise
+        router.setsockopt(zmq.IPV6, 1)
+        router.bind(listen)
+
+
 def _explain(address: str, code: int) -> str:
     port = parse_endpoint(address)[1]
     if code == errno.EADDRINUSE:
@@ -413,7 +429,7 @@ def _explain(address: str, code: int) -> str:
             "the port is taken. Perhaps this node is already running, or another program listens there: "
             f"`ss -ltnp 'sport = :{port}'` names it. Stop that one, or choose another port for node.listen"
         )
-    if code in (errno.EADDRNOTAVAIL, errno.ENODEV):
+    if code in _NO_SUCH_ADDRESS:
         return (
             "this host has no such address. node.listen must be an address of this host, or "
             f"tcp://*:{port} for all of them; peers connect to the address in this node's [[peers]] entry"
