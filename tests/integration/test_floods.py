@@ -15,7 +15,7 @@ from tests.support.floods import endless_messages, peak_mb
 from tests.support.waiting import wait_until
 
 MOST_MB = 100
-PARTS = [pytest.param(0, id="empty parts"), pytest.param(60_000, id="long parts")]
+PARTS = [pytest.param(0, id="empty parts"), pytest.param(60_000, id="long parts", marks=pytest.mark.long)]
 
 
 def settled(fleet: Fleet) -> Cluster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -57,3 +58,17 @@ def drips(connection: socket.socket) -> None:
                 time.sleep(0.02)
         except OSError:
             return
+
+
+def without_an_end(head: bytes, rest: bytes) -> Callable[[socket.socket], None]:
+    """An answer to the first thing that is said, which never ends."""
+
+    def serve(connection: socket.socket) -> None:
+        chunk = rest * (65_536 // len(rest))
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1000)
+            connection.sendall(head)
+            while True:
+                connection.sendall(chunk)
+
+    return serve

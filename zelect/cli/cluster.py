@@ -106,7 +106,8 @@ def _up_detached(directory: str, options: ClusterOptions) -> int:
         if process.poll() is not None:
             return process.returncode or 1
         # The control file of a killed predecessor may still be there.
-        if layout.supervisor_pid() == process.pid and (layout.read_control() or {}).get("pid") == process.pid:
+        control = layout.read_control()
+        if layout.supervisor_pid() == process.pid and control is not None and control.pid == process.pid:
             if not started:
                 started = True
                 click.echo(f"supervisor started (pid {process.pid}), directory {layout.directory}")
@@ -130,11 +131,13 @@ def _up_detached(directory: str, options: ClusterOptions) -> int:
 
 def _relay(layout: Layout, printed: int) -> int:
     """Print the supervisor's log from byte `printed` on; returns where to go on."""
+    from zelect.system.foreign import shown_lines
+
     with open(layout.supervisor_log, "rb") as log:
         log.seek(printed)
         text = log.read()
     if text:
-        click.echo(text.decode(errors="replace"), nl=False, err=True)
+        click.echo(shown_lines(text.decode(errors="replace")), nl=False, err=True)
     return printed + len(text)
 
 

@@ -19,7 +19,7 @@ from zelect.client.published import Seen, read_published
 from zelect.client.query import ask_cluster
 from zelect.config.loading import Config, chosen, load
 from zelect.errors import ZelectError
-from zelect.redis.credentials import Credentials, CredentialsError, credentials_of
+from zelect.redis.credentials import Credentials, credentials_of
 from zelect.security.keys import keyring_to_ask
 from zelect.status.cluster import ClusterStatus, controller_of
 from zelect.status.cluster_text import controller_text, unasked_text
@@ -93,16 +93,16 @@ class Observer:
         self.close()
 
     def _from_redis(self) -> Seen | None:
-        from redis.exceptions import RedisError
-
         from zelect.redis.connection import connect
 
         try:
             if self._client is None:
                 self._client = connect(self.config.redis.url, self.config.redis.timeout_ms / 1000, self._credentials)
             return read_published(self._client, self.config)
-        except (RedisError, CredentialsError, OSError, ValueError):
-            return None  # away: the nodes know better
+        except Exception:  # away, or whatever it answers: the nodes know better
+            if self._client is not None:
+                self._client.connection_pool.disconnect()
+            return None
 
     def _from_nodes(self, within_s: float) -> Seen | None:
         found = self._ask(within_s)

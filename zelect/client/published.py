@@ -9,6 +9,7 @@ from zelect.config.loading import Config
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.registry_scripts import Keys
 from zelect.system.clock import now_us
+from zelect.system.foreign import shown
 
 if TYPE_CHECKING:
     import redis
@@ -41,10 +42,12 @@ def read_published(client: redis.Redis, config: Config) -> Seen | None:
         record, left_ms = pipe.execute()
     try:
         node, term = int(record[b"id"]), int(record[b"term"])
-        address = record[b"address"].decode()
-    except (KeyError, ValueError, AttributeError):
+        address = shown(record[b"address"].decode())
+    except (KeyError, ValueError, AttributeError, TypeError):
         return None
-    if not (0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= config.redis.ttl_ms):
+    if type(left_ms) is not int or not (
+        0 < node <= MAX_NODE_ID and 0 < term <= MAX_TERM and 0 < left_ms <= config.redis.ttl_ms
+    ):
         return None
     return Seen(node, term, address, "redis", asked_us + left_ms * 1000)
 

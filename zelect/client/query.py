@@ -20,6 +20,7 @@ from zelect.status.cluster import ClusterStatus
 from zelect.status.problems import answers_as
 from zelect.status.report import NodeReport, parse
 from zelect.system.clock import now_us
+from zelect.system.foreign import shown
 from zelect.system.names import NAMES, endpoint_of
 from zelect.system.sockets import addresses_of, parse_endpoint, received_bytes, wire_bytes
 from zelect.wire import MAX_MESSAGE_BYTES, addressed, decode, encode
@@ -263,10 +264,10 @@ class Asker:
             envelope = decode(answer)
             wrong = answers_as(self._cluster, node, envelope)
             if wrong:
-                self.denials[node] = f"its address {wrong.partition(': ')[2]}"
+                self.denials[node] = shown(f"its address {wrong.partition(': ')[2]}")
                 return None
             if isinstance(envelope.message, CommonResp):
-                self.denials[node] = envelope.message.detail
+                self.denials[node] = shown(envelope.message.detail)
                 return None
             return parse(envelope.message.text, now_us()) if isinstance(envelope.message, Report) else None
         except MalformedMessage:
@@ -386,9 +387,10 @@ def _common(cluster: str, node: int, payload: bytes) -> CommonResp | None:
         envelope = decode(payload)
     except MalformedMessage:
         return None
-    if not isinstance(envelope.message, CommonResp):
+    message = envelope.message
+    if not isinstance(message, CommonResp):
         return None
     if (envelope.cluster, envelope.sender) != (cluster, node):
         kind, _, words = answers_as(cluster, node, envelope).partition(": ")
-        return CommonResp(envelope.message.about, Result(kind), f"its address {words}"[:MAX_TEXT])
-    return envelope.message
+        return CommonResp(message.about, Result(kind), shown(f"its address {words}", MAX_TEXT))
+    return replace(message, detail=shown(message.detail))

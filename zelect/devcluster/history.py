@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zelect.devcluster.layout import ClusterPlan
-from zelect.status.election import Election, NotAnElection, parse_election
+from zelect.redis.connection import connect
+from zelect.redis.credentials import Credentials
+from zelect.status.election import Election, read_elections
 from zelect.status.report import NodeReport
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 _ENTRY_WITHIN_S = 1.0
 _READ = 5
+_REDIS_WITHIN_S = 0.1
 
 
 class History:
@@ -39,24 +42,15 @@ class History:
             self._add(Election(active.term, active.id, self._last_id, "seen", None, active.since_ms or 0, None))
 
     def _read(self, plan: ClusterPlan) -> None:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        if self._client is None:
-            self._client = redis.Redis.from_url(
-                plan.url,
-                socket_timeout=0.1,
-                socket_connect_timeout=0.1,
-                retry=Retry(NoBackoff(), 0),
-                decode_responses=True,
-            )
         try:
-            newest: Any = self._client.xrevrange(f"zelect:{{{plan.name}}}:elections", count=_READ)
-            for key, entry in reversed(newest):
-                self._add(parse_election(key, entry))
-        except (redis.RedisError, NotAnElection):
+            if self._client is None:
+                self._client = connect(plan.url, _REDIS_WITHIN_S, Credentials())
+            newest, _ = read_elections(self._client, plan.name, _READ)
+        except Exception:  # whatever that Redis does or answers must not end the cluster
             self._not_before = time.monotonic() + 2
+            return
+        for election in reversed(newest):
+            self._add(election)
 
     def _add(self, election: Election) -> None:
         self._elections[election.term] = election

@@ -22,13 +22,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from zelect.config.loading import ConfigError, load
 from zelect.config.rendering import render
 from zelect.security.key_files import DIRECTORY_FILE, SECRET_FILE, Owner, make_missing_keys, secret_file
 from zelect.security.keys import Keyring, keyring_to_ask
-from zelect.system.secure_files import make_directory
+from zelect.status.codec import plain, read
+from zelect.system.foreign import read_json
+from zelect.system.secure_files import UnsafeFile, check_own, make_directory, read_own
 
 HOST = "127.0.0.1"
 FIRST_EPHEMERAL = 32_768
@@ -76,6 +77,27 @@ class ClusterPlan:
     def url(self) -> str:
         """The Redis that the nodes use."""
         return self.redis_url or f"redis://{HOST}:{self.redis_port}/0"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildMark:
+    """A child of the supervisor: its pid, and when it started, by which it is known from a later process of that
+    number (`zelect.system.processes`)."""
+
+    pid: int
+    started: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How to reach the supervisor `pid`, which `started` then: the port on loopback and the token that its questions
+    need. `children`: what to end after it was killed."""
+
+    pid: int
+    started: str
+    port: int
+    token: str
+    children: tuple[ChildMark, ...]
 
 
 def port_is_free(port: int) -> bool:
@@ -143,13 +165,31 @@ class Layout:
     def log_of(self, node: int) -> Path:
         return self.logs / f"n{node}.log"
 
+    def check(self) -> None:
+        """Raises `ClusterError` (2) when what is here may be somebody else's: a directory that is a link, belongs to
+        another user, or that others can write to. What it names would be run, killed, written and believed."""
+        for directory in (self.directory, self.conf, self.keys, self.data, self.logs, self.redis):
+            try:
+                check_own(directory)
+            except UnsafeFile as error:
+                raise ClusterError(f"{error}; or give another --dir") from error
+
+    def _read(self, path: Path) -> bytes:
+        """A file of this directory. Raises `OSError`, and `ClusterError` when it may be somebody else's."""
+        self.check()
+        try:
+            return read_own(path)
+        except UnsafeFile as error:
+            raise ClusterError(f"{error}; or give another --dir") from error
+
     # -- the one supervisor ---------------------------------------------------------------
 
     def hold(self) -> int:
         """Become the supervisor of this directory, until the returned descriptor is closed. Raises
         `ClusterError` (2) when there is one already."""
         make_directory(self.directory)
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.check()
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if not _lock(descriptor):
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             os.close(descriptor)
@@ -164,8 +204,9 @@ class Layout:
     def supervisor_pid(self) -> int | None:
         """The pid of the running supervisor, or None. Must not be called in the supervisor's own process:
         closing a file drops all locks that the process has on it."""
+        self.check()
         try:
-            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
         try:
@@ -177,24 +218,23 @@ class Layout:
         finally:
             os.close(descriptor)
 
-    def read_control(self) -> dict[str, Any] | None:
+    def read_control(self) -> Control | None:
         """What the supervisor wrote about itself; it may be dead."""
         try:
-            table = json.loads(self.control_file.read_text(encoding="utf-8"))
+            return read(Control, read_json(self._read(self.control_file)))
         except (OSError, ValueError):
             return None
-        return table if isinstance(table, dict) else None
 
-    def write_control(self, table: dict[str, Any]) -> None:
+    def write_control(self, control: Control) -> None:
         """Write how to reach the supervisor."""
-        write_private(self.control_file, json.dumps(table))
+        write_private(self.control_file, json.dumps(plain(control)))
 
     # -- the plan -------------------------------------------------------------------------
 
     def read_plan(self) -> ClusterPlan:
         """The plan of the cluster here; raises ClusterError (2) when there is none."""
         try:
-            return ClusterPlan(**json.loads(self.plan_file.read_text(encoding="utf-8")))
+            return read(ClusterPlan, read_json(self._read(self.plan_file)))
         except FileNotFoundError as error:
             raise ClusterError(
                 f"no cluster in {self.directory}: start one with 'zelect cluster up 3', or give the --dir of another"
@@ -212,6 +252,7 @@ class Layout:
     ) -> ClusterPlan:
         """The plan for a start; None: as it was before, or else the default. Raises `ClusterError`: 2 when it
         contradicts the plan that is here, 4 when a port is taken."""
+        self.check()
         old = self.read_plan() if self.plan_file.exists() else None
         if old is not None and (old.nodes != nodes or (name is not None and old.name != name)):
             raise ClusterError(

@@ -163,7 +163,7 @@ class LiveView:
         self._live.start()
 
     def print(self, text: str) -> None:
-        self._console.print(text, style="dim")
+        self._console.print(text, style="dim", markup=False)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         from rich.console import Group
@@ -271,11 +271,12 @@ def _elections(elections: Sequence[Election]) -> Table:
 
 def _table(columns: Sequence[Column[Row]], widths: Iterable[int], rows: Sequence[Row], styles: Sequence[str]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for column, width in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.right else "left"
         table.add_column(column.header, min_width=width, justify=justify, no_wrap=True)
     for row, style in zip(rows, styles, strict=True):
-        table.add_row(*(str(column.value(row)) for column in columns), style=style)
+        table.add_row(*(Text(str(column.value(row))) for column in columns), style=style)  # no markup of others
     return table

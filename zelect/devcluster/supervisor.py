@@ -27,11 +27,12 @@ from zelect.client.query import Asker
 from zelect.config.sources import without
 from zelect.devcluster.bundled_server import NoServer, RedisServer, ServerFailed
 from zelect.devcluster.control import ControlServer, Processes, ProcessState
-from zelect.devcluster.layout import HOST, ClusterError, ClusterPlan, Layout
+from zelect.devcluster.layout import ChildMark, ClusterError, ClusterPlan, Control, Layout
 from zelect.devcluster.live_view import ClusterSnapshot, ClusterView, open_view
 from zelect.redis.errors import safe_url
-from zelect.system.child import start_logged
+from zelect.system.child import append_to, start_logged
 from zelect.system.parent_death import prefix
+from zelect.system.processes import started
 from zelect.system.secure_files import make_directory
 from zelect.system.signals import SignalPipe
 
@@ -92,7 +93,7 @@ class Supervisor:
         self._stops = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._token = secrets.token_hex(16)
-        self._control = ControlServer(self._context, self._token)
+        self._control = ControlServer(self._token)
         self._asker = Asker(plan.name, plan.addresses, self._context, layout.keyring())
 
     def run(self) -> int:
@@ -118,7 +119,7 @@ class Supervisor:
     def _loop(self, wake: SignalPipe) -> None:
         poller = zmq.Poller()
         poller.register(wake, zmq.POLLIN)
-        poller.register(self._control.socket, zmq.POLLIN)
+        poller.register(self._control.fileno(), zmq.POLLIN)
         self._asker.register(poller)
         tick = time.monotonic()
         while not self._stops:
@@ -224,13 +225,13 @@ class Supervisor:
         self._write_control()
 
     def _write_control(self) -> None:
-        """Write how to reach this supervisor, and what to kill after it was killed: pids, each with a text
-        that is in its command line."""
-        marks = {child.process.pid: str(self._layout.conf_of(node)) for node, child in self._children.items()}
+        """Write how to reach this supervisor, and what to kill after it was killed."""
+        pids = [child.process.pid for child in self._children.values() if child.process.poll() is None]
         if self._redis is not None and self._redis.pid is not None:
-            marks[self._redis.pid] = f"{HOST}:{self._plan.redis_port}"
+            pids.append(self._redis.pid)
+        children = tuple(ChildMark(pid, started(pid)) for pid in pids)
         self._layout.write_control(
-            {"pid": os.getpid(), "port": self._control.port, "token": self._token, "children": list(marks.items())}
+            Control(os.getpid(), started(os.getpid()), self._control.port, self._token, children)
         )
 
     def _end(self, wake: SignalPipe) -> None:
@@ -282,8 +283,9 @@ def supervise(directory: str | Path, options: ClusterOptions, live: bool) -> int
 def detach(layout: Layout, options: ClusterOptions) -> tuple[subprocess.Popen[bytes], int]:
     """Start a supervisor that outlives this process. Returns it, and the offset in supervisor.log at which
     its output begins."""
+    layout.check()
     make_directory(layout.logs)
-    with open(layout.supervisor_log, "ab") as log:
+    with append_to(layout.supervisor_log) as log:
         offset = log.tell()
         process = subprocess.Popen(
             (sys.executable, "-P", "-m", "zelect.devcluster.supervisor", str(layout.directory)),

@@ -180,11 +180,10 @@ def redis_of(config: Config, state: ClusterStatus) -> RedisFigures | None:
     import redis
 
     from zelect.redis.connection import RedisConnection
-    from zelect.redis.credentials import CredentialsError, credentials_of
+    from zelect.redis.credentials import credentials_of
     from zelect.redis.diagnostics import AUDIT, audit_words, parse_findings
-    from zelect.redis.errors import UnusableUrl, explain, safe_url
+    from zelect.redis.errors import explain, safe_url
     from zelect.redis.registry_scripts import Keys
-    from zelect.redis.scripts import GarbledReply
 
     key, times, saves = Keys.of(config.cluster.name).identity, [], {}
     try:
@@ -202,7 +201,7 @@ def redis_of(config: Config, state: ClusterStatus) -> RedisFigures | None:
         with contextlib.suppress(redis.ResponseError):  # forbidden at hosting services, and to a node's own user
             saves = client.config_get("save")
         connection.drop()
-    except (CredentialsError, UnusableUrl, GarbledReply, redis.RedisError, OSError, ValueError) as error:
+    except Exception as error:  # whatever it does or answers
         problem = explain(error, settings.url, settings.timeout_ms).problem
         return RedisFigures(problem, Percentiles(0, 0, 0), settings.timeout_ms)
     own = _own(config, state)

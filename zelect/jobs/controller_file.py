@@ -60,5 +60,10 @@ class ControllerFile:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
             return
-        self._new.write_text(f"{seen.id} {seen.term}\n")
+        # Whoever else may write to the directory must not say where this is written to.
+        with contextlib.suppress(FileNotFoundError):
+            self._new.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(self._new, flags, 0o666), "w", encoding="ascii") as file:
+            file.write(f"{seen.id} {seen.term}\n")
         os.replace(self._new, self._path)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zelect.redis.bounded_replies import bounded
 from zelect.redis.credentials import Credentials
 from zelect.redis.errors import UnusableUrl, safe_url
 from zelect.redis.scripts import Script
@@ -64,8 +65,8 @@ class RedisConnection:
 
 
 def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis:
-    """A client with one connection at a time, made when it is first needed. Raises what redis-py
-    raises for a URL that it can't use."""
+    """A client with one connection at a time, made when it is first needed, whose answers are bounded. Raises what
+    redis-py raises for a URL that it can't use."""
     import redis
     from redis.backoff import NoBackoff
     from redis.connection import parse_url
@@ -87,6 +88,7 @@ def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis
         "driver_info": DriverInfo(name="", lib_version=""),
         "decode_responses": False,
     }
-    pool = redis.ConnectionPool(**options)
+    kind = bounded(options.pop("connection_class", redis.Connection))
+    pool = redis.ConnectionPool(kind, **options)
     pool.connection_class(**pool.connection_kwargs)  # refuses unknown options here and now
     return redis.Redis(connection_pool=pool)

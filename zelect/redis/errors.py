@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from zelect.redis.bounded_replies import ReplyTooLong
 from zelect.redis.credentials import CredentialsError
 from zelect.redis.scripts import GarbledReply
+from zelect.system.foreign import shown
 
 
 def safe_url(url: str) -> str:
@@ -85,6 +87,8 @@ def explain(error: Exception, url: str, timeout_ms: int) -> RedisFailure:
     text = _scrub(str(error), url)
     if isinstance(error, kinds.ConnectionError):
         return RedisFailure(f"no connection to {place}: {text}", True)
+    if isinstance(error, ReplyTooLong):
+        return RedisFailure(f"garbage: {place} gives answers without an end; correct redis.url", True)
     if isinstance(error, kinds.InvalidResponse | GarbledReply):
         return RedisFailure(f"garbage: {place} does not answer like Redis; correct redis.url", True)
     return RedisFailure(f"{type(error).__name__} from {place}: {text}", not isinstance(error, kinds.ResponseError))
@@ -128,4 +132,4 @@ def _scrub(text: str, url: str) -> str:
     for secret in {before, *re.findall(r"[?&](?!db=)[^=&]*=([^&]*)", url), *before.split(":", 1)}:
         for form in {secret, unquote(secret)} - {""}:
             text = text.replace(form, "***")
-    return text[:200]
+    return shown(text, 200)

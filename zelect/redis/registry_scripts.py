@@ -14,12 +14,12 @@ A cluster does not overwrite the record of another one of its name while that li
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.redis.scripts import Script, number_in, texts_of
+from zelect.system.foreign import BadJson, read_object
 
 _PRELUDE = """
 local controller, nodes, elections = KEYS[1], KEYS[2], KEYS[3]
@@ -237,10 +237,10 @@ def parse_reply(value: object) -> RegistryReply:
 def parse_node(text: str) -> dict[str, Any] | None:
     """A node's entry, or None where it is garbage."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = read_object(text)
+    except BadJson:
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
+    if not isinstance(value.get("status"), str):
         return None
     term = value.get("term")
     return value if type(term) is int and 0 <= term <= MAX_TERM else None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from zelect.core.messages import MalformedMessage, check_record
 from zelect.core.quorum import Record
+from zelect.system.foreign import read_json
 from zelect.wire import MAX_MESSAGE_BYTES, record_fields, record_of
 
 MOST_CHARACTERS = 2 * MAX_MESSAGE_BYTES
@@ -49,9 +50,9 @@ class RecordTexts:
         if self.secret and not hmac.compare_digest(mac.encode(), self._mac(body).encode()):
             raise RefusedRecord("was not written with this node's security.secret_file")
         try:
-            record = record_of(json.loads(body))
+            record = record_of(read_json(body))
             check_record(record)
-        except (MalformedMessage, ValueError, RecursionError):
+        except (MalformedMessage, ValueError):
             raise RefusedRecord("is garbage") from None
         return record
 

@@ -16,6 +16,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from zelect.system.foreign import shown
+
 _MOST = 1 << 63
 Value = TypeVar("Value")
 
@@ -48,7 +50,7 @@ _SCALARS = frozenset({int, str, bool, type(None)})
 
 
 def read(kind: type[Value], value: object, where: str = "") -> Value:
-    """The `kind` that `value`, from `json.loads`, stands for. Raises `WrongShape`."""
+    """The `kind` that `value`, from `read_json`, stands for. Texts are made fit to be shown. Raises `WrongShape`."""
     return cast(Value, _read(kind, value, where))
 
 
@@ -96,4 +98,4 @@ def _us(value: object, where: str) -> int:
 def _typed(kind: type, value: object, where: str) -> Any:
     if type(value) is not kind or (kind is int and not -_MOST < cast(int, value) < _MOST):  # True is not a number
         raise WrongShape(f"{where} is {value!r:.40}")
-    return value
+    return shown(cast(str, value)) if kind is str else value

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from zelect.core.election_trace import ElectionTrace, Round, Vote
+from zelect.core.timing import MAX_NODE_ID, MAX_TERM
 from zelect.status.codec import plain, read
+from zelect.system.foreign import read_json, shown
+
+_PAGE = 25
+_MOST_PAGES = 200
+_MOST_MS = 253_402_300_799_999  # of a year with four digits
 
 
 class NotAnElection(ValueError):
@@ -91,16 +97,22 @@ def parse_election(key: str, entry: Mapping[str, str]) -> Election:
     try:
         gap_ms = float(entry["gap_ms"] or -1)
         return Election(
-            term=int(entry["term"]),
-            id=int(entry["id"]),
-            previous=int(entry["previous"] or 0),
-            reason=entry["reason"],
-            gap_us=round(gap_ms * 1000) if gap_ms >= 0 else None,
-            at_ms=int(entry.get("since_ms") or key.partition("-")[0]),
-            trace=read(TraceReport, json.loads(entry["trace"])),
+            term=_number(entry["term"], MAX_TERM),
+            id=_number(entry["id"], MAX_NODE_ID),
+            previous=_number(entry["previous"] or "0", MAX_NODE_ID),
+            reason=shown(entry["reason"]),
+            gap_us=round(gap_ms * 1000) if 0 <= gap_ms < _MOST_MS else None,
+            at_ms=_number(entry.get("since_ms") or key.partition("-")[0], _MOST_MS),
+            trace=read(TraceReport, read_json(entry["trace"])),
         )
-    except (KeyError, ValueError, OverflowError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
         raise NotAnElection(f"{key}: {error!r:.80}") from None
+
+
+def _number(text: str, most: int) -> int:
+    if not (len(text) <= 20 and text.isascii() and text.isdigit() and int(text) <= most):
+        raise ValueError(f"{text!r:.40} is out of range")
+    return int(text)
 
 
 def read_elections(
@@ -111,11 +123,11 @@ def read_elections(
     found: list[Election] = []
     garbage = 0
     until = "+"
-    while len(found) < most:
-        page = client.xrevrange(f"zelect:{{{cluster}}}:elections", max=until, count=100)
-        if not page:
+    for _ in range(_MOST_PAGES):
+        page = client.xrevrange(f"zelect:{{{cluster}}}:elections", max=until, count=_PAGE)
+        if not page or len(found) >= most:
             break
-        for key, entry in page:
+        for key, entry in page[:_PAGE]:
             try:
                 election = parse_election(_text(key), {_text(k): _text(v) for k, v in entry.items()})
             except NotAnElection:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from zelect.core.messages import MalformedMessage
 from zelect.core.status import Belongs, NodeFacts, NodeStatus
-from zelect.status.codec import WrongShape, plain, read
+from zelect.status.codec import plain, read
 from zelect.status.election import Election, RoundReport, round_reports, trace_report
 from zelect.system.clock import now_us, unix_ms
+from zelect.system.foreign import read_json
 from zelect.version import __version__
 
 
@@ -115,11 +116,9 @@ def encode(report: NodeReport) -> str:
 def parse(text: str, at_us: int) -> NodeReport:
     """Judge a REPORT's text, heard at `at_us`. Raises `MalformedMessage`."""
     try:
-        return replace(read(NodeReport, json.loads(text)), at_us=at_us)
-    except WrongShape as error:
+        return replace(read(NodeReport, read_json(text)), at_us=at_us)
+    except ValueError as error:
         raise MalformedMessage("bad_report", str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessage("bad_report", str(error)) from error
 
 
 def _resident_kb() -> int:

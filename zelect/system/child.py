@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from zelect.errors import ZelectError
 from zelect.system.channel import Channel
@@ -78,12 +79,19 @@ class Child:
         raise ChildFailed(why or f"its process ended with code {code}")
 
 
+def append_to(log: Path) -> BinaryIO:
+    """`log`, made where it is missing, to append to it. Raises `OSError`, also where it is a link: whose file that
+    leads to is not known."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    return open(os.open(log, flags, 0o600), "ab")
+
+
 def start_logged(
     command: Sequence[str], log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a process that has a session of its own, for the same reason, reads nothing, and appends its
-    output to `log`. Raises `OSError`."""
-    with log.open("ab") as output:
+    output to `log`, which must not be a link. Raises `OSError`."""
+    with append_to(log) as output:
         return subprocess.Popen(
             command,
             cwd=cwd,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 _LOW_FDS = 3
 _SECRET_BYTES = 4096
+_OWN_BYTES = 1 << 20
 
 
 class UnsafeFile(Exception):
@@ -61,6 +62,31 @@ def open_directory(path: Path) -> tuple[int, int]:
     except BaseException:
         os.close(fd)
         raise
+
+
+def check_own(path: Path) -> None:
+    """Raises `UnsafeFile` when `path` is there and is no directory, a link, another user's, or writable by others."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise UnsafeFile(path, "is a symbolic link", "name the directory behind it")
+    if not stat.S_ISDIR(status.st_mode):
+        raise UnsafeFile(path, "is not a directory", "move it away")
+    _refuse_others(path, status, 0o700)
+
+
+def read_own(path: Path) -> bytes:
+    """The first MiB of a regular file that only this user can have written; links are not followed. Raises `OSError`
+    and `UnsafeFile`."""
+    fd = _open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsafeFile(path, "is not a regular file", "move it away")
+        _refuse_others(path, status, 0o600)
+        return file.read(_OWN_BYTES)
 
 
 def make_directory(path: Path) -> None:
@@ -137,6 +163,15 @@ def _claim(path: Path, fd: int, mode: int) -> int:
     status = os.fstat(fd)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise UnsafeFile(path, "is not a regular file", "move it away")
+    _refuse_others(path, status, mode)
+    if _mode(status) & 0o777 == mode:
+        return 0
+    os.fchmod(fd, mode)
+    return _mode(status) if status.st_mode & 0o077 else 0
+
+
+def _refuse_others(path: Path, status: os.stat_result, mode: int) -> None:
+    """Raises `UnsafeFile` when somebody else may have written to it; `mode`: what it should be."""
     if status.st_uid != os.geteuid():
         raise _foreign(path, status)
     if status.st_mode & 0o022:
@@ -145,18 +180,14 @@ def _claim(path: Path, fd: int, mode: int) -> int:
             f"can be changed by others (mode {_mode(status):04o})",
             f"make sure that they have not changed it, then: chmod {mode:o} {path}",
         )
-    if _mode(status) & 0o777 == mode:
-        return 0
-    os.fchmod(fd, mode)
-    return _mode(status) if status.st_mode & 0o077 else 0
 
 
 def _foreign(path: Path, status: os.stat_result) -> UnsafeFile:
     me = os.geteuid()
     return UnsafeFile(
         path,
-        f"belongs to user {status.st_uid}, but the node runs as user {me}",
-        f"run the node as its owner, or, if you trust the content: chown {me} {path}",
+        f"belongs to user {status.st_uid}, but this process runs as user {me}",
+        f"run it as its owner, or, if you trust the content: chown {me} {path}",
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
-from zelect.devcluster.layout import ClusterError, ClusterPlan, Layout, find_port, port_is_free
+from zelect.devcluster.layout import ChildMark, ClusterError, ClusterPlan, Control, Layout, find_port, port_is_free
 
 
 def test_the_plan_of_before_holds_where_nothing_else_is_asked(tmp_path: Path) -> None:
@@ -90,9 +90,10 @@ def test_one_supervisor_holds_a_directory_and_others_learn_its_pid(tmp_path: Pat
 def test_what_a_supervisor_left_is_read_or_ignored(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     assert layout.read_control() is None
-    layout.write_control({"pid": 1})
+    control = Control(1, "77", 16_384, "secret", (ChildMark(2, "78"),))
+    layout.write_control(control)
     assert layout.control_file.stat().st_mode & 0o777 == 0o600
-    assert layout.read_control() == {"pid": 1}
-    for text in ("", "[]", json.dumps("x")):
+    assert layout.read_control() == control
+    for text in ("", "[]", json.dumps("x"), '{"pid": 1}', "[" * 60_000, '{"pid": 1e999}'):
         layout.control_file.write_text(text)
         assert layout.read_control() is None

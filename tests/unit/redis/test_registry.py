@@ -633,7 +633,7 @@ def test_a_close_waits_for_a_redis_that_comes_back_in_time(own_registry: Registr
 
 
 @pytest.mark.parametrize(
-    ("serve", "problem"), [(says_http, "garbage"), (says_seven, "garbage"), (drips, "timeout: .* hanging")]
+    ("serve", "problem"), [(says_http, "garbage"), (says_seven, "garbage"), (drips, "timeout: .* hung")]
 )
 def test_what_is_no_redis_gets_the_hint_nothing(
     registry: Registry, serve: Callable[[socket.socket], None], problem: str

@@ -73,6 +73,10 @@ def test_times_are_milliseconds_in_json() -> None:
         {"trace": '{"heard_ms": null}'},
         {"trace": '{"heard_ms": 1, "lost_ms": 1, "elected_ms": 1, "rounds": [{}]}'},
         {"trace": "[" * 100_000},
+        {"term": "1" + "0" * 30},
+        {"id": "-1"},
+        {"previous": "9" * 5000},
+        {"since_ms": "9" * 19},
     ],
 )
 def test_an_entry_that_is_none_is_said_to_be_none(changes: dict[str, str]) -> None:
@@ -111,6 +115,23 @@ def test_the_newest_come_first_page_by_page_and_garbage_is_counted() -> None:
     assert [one.term for one in some] == [249, 248, 247]
     (old,), _ = read_elections(Stream(rows), "demo", 1, lambda one: one.term == 1)
     assert old.term == 1
+
+
+class _Endless:
+    """A Redis that lies: there is always more, and it is garbage."""
+
+    asked = 0
+
+    def xrevrange(self, key: str, max: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        self.asked += 1
+        return [(b"1-0", {b"a": b"b"})] * 1000
+
+
+def test_a_stream_without_an_end_is_not_read_for_ever() -> None:
+    endless = _Endless()
+    found, garbage = read_elections(endless, "demo", 10)
+    assert (found, garbage) == ([], 25 * 200)
+    assert endless.asked == 200
 
 
 def test_an_election_is_explained_in_80_columns() -> None:

@@ -98,7 +98,7 @@ def test_what_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises((DataDirError, VoteStoreError)) as caught:
         use(path)
     assert str(path / name) in str(caught.value)
-    assert f"belongs to user {NOBODY}, but the node runs as user 0" in str(caught.value)
+    assert f"belongs to user {NOBODY}, but this process runs as user 0" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["lock", "vote"])

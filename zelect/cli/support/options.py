@@ -299,7 +299,9 @@ def _any_conf(directory: Path) -> Path:
     """A configuration of the local cluster in `directory`: any node's names all members."""
     from zelect.devcluster.layout import ClusterError, Layout
 
-    found = sorted(Layout(directory).conf.glob("n*.toml"))
+    layout = Layout(directory)
+    layout.check()
+    found = sorted(layout.conf.glob("n*.toml"))
     if not found:
         raise ClusterError(
             f"no configurations in {directory}/conf, and no zelect.toml: name a file with -c FILE or ZELECT_CONFIG, or "

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from zelect.system.foreign import shown_lines
+
 _LAST_LINES = 20
 _EVERY_S = 0.2
 
@@ -38,4 +40,4 @@ def _new_lines(path: Path, start: int) -> tuple[list[str], int]:
     except FileNotFoundError:  # not started yet
         return [], start
     end = text.rfind(b"\n") + 1
-    return text[:end].decode(errors="replace").splitlines(), start + end
+    return [shown_lines(line) for line in text[:end].decode(errors="replace").splitlines()], start + end
