@@ -28,7 +28,7 @@ _WITHIN_S = 5.0
 def reload(
     nodes: tuple[int, ...], path: str | None, node_id: int | None, directory: str | None, key_file: str | None
 ) -> None:
-    """Make running nodes reread keys, priority and log level.
+    """Make running nodes reread keys, members, priority and log level.
 
     Sends SIGHUP to nodes on this host. With -c FILE: the node of that file. Without -c: all nodes of the cluster
     in DIR, or only the given ones. Other changes, and files with errors, are refused: then the node goes on as before.

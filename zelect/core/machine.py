@@ -13,8 +13,8 @@ The same `step` runs under the node's loop, the simulator and the checker. No ac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
@@ -191,6 +191,12 @@ class Machine:
         """A save took `took_us`: voting rounds adapt to the disk (R8). One slow save counts for the next few."""
         state = self.state
         state.save_us = max(took_us, state.save_us * 7 // 8)
+
+    def list_members(self, addresses: Mapping[int, str]) -> None:
+        """The configuration lists these nodes now. That counts once this node is new again; now it is not (R15)."""
+        require(not self.state.is_new, "R15", "who founds a cluster is settled when a new node starts")
+        self.settings = replace(self.settings, addresses=addresses)
+        self.state.founding_members = tuple(sorted(addresses))
 
     def step(self, event: Event, now_us: int) -> Effects:
         """Let `event` happen at `now_us`; the caller carries out the effects in their order.

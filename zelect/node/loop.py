@@ -202,6 +202,13 @@ class NodeLoop:
         configured = {node: self.connect_to.get(at, at) for node, at in self.settings.addresses.items()}
         self.transport.connect(peers, configured)
 
+    def _list_members(self, addresses: Mapping[int, str]) -> None:
+        """The configuration lists these members now. Who belongs, the record says (R10)."""
+        self.settings = replace(self.settings, addresses=addresses)
+        self.machine.list_members(addresses)
+        self._connect(self.machine.state.addresses)
+        log_old_peers(self.log, addresses, dict(self.machine.state.record.addresses))
+
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""
         if self.publisher is not None:
@@ -297,9 +304,12 @@ class NodeLoop:
         handle, machine = self.handle, self.machine
         if handle.reload_requests != self.running.requests:
             self.running.requests = handle.reload_requests
-            changed = self.running.reload(self.transport, self.log, self.counters)
+            before = self.running.config.peers
+            changed = self.running.reload(self.transport, self.log, self.counters, new=machine.state.is_new)
             if changed is not None:
                 self.step(changed)
+            if self.running.config.peers != before:
+                self._list_members(self.running.config.settings().addresses)
         if handle.healthy is not machine.state.healthy:
             self.step(HealthChanged(handle.healthy))
         if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):

@@ -1,7 +1,9 @@
 """The configuration of a running node: what may change without a restart, and what has to stay.
 
-Keys, the priority in the succession and the log's level may change. Anything else that differs in
-the file is named, and then nothing changes at all: half a change is worse than none.
+Keys, the priority in the succession and the log's level may change, and where other members are: the voter record
+decides who belongs, and the list is where a node looks for them. It may not change in a new node, which founds its
+cluster with those that it lists (R15). Anything else that differs in the file is named, and then nothing changes at
+all: half a change is worse than none.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ class RunningConfig:
         self.problem = ""
         self.requests = 0
 
-    def reload(self, transport: Transport, log: Log, counters: Counter[str]) -> PriorityChanged | None:
-        """Take over what changed in the configuration and the keys, or nothing. Returns what the machine has to
-        know of it."""
+    def reload(self, transport: Transport, log: Log, counters: Counter[str], *, new: bool) -> PriorityChanged | None:
+        """Take over what changed in the configuration and the keys, or nothing. `new`: this node belongs to no cluster.
+        Returns what the machine has to know of it."""
         before = self.config
         try:
-            fresh, keyring = read_again(before)
+            fresh, keyring = read_again(before, new=new)
             if keyring is not None:
                 transport.rekey(keyring)
         except (ConfigError, CannotBind) as error:
@@ -60,14 +62,16 @@ class RunningConfig:
         return None if fresh.node.priority == before.node.priority else PriorityChanged(fresh.node.priority)
 
 
-def read_again(config: Config) -> tuple[Config, Keyring | None]:
+def read_again(config: Config, *, new: bool = False) -> tuple[Config, Keyring | None]:
     """The configuration that `config` came from as it is now, and its keys. Raises `ConfigError`
     when it is broken, or differs in what can't change while the node runs."""
     fresh = load(config.path, node_id=config.given_id)
-    fixed = sorted(changes(config, fresh) - MAY_CHANGE)
+    others = {_entry(peer.id) for peer in (*config.peers, *fresh.peers) if peer.id != config.node.id}
+    fixed = sorted(changes(config, fresh) - MAY_CHANGE - (set() if new else others))
     if fixed:
+        why = " (this node is new, and founds its cluster with those it lists)" if others & set(fixed) else ""
         raise ConfigError(
-            f"{config.path}: {', '.join(fixed)} cannot change without a restart; "
+            f"{config.path}: {', '.join(fixed)} cannot change without a restart{why}; "
             "nothing was applied. Restart the node, or undo the edit"
         )
     if bool(fresh.security.key_file) != bool(config.security.key_file):
@@ -79,17 +83,21 @@ def read_again(config: Config) -> tuple[Config, Keyring | None]:
 
 
 def changes(before: Config, after: Config) -> set[str]:
-    """The keys in which the two differ, as ``section.key``; members as ``peers``."""
+    """The keys in which the two differ, as ``section.key``; an entry of [[peers]] by the id of the member."""
     found: set[str] = set()
     for section in fields(Config):
         old, new = getattr(before, section.name), getattr(after, section.name)
         if old == new or section.name not in SECTIONS:
             continue
         if section.name == "peers":
-            found.add("peers")
+            found |= {_entry(peer.id) for peer in {*old} ^ {*new}}
         else:
             found |= {f"{section.name}.{key.name}" for key in fields(old) if _differ(old, new, key.name)}
     return found
+
+
+def _entry(node: int) -> str:
+    return f"[[peers]] of node {node}"
 
 
 def _differ(old: object, new: object, name: str) -> bool:

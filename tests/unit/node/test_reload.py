@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.ports import free_ports
+from tests.support.waiting import wait_until
+from tools.common.founded import founded_record
 from zelect.config.loading import Config, load
 from zelect.config.rendering import render
 from zelect.core.events import PriorityChanged
+from zelect.core.invariants import RuleBroken
 from zelect.node.loop import NodeLoop
 from zelect.node.reload import MAY_CHANGE, changes
 from zelect.system.log import setup
+from zelect.system.sockets import parse_endpoint
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def edit(conf: Path, old: str, new: str) -> None:
 
 
 def reload(node: NodeLoop) -> PriorityChanged | None:
-    return node.running.reload(node.transport, node.log, node.counters)
+    return node.running.reload(node.transport, node.log, node.counters, new=node.machine.state.is_new)
 
 
 def test_a_changed_priority_is_for_the_machine(node: NodeLoop, conf: Path, tmp_path: Path) -> None:
@@ -73,6 +79,60 @@ def test_a_request_is_carried_out_once(node: NodeLoop) -> None:
     for _ in range(2):
         node._carry_out_requests()
     assert node.counters["reloaded"] == 1
+
+
+def belongs(node: NodeLoop) -> None:
+    """The node is one of three that founded their cluster."""
+    state = node.machine.state
+    record = founded_record(node.settings.addresses, dict.fromkeys((1, 2, 3), state.saved.epoch))
+    state.saved = replace(state.saved, record=record)
+
+
+def moved(conf: Path, node: NodeLoop, peer: int) -> str:
+    """The entry of `peer` gets another address: this one."""
+    (port,) = free_ports(1)
+    before = node.settings.addresses[peer]
+    edit(conf, f'"{before}"', f'"tcp://127.0.0.1:{port}"')
+    return f"tcp://127.0.0.1:{port}"
+
+
+def test_a_member_looks_for_another_where_its_changed_list_says(node: NodeLoop, conf: Path, tmp_path: Path) -> None:
+    belongs(node)
+    node._connect(node.machine.state.addresses)
+    address = moved(conf, node, 3)
+    with socket.create_server(("127.0.0.1", parse_endpoint(address)[1])) as server:
+        node.handle.reload()
+        node._carry_out_requests()
+        assert (node.counters["reloaded"], node.running.problem) == (1, "")
+        assert node.settings.addresses[3] == node.machine.settings.addresses[3] == address
+        assert node.machine.state.addresses[3] != address, "the record decides"
+        assert "configured_peers_differ" in (tmp_path / "log").read_text()
+        wait_until(lambda: node.transport.service({}) == [] and bool(select.select([server], [], [], 0)[0]), 20)
+
+
+def test_members_may_come_into_the_list_and_go(node: NodeLoop, conf: Path) -> None:
+    belongs(node)
+    conf.write_text(conf.read_text() + f'\n[[peers]]\nid = 4\naddress = "tcp://127.0.0.1:{free_ports(1)[0]}"\n')
+    node.handle.reload()
+    node._carry_out_requests()
+    assert node.running.problem == ""
+    assert node.machine.state.founding_members == (1, 2, 3, 4), "should it be new again"
+    assert set(node.machine.state.addresses) == {1, 2, 3}
+
+
+def test_the_own_entry_needs_a_restart(node: NodeLoop, conf: Path) -> None:
+    belongs(node)
+    moved(conf, node, 1)
+    assert reload(node) is None
+    assert "[[peers]] of node 1, node.listen cannot change without a restart; nothing was" in node.running.problem
+
+
+def test_a_new_node_founds_its_cluster_with_the_list_that_it_started_with(node: NodeLoop, conf: Path) -> None:
+    moved(conf, node, 3)
+    assert reload(node) is None
+    assert "[[peers]] of node 3 cannot change without a restart (this node is new, and founds" in node.running.problem
+    with pytest.raises(RuleBroken):
+        node.machine.list_members({1: node.settings.address})
 
 
 def test_what_may_change_are_keys_of_the_configuration() -> None:

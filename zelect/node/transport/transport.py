@@ -118,10 +118,12 @@ class Transport:
         the directory, nor to one whose address is none, which is counted. `others`: where a peer may be instead, for a
         new connection to it."""
         now = now_us()
-        self._others = {peer: at for peer, at in (others or {}).items() if at != peers.get(peer)}
+        earlier, self._others = self._others, {at: to for at, to in (others or {}).items() if to != peers.get(at)}
         before, self._peers = self._peers, dict(peers)
         keyless = set() if self._keyring is None else peers.keys() - self._keyring.directory.nodes.keys()
-        for peer in [peer for peer in self.links if peers.get(peer) != before[peer] or peer in keyless]:
+        looks_elsewhere = {p for p, at in self._others.items() if at != earlier.get(p) and not self._is_up(p)}
+        moved = {peer for peer in self.links if peers.get(peer) != before[peer]}
+        for peer in moved | (keyless | looks_elsewhere) & self.links.keys():
             if self.links[peer].up and peer in keyless:  # that one has moved or gone is known already
                 self._closed.append(LinkChange(peer, False))
             self._replacements.pop(peer, self.links[peer]).close()
@@ -135,6 +137,9 @@ class Transport:
             self.links[peer] = link
             link.open(now)
         self._links_due_us = self._supervision_due_us()
+
+    def _is_up(self, peer: int) -> bool:
+        return peer in self.links and self.links[peer].up
 
     def rekey(self, keyring: Keyring) -> None:
         """Use the keys of `keyring` from now on. A connection is closed only when the one that replaces it is up.
