@@ -23,8 +23,12 @@ from tests.support.clusters import CALM, Fleet
 from tests.support.paths import ROOT
 from tests.support.reports import report, said
 from tests.support.waiting import wait_until
+from zelect.config.rendering import render
 from zelect.core.messages import CommonResp, Envelope, Result
+from zelect.devcluster.bundled_server import RedisServer
 from zelect.status.cluster import ClusterStatus
+from zelect.status.codec import plain
+from zelect.status.election import Election, TraceReport
 from zelect.wire import encode
 
 WHY = "reading is allowed from the node's own host only"
@@ -219,3 +223,62 @@ def test_the_containers_health_check_asks_its_own_node(fleet: Fleet) -> None:
         assert (told.returncode, told.stdout) == (5, "")
         assert told.stderr == f"node {away}: no answer\n"
     node.thaw(frozen)
+
+
+def test_waiting_for_a_spare_does_not_say_that_no_node_is_active(tmp_path: Path) -> None:
+    first = {"active": True, "role": "controller", "lease_left_ms": 300.0}
+    with cluster(tmp_path, first | {"voters": {**said(1, 7101)["voters"], "survives": 0}}, "refused") as conf:
+        told = run("wait", "--quorum", "--timeout", "0.3", "-c", conf)
+    assert told.exit_code == 1
+    assert "not reached after 0.3 s: node 1 is active, term 4, but no member may fail now" in told.output
+    assert f"zelect members -c {conf}" in told.output
+
+
+def test_a_rehearsal_says_that_a_node_with_other_settings_runs(tmp_path: Path) -> None:
+    """The controller, which refuses its messages, takes it for dead."""
+    ports = three_ports()
+    at = {str(node): f"tcp://127.0.0.1:{port}" for node, port in ports.items()}
+    nodes = {node: said(node, ports[node], active=node == 1) for node in ports}
+    peers = [
+        {"id": node, "linked": True, "dead": node == 3, "offline": False, "heard_ago_ms": 3.0, "priority": 0}
+        | ({"ineligible": "dead"} if node == 3 else {})
+        for node in (2, 3)
+    ]
+    differs = "settings_mismatch: lease_ms is 500 here, 400 there"
+    nodes[1]["peers"] = peers
+    nodes[3]["peers"] = [{"id": 1, "linked": True, "dead": False, "offline": False, "heard_ago_ms": 1.0}]
+    nodes[3]["peers"][0]["problem"] = differs
+    for node in nodes.values():
+        node["voters"]["addresses"] = at
+    conf = write_conf(tmp_path / "n1.toml", ports)
+    with answering(nodes, ports):
+        told = run("transfer", "--dry-run", "-c", conf)
+        table = json.loads(run("transfer", "--dry-run", "--json", "-c", conf).stdout)
+    assert "dead" not in told.output
+    assert "node 3 runs, but: other settings on node 1: lease_ms is 500 here, 400 there" in " ".join(
+        told.output.split()
+    )
+    assert "would hand over to node 2" in told.output
+    assert max(map(len, told.stdout.splitlines())) <= 80
+    (third,) = [one for one in table["candidates"] if one["id"] == 3]
+    assert (third["eligible"], third["reason"]) == (False, "dead")
+    assert third["detail"].startswith("runs, but: other settings")
+
+
+def test_what_redis_lost_is_not_called_never(own_server: RedisServer, tmp_path: Path) -> None:
+    """Redis was emptied just now; the controller still knows its own election."""
+    ports = three_ports()
+    conf = tmp_path / "n1.toml"
+    conf.write_text(render("demo", 1, "127.0.0.1", ports, own_server.url, {1: str(tmp_path / "n1")}, None, "text"))
+    election = Election(4, 1, 2, "death", 9000, 1_770_000_000_000, TraceReport(9000, 8000, 1000, ()))
+    with answering({1: plain(report(1, active=True, election=election)), 2: said(2, ports[2])}, ports):
+        for command in ("history", "why"):
+            told = run(command, "-c", conf)
+            assert told.exit_code == 0
+            assert "Redis has no elections of demo, whose term is 4: it lost its data" in told.stderr
+            assert "term 4: node 1 became active" in told.stdout or told.stdout.split("\n")[1].split()[:2] == ["4", "1"]
+        (one,) = json.loads(run("history", "--json", "-c", conf).stdout)
+        assert (one["inactive_ms"], one["detection_ms"], one["gap_ms"]) == (8.0, 1.0, 9.0)
+    told = run("history", "-c", conf)
+    assert told.exit_code == 5
+    assert "Redis: has no elections; it may have lost its data" in told.stderr

@@ -53,28 +53,30 @@ def check(context: click.Context, /, down: tuple[int, ...], as_json: bool, **whe
     if not state.is_known:
         raise CommandError(target.not_known(state), 5)
     found = forecast(state, down)
-    click.echo(json.dumps(plain(found), indent=2) if as_json else _text(found))
+    click.echo(json.dumps(plain(found), indent=2) if as_json else _text(found, target.place))
     context.exit(0 if found.survives else 1)
 
 
-def _text(found: Forecast) -> str:
+def _text(found: Forecast, place: str = "") -> str:
     import textwrap
 
     from zelect.status.table import WIDTH
 
-    lines = [textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in _lines(found)]
+    lines = [
+        textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in _lines(found, place)
+    ]
     return "\n".join(line for some in lines for line in some)
 
 
-def _lines(found: Forecast) -> list[str]:
+def _lines(found: Forecast, place: str = "") -> list[str]:
     from zelect.status.cluster_text import ids_text, nodes_text
 
     down = found.down
     if not found.members:
-        return [f"{found.cluster}: no cluster is founded yet; 'zelect status' shows what it waits for"]
+        return [f"{found.cluster}: no cluster is founded yet; 'zelect status{place}' shows what it waits for"]
     active = f"node {found.controller} is active" if found.controller else "no node is active now"
     lines = [f"{found.cluster}: {active}; members {ids_text(found.members)}; witness {found.witness}"]
-    needs = [f"  needs     {found.needs.text}"] if found.needs is not None else []
+    needs = [f"  needs     {found.needs.text_for(place)}"] if found.needs is not None else []
     if not down:
         return [*lines, f"  now       {_more(found.more)}", *needs]
     names = nodes_text(down)

@@ -364,7 +364,7 @@ def reset(context: click.Context, nodes: tuple[int, ...], join: int | None, sure
     if not sure:
         _confirm(target.cluster)
     generation = join or max(unix_ms(), *(report.voters.generation + 1 for report in state.reports.values()))
-    record = _record_of(state, join) if join else _forced(state, set(nodes), generation)
+    record = _record_of(state, join, target.place) if join else _forced(state, set(nodes), generation)
     _reset(target, set(nodes), Reset(record, join is not None))
     if join is None:
         click.echo(f"reset: generation {generation} with {names}. Have the others join when they are back:")
@@ -419,13 +419,13 @@ def _forced(state: ClusterStatus, nodes: set[int], generation: int) -> Record:
     return replace(before, config_term=0, version=version, generation=generation, members=members, epochs=epochs)
 
 
-def _record_of(state: ClusterStatus, generation: int) -> Record:
+def _record_of(state: ClusterStatus, generation: int, place: str) -> Record:
     """The newest record of `generation` that a node which answers has."""
     from zelect.cli.support.errors import CommandError
 
     voters = [report.voters for report in state.reports.values() if report.voters.generation == generation]
     if not voters:
-        raise CommandError(f"no node that answers is in generation {generation}; see 'zelect members'", 1)
+        raise CommandError(f"no node that answers is in generation {generation}; see 'zelect members{place}'", 1)
     return _told(max(voters, key=lambda some: some.age))
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zelect.core.messages import AdminCommand, CommonResp
+    from zelect.core.status import PeerStatus
+    from zelect.status.cluster import ClusterStatus
     from zelect.status.report import NodeReport
 
 _AWAY = {"dead", "offline", "unresponsive", "not_connected"}
@@ -43,8 +45,7 @@ def transfer(
     target = Target.of(**where)
     target.known([to] if to is not None else [])
     command = admin_command(AdminAction.TRANSFER, reason, to=to or 0)
-    active = _active(target)
-    context.exit(_rehearse(target, active, to, as_json) if dry_run else _change(target, active, command, as_json))
+    context.exit(_rehearse(target, to, as_json) if dry_run else _change(target, _active(target), command, as_json))
 
 
 @click.command()
@@ -73,8 +74,14 @@ def _active(target: Target) -> NodeReport:
     return target.controller(target.answered(), "so nothing can be handed over")
 
 
-def _rehearse(target: Target, active: NodeReport, to: int | None, as_json: bool) -> int:
+def _rehearse(target: Target, to: int | None, as_json: bool) -> int:
     """Show what a transfer would do; returns the exit code."""
+    import textwrap
+
+    from zelect.status.table import WIDTH
+
+    state = target.answered()
+    active = target.controller(state, "so nothing can be handed over")
     in_line = [(-peer.priority, peer.id) for peer in active.peers if not peer.ineligible]
     successor = to or (min(in_line)[1] if in_line else 0)
     problem = ""
@@ -85,11 +92,14 @@ def _rehearse(target: Target, active: NodeReport, to: int | None, as_json: bool)
     elif active.pause is not None and successor != active.id:
         problem = f"paused by {active.pause.asked}; 'zelect resume{target.place}' ends it"
     after = active.id if problem else successor
-    table = _table(target, active, after) | {"dry_run": True, "problem": problem or None}
+    table = _table(target, active, after, state) | {"dry_run": True, "problem": problem or None}
     if as_json:
         click.echo(json.dumps(table, indent=2))
     else:
         click.echo(_text(table))
+        for row in table["candidates"]:
+            if row["detail"].startswith("runs, but"):
+                click.echo(textwrap.fill(f"node {row['id']} {row['detail']}", WIDTH, subsequent_indent="  "))
         would = f"would hand over to node {after}" if after != active.id else "would change nothing"
         click.echo(f"\n{would}{': ' + problem if problem else ''}; dry run: nothing was changed")
     return 1 if problem else 0
@@ -150,8 +160,18 @@ def _successor(target: Target, before: NodeReport) -> NodeReport | None:
     return None
 
 
-def _table(target: Target, active: NodeReport, after: int) -> dict[str, Any]:
+def _table(target: Target, active: NodeReport, after: int, state: ClusterStatus | None = None) -> dict[str, Any]:
+    """The nodes before and after, and who may take over. `state`: what the nodes said of themselves; one that answers
+    runs, though the controller refuses its messages, because of its settings for instance, and takes it for gone."""
     from zelect.core.eligibility import Ineligible
+    from zelect.status.problems import problems
+
+    own = problems(state.reports, target.place) if state is not None else {}
+
+    def detail(peer: PeerStatus) -> str:
+        if peer.ineligible in _AWAY and peer.id in own:
+            return f"runs, but: {own[peer.id]}"
+        return Ineligible(peer.ineligible).words if peer.ineligible in set(Ineligible) else peer.ineligible
 
     return {
         "cluster": target.cluster,
@@ -165,7 +185,7 @@ def _table(target: Target, active: NodeReport, after: int) -> dict[str, Any]:
                 "priority": peer.priority,
                 "eligible": not peer.ineligible,
                 "reason": peer.ineligible or None,
-                "detail": Ineligible(peer.ineligible).words if peer.ineligible in set(Ineligible) else peer.ineligible,
+                "detail": detail(peer),
             }
             for peer in active.peers
         ],
@@ -185,7 +205,9 @@ def _text(table: Mapping[str, Any]) -> str:
     def eligible(row: dict[str, Any]) -> str:
         if row["id"] == before:
             return "active before"
-        return "yes" if row["eligible"] else f"no: it {row['detail']}"
+        if row["eligible"]:
+            return "yes"
+        return "no: see below" if row["detail"].startswith("runs, but") else f"no: it {row['detail']}"
 
     columns = (
         Column[dict[str, Any]]("node", lambda row: row["id"], right=True),

@@ -82,9 +82,11 @@ def _print_failing(target: Target, state: ClusterStatus, as_json: bool) -> None:
             click.echo(f"\nnode {node}: {last}{len(some)} round{'s' if len(some) > 1 else ''}")
             click.echo("\n".join(explain_rounds(some[-3:])))
         else:
-            click.echo(f"\nnode {node} has not requested votes: it is waiting, or too few voters are connected")
+            lost = state.shortage is not None and state.shortage.witness_lost
+            why = "too few voters have a vote" if lost else "it is waiting, or too few voters are connected"
+            click.echo(f"\nnode {node} has not requested votes: {why}")
     if state.shortage is not None:
-        click.echo(f"\n{state.shortage.text}")
+        click.echo("\n" + textwrap.fill(state.shortage.text_for(target.place), WIDTH, break_on_hyphens=False))
     if unresponsive := set(target.addresses) - set(rounds):
         names = nodes_text(unresponsive)
         click.echo(f"\nno answer from {names}; for the voters see 'zelect members{target.place}'")

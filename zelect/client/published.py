@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zelect.config.loading import Config
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM
@@ -40,6 +40,10 @@ def read_published(client: redis.Redis, config: Config) -> Seen | None:
         pipe.hgetall(key)
         pipe.pttl(key)
         record, left_ms = pipe.execute()
+    return _seen(record, left_ms, asked_us, config)
+
+
+def _seen(record: Any, left_ms: int, asked_us: int, config: Config) -> Seen | None:
     try:
         node, term = int(record[b"id"]), int(record[b"term"])
         address = shown(record[b"address"].decode())
@@ -53,7 +57,8 @@ def read_published(client: redis.Redis, config: Config) -> Seen | None:
 
 
 def ask_redis(config: Config) -> tuple[Seen | None, str]:
-    """The same, asked once; and why Redis could not be asked, "" where it was."""
+    """The same, asked once with what a node's user may do (docs/security.md): `until_us` is an upper bound. And why
+    Redis could not be asked, "" where it was."""
     from zelect.redis.connection import connect
     from zelect.redis.credentials import credentials_of
     from zelect.redis.errors import explain
@@ -62,7 +67,8 @@ def ask_redis(config: Config) -> tuple[Seen | None, str]:
     try:
         client = connect(settings.url, max(0.5, settings.timeout_ms / 1000), credentials_of(config))
         try:
-            return read_published(client, config), ""
+            record = client.hgetall(Keys.of(config.cluster.name).controller)
+            return _seen(record, config.redis.ttl_ms, now_us(), config), ""
         finally:
             client.close()
     except Exception as error:  # whatever Redis or its URL does: the caller reports it

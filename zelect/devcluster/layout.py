@@ -195,7 +195,7 @@ class Layout:
             os.close(descriptor)
             raise ClusterError(
                 f"the cluster in {self.directory} is already running (supervisor pid {pid}): stop it with "
-                f"'zelect cluster down', or give another --dir"
+                f"'zelect cluster down --dir {self.directory}', or give another --dir"
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -144,8 +144,8 @@ class PlainView:
 
 
 def _how(election: Election) -> str:
-    gap_us = election.gap_us
-    gap = f", {gap_us / 1000:.1f} ms after the previous controller was last heard" if gap_us is not None else ""
+    gap_us = election.inactive_us
+    gap = f", after {gap_us / 1000:.1f} ms without an active node" if gap_us is not None else ""
     return f" ({election.reason}{gap})"
 
 
@@ -243,7 +243,7 @@ _NODE_WIDTHS = {"id": 2, "address": 15, "pid": 7, "role": 10, "status": 11, "ter
 _NODE_WIDTHS |= {"lease": _BAR, "heard": 6, "links": 5, "MB": 3}
 _LIVE = {"lease": Column("lease", _bar), "heard": Column("heard", _heard, right=True)}
 _NODE_COLUMNS = [(NODE_COLUMNS | _LIVE)[header] for header in _NODE_WIDTHS]
-_ELECTION_WIDTHS = (8, 8, 8, 9, 8)
+_ELECTION_WIDTHS = (8, 8, 8, 9, 8, 8)
 
 
 def _nodes(snapshot: ClusterSnapshot) -> Table:

@@ -130,7 +130,7 @@ def cluster_text(
         lines += textwrap.wrap(unasked_text(state), WIDTH)
     if (shortage := state.shortage) is not None:
         seen = "" if state.is_known else f"as {nodes_text(state.reports)} can see: "
-        lines += textwrap.wrap(seen + shortage.text, WIDTH)
+        lines += textwrap.wrap(seen + shortage.text_for(place), WIDTH, break_on_hyphens=False)
     if (active := state.controller) is not None and active.pause is not None:
         left = duration(active.pause.left_us / 1e6)
         lines += textwrap.wrap(f"planned transfers are paused for {left}: {active.pause.asked}", WIDTH)

@@ -66,6 +66,24 @@ class Election:
     trace: TraceReport | None
 
     @property
+    def inactive_us(self) -> int | None:
+        """For how long no node was active before: since the previous controller was seen to end or to stop. One that
+        only became unresponsive may have stopped right after it was last heard, so then that counts. None: unknown."""
+        trace = self.trace
+        if trace is None or trace.lost_us is None or (self.reason == "timeout" and self.previous != self.id):
+            return self.gap_us
+        return trace.lost_us
+
+    @property
+    def detection_us(self) -> int | None:
+        """From when the previous controller was last heard until its loss was noticed; None where that is unknown. Of a
+        controller that died it is no loss of time: it was active until just before."""
+        trace = self.trace
+        if trace is None or trace.heard_us is None or trace.lost_us is None:
+            return None
+        return trace.heard_us - trace.lost_us
+
+    @property
     def votes(self) -> tuple[Vote, ...]:
         """Those of the round that was won."""
         return self.trace.rounds[-1].votes if self.trace is not None and self.trace.rounds else ()

@@ -28,7 +28,7 @@ REFUSALS = {
     "other_founding": "it voted to found the cluster with other members",
     "leaving": "it was leaving",
     "not_member": "the candidate or this node is not in the candidate's record",
-    "unrecognized": "it is not the witness in the record",
+    "unrecognized": "it lost its data, or is another one than the witness in the record",
     "unreachable": "no answer from Redis in time",
     "stale_voters": "the candidate's voter record is older",
 }
@@ -41,8 +41,8 @@ def _refused(one: Election) -> int:
     return sum(not vote.granted for vote in one.votes)
 
 
-def _gap(one: Election) -> str:
-    return "-" if one.gap_us is None else f"{one.gap_us / 1000:.1f}"
+def _ms(us: int | None) -> str:
+    return "-" if us is None else f"{us / 1000:.1f}"
 
 
 ELECTION_COLUMNS = (
@@ -50,18 +50,24 @@ ELECTION_COLUMNS = (
     Column[Election]("elected", lambda one: one.id, right=True),
     Column[Election]("before", lambda one: one.previous or "-", right=True),
     Column[Election]("reason", lambda one: one.reason),
-    Column[Election]("gap ms", _gap, right=True),
+    Column[Election]("gap ms", lambda one: _ms(one.inactive_us), right=True),
+    Column[Election]("noticed", lambda one: _ms(one.detection_us), right=True),
 )
 _MORE_COLUMNS = (
-    Column[Election]("yes", lambda one: len(one.votes) - _refused(one), right=True),
-    Column[Election]("no", _refused, right=True),
-    Column[Election]("when (local time)", lambda one: _when(one.at_ms)),
+    Column[Election]("votes", lambda one: f"{len(one.votes) - _refused(one)}:{_refused(one)}", right=True),
+    Column[Election]("when (local time)", lambda one: _when(one.at_ms).partition(".")[0]),
+)
+
+
+_LEGEND = (
+    "gap: no node was active for so long. noticed: from when the previous controller",
+    "was last heard until its loss was noticed. votes: yes:no.",
 )
 
 
 def history_table(elections: Sequence[Election]) -> list[str]:
-    """One line an election, in their order."""
-    return table([*ELECTION_COLUMNS, *_MORE_COLUMNS], elections)
+    """One line an election, in their order, and what the columns mean."""
+    return [*table([*ELECTION_COLUMNS, *_MORE_COLUMNS], elections), "", *_LEGEND]
 
 
 def _when(at_ms: int) -> str:
@@ -71,11 +77,15 @@ def _when(at_ms: int) -> str:
 def explain_election(one: Election) -> list[str]:
     """Why `one` was held, and how it went."""
     reason = REASONS.get(one.reason, one.reason)
+    if one.reason == "timeout" and one.previous == one.id:
+        reason = "this node itself had stopped being active: too few voters had answered"
     before = f"node {one.previous}" if one.previous else "none known"
     lines = [
         f"term {one.term}: node {one.id} became active, {_when(one.at_ms)}",
-        f"  reason    {reason} (before: {before})",
+        *textwrap.wrap(f"  reason    {reason} (before: {before})", WIDTH, subsequent_indent=" " * 12),
     ]
+    if one.inactive_us is not None:
+        lines.append(f"  gap       no node was active for {_ms(one.inactive_us)} ms")
     if one.trace is None:
         return lines
     if one.trace.asked:

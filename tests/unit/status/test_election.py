@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,8 +153,30 @@ def test_a_table_of_elections_is_at_most_80_columns_wide() -> None:
     assert max(map(len, history_table([huge]))) <= 80
     usual = [parse_election("1770000000123-0", entry()), parse_election("5-0", entry(gap_ms="", previous=""))]
     lines = history_table(usual)
-    assert lines[1].split()[:7] == ["7", "1", "2", "death", "252.0", "2", "1"]
-    assert lines[2].split()[2:5] == ["-", "death", "-"]
+    assert lines[1].split()[:7] == ["7", "1", "2", "death", "212.0", "40.0", "2:1"]
+    assert lines[2].split()[2:5] == ["-", "death", "212.0"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "previous", "inactive_ms"),
+    [
+        ("death", "2", 212),  # its connections closed: it had been active until then
+        ("leave", "2", 212),
+        ("handover", "2", 212),
+        ("timeout", "2", 252),  # it may have stopped right after it was heard
+        ("timeout", "1", 212),  # this node itself: it knows when it stopped
+    ],
+)
+def test_the_time_without_an_active_node_is_told_apart_from_detection(
+    reason: str, previous: str, inactive_ms: int
+) -> None:
+    one = parse_election("1770000000123-0", entry(reason=reason, previous=previous))
+    assert (one.inactive_us, one.detection_us) == (inactive_ms * 1000, 40_000)
+    text = " ".join(" ".join(explain_election(one)).split())
+    assert f"no node was active for {inactive_ms}.0 ms" in text
+    assert ("stopped being active: too few voters" in text) is (previous == "1")
+    seen = replace(one, trace=None)
+    assert (seen.inactive_us, seen.detection_us) == (252_000, None)
 
 
 def test_every_reason_has_a_text() -> None:

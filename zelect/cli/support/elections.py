@@ -16,19 +16,31 @@ if TYPE_CHECKING:
 def elections_of(
     target: Target, most: int, wanted: Callable[[Election], bool] = lambda election: True
 ) -> Sequence[Election]:
-    """From Redis; where it does not answer, the one that the active node remembers."""
+    """From Redis, and the one that the active node remembers where Redis doesn't have it: it was away, or lost its
+    data. What is missing is said on standard error."""
     from zelect.cli.support.errors import CommandError
     from zelect.client.elections import recorded_elections
+    from zelect.status.cluster import controller_of
 
     found = recorded_elections(target.config, most, wanted)
     if found.garbage:
         stream = f"zelect:{{{target.cluster}}}:elections"
         click.echo(f"{found.garbage} entries of {stream} are not elections; skipped", err=True)
-    if not found.problem:
-        return found.elections
-    state = target.ask()
+    state = target.ask(enough=lambda reports: controller_of(reports) is not None)
     if not state.reports:
-        raise CommandError(f"Redis: {found.problem}\n{target.no_answer()}", 5)
-    click.echo(f"Redis: {found.problem}; this is what the nodes remember", err=True)
+        if not found.elections:
+            why = found.problem or "has no elections; it may have lost its data"
+            raise CommandError(f"Redis: {why}\n{target.no_answer()}", 5)
+        return found.elections
+    if found.problem:
+        click.echo(f"Redis: {found.problem}; this is what the nodes remember", err=True)
+    elif not found.any and state.term:
+        lost = f"Redis has no elections of {target.cluster}, whose term is {state.term}: it lost its data"
+        click.echo(f"{lost}; this is what the nodes remember", err=True)
+    known = {election.term for election in found.elections}
     own = [report.election for report in state.reports.values() if report.election is not None]
-    return [election for election in own if wanted(election)]
+    more = [election for election in own if election.term not in known and wanted(election)]
+    newest = max(known, default=0)
+    if found.problem or not found.any:
+        return more[:most]
+    return [*(one for one in more if one.term > newest), *found.elections][:most]
