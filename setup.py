@@ -53,6 +53,10 @@ TEST = [
     "coverage>=7.6",
     "psutil>=6",
     "trustme>=1.2",
+    # Programs that zelect is embedded in; tests that need one are skipped without it.
+    "gevent>=25.4",
+    "eventlet>=0.40",
+    "gunicorn>=23",
     # What these accept differs from one minor version to the next.
     "ruff>=0.17,<0.18",
     "mypy>=2.4,<2.5",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import select
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,8 @@ class Node:
 
     Raises `ConfigError`, ValueError and TypeError for wrong arguments. `start` and `with` raise
     `VoteStoreError` and `DataDirError` (durable state) and `CannotBind` (the address); with `process` they
-    raise `ChildFailed` instead.
+    raise `ChildFailed` instead. Where eventlet has replaced the standard library, only `process` works: else they raise
+    `NodeFailed`.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class Node:
 
     def _new_running_node(self) -> RunningNode:
         if not self._process:
+            if not hasattr(select, "poll"):
+                raise NodeFailed("a node can't run as a green thread of eventlet: use Node(..., process=True)")
             return NodeThread(self.config)
         return NodeProcess(self.config, self._margin_us // 10 if self._exits else 0)
 
@@ -309,6 +313,7 @@ async def _outcome(task: asyncio.Future[None]) -> BaseException | None:
 
 
 def _failed(cause: BaseException | None) -> NodeFailed:
-    error = NodeFailed(f"the node ended without being asked to: {cause or 'its process died'}")
+    why = str(cause) if isinstance(cause, ZelectError) else f"{type(cause).__name__}: {cause}"
+    error = NodeFailed(f"the node ended without being asked to: {why}")
     error.__cause__ = cause
     return error

@@ -22,7 +22,7 @@ from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.node.leadership.lease_page import LeasePage
 from zelect.node.storage.lock_holder import LockHolder
 from zelect.system.channel import Channel
-from zelect.system.child import Child, ChildFailed, environment
+from zelect.system.child import Child, ChildFailed, environment, how_it_ended
 
 
 class _ProgramHandle(NodeHandle):
@@ -102,7 +102,7 @@ class NodeProcess:
     def start(self) -> None:
         """Return once the node listens. Raises `ChildFailed`."""
         page = LeasePage.create()
-        command = [sys.executable, "-m", "zelect", "node", "-c", str(self._config.path.absolute())]
+        command = [sys.executable, "-P", "-m", "zelect", "node", "-c", str(self._config.path.absolute())]
         command += ["--id", str(self._config.given_id)] if self._config.given_id else []
         command += ["--child"]
         settings, descriptors = {"kill_us": self._kill_us, "program": os.getpid()}, {"page": page.fd}
@@ -140,8 +140,8 @@ class NodeProcess:
         asked = handle.asked_to_leave
         handle.close()
         code = child.process.wait()
-        if code and not asked:
-            process = f"the node's process {child.process.pid} ended with code {code}"
+        if not asked:
+            process = f"the node's process {child.process.pid} {how_it_ended(code)}"
             self.error = ChildFailed(f"{process}: {why}" if why else process)
         while handle.has_jobs:  # no peer may take the node for dead while a job here acts
             time.sleep(0.001)

@@ -21,16 +21,32 @@ def node(context: click.Context, path: str | None, node_id: int | None, child: s
     """
     from zelect.cli.support.errors import CommandError
     from zelect.config.loading import ConfigError
-    from zelect.node.foreground import run
     from zelect.system.standard_streams import fill_standard
 
     fill_standard()
     try:
-        config = configured(path, node_id)
         if child is not None:
-            from zelect.node.child_process import run_child
+            context.exit(_run_child(path, node_id, child))
+        from zelect.node.foreground import run
 
-            context.exit(run_child(config, child))
-        context.exit(run(config))
+        context.exit(run(configured(path, node_id)))
     except ConfigError as error:
         raise CommandError(str(error), 2) from error
+
+
+def _run_child(path: str | None, node_id: int | None, argument: str) -> int:
+    """Run the node for the program that started it, which is told why that fails, whatever it is."""
+    from zelect.errors import ZelectError
+    from zelect.system.channel import Channel
+
+    channel, settings = Channel.of_child(argument)
+    try:
+        from zelect.node.child_process import run_child
+
+        return run_child(configured(path, node_id), channel, settings)
+    except ZelectError as error:
+        channel.send({"failed": str(error)})
+        return 1
+    except BaseException as error:
+        channel.send({"failed": f"{type(error).__name__}: {error}"})
+        raise

@@ -23,20 +23,16 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from zelect.config.loading import Config, ConfigError
+from zelect.config.loading import Config
 from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
 from zelect.node.leadership.lease_page import LeasePage
 from zelect.node.loop import NodeLoop
-from zelect.node.storage.data_dir import DataDirError
 from zelect.node.storage.lock_holder import listener_of
-from zelect.node.storage.vote_store import VoteStoreError
-from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.channel import Channel
 from zelect.system.clock import now_us
 from zelect.system.log import setup
 from zelect.system.signals import SignalPipe
-from zelect.system.sockets import CannotBind
 
 _EVERY_TERM = 2**62
 _LOOK_US = 20_000
@@ -96,35 +92,30 @@ class _ChildHandle(NodeHandle):
         return term in self.jobs
 
 
-def run_child(config: Config, argument: str) -> int:
-    """Run the node of `config` for the program that started this process; `argument`: see
-    `zelect.system.channel`. Setting "kill_us": how long before the end of a lease the program is killed when a
-    job still acts there (0: never). Returns the exit code. Errors go to the program, which tells its user."""
-    channel, settings = Channel.of_child(argument)
+def run_child(config: Config, channel: Channel, settings: dict[str, Any]) -> int:
+    """Run the node of `config` for the program that started this process, with what `Channel.of_child` gave. Setting
+    "kill_us": how long before the end of a lease the program is killed when a job still acts there (0: never). Returns
+    the exit code. Raises what keeps the node from starting, and what ends it."""
     handle = _ChildHandle(channel, LeasePage(settings["descriptors"]["page"]))
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
-    try:
-        node = NodeLoop(config, log, handle=handle)
-        lock, listener = node.data_dir.lock, listener_of(urlsplit(config.node.listen).port or 0)
-        channel.send({"ready": os.getpid()}, [lock, listener] if listener >= 0 else [lock])
-        if listener >= 0:
-            os.close(listener)
-        program = _Program(channel, settings["program"])
-        messages = program.receive()  # the first says that the program holds them
-        if not messages:
-            node.close()
-            return 1
-        for message in messages:
-            handle.receive(message)
-        threading.Thread(target=_receive, args=(handle, program), name="zelect-program", daemon=True).start()
-        if settings["kill_us"]:
-            late = (handle, settings["program"], settings["kill_us"])
-            threading.Thread(target=_kill_when_late, args=late, name="zelect-kill", daemon=True).start()
-        with Hooks(config, handle, log):
-            return node.run(SignalPipe(last=True))
-    except (ConfigError, VoteStoreError, DataDirError, CannotBind, AuthenticatorFailed) as error:
-        channel.send({"failed": str(error)})
+    node = NodeLoop(config, log, handle=handle)
+    lock, listener = node.data_dir.lock, listener_of(urlsplit(config.node.listen).port or 0)
+    channel.send({"ready": os.getpid()}, [lock, listener] if listener >= 0 else [lock])
+    if listener >= 0:
+        os.close(listener)
+    program = _Program(channel, settings["program"])
+    messages = program.receive()  # the first says that the program holds them
+    if not messages:
+        node.close()
         return 1
+    for message in messages:
+        handle.receive(message)
+    threading.Thread(target=_receive, args=(handle, program), name="zelect-program", daemon=True).start()
+    if settings["kill_us"]:
+        late = (handle, settings["program"], settings["kill_us"])
+        threading.Thread(target=_kill_when_late, args=late, name="zelect-kill", daemon=True).start()
+    with Hooks(config, handle, log):
+        return node.run(SignalPipe(last=True))
 
 
 class _Program:

@@ -92,9 +92,7 @@ class Channel:
     def wait_writable(self) -> None:
         """Wait until the socket takes something again, or the other side is gone."""
         with contextlib.suppress(ValueError, OSError):  # closed here in the meantime
-            poll = select.poll()
-            poll.register(self._end, select.POLLOUT)
-            poll.poll()
+            self._wait(None, for_reading=False)
 
     def receive(self, timeout_s: float | None = 0.0, descriptors: int = 0) -> list[dict[str, Any]]:
         """The messages that have come; waits up to `timeout_s` seconds (None: for ever) until there is
@@ -103,9 +101,7 @@ class Channel:
             messages, self._put_back = self._put_back, []
             return messages
         if timeout_s != 0:
-            poll = select.poll()
-            poll.register(self._end, select.POLLIN)
-            poll.poll(None if timeout_s is None else timeout_s * 1000)
+            self._wait(timeout_s, for_reading=True)
         try:
             room = socket.CMSG_SPACE(descriptors * array("i").itemsize) if descriptors else 0
             data, rights, _, _ = self._end.recvmsg(_READ_BYTES, room, _RECEIVE)
@@ -120,6 +116,15 @@ class Channel:
         wrong = len(self._received) > MAX_BYTES or None in parsed
         self.closed = self.closed or wrong or not data
         return [message for message in parsed if message is not None]
+
+    def _wait(self, timeout_s: float | None, *, for_reading: bool) -> None:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._end, select.POLLIN if for_reading else select.POLLOUT)
+            poll.poll(None if timeout_s is None else timeout_s * 1000)
+        else:  # eventlet takes it away; its own `select` waits as its green threads must
+            ends = [self._end]
+            select.select(ends if for_reading else [], [] if for_reading else ends, [], timeout_s)
 
     def put_back(self, messages: list[dict[str, Any]]) -> None:
         """Have the next `receive` return `messages`, which were received and are meant for somebody else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,8 +42,10 @@ class Child:
     ) -> None:
         end, far_end = socket.socketpair()
         self.channel = Channel(end)
-        argument = json.dumps({**settings, "channel": far_end.fileno(), "descriptors": dict(descriptors)})
-        passed = [fd for fd in (far_end.fileno(), *descriptors.values()) if fd >= 0]
+        # Copies: where gevent starts the child, it forks first, and a forked child gives up what is the node's.
+        copies = {name: os.dup(fd) if fd >= 0 else -1 for name, fd in descriptors.items()}
+        argument = json.dumps({**settings, "channel": far_end.fileno(), "descriptors": copies})
+        passed = [fd for fd in (far_end.fileno(), *copies.values()) if fd >= 0]
         try:
             self.process = subprocess.Popen(
                 [*command, argument], pass_fds=passed, env=env, stdin=stdin, start_new_session=True
@@ -52,6 +55,8 @@ class Child:
             raise ChildFailed(f"{command[0]}: {error.strerror}") from error
         finally:
             far_end.close()
+            for fd in passed[1:]:
+                os.close(fd)
 
     def end(self) -> None:
         """Kill it, and forget it. Harmless when it has ended."""
@@ -76,7 +81,17 @@ class Child:
             why = str(messages[0]["failed"]) if messages else ""
         self.channel.close()
         code = self.process.wait()
-        raise ChildFailed(why or f"its process ended with code {code}")
+        raise ChildFailed(why or f"its process {how_it_ended(code)} before it could say why; its standard error may")
+
+
+def how_it_ended(code: int) -> str:
+    """What a `Popen.returncode` says, in words."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 def append_to(log: Path) -> BinaryIO:
