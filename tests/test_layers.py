@@ -53,7 +53,20 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"core", "config", "security", "redis", "status", "client", "system"},
     "cli/support": {"core", "config", "system", "status", "security", "client", "devcluster"},
     "cli": {
-        *("core", "version", "system", "config", "status", "security", "redis", "client", "api", "jobs", "devcluster"),
+        *(
+            "core",
+            "errors",
+            "version",
+            "system",
+            "config",
+            "status",
+            "security",
+            "redis",
+            "client",
+            "api",
+            "jobs",
+            "devcluster",
+        ),
         *("cli/support", "doctor", "node", "node/storage", "node/leadership"),
     },
     # what users import

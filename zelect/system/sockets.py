@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 
 import zmq
 
 from zelect.errors import ZelectError
+from zelect.system.forks import in_child
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Counters = dict[str, int]
@@ -34,15 +38,69 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class _Spare:
+    """A descriptor that is kept for when no other is free. `copy` puts a copy of another one in its place."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fds: tuple[int, int] | None = None
+        in_child(self._leave_to_parent)
+
+    def reserve(self) -> None:
+        with self._lock:
+            if self._fds is None:
+                self._fds = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY)
+
+    @contextlib.contextmanager
+    def copy(self, descriptor: int) -> Iterator[int]:
+        with self._lock:
+            if self._fds is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            null, spare = self._fds
+            os.dup2(descriptor, spare, inheritable=False)
+            try:
+                yield spare
+            finally:
+                os.dup2(null, spare, inheritable=False)
+
+    def _leave_to_parent(self) -> None:
+        fds, self._fds, self._lock = self._fds, None, threading.Lock()
+        for fd in fds or ():
+            os.close(fd)
+
+
+_spare = _Spare()
+
+
+def reserve_descriptor() -> None:
+    """Keep a descriptor for `borrowed`, which works then even where a flood has used up all others."""
+    _spare.reserve()
+
+
 @contextlib.contextmanager
 def borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """The connection behind a descriptor that libzmq owns, which stays open. Raises OSError, or ValueError for a
-    negative number."""
-    connection = socket.socket(fileno=descriptor)
+    """A copy of the connection whose descriptor libzmq told. That may have closed it since, and the number may be that
+    of something else in this process, so look whose connection it is before changing anything: the copy stays what it
+    is. Raises OSError."""
     try:
-        yield connection
-    finally:
-        connection.detach()
+        copy = os.dup(descriptor)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        with _spare.copy(descriptor) as copy:
+            connection = socket.socket(fileno=copy)
+            try:
+                yield connection
+            finally:
+                connection.detach()
+    else:
+        try:
+            connection = socket.socket(fileno=copy)
+        except OSError:  # no socket any more
+            os.close(copy)
+            raise
+        with connection:
+            yield connection
 
 
 def received_bytes(descriptor: int) -> int:

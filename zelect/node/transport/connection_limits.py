@@ -37,7 +37,7 @@ from zelect.config.sections import LimitsConfig
 from zelect.node.transport.peer_connections import PeerConnections, Process
 from zelect.system.log import Log
 from zelect.system.poller import Poller
-from zelect.system.sockets import Counters, borrowed, received_bytes
+from zelect.system.sockets import Counters, borrowed, received_bytes, reserve_descriptor
 
 _EVENTS = (
     zmq.EVENT_LISTENING
@@ -59,6 +59,7 @@ _AUDIT_OF_ALL_US = 1_000_000
 """Connections that have sent something valid are looked at less often: asking the kernel about each peer
 ten times a second would be a tenth of what an idle node does."""
 _PER_KEY = 16
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 _CLOSING_FACTOR = 2
 """This many times the connection limit may wait for libzmq to close them."""
 _HANDSHAKE_BYTES = 4096
@@ -104,18 +105,20 @@ class Connection:
 
 
 class Connections:
-    """The connections of one ROUTER. `entries`: by descriptor, in the order in which they came; `closing`: the
-    descriptors that are shut down, but libzmq has not closed them yet; `peers` is told which close. Belongs to the
-    loop's thread."""
+    """The connections of one ROUTER, which listens on `port`. `entries`: by descriptor, in the order in which they
+    came; `closing`: the descriptors that are shut down, but libzmq has not closed them yet; `peers` is told which
+    close. Belongs to the loop's thread."""
 
-    def __init__(self, limits: ConnectionLimits, counters: Counters, poller: Poller, peers: PeerConnections) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, counters: Counters, poller: Poller, peers: PeerConnections, port: int
+    ) -> None:
         self.entries: dict[int, Connection] = {}
         self.closing: set[int] = set()
         self.due_us = 0
         """When `service` is to be called again although nothing is ready."""
         self.has_unproven = False
         """Whether, as of the last look, there was a connection that had sent nothing valid."""
-        self._limits = limits
+        self._limits, self._port = limits, port
         self._counters = counters
         self._poller = poller
         self._peers = peers
@@ -127,6 +130,7 @@ class Connections:
 
     def watch(self, router: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], name: str) -> None:
         """Watch `router`, before it binds. Raises zmq.ZMQError."""
+        reserve_descriptor()
         router.monitor(name, _EVENTS)
         self._router = router
         self._monitor = monitor = context.socket(zmq.PAIR)
@@ -192,8 +196,10 @@ class Connections:
         self.closing.add(descriptor)
         self._was_over_limit = True
         self._counters[f"connections_{reason}"] += 1
-        with contextlib.suppress(OSError, ValueError), borrowed(descriptor) as open_connection:
-            open_connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError), borrowed(descriptor) as open_connection:
+            # libzmq may have closed it, and this program opened something else since.
+            if open_connection.family in _INTERNET and open_connection.getsockname()[1] == self._port:
+                open_connection.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, descriptor: int) -> bool:
         """The connection is closed, or will be; whether there was one."""

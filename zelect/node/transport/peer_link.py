@@ -433,5 +433,6 @@ class PeerLink:
 
 def _reset_when_closed(descriptor: int) -> None:
     """Let a connection end in a reset: in TIME_WAIT it would keep its port for another minute."""
-    with contextlib.suppress(OSError, ValueError), borrowed(descriptor) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError), borrowed(descriptor) as connection:
+        if connection.getsockname() == connection.getpeername():  # still that one, and nothing of the program's
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -150,7 +150,7 @@ class Router:
         self._keyring = keyring
         self._limits = limits
         self._peers = PeerConnections()
-        self._connections = Connections(limits, counters, poller, self._peers)
+        self._connections = Connections(limits, counters, poller, self._peers, self.port)
         self._rates: dict[bytes, Rate] = {}  # by key; at most as many as the directory has
         self._authenticator: ZapAuthenticator | None = None
         self.router: zmq.Socket[bytes] | None = None
@@ -188,7 +188,7 @@ class Router:
 
     def _open(self, descriptor: int) -> None:
         """Make the ROUTER, on the listening socket `descriptor` if there is one already."""
-        connections = Connections(self._limits, self.counters, self._poller, self._peers)
+        connections = Connections(self._limits, self.counters, self._poller, self._peers, self.port)
         router = self._context.socket(zmq.ROUTER)
         try:
             for option, value in _OPTIONS.items():

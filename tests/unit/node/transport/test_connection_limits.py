@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.wires import Keys, Loop, UnknownClients, loop
-from zelect.node.transport.connection_limits import ConnectionLimits, Connections, room_for
+from zelect.node.transport.connection_limits import Connection, ConnectionLimits, Connections, room_for
 from zelect.security.keys import ClientKeys
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -55,6 +57,49 @@ def test_over_the_limit_connections_that_sent_something_valid_stay(alone: Loop, 
     for one in clients:
         one.close()
     alone.until(lambda: len(connections(alone).entries) == 2, what="what is closed is forgotten")
+
+
+def test_a_number_that_is_something_else_by_now_is_left_alone(alone: Loop) -> None:
+    """libzmq closes a connection, and the program around the node opens another: it gets the same number."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    accepted, _ = listener.accept()
+    pair = socket.socketpair()
+    read, write = os.pipe()
+    limits = connections(alone)
+    for number in (client.fileno(), pair[0].fileno(), read):
+        limits.entries[number] = Connection()
+        limits.close_one(number, "over_limit")
+    client.sendall(b"still")
+    assert accepted.recv(9) == b"still"
+    pair[0].sendall(b"open")
+    assert pair[1].recv(9) == b"open"
+    os.write(write, b"too")
+    assert os.read(read, 9) == b"too"
+    for one in (listener, client, accepted, *pair):
+        one.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_connections_are_closed_although_no_descriptor_is_free(alone: Loop) -> None:
+    clients = [socket.create_connection(("127.0.0.1", alone.port)) for _ in range(3)]
+    alone.until(lambda: len(connections(alone).entries) == 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        for number in list(connections(alone).entries):
+            connections(alone).close_one(number, "over_limit")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for one in clients:
+        one.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            while one.recv(200):  # the greeting, and then the end
+                pass
+        one.close()
 
 
 def test_clients_that_send_close_and_reconnect_leave_nothing_behind(alone: Loop, unknowns: UnknownClients) -> None:
