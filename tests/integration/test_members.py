@@ -181,3 +181,47 @@ def test_a_copy_of_a_data_dir_does_not_vote_as_the_original(fleet: Fleet) -> Non
     voting(cluster, *cluster.ids)
     assert cluster.ask(follower)["epoch"] > before
     assert cluster.events(follower, "state_lost")
+
+
+@pytest.mark.long
+def test_a_removed_node_that_still_runs_keeps_nobody_from_founding(fleet: Fleet) -> None:
+    cluster = fleet.cluster(redis_url="", timing=CALM)
+    cluster.start()
+    cluster.settled()
+    asked = 2 if cluster.controller().id == 1 else 1
+    done = zelect("members", "-c", cluster.conf(1), "replace", asked, "tcp://127.0.0.1:1")
+    assert done.returncode == 1
+    assert f"node {asked} answers at {cluster.addresses[asked]}; stop that process first" in done.stderr
+    members(cluster, "remove", 3)
+    voting(cluster, 1, 2)
+    wait_until(lambda: cluster.ask(3)["belongs"] == "removed", 20, what="it knows")
+    before = cluster_ids(cluster, 1, 2)
+    for node in (1, 2):
+        cluster.kill(node)
+    for node in (1, 2):
+        shutil.rmtree(cluster.data_dirs[node])
+    founded(cluster, 1, 2)
+    assert cluster_ids(cluster, 1, 2).isdisjoint(before)
+    assert cluster.ask(3)["belongs"] == "removed"
+
+
+@pytest.mark.long
+def test_a_host_that_founded_a_cluster_of_its_own_has_no_vote_in_the_old_one(fleet: Fleet, tmp_path: Path) -> None:
+    """It has the id and the address of node 3, and was started while it reached nobody else."""
+    cluster = fleet.cluster(redis_url="", quorum="static", timing=CALM)
+    cluster.start()
+    cluster.settled()
+    before = cluster_ids(cluster, 1)
+    cluster.kill(*cluster.ids)
+    other = Cluster(tmp_path / "host", cluster.name, (3,), "", CALM, "static", False)
+    fleet.clusters.append(other)
+    other.ports, other.addresses = {3: cluster.ports[3]}, {3: cluster.addresses[3]}
+    founded(other, 3)
+    cluster.start(1, 2)
+    voting(cluster, 1, 2)
+    assert cluster_ids(cluster, 1, 2) == before
+    assert not cluster_ids(other, 3) & before
+    other.kill(3)
+    shutil.rmtree(cluster.data_dirs[3])
+    cluster.start(3)
+    voting(cluster, 1, 2, 3)
