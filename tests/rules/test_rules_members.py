@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.positions import both_close, deaf, elected_of, grant, pong, pre_candidate_of, sent_by, step, walk_to
+from tests.support.positions import (
+    both_close,
+    deaf,
+    elected_of,
+    grant,
+    new_nodes,
+    pong,
+    pre_candidate_of,
+    sent_by,
+    step,
+    walk_to,
+)
 from tests.support.records import made_record
 from tools.simulator.small_world import MS, World, leadership_of, packet
 from zelect.core.effects import Depart, Intent, PublishNode, Saved
@@ -18,6 +29,7 @@ from zelect.core.events import (
     Leave,
     LinkDown,
     LinkUp,
+    MessageReceived,
     PeerConnected,
     PeerDisconnected,
     Tick,
@@ -31,6 +43,7 @@ from zelect.core.messages import (
     CommonResp,
     MemberAction,
     MemberChange,
+    Message,
     NodeOffline,
     NodeOnline,
     NodeOnlineResp,
@@ -611,3 +624,109 @@ def test_r4_what_a_new_node_may_promise_is_in_its_first_save() -> None:
     world = World(3, founded=False, timing=Timing(election_timeout_ms=900))
     world.start(1)
     assert world.disks[1].promise_ms == 900
+
+
+# -- who was removed, whose address is another's, who lives elsewhere -------------------------------------
+
+
+def _removed_of_three() -> World:
+    """Node 3 was removed, and runs."""
+    world = _cluster_of(3, 3)
+    assert _remove(world, 3).result is Result.OK
+    world.run(500)
+    assert world.state(3).removed
+    return world
+
+
+def _from_new(world: World, sender: int, message: Message) -> MessageReceived:
+    """`message` of a node that belongs to no cluster."""
+    envelope = packet(world, 1, message).envelope
+    return MessageReceived(replace(envelope, sender=sender, incarnation=9, cluster_id=0))
+
+
+def test_r15_a_removed_node_introduces_itself_to_nobody() -> None:
+    world = _removed_of_three()
+    assert not sent_by(step(world, 3, LinkUp(1)), NodeOnline)
+    assert sent_by(step(world, 2, LinkUp(1)), NodeOnline)
+
+
+@pytest.mark.parametrize("sender", [1, 9], ids=["known", "unknown"])
+def test_r15_a_removed_node_tells_a_new_one_that_it_was_removed(sender: int) -> None:
+    world = _removed_of_three()
+    effects = step(world, 3, _from_new(world, sender, NodeOnline(_place(sender), 0, 9)))
+    (answer,) = sent_by(effects, CommonResp) if sender == 1 else [effects.answer]
+    assert isinstance(answer, CommonResp)
+    assert (answer.result, answer.detail) == (Result.REMOVED, "node 3 was removed from cluster 7")
+    assert not sent_by(effects, NodeOnlineResp)
+    assert world.state(3).refused["removed"] == 1
+    assert not step(world, 3, _from_new(world, 1, CommonResp(6, Result.TERM_JUMP, ""))).send, "an error is for people"
+
+
+def test_r15_a_new_node_does_not_wait_for_the_cluster_of_a_removed_one() -> None:
+    world = new_nodes()
+    told = packet(world, 2, CommonResp(6, Result.NOT_MEMBER, "")).envelope
+    step(world, 1, MessageReceived(replace(told, cluster_id=7)))
+    assert world.state(1).hears_of_cluster()
+    removed = replace(told, cluster_id=7, message=CommonResp(6, Result.REMOVED, ""))
+    step(world, 1, MessageReceived(removed))
+    assert not world.state(1).hears_of_cluster()
+    assert not world.state(1).founders(), "nor does it found one with that node"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_r16_who_answers_from_another_cluster_loses_its_vote_once_it_is_not_heard(lost: bool) -> None:
+    world = leadership_of(1, nodes=2)
+    world.run(5000)
+    assert world.state(1).record.witness is not None
+    if lost:
+        world.cut(2, 1)
+        world.run(5000)
+        assert world.state(1).members == (1, 2), "the floor"
+    step(
+        world,
+        1,
+        MessageReceived(replace(packet(world, 2, CommonResp(6, Result.OTHER_CLUSTER, "")).envelope, cluster_id=99)),
+    )
+    assert world.state(1).members == ((1,) if lost else (1, 2))
+    step(world, 1, packet(world, 2, CommonResp(6, Result.ID_IN_USE, "")))
+    assert not world.state(1).peers[2].foreign
+
+
+def test_r10_whose_address_is_another_nodes_is_told_so_and_keeps_its_own() -> None:
+    world = _cluster_of(3, 3)
+    effects = step(world, 1, packet(world, 3, NodeOnline(_place(2), 0, 3)))
+    (told,) = sent_by(effects, CommonResp)
+    assert (told.result, told.detail) == (Result.ADDRESS_IN_USE, f"{_place(2)} is the address of node 2")
+    assert effects.connect is None
+    assert world.state(1).addresses[3] == _place(3)
+    before = world.state(1).record
+    step(world, 1, Tick(), 200 * MS)
+    assert world.state(1).record == before
+    effects = step(world, 1, packet(world, 3, NodeOnline(_place(1), 0, 3)))
+    assert sent_by(effects, CommonResp)[0].detail == f"{_place(1)} is the address of node 1"
+    step(world, 1, packet(world, 2, NodeOnline(_place(9), 0, 2)))
+    effects = step(world, 1, packet(world, 3, NodeOnline(_place(2), 0, 3)))
+    assert not sent_by(effects, CommonResp), "node 2 is elsewhere now"
+    assert world.state(1).addresses[3] == _place(2)
+
+
+def test_r10_who_answers_at_its_address_is_not_replaced() -> None:
+    world = _cluster_of(3, 3)
+    answer = _asked(world, 1, MemberAction.REPLACE, 3, _place(9))
+    assert (answer.result, answer.detail) == (
+        Result.FORBIDDEN,
+        f"node 3 answers at {_place(3)}; stop that process first",
+    )
+    world.cut(3, 1)
+    world.run(1000)
+    assert _asked(world, 1, MemberAction.REPLACE, 3, _place(9)).result is Result.OK, "it is not heard any more"
+
+
+def test_r15_the_list_of_a_member_may_change_while_it_runs() -> None:
+    world = _cluster_of(3, 3)
+    machine = world.processes[1].machine
+    machine.list_members({1: _place(1), 4: _place(4)})
+    assert (machine.state.founding_members, machine.settings.address) == ((1, 4), _place(1))
+    assert set(machine.state.addresses) == {1, 2, 3}
+    with pytest.raises(RuleBroken, match="R15"):
+        new_nodes().processes[1].machine.list_members({1: _place(1)})
