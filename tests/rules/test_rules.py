@@ -471,6 +471,22 @@ def test_r4_restarted_nodes_do_not_campaign_for_one_election_timeout() -> None:
     assert min(began_us) >= again_us + PROMISE_US
 
 
+def test_r4_a_vote_does_not_count_before_the_grace_period_is_over_though_the_node_follows() -> None:
+    """What /ready waits for: an election that starts earlier can't count on this node."""
+    world = leadership_of(1)
+    state = world.state(3)
+    assert state.votes(world.now_us)
+    world.kill(3)
+    world.start(3)
+    began_us = world.now_us
+    world.run_until(lambda: world.state(3).controller is not None)
+    state = world.state(3)
+    assert state.may_vote(state.record)
+    assert not state.votes(world.now_us)
+    world.run_until(lambda: world.state(3).votes(world.now_us))
+    assert world.now_us >= began_us + PROMISE_US
+
+
 def test_r4_a_node_that_never_ran_need_not_wait() -> None:
     world = World(3)
     world.start()

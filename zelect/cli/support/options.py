@@ -277,9 +277,11 @@ class Target:
 
 def place_of(path: str | None, directory: str | None) -> str:
     """The options that name this cluster again, behind a command; "" where none is needed."""
+    from shlex import quote
+
     if path is not None:
-        return f" -c {path}"
-    return "" if directory in (None, DIRECTORY) else f" --dir {directory}"
+        return f" -c {quote(path)}"
+    return "" if directory in (None, DIRECTORY) else f" --dir {quote(directory)}"
 
 
 def configuration(directory: str | None) -> Path | None:
