@@ -143,6 +143,18 @@ def _watching(here: tuple[str, str]) -> _Watching:
     return _Watching(here)
 
 
+def test_watch_ends_when_nobody_reads_it_any_more(fleet: Fleet) -> None:
+    """Not only when there is something to print, which may take years."""
+    cluster = fleet.cluster((1,), timing=CALM)
+    cluster.start()
+    cluster.controller()
+    with _watching(("-c", str(cluster.conf(1)))) as watched:
+        assert watched.line()["id"] == 1
+        assert watched.process.stdout is not None
+        watched.process.stdout.close()
+        assert watched.process.wait(20) == 0
+
+
 def test_watch_follows_the_voter_record(tmp_path: Path) -> None:
     """Its configuration has only node 1; node 3 became the controller."""
     ports = three_ports()

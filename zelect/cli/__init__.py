@@ -34,13 +34,16 @@ from zelect.cli.status import status
 from zelect.cli.transfer import stepdown, transfer
 from zelect.cli.who import wait, watch, who
 from zelect.cli.why import why
+from zelect.system.standard_streams import show_in_any_encoding
 from zelect.version import __version__
 
 
 class _Main(click.Group):
-    """Ends with a message when its output can't be written, as on a full disk."""
+    """Ends with a message when its output can't be written, as on a full disk; shows what a terminal has no letters
+    for in others."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
+        show_in_any_encoding()
         try:
             try:
                 return super().main(*arguments, **options)

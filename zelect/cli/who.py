@@ -134,6 +134,8 @@ def watch(context: click.Context, /, **where: Any) -> None:
 
     import zmq
 
+    from zelect.system.standard_streams import output_is_gone
+
     target = Target.of(**where)
     zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     asker = target.asker(zmq_context)
@@ -161,6 +163,8 @@ def watch(context: click.Context, /, **where: Any) -> None:
             if now != printed:
                 _print_change(state, previous)
                 printed, previous = now, named.id if named is not None else previous
+            if output_is_gone():
+                break  # it would be noticed at the next change only
             time.sleep(_EVERY_MS / 1000)
     except (KeyboardInterrupt, BrokenPipeError):
         context.exit(0)

@@ -110,7 +110,10 @@ def load(path: Path, *, node_id: int = 0, environ: Mapping[str, str] | None = No
     tables["timing"]["proof"] = Proof(tables["timing"]["proof"])
     members = tuple(PeerConfig(**peer) for peer in sorted(listed, key=lambda peer: peer["id"] or 0))
     sections = {name: SECTIONS[name](**table) for name, table in tables.items()}
-    config = Config(path=path, peers=members, given_id=node_id, origins=origins, **sections)
+    # A program may change its directory, and read this again.
+    config = Config(
+        path=path if path == NO_FILE else path.absolute(), peers=members, given_id=node_id, origins=origins, **sections
+    )
     for name, found, unless in (
         ("redis", config.redis.problems(), "redis.url: "),
         ("security", config.security.problems(member), "security."),

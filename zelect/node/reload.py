@@ -3,7 +3,7 @@
 Keys, the priority in the succession and the log's level may change, and where other members are: the voter record
 decides who belongs, and the list is where a node looks for them. It may not change in a new node, which founds its
 cluster with those that it lists (R15). Anything else that differs in the file is named, and then nothing changes at
-all: half a change is worse than none.
+all: half a change is worse than none. The log file is opened again in any case.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class RunningConfig:
         """Take over what changed in the configuration and the keys, or nothing. `new`: this node belongs to no cluster.
         Returns what the machine has to know of it."""
         before = self.config
+        log.reopen()
         try:
             fresh, keyring = read_again(before, new=new)
             if keyring is not None:

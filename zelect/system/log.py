@@ -5,6 +5,9 @@
 or the same as one JSON object. Each line is one `write`, at once, so that the last lines of a node
 that ends are there. A log must never end its node or make it wait: pipes, terminals and sockets
 are asked first whether they can take a line, and what cannot be written is dropped and counted.
+
+A file that was renamed or removed, as by logrotate, is made again: at the next line, looked for once a second, or at
+once when the node is told to reload.
 """
 
 from __future__ import annotations
@@ -39,30 +42,30 @@ def setup(level: str, format: str, file: str, node: int, cluster: str) -> Log:
     """The log of `node`: lines from `level` ("debug", "info", "warning", "error") up, as "text" or
     "json", to `file` (empty: standard error). Never raises: a file that cannot be opened is
     reported on standard error, which then takes its place."""
-    unusable = ""
-    fd = -1
-    if file:
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-            fd = os.open(file, flags, 0o600)
-        except (OSError, ValueError) as error:
-            unusable = str(error)
-    log = Log(fd if fd >= 0 else _standard_error(), level, format, node, cluster)
-    if unusable:
-        log.event("error", "log_file_unusable", file=file, reason=unusable)
+    log = Log(-1 if file else _standard_error(), level, format, node, cluster, file=file)
+    log.reopen()
     return log
+
+
+def _open(file: str) -> int:
+    """Raises OSError and ValueError."""
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
 
 
 class Log:
     """Writes lines to the descriptor `fd` (-1: nowhere). `dropped`: how many lines were lost. May
-    be used from several threads. `now_us`: the clock of the rate limit, in microseconds."""
+    be used from several threads. `now_us`: the clock of the rate limit, in microseconds; `file`: the one that `fd` is,
+    or is to be (""; none)."""
 
     __slots__ = (
         "_cluster",
         "_fd",
+        "_file",
+        "_is_file",
         "_json",
         "_least",
         "_limits",
+        "_looked_us",
         "_node",
         "_now_us",
         "_second",
@@ -78,9 +81,14 @@ class Log:
         node: int,
         cluster: str,
         now_us: Callable[[], int] = clock.now_us,
+        *,
+        file: str = "",
     ) -> None:
         self.dropped = 0
         self._fd = fd
+        self._file = file
+        self._is_file = False  # `fd` is the file, and not what stands in for it
+        self._looked_us = 0
         self._least = _LEVELS[level]
         self._json = format == "json"
         self._node = node
@@ -94,6 +102,38 @@ class Log:
         """Write lines from `level` up from now on."""
         self._least = _LEVELS[level]
 
+    def reopen(self) -> None:
+        """Open the file, or again, where there is one. One that can't be opened is reported; until it can be, lines go
+        where they went before, or to standard error."""
+        if not self._file:
+            return
+        try:
+            fd = _open(self._file)
+            if self._is_file:
+                os.dup2(fd, self._fd, inheritable=False)  # the number stays: another thread may be writing
+                os.close(fd)
+            else:
+                self._fd, self._is_file = fd, True
+            self._torn = False
+        except (OSError, ValueError) as error:
+            if self._fd < 0:
+                self._fd = _standard_error()
+            self.event("error", "log_file_unusable", file=self._file, reason=str(error))
+
+    def _follow(self) -> None:
+        """Open the file again where it was renamed or removed; looked for once a second."""
+        now_us = self._now_us()
+        if not self._is_file or now_us - self._looked_us < _LIMIT_US:
+            return
+        self._looked_us, own = now_us, os.fstat(self._fd)
+        try:
+            found = os.stat(self._file)
+        except FileNotFoundError:
+            self.reopen()
+        else:
+            if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+                self.reopen()
+
     def event(self, level: str, name: str, /, **fields: object) -> None:
         """Write that `name` happened. Never raises and never waits."""
         self.event_at(clock.unix_ms(), level, name, fields)
@@ -103,6 +143,7 @@ class Log:
         if _LEVELS.get(level, _LEVELS["error"]) < self._least:
             return
         try:
+            self._follow()
             written = self._write(self._line(at_ms, level, name, fields))
         except Exception:  # a value whose text cannot be made must not end the node either
             written = False

@@ -3,13 +3,15 @@ before they are used.
 
 What others can only *read* is made private without asking: its content is this user's own. What others can
 *write*, or own, is refused: they may have put an older vote file or another password there, and no mode set
-afterwards undoes that.
+afterwards undoes that. One group's right to write is taken away without asking: that of a group of this process which
+no account of the system has. Kubernetes gives it (`fsGroup`) to every file of a volume at each mount.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import stat
 from contextlib import suppress
@@ -174,12 +176,21 @@ def _refuse_others(path: Path, status: os.stat_result, mode: int) -> None:
     """Raises `UnsafeFile` when somebody else may have written to it; `mode`: what it should be."""
     if status.st_uid != os.geteuid():
         raise _foreign(path, status)
-    if status.st_mode & 0o022:
+    if status.st_mode & 0o002 or (status.st_mode & 0o020 and not _is_nobodys(status.st_gid)):
         raise UnsafeFile(
             path,
             f"can be changed by others (mode {_mode(status):04o})",
             f"make sure that they have not changed it, then: chmod {mode:o} {path}",
         )
+
+
+def _is_nobodys(group: int) -> bool:
+    """Whether `group` is one of this process's, and has no name here, so that no account can belong to it."""
+    try:
+        grp.getgrgid(group)
+    except KeyError:
+        return group in {os.getegid(), *os.getgroups()}
+    return False
 
 
 def _foreign(path: Path, status: os.stat_result) -> UnsafeFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from collections.abc import Iterator
@@ -54,6 +55,34 @@ def test_a_changed_priority_is_for_the_machine(node: NodeLoop, conf: Path, tmp_p
     assert reload(node) == PriorityChanged(7)
     assert node.running.config.node.priority == 7
     assert "reloaded" in (tmp_path / "log").read_text()
+
+
+def test_the_log_file_is_opened_again_even_where_nothing_else_is_taken_over(
+    node: NodeLoop, conf: Path, tmp_path: Path
+) -> None:
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    for change, said in (
+        (("[node]\n", "[node]\npriority = 7\n"), "reloaded"),
+        (('"reload"', '"other"'), "reload_refused"),
+    ):
+        log.rename(old)
+        edit(conf, *change)
+        reload(node)
+        assert said in log.read_text()
+
+
+def test_a_relative_path_is_read_again_after_the_program_has_changed_its_directory(conf: Path, tmp_path: Path) -> None:
+    edit(conf, str(tmp_path / "data"), "data")
+    (tmp_path / "elsewhere").mkdir()
+    with contextlib.chdir(tmp_path):
+        made = NodeLoop(load(Path("n1.toml")), setup("info", "text", "", 1, "reload"))
+    try:
+        with contextlib.chdir(tmp_path / "elsewhere"):
+            edit(conf, "[node]\n", "[node]\npriority = 7\n")
+            assert reload(made) == PriorityChanged(7), made.running.problem
+    finally:
+        made.close()
+    assert (tmp_path / "data" / "vote").exists()
 
 
 def test_what_did_not_change_is_no_event(node: NodeLoop) -> None:

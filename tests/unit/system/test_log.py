@@ -356,3 +356,56 @@ def test_every_fact_with_a_level_of_its_own_exists() -> None:
     from zelect.system.log import _DEBUG, _ERROR, _WARNING
 
     assert FACTS.keys() | {"foreign_answer_ignored"} >= (_DEBUG | _WARNING | _ERROR)
+
+
+def _texts(*paths: Path) -> list[list[str]]:
+    return [[line.split()[3] for line in path.read_text().splitlines()] for path in paths]
+
+
+def test_a_file_that_was_renamed_is_made_again_within_a_second(tmp_path: Path) -> None:
+    file, old = tmp_path / "n1.log", tmp_path / "n1.log.1"
+    clock = Clock()
+    log = Log(-1, "info", "text", 1, "demo", clock, file=str(file))
+    log.reopen()
+    log.event("info", "first")
+    file.rename(old)
+    log.event("info", "second")
+    clock.us += 1_000_001
+    log.event("info", "third")
+    assert _texts(old, file) == [["first", "second"], ["third"]]
+    file.unlink()
+    clock.us += 1_000_001
+    log.event("info", "fourth")
+    assert _texts(file) == [["fourth"]]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert log.dropped == 0
+
+
+def test_a_file_that_was_renamed_is_made_again_at_once_when_told(tmp_path: Path) -> None:
+    file, old = tmp_path / "n1.log", tmp_path / "n1.log.1"
+    log = setup("info", "text", str(file), 1, "demo")
+    log.event("info", "first")
+    file.rename(old)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        log.reopen()
+    log.event("info", "second")
+    assert _texts(old, file) == [["first"], ["second"]]
+    assert len(os.listdir("/proc/self/fd")) == before, "no descriptor is left open"
+
+
+def test_a_directory_that_is_gone_loses_no_line_and_a_file_that_can_be_opened_later_is_used(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    file, clock = directory / "n1.log", Clock()
+    log = Log(-1, "info", "text", 1, "demo", clock, file=str(file))
+    log.reopen()
+    moved = tmp_path / "moved"
+    directory.rename(moved)
+    clock.us += 1_000_001
+    log.event("info", "first")
+    assert _texts(moved / "n1.log") == [["log_file_unusable", "first"]], "it goes where it went before"
+    directory.mkdir()
+    clock.us += 1_000_001
+    log.event("info", "second")
+    assert _texts(file) == [["second"]]

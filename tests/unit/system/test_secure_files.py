@@ -78,6 +78,41 @@ def test_a_directory_that_others_can_write_is_refused_with_the_fix(tmp_path: Pat
     assert not list(path.iterdir())
 
 
+def _as_kubelet(path: Path, group: int) -> None:
+    """Give all of `path` to `group`, to write too, as at each mount of a volume with this `fsGroup`."""
+    for one in (path, *path.iterdir()):
+        os.chown(one, -1, group)
+        one.chmod(mode(one) | (0o2070 if one.is_dir() else 0o060))
+
+
+def _starts(path: Path, *groups: int) -> subprocess.CompletedProcess[str]:
+    code = "from pathlib import Path; from tests.unit.system.test_secure_files import use"
+    command = [sys.executable, "-c", f"{code}; print(use(Path({str(path)!r})))"]
+    return subprocess.run(command, cwd=ROOT, extra_groups=groups, capture_output=True, text=True, timeout=60)
+
+
+@needs_root
+def test_a_volume_that_kubernetes_gave_to_its_group_starts_every_time(tmp_path: Path) -> None:
+    path, group = tmp_path / "n1", 1_954_321
+    use(path)
+    for _ in range(3):
+        _as_kubelet(path, group)
+        started = _starts(path, group)
+        assert (started.returncode, started.stdout) == (0, f"{0o2770}\n"), started.stderr
+        assert [mode(one) for one in (path, path / "lock", path / "vote")] == [0o700, 0o600, 0o600]
+
+
+@needs_root
+@pytest.mark.parametrize(("group", "own"), [(1_954_321, False), (65_534, True)], ids=["not its own", "with a name"])
+def test_a_directory_that_another_group_can_write_is_refused(tmp_path: Path, group: int, own: bool) -> None:
+    path = tmp_path / "n1"
+    use(path)
+    _as_kubelet(path, group)
+    started = _starts(path, *([group] if own else []))
+    assert started.returncode == 1
+    assert "can be changed by others (mode 2770)" in started.stderr
+
+
 def test_a_linked_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     for target in ("real", "nowhere"):
