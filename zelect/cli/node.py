@@ -21,9 +21,11 @@ def node(context: click.Context, path: str | None, node_id: int | None, child: s
     """
     from zelect.cli.support.errors import CommandError
     from zelect.config.loading import ConfigError
+    from zelect.system.init import be_init
     from zelect.system.standard_streams import fill_standard
 
     fill_standard()
+    be_init()
     try:
         if child is not None:
             context.exit(_run_child(path, node_id, child))

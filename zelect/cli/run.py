@@ -60,10 +60,12 @@ def run(
     from zelect.jobs.watchdog_client import WatchdogFailed
     from zelect.node.storage.data_dir import DataDirError
     from zelect.node.storage.vote_store import VoteStoreError
+    from zelect.system.init import be_init
     from zelect.system.sockets import CannotBind
     from zelect.system.standard_streams import fill_standard
 
     fill_standard()
+    be_init()
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"{command[0]}: no such command, or it can't be executed; give the command after --")
     try:
