@@ -24,6 +24,7 @@ from zelect.cli.config import config
 from zelect.cli.doctor import doctor
 from zelect.cli.file import file
 from zelect.cli.history import history
+from zelect.cli.init import init
 from zelect.cli.keygen import keygen
 from zelect.cli.members import members
 from zelect.cli.node import node
@@ -70,6 +71,6 @@ def main() -> None:
 
 for _command in (
     *(node, run, file, cluster, members, status, who, wait, watch, history, why, check, doctor),
-    *(transfer, stepdown, pause, resume, reload, bootstrap, keygen, config),
+    *(transfer, stepdown, pause, resume, reload, bootstrap, init, keygen, config),
 ):
     main.add_command(_command)

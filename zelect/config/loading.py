@@ -21,7 +21,7 @@ from zelect.config.redis import RedisConfig
 from zelect.config.schema import kind_of, nearest, table_of
 from zelect.config.sections import SCHEMA, SECTIONS, HooksConfig, LimitsConfig, LogConfig
 from zelect.config.security import SecurityConfig, plaintext_problem
-from zelect.config.sources import IN_THIS_DIRECTORY, NO_FILE, OF_THIS_HOST, find, overlay, set_id
+from zelect.config.sources import IN_THIS_DIRECTORY, NO_FILE, OF_THIS_HOST, fill_id, find, overlay, set_id
 from zelect.core.settings import Settings
 from zelect.core.timing import Proof, Timing
 from zelect.errors import ZelectError
@@ -93,6 +93,7 @@ def load(path: Path, *, node_id: int = 0, environ: Mapping[str, str] | None = No
     origins = _origins(raw, path) | overlay(raw, environ, problems)
     if origin := set_id(raw, node_id, environ, socket.gethostname(), problems):
         origins["node.id"] = origin
+    fill_id(raw)
     peers = raw.pop("peers", [])
     if not isinstance(peers, list):
         problems.append(f"peers: is of type {kind_of(peers)}, but must be an array of tables; write [[peers]] for each")

@@ -6,7 +6,7 @@ python -m zelect.config.rendering > conf/reference.toml
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from zelect.config.schema import REQUIRED, Key
 from zelect.config.sections import SCHEMA
@@ -56,6 +56,11 @@ def render(
         ("[security]", security or {}),
         ("[log]", {"format": log_format}),
     ]
+    return render_all(sections)
+
+
+def render_all(sections: Sequence[tuple[str, Mapping[str, object]]]) -> str:
+    """TOML: headers with their keys; a section without keys is left out."""
     return "\n".join(
         f"{header}\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
         for header, values in sections

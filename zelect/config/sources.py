@@ -140,3 +140,12 @@ def set_id(
     if said is not None:
         table["id"] = said
     return origin
+
+
+def fill_id(raw: dict[str, Any]) -> None:
+    """Put this node's id where a path has ``{id}``, as in ``keys/n{id}.key``."""
+    node = raw["node"].get("id") if isinstance(raw["node"], dict) else None
+    for section, key in _keys():
+        table = raw.get(section)
+        if key.is_path and node is not None and isinstance(table, dict) and isinstance(table.get(key.name), str):
+            table[key.name] = table[key.name].replace("{id}", str(node))

@@ -22,7 +22,9 @@ from zelect.core.lease import NEVER_US
 from zelect.jobs.watchdog_client import WatchdogClient
 from zelect.node.leadership.handle import Controller
 from zelect.node.leadership.hooks import election_environment
+from zelect.node.loop import NodeLoop
 from zelect.system.clock import now_us
+from zelect.system.service_manager import ServiceManager
 from zelect.system.signals import SignalPipe
 
 FORWARDED = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
@@ -60,9 +62,12 @@ class _Node(Node):
 
     def _new_running_node(self) -> RunningNode:
         port = urlsplit(self.config.node.listen).port or 0
-        return NodeThread(
-            self.config, lambda node: self._watchdog.attach(node.data_dir, port, node.handle), self._connect_to
-        )
+
+        def prepare(node: NodeLoop) -> None:
+            self._watchdog.attach(node.data_dir, port, node.handle)
+            node.manager = ServiceManager.from_environment()
+
+        return NodeThread(self.config, prepare, self._connect_to)
 
 
 class Runner:

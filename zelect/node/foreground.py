@@ -12,6 +12,7 @@ from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.connection_limits import raise_descriptor_limit
 from zelect.security.zap_authenticator import AuthenticatorFailed
 from zelect.system.log import setup
+from zelect.system.service_manager import ServiceManager
 from zelect.system.signals import SignalPipe
 from zelect.system.sockets import CannotBind
 
@@ -25,6 +26,7 @@ def run(config: Config) -> int:
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
         node = NodeLoop(config, log)
+        node.manager = ServiceManager.from_environment()
         with Hooks(config, node.handle, log):
             return node.run(SignalPipe(last=True))
     except (VoteStoreError, DataDirError) as error:

@@ -62,6 +62,7 @@ from zelect.status.report import NodeReport, encode, report_of
 from zelect.system.clock import now_us
 from zelect.system.log import DeferredLog, Log
 from zelect.system.poller import Poller
+from zelect.system.service_manager import Service, ServiceManager
 from zelect.system.signals import SignalPipe, WakeupPipe
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ class NodeLoop:
         self.transport = transport_of(self.context, self.poller, config, keyring, log)
         self.connect_to = connect_to or {}
         self.publisher: StatusPublisher | None = None
+        self.manager: ServiceManager | None = None
+        """Is told how this node is doing, where the process is nothing but this node."""
         try:
             bind(self.transport.router, config)  # before anything on disk is touched: a taken port changes nothing
             if config.http.listen:
@@ -202,6 +205,18 @@ class NodeLoop:
         configured = {node: self.connect_to.get(at, at) for node, at in self.settings.addresses.items()}
         self.transport.connect(peers, configured)
 
+    def _reload(self) -> None:
+        manager, before = self.manager, self.running.config.peers
+        if manager is not None:
+            manager.reloading()
+        changed = self.running.reload(self.transport, self.log, self.counters, new=self.machine.state.is_new)
+        if changed is not None:
+            self.step(changed)
+        if self.running.config.peers != before:
+            self._list_members(self.running.config.settings().addresses)
+        if manager is not None:
+            manager.reloaded()
+
     def _list_members(self, addresses: Mapping[int, str]) -> None:
         """The configuration lists these members now. Who belongs, the record says (R10)."""
         self.settings = replace(self.settings, addresses=addresses)
@@ -211,6 +226,8 @@ class NodeLoop:
 
     def close(self) -> None:
         """Give everything back; for a node that never ran, or whose run is over."""
+        if self.manager is not None:
+            self.manager.close()
         if self.publisher is not None:
             self.publisher.close()
         self.redis.close()
@@ -262,7 +279,17 @@ class NodeLoop:
             if self.publisher.is_due():
                 self.publisher.publish(self._report(self.machine.status(now_us())))
             due_us = min(due_us, self.publisher.due_us)
+        if self.manager is not None:
+            self.manager.tell(self._service())
+            due_us = min(due_us, self.manager.due_us)
         return due_us
+
+    def _service(self) -> Service:
+        """A new node is ready at once: others that are to found the cluster with it may be started after it."""
+        state, now = self.machine.state, now_us()
+        active, leaving = self.machine.active(now), state.leaving or self.handle.asked_to_leave
+        controller = 0 if state.controller is None else state.controller.id
+        return Service(state.is_new or state.votes(now), leaving, active, controller, state.term)
 
     def _machine_due_us(self) -> int:
         """The machine's deadline, worked out once after its newest step."""
@@ -304,12 +331,7 @@ class NodeLoop:
         handle, machine = self.handle, self.machine
         if handle.reload_requests != self.running.requests:
             self.running.requests = handle.reload_requests
-            before = self.running.config.peers
-            changed = self.running.reload(self.transport, self.log, self.counters, new=machine.state.is_new)
-            if changed is not None:
-                self.step(changed)
-            if self.running.config.peers != before:
-                self._list_members(self.running.config.settings().addresses)
+            self._reload()
         if handle.healthy is not machine.state.healthy:
             self.step(HealthChanged(handle.healthy))
         if machine.pending_handover_term and not handle.has_jobs_in(machine.pending_handover_term):

@@ -103,7 +103,7 @@ def test_of_requests_sent_together_one_is_answered(port: int) -> None:
 def test_of_idle_connections_the_oldest_makes_room(port: int) -> None:
     clients = list[socket.socket]()
     for _ in range(70):
-        clients.append(socket.create_connection((HOST, port), 5))
+        clients.append(socket.create_connection((HOST, port), 30))
         assert asked(clients[-1]).startswith(b"HTTP/1.1 200 ")
     wait_until(lambda: clients[7].recv(1) == b"", what="eight have made room")
     assert [client.recv(1) for client in clients[:7]] == [b""] * 7

@@ -168,8 +168,8 @@ def test_a_forked_child_that_survives_hides_nothing(tmp_path: Path) -> None:
         assert child
         process.kill()
         process.wait()
-        os.kill(child, 0)  # lives on, with the descriptor inherited
-        assert evidence(tmp_path)
+        os.kill(child, 0)  # lives on; it closes what it inherited as soon as it runs
+        assert wait_until(lambda: evidence(tmp_path))
         DataDir.open(tmp_path, CLUSTER, NODE).close()
 
 
