@@ -91,11 +91,11 @@ def test_followers_name_the_controller_that_could_not_be_asked(tmp_path: Path, c
     assert "no node is active" not in told.output
     if command in ("transfer", "stepdown"):
         assert told.exit_code == 5
-        assert "node 2 is active, term 4, as node 1 says, which follows it, but it could not be asked" in told.output
+        assert "node 2 is active, term 4, as its follower 1 says, but it could not be asked" in told.output
     else:
         assert told.exit_code == 0
         if command not in ("members", "check"):
-            assert "node 2 is active, term 4, as node 1 says, which follows it" in told.output
+            assert "node 2 is active, term 4, as its follower 1 says" in told.output
     if command == "who":
         assert told.stdout == "2\n"
     assert max(map(len, told.stdout.splitlines()), default=0) <= 80
@@ -263,6 +263,16 @@ def test_a_rehearsal_says_that_a_node_with_other_settings_runs(tmp_path: Path) -
     (third,) = [one for one in table["candidates"] if one["id"] == 3]
     assert (third["eligible"], third["reason"]) == (False, "dead")
     assert third["detail"].startswith("runs, but: other settings")
+
+
+@pytest.mark.parametrize("command", ["history", "why"])
+def test_an_election_that_only_the_controller_remembers_is_not_called_unknown(tmp_path: Path, command: str) -> None:
+    """Without Redis only the controller knows its election, and it can't be asked from here."""
+    with cluster(tmp_path, {"controller": 2}, "denied") as conf:
+        told = run(command, "-c", conf)
+    assert told.exit_code == 5
+    assert "node 2 is active, term 4, as its follower 1 says; it could not be asked" in told.output
+    assert WHY in told.output
 
 
 def test_what_redis_lost_is_not_called_never(own_server: RedisServer, tmp_path: Path) -> None:

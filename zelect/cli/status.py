@@ -85,6 +85,8 @@ def _show(state: ClusterStatus, as_json: bool, watch: bool, target: Target) -> N
         return
     hearsay = state.named is not None and state.controller is None
     published = target.published() if hearsay or (state.reports and not state.is_known) else ""
+    if state.redis is not None and state.redis.problem:
+        published = ""  # the node says the same
     if watch:
         click.clear()
     # Where nothing can be cleared, as in a pipe, an empty line parts one status from the next.

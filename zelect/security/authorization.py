@@ -26,6 +26,8 @@ NEEDS: dict[type[Message], Permission] = {
 }
 """The permission that a client's message needs. All other messages are members' own."""
 
+OWN_HOST_ONLY = "is allowed from the node's own host only"
+"""Why a node in plain text does not answer commands from other hosts: so it should be."""
 _WORDS = {Permission.READ: "reading", Permission.ADMIN: "sending admin commands"}
 
 
@@ -77,7 +79,7 @@ def denied(origin: Origin, envelope: Envelope, directory: Directory | None) -> D
         if permission_of(origin, directory) >= needed:
             return None
         if directory is None:
-            return Denied("forbidden", f"{_WORDS[needed]} is allowed from the node's own host only")
+            return Denied("forbidden", f"{_WORDS[needed]} {OWN_HOST_ONLY}")
         return Denied("forbidden", f"{_WORDS[needed]} needs the permission {needed.name.lower()}, which this key lacks")
     if directory is None:
         return None

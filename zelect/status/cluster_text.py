@@ -97,8 +97,8 @@ def own_text(report: NodeReport) -> str:
 
 def said_by(followers: Collection[int]) -> str:
     """Who says that a node is active which could not be asked."""
-    s = "s" if len(followers) == 1 else ""
-    return f"as {nodes_text(followers)} say{s}, which follow{s} it"
+    s = "s" if len(followers) > 1 else ""
+    return f"as its follower{s} {ids_text(followers)} {'say' if s else 'says'}"
 
 
 def unasked_text(state: ClusterStatus) -> str:
@@ -160,7 +160,7 @@ def _first(state: ClusterStatus) -> str:
     active, redis = state.controller, state.redis
     if active is not None and active.since_ms is not None:
         text += f", for {duration(time.time() - active.since_ms / 1000)}"
-    elif state.reports:
+    elif state.reports and state.named is None:
         text += f", term {state.term}"
     if redis is not None:
         text += "; no Redis" if redis.state == "unused" else f"; Redis {redis.state}"

@@ -141,6 +141,13 @@ def test_where_no_node_is_active_the_one_to_start_is_named() -> None:
     assert verdicts() == {}, "no node needs to run"
 
 
+def test_in_plain_text_a_node_on_another_host_is_not_bad_because_it_may_not_be_asked() -> None:
+    told = found(round_trips={2: None}, unasked={2: "reading is allowed from the node's own host only"})
+    assert told["round trip, node 2"] == Finding("round trip, node 2", "not measured", "ok")
+    told = found(round_trips={2: None}, unasked={2: "does not accept this key"})
+    assert told["round trip, node 2"].verdict == "bad"
+
+
 def test_settings_that_differ_are_named() -> None:
     differs = "settings_mismatch: lease_ms is 500 here, 400 there"
     one = report(2, peers=(PeerStatus(1, True, False, False, 3000, problem=differs),))

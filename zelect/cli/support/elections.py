@@ -21,6 +21,7 @@ def elections_of(
     from zelect.cli.support.errors import CommandError
     from zelect.client.elections import recorded_elections
     from zelect.status.cluster import controller_of
+    from zelect.status.cluster_text import controller_text
 
     found = recorded_elections(target.config, most, wanted)
     if found.garbage:
@@ -42,5 +43,8 @@ def elections_of(
     more = [election for election in own if election.term not in known and wanted(election)]
     newest = max(known, default=0)
     if found.problem or not found.any:
+        if not more and state.controller is None and (state.named is not None or not state.is_known):
+            lines = [f"{controller_text(state)}; it could not be asked", *target.denial_lines()]
+            raise CommandError("\n".join(lines) if state.named is not None else target.not_known(state), 5)
         return more[:most]
     return [*(one for one in more if one.term > newest), *found.elections][:most]
