@@ -1,11 +1,13 @@
-"""Hostile input, two ways.
+"""Hostile input, three ways.
 
     python tools/fuzz.py messages --count 10000000 --seed 1 --jobs 2
     python tools/fuzz.py messages --seed 1 --block 26                one block again, with its frames when it fails
+    python tools/fuzz.py reader json --count 1000000 --seed 1        or redis, or shown
     python tools/fuzz.py live --address tcp://127.0.0.1:7101 --cluster demo --connections 100000
     python tools/fuzz.py live -c keys/n1.toml --connections 100000   a node by its configuration, with its keys
 
 `messages`: mutated messages through wire and machine, without a network. Everything follows from the seed.
+`reader`: what others wrote, mutated, for one of the readers: JSON, Redis' answers, text that is shown.
 `live`: hostile connections against a node that runs, which is asked for its status all the while. On
 loopback only, at a bounded rate, for a bounded time. The seed is printed first. Exit code 1 when
 something was found, 2 when it could not run.
@@ -23,8 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.fuzzer.honest import honest_answers, honest_texts
 from tools.fuzzer.live import LiveError, attack_node
 from tools.fuzzer.machine import BLOCK, Finding, blocks
+from tools.fuzzer.readers import fuzz_json, fuzz_redis, fuzz_shown
 from zelect.config.loading import ConfigError, load
 from zelect.security.keys import ClientKeys, keyring_to_ask
 
@@ -41,6 +45,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     messages.add_argument("--block", type=int, default=None, help="only this block of the seed")
     messages.add_argument("--jobs", type=int, default=1)
     messages.add_argument("--most", type=int, default=5, help="stop after so many findings")
+    reader = kinds.add_parser("reader", help="mutated texts and answers for one of the readers of what others wrote")
+    reader.add_argument("reader", choices=("json", "redis", "shown"))
+    reader.add_argument("--count", type=int, default=100_000)
+    reader.add_argument("--seed", type=int, default=None)
     live = kinds.add_parser("live", help="hostile connections against a node that runs, on loopback")
     live.add_argument("--address", help="tcp://HOST:PORT of the node, which speaks plain text")
     live.add_argument("--cluster", help="the cluster's name")
@@ -100,6 +108,25 @@ def _show(seed: int, finding: Finding, whole: bool) -> None:
         return
     for frame in finding.frames:
         print(f"  {frame}", flush=True)
+
+
+def _reader(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    seed = _seed(options)
+    rng, began = random.Random(seed), time.monotonic()
+    if options.reader == "json":
+        done = fuzz_json(rng, options.count, honest_texts())
+    elif options.reader == "redis":
+        done = fuzz_redis(rng, options.count, honest_answers())
+    else:
+        done = fuzz_shown(rng, options.count)
+    took_s = time.monotonic() - began
+    rate = options.count / took_s
+    print(f"{options.count} inputs in {took_s:.1f} s, {rate:.0f} a second; {len(done.findings)} findings")
+    print("outcomes: " + ", ".join(f"{name} {count}" for name, count in done.outcomes.most_common()))
+    for finding in done.findings[:20]:
+        print(finding)
+    figures = {"seed": seed, "inputs": options.count, "seconds": took_s, "outcomes": dict(done.outcomes)}
+    return bool(done.findings), {**figures, "findings": done.findings[:20]}
 
 
 def _target(options: argparse.Namespace) -> tuple[str, str, ClientKeys | None]:
@@ -162,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code 1 when something was found."""
     options = _arguments(argv)
     try:
-        found, figures = (_messages if options.kind == "messages" else _live)(options)
+        found, figures = {"messages": _messages, "reader": _reader, "live": _live}[options.kind](options)
     except (LiveError, ConfigError, ValueError) as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2

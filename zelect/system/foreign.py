@@ -29,7 +29,7 @@ def read_json(text: str | bytes, most: int = MOST_JSON_BYTES) -> Any:
         if isinstance(text, bytes):
             text = text.decode()
         value = _DECODER.decode(text)
-        if "\\u" in text and _has_surrogates(value):
+        if _SURROGATES.search(text) or ("\\u" in text and _has_surrogates(value)):
             raise BadJson("a text that can't be written")
     except BadJson:
         raise

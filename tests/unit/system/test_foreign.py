@@ -23,7 +23,7 @@ def test_what_is_written_here_is_read(value: Any) -> None:
     [
         *("", "garbage", "[" * 60_000, '{"a":' * 60_000, "[1", "1 2", '"\n"', "\ufeff1"),
         *("1e999", "-1e999", "[1e400]", "NaN", "Infinity", "-Infinity", "9" * 41, "9" * 5000),
-        *('"\\ud800"', '{"\\udfff": 1}', '[["\\ud800x"]]'),
+        *('"\\ud800"', '"\ud800"', '{"\\udfff": 1}', '[["\\ud800x"]]'),
         *(b"\xff", b"\xed\xa0\x80", b"1\x00"),
     ],
 )
