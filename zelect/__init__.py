@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zelect.config.loading import Config, ConfigError
     from zelect.errors import ZelectError
     from zelect.fencing.asyncio import AsyncFencedRedis
-    from zelect.fencing.core import FencedOut
+    from zelect.fencing.core import FenceBroken, FencedOut
     from zelect.fencing.sync import FencedRedis
     from zelect.node.leadership.handle import Controller
     from zelect.node.storage.data_dir import DataDirError, DataDirInUse
@@ -48,6 +48,7 @@ _HOMES = {
     "ControllerUnknown": "zelect.api",
     "DataDirError": "zelect.node.storage.data_dir",
     "DataDirInUse": "zelect.node.storage.data_dir",
+    "FenceBroken": "zelect.fencing.core",
     "FencedOut": "zelect.fencing.core",
     "FencedRedis": "zelect.fencing.sync",
     "Leadership": "zelect.api",
@@ -72,6 +73,7 @@ __all__ = [  # written out: type checkers and linters read it, and do not run it
     "ControllerUnknown",
     "DataDirError",
     "DataDirInUse",
+    "FenceBroken",
     "FencedOut",
     "FencedRedis",
     "Leadership",

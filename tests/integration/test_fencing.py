@@ -32,6 +32,7 @@ from tests.support.marks import long_but
 from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from zelect.devcluster.bundled_server import RedisServer
+from zelect.fencing import FenceBroken, fenced_postgres, fenced_sqlite, prepare_postgres, prepare_sqlite, write_file
 from zelect.fencing.asyncio import AsyncFencedRedis
 from zelect.fencing.core import FencedOut
 from zelect.fencing.sync import FencedRedis
@@ -572,59 +573,130 @@ async def _race(url: str) -> None:
 # -- the recipes of the documentation ---------------------------------------------------------------
 
 
-def recipe(name: str) -> dict[str, Any]:
-    """What the block ```python NAME of docs/fencing.md defines."""
-    text = (ROOT / "docs" / "fencing.md").read_text()
-    (block,) = re.findall(rf"```python {name}\n(.*?)```", text, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(block, names)
-    return names
-
-
-def test_the_recipe_for_sqlite(tmp_path: Path) -> None:
-    names, path, local = recipe("sqlite"), tmp_path / "data.db", threading.local()
+def test_sqlite_transactions_are_fenced(tmp_path: Path) -> None:
+    path, local = tmp_path / "data.db", threading.local()
 
     def connect() -> sqlite3.Connection:
         if not hasattr(local, "db"):
-            local.db = sqlite3.connect(path, isolation_level=None, timeout=60)
+            local.db = sqlite3.connect(path, timeout=60)
         return local.db  # type: ignore[no-any-return]
 
     db = connect()
-    names["prepare"](db)
+    prepare_sqlite(db)
     db.execute("CREATE TABLE log (number INTEGER PRIMARY KEY, term INTEGER)")
 
     def write(term: int) -> None:
-        names["fenced"](connect(), "log", term, lambda db: db.execute("INSERT INTO log (term) VALUES (?)", (term,)))
+        with fenced_sqlite(connect(), "log", term) as fenced:
+            fenced.execute("INSERT INTO log (term) VALUES (?)", (term,))
 
     refused = race(write)
     written = [term for (term,) in db.execute("SELECT term FROM log ORDER BY number")]
     assert (len(written) + refused, grows(written), refused > 0) == (WRITERS, True, True)
 
-    def fails(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO log (term) VALUES (999)")
+    def rows() -> list[int]:
+        with sqlite3.connect(path) as other:
+            return [term for (term,) in other.execute("SELECT term FROM log ORDER BY number")]
+
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: db.executescript("INSERT INTO log (term) VALUES (997)"),
+        db.commit,
+        db.rollback,
+        lambda: db.execute("COMMIT"),
+        lambda: db.execute("END"),
+        lambda: db.execute("SAVEPOINT a"),
+        lambda: db.execute("/* quietly */ ROLLBACK"),
+        lambda: db.__exit__(None, None, None),
+    )
+
+    def inserts_and(way: Callable[[], object]) -> None:
+        with fenced_sqlite(db, "log", 1000) as fenced:
+            fenced.execute("INSERT INTO log (term) VALUES (999)")
+            way()
+
+    for way in ways:
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            inserts_and(way)
+        assert rows() == written
+    with pytest.raises(FenceBroken, match="nothing was committed"):
+        inserts_and(lambda: db.execute("DELETE FROM fence"))
+    with pytest.raises(ZeroDivisionError), fenced_sqlite(db, "log", 1000):
         raise ZeroDivisionError
+    assert rows() == written
+    db.execute("INSERT INTO log (term) VALUES (998)")
+    with pytest.raises(ValueError, match="open already"), fenced_sqlite(db, "log", 1000):
+        raise AssertionError
+    db.rollback()
+    write(999)
+    assert rows()[-1] == 999
 
-    with pytest.raises(ZeroDivisionError):
-        names["fenced"](db, "log", 1000, fails)
-    assert db.execute("SELECT max(term) FROM log").fetchone()[0] < 999
-    names["fenced"](db, "log", 999, lambda db: None)
 
-
-def test_the_recipe_for_files(tmp_path: Path) -> None:
-    names, path, written = recipe("files"), str(tmp_path / "state"), list[int]()
+def test_files_are_fenced(tmp_path: Path) -> None:
+    path, written = tmp_path / "state", list[int]()
     lock = threading.Lock()
 
     def write(term: int) -> None:
-        # The order in which writes come through is noted under the recipe's own lock, by its last step.
+        # The order in which writes come through is noted under a lock.
         with lock:
-            before = Path(path).read_bytes() if os.path.exists(path) else b"0"
-            names["fenced_write"](path, term, b"%d" % term)
-            assert int(before) <= int(Path(path).read_bytes())
+            before = path.read_bytes() if path.exists() else b"0"
+            write_file(path, term, b"%d" % term)
+            assert int(before) <= int(path.read_bytes())
             written.append(term)
 
     refused = race(write)
     assert (len(written) + refused, grows(written), refused > 0) == (WRITERS, True, True)
-    assert int(Path(path).read_bytes()) == max(written)
+    assert int(path.read_bytes()) == max(written)
+
+
+def test_a_writer_that_is_killed_loses_neither_token_nor_file(tmp_path: Path) -> None:
+    """At any moment of a write: what is there is whole, and no token is older than it."""
+    path, rng = tmp_path / "state", random.Random(5)
+    newest = aim = 0
+
+    def is_there() -> bool:
+        return path.exists() and int(path.read_bytes()[:20].split()[0]) >= aim
+
+    for _ in range(300):
+        aim = newest + rng.randrange(1, 6)
+        writer = os.fork()
+        if writer == 0:
+            try:
+                for term in range(newest + 1, newest + 1000):
+                    write_file(path, term, b"%d\n" % term * 2000)
+            finally:
+                os._exit(1)
+        try:
+            wait_until(is_there, every_s=0.0001)
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+        lines = path.read_bytes().splitlines()
+        token = int((tmp_path / "state.term").read_bytes())
+        assert (len(lines), len(set(lines))) == (2000, 1)
+        assert int(lines[0]) <= token <= int(lines[0]) + 1
+        newest = token
+        with pytest.raises(FencedOut):
+            write_file(path, newest - 1, b"old")
+    assert sorted(one.name for one in tmp_path.iterdir() if not one.name.endswith(".new")) == [
+        *("state", "state.lock", "state.term"),
+    ]
+
+
+def test_a_file_keeps_its_mode_and_a_damaged_token_is_not_guessed_at(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_file(path, 3, b"new")
+    assert path.stat().st_mode & 0o777 == 0o640
+    token = tmp_path / "state.term"
+    for damage in (b"", b"-1", b"3x", b"9" * 40):
+        token.write_bytes(damage)
+        with pytest.raises(FenceBroken, match="no term"):
+            write_file(path, 4, b"newer")
+    token.unlink()
+    token.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        write_file(path, 4, b"newer")
+    assert path.read_bytes() == b"new"
 
 
 @pytest.fixture
@@ -666,6 +738,54 @@ def postgres() -> Iterator[Callable[[str], str]]:
             yield lambda sql: run("psql", "-h", name, "-U", "me", "-d", "postgres", "-At", sql=sql)
         finally:
             run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.mark.long
+def test_postgresql_transactions_are_fenced(postgres: Callable[[str], str]) -> None:
+    psycopg = pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
+    place = postgres("SHOW unix_socket_directories;").strip()
+    local = threading.local()
+
+    def connect() -> Any:
+        if not hasattr(local, "db"):
+            local.db = psycopg.connect(host=place, user="me", dbname="postgres")
+        return local.db
+
+    db = connect()
+    prepare_postgres(db)
+    postgres("CREATE TABLE log (number serial, term bigint);")
+
+    def write(term: int) -> None:
+        with fenced_postgres(connect(), "log", term) as cursor:
+            cursor.execute("INSERT INTO log (term) VALUES (%s)", (term,))
+
+    def rows() -> list[int]:
+        return [int(term) for term in postgres("SELECT term FROM log ORDER BY number;").split()]
+
+    refused = race(write)
+    written = rows()
+    assert (len(written) + refused, grows(written), refused > 0) == (WRITERS, True, True)
+
+    def inserts_and(statement: str) -> None:
+        with fenced_postgres(db, "log", 1000) as cursor:
+            cursor.execute("INSERT INTO log (term) VALUES (999)")
+            cursor.execute(statement)
+
+    for ending in ("COMMIT", "select 1; END", "/* a */ rollback", "--a\nABORT", "savepoint a", "BEGIN", "start work"):
+        with pytest.raises(ValueError, match="would end"):
+            inserts_and(ending)
+    with pytest.raises(FenceBroken, match="nothing was committed"), fenced_postgres(db, "log", 1000) as cursor:
+        cursor.execute("DELETE FROM fence")
+    assert rows() == written
+    with pytest.raises(FenceBroken, match="may be committed"), fenced_postgres(db, "log", 1000) as cursor:
+        db.commit()
+    db.execute("INSERT INTO log (term) VALUES (999)")
+    with pytest.raises(ValueError, match="open already"), fenced_postgres(db, "log", 1000):
+        raise AssertionError
+    db.rollback()
+    assert rows() == written
+    write(1000)
+    assert rows()[-1] == 1000
 
 
 @pytest.mark.long

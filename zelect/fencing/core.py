@@ -3,7 +3,7 @@
 A job that was frozen may wake after its leadership ended and go on where it stopped. No clock of its own
 can stop the write it is about to send; the resource can, if it remembers the newest term that wrote
 to it. `FencedRedis` keeps that term beside the data and compares it in the same script that writes.
-docs/fencing.md has the same for SQL and for files.
+`sql` and `files` do the same there.
 
 This module has all of it that sends nothing: `sync` and `asyncio` add a `_send` each, and name the
 classes of redis-py that they extend. Methods here return what `_send` returns, a result or an awaitable.
@@ -90,11 +90,24 @@ class FencedOut(ZelectError):
         self.resource, self.term, self.newest = resource, term, newest
 
 
+class FenceBroken(ZelectError):
+    """The token that newer terms are compared with is damaged, or was taken away by the work itself; the text says
+    what that means for the data."""
+
+
 class HasTerm(Protocol):
     """Such as a `zelect.Leadership`."""
 
     @property
     def term(self) -> int: ...
+
+
+def term_of(term: HasTerm | int) -> int:
+    """The number of `term`. Raises ValueError where it is none."""
+    number = getattr(term, "term", term)
+    if type(number) is not int or not 0 < number <= MAX_TERM:
+        raise ValueError(f"term is {number!r}; pass a zelect.Leadership, or its term")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +127,7 @@ class Fence:
     `FencedRedis`. Raises ValueError for a term or a name that can't be one."""
 
     def __init__(self, resource: str, term: HasTerm | int) -> None:
-        number = getattr(term, "term", term)
-        if type(number) is not int or not 0 < number <= MAX_TERM:
-            raise ValueError(f"term is {number!r}; pass a zelect.Leadership, or its term")
+        number = term_of(term)
         if not isinstance(resource, str) or not resource or set(resource) & set("{}"):
             raise ValueError(f"resource is {resource!r}; give a name without braces")
         self.resource, self.term = resource, number
