@@ -399,4 +399,6 @@ class Properties:
             if any(self.world.settings[n].dynamic for n in states):
                 return "a voter died or lost its data while there was no witness"
             return "a member that was added, or lost its data, was no voter yet"
+        if left_out and len(record.nodes) > 3:
+            return "the last survivors of more than three are missing"
         raise Violation("L1", f"n{sorted(with_data)} of {record} are back with their data, and can't elect anybody")
