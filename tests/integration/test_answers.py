@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,11 @@ import pytest
 import zelect
 from tests.integration.test_cli import answering, run, three_ports, write_conf
 from tests.support.clusters import CALM, Fleet
+from tests.support.clusters import zelect as command
 from tests.support.paths import ROOT
 from tests.support.reports import report, said
 from tests.support.waiting import wait_until
+from tools.chaos_lab.namespaces import Spaces, why_not
 from zelect.config.rendering import render
 from zelect.core.messages import CommonResp, Envelope, Result
 from zelect.devcluster.bundled_server import RedisServer
@@ -31,6 +34,7 @@ from zelect.status.codec import plain
 from zelect.status.election import Election, TraceReport
 from zelect.wire import encode
 
+NO_SPACES = why_not(os.geteuid() == 0, {tool for tool in ("ip", "nft", "ss") if shutil.which(tool)})
 WHY = "reading is allowed from the node's own host only"
 CAN_NOT_TELL = "not known which node is active"
 
@@ -282,8 +286,8 @@ def test_what_redis_lost_is_not_called_never(own_server: RedisServer, tmp_path: 
     conf.write_text(render("demo", 1, "127.0.0.1", ports, own_server.url, {1: str(tmp_path / "n1")}, None, "text"))
     election = Election(4, 1, 2, "death", 9000, 1_770_000_000_000, TraceReport(9000, 8000, 1000, ()))
     with answering({1: plain(report(1, active=True, election=election)), 2: said(2, ports[2])}, ports):
-        for command in ("history", "why"):
-            told = run(command, "-c", conf)
+        for name in ("history", "why"):
+            told = run(name, "-c", conf)
             assert told.exit_code == 0
             assert "Redis has no elections of demo, whose term is 4: it lost its data" in told.stderr
             assert "term 4: node 1 became active" in told.stdout or told.stdout.split("\n")[1].split()[:2] == ["4", "1"]
@@ -292,3 +296,87 @@ def test_what_redis_lost_is_not_called_never(own_server: RedisServer, tmp_path: 
     told = run("history", "-c", conf)
     assert told.exit_code == 5
     assert "Redis: has no elections; it may have lost its data" in told.stderr
+
+
+def test_a_watch_asks_the_nodes_of_the_voter_record(tmp_path: Path) -> None:
+    """The configuration knows node 1 alone; node 2, which joined later, is active."""
+    ports = three_ports()
+    nodes = {node: said(node, ports[node], active=node == 2) for node in ports}
+    for node in nodes.values():
+        node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in ports.items()}
+        node["controller"] = None
+    conf = write_conf(tmp_path / "n1.toml", {1: ports[1]})
+    words = [sys.executable, "-m", "zelect", "watch", "-c", str(conf)]
+    with answering(nodes, ports), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watch:
+        try:
+            assert watch.stdout is not None
+            line = json.loads(watch.stdout.readline())
+        finally:
+            watch.send_signal(signal.SIGINT)
+    assert (line["id"], line["source"]) == (2, "node")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(NO_SPACES), reason=NO_SPACES)
+def test_on_one_of_several_hosts_in_plain_text_the_cluster_is_seen_as_it_is(tmp_path: Path) -> None:
+    """Three hosts (network namespaces). Commands run beside a follower, which alone answers them; then in the root
+    namespace, where no node does."""
+    ports = three_ports()
+    spaces = Spaces(ports)
+    try:
+        at = {node: f"tcp://{spaces.address(node)}:{ports[node]}" for node in ports}
+        for node in ports:
+            text = render("hosts", node, "127.0.0.1", ports, "", {node: str(tmp_path / f"d{node}")}, None, "json")
+            for peer, port in ports.items():
+                text = text.replace(f"tcp://127.0.0.1:{port}", at[peer])
+            (tmp_path / f"n{node}.toml").write_text(text + "\n[security]\nallow_plaintext = true\n")
+        with ExitStack() as stack:
+            nodes = [stack.enter_context(_node_on(spaces, node, tmp_path)) for node in ports]
+            try:
+                _on_the_hosts(spaces, tmp_path)
+            finally:
+                for process in nodes:
+                    process.terminate()
+    finally:
+        spaces.close()
+
+
+def _node_on(spaces: Spaces, node: int, directory: Path) -> subprocess.Popen[bytes]:
+    words = ["ip", "netns", "exec", spaces.name(node), sys.executable, "-m", "zelect", "node"]
+    with open(directory / f"n{node}.log", "wb") as log:
+        return subprocess.Popen([*words, "-c", directory / f"n{node}.toml"], cwd=ROOT, stdout=log, stderr=log)
+
+
+def _on_the_hosts(spaces: Spaces, directory: Path) -> None:
+    def ask(node: int, *words: str) -> subprocess.CompletedProcess[str]:
+        space = ("ip", "netns", "exec", spaces.name(node))
+        return command(*words, "-c", directory / f"n{node}.toml", prefix=space if node else ())
+
+    def own() -> dict[int, Any]:
+        told = {node: ask(node, "status", "--self", "--json").stdout for node in (1, 2, 3)}
+        reports = {node: json.loads(text or "null") for node, text in told.items()}
+        settled = all(report and report["votes"] for report in reports.values())
+        return reports if settled and len({report["controller"] for report in reports.values()}) == 1 else {}
+
+    reports = wait_until(own, 60)
+    controller = reports[1]["controller"]
+    follower = min({1, 2, 3} - {controller})
+    term = reports[follower]["term"]
+    assert ask(controller, "who").stdout == f"{controller}\n"
+    says = f"node {controller} is active, term {term}, as its follower {follower} says"
+    told = ask(follower, "who")
+    assert (told.returncode, told.stdout) == (0, f"{controller}\n")
+    assert says in told.stderr
+    assert WHY in told.stderr
+    assert says in ask(follower, "wait").stdout
+    assert f"hosts: {says}" in ask(follower, "status").stdout
+    told = ask(follower, "transfer")
+    assert told.returncode == 5
+    assert "run this on its host" in told.stderr
+    away = directory / "n0.toml"
+    away.write_text((directory / "n1.toml").read_text())
+    for words in (("who",), ("status",), ("wait", "--timeout", "1"), ("transfer",)):
+        told = ask(0, *words)
+        assert told.returncode == 5, told
+        assert "no node is active" not in told.stdout + told.stderr
+        assert WHY in told.stderr
