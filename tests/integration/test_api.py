@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -449,15 +451,66 @@ def test_a_job_can_not_wait_for_its_own_end(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("process", [False, True])
 def test_a_request_before_the_first_turn_of_the_loop_is_carried_out(
-    fleet: Fleet, process: bool, capfd: pytest.CaptureFixture[str]
+    fleet: Fleet, process: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = fleet.cluster((1,))
+    caplog.set_level("INFO", "zelect")
     for _ in range(5):
         node = zelect.Node(cluster.conf(1), process=process)
         node.start()
         node.reload()
         node.stop(30)
-    assert capfd.readouterr().err.count('"event":"reloaded"') == 5
+    assert sum("reloaded" in record.getMessage() for record in caplog.records) == 5
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_a_node_reports_through_logging(
+    fleet: Fleet, process: bool, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO", "zelect")
+    cluster, refused = fleet.cluster((1,)), list[str]()
+
+    def only_here(record: logging.LogRecord) -> bool:
+        refused.append(record.getMessage())
+        return "machine_started" not in record.getMessage()
+
+    logger = logging.getLogger("zelect")
+    logger.addFilter(only_here)
+    try:
+        with zelect.Node(cluster.conf(1), process=process) as node:
+            next(iter(node.campaign()))
+    finally:
+        logger.removeFilter(only_here)
+    found = {record.__dict__["event"]: record for record in caplog.records}
+    assert {"node_started", "became_active", "node_ended"} <= found.keys()
+    assert "machine_started" not in found
+    active = found["became_active"]
+    assert (active.levelname, active.__dict__["node"], active.__dict__["fields"]["term"]) == ("INFO", 1, 1)
+    assert active.getMessage().startswith("n1 became_active term=1 reason=start")
+    assert abs(active.created - time.time()) < 60
+    assert not capfd.readouterr().err, "it is the program's to say where it goes"
+
+
+def test_a_handler_that_hangs_costs_no_election(fleet: Fleet) -> None:
+    goes_on, hangs = threading.Event(), threading.Event()
+
+    class Hanging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hangs.set()
+            goes_on.wait()
+
+    handler, logger = Hanging(), logging.getLogger("zelect")
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        with zelect.Node(fleet.cluster((1,)).conf(1)) as node:
+            leadership = next(iter(node.campaign()))
+            assert hangs.wait(20)
+            leadership.sleep(1.0)
+            goes_on.set()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel("NOTSET")
 
 
 @pytest.mark.long

@@ -16,6 +16,7 @@ import threading
 import time
 from queue import SimpleQueue
 
+from zelect.api.log import ProgramLog
 from zelect.config.loading import Config
 from zelect.core.lease import Lease
 from zelect.node.leadership.handle import Controller, NodeHandle
@@ -23,6 +24,7 @@ from zelect.node.leadership.lease_page import LeasePage
 from zelect.node.storage.lock_holder import LockHolder
 from zelect.system.channel import Channel
 from zelect.system.child import Child, ChildFailed, environment, how_it_ended
+from zelect.system.forwarded_log import Forward
 
 
 class _ProgramHandle(NodeHandle):
@@ -127,9 +129,17 @@ class NodeProcess:
         return self._ended.wait(timeout_s)
 
     def _receive(self, handle: _ProgramHandle, child: Child, holder: LockHolder) -> None:
+        with ProgramLog(self._config) as log:
+            self._receive_all(handle, child, holder, log.take)
+        self._ended.set()
+
+    def _receive_all(self, handle: _ProgramHandle, child: Child, holder: LockHolder, report: Forward) -> None:
         why = ""
         while not child.channel.closed:
             for message in child.channel.receive(None):
+                if "log" in message:
+                    report(*message["log"])
+                    continue
                 handle.refresh()
                 why = message.get("failed", why)
                 if "lost" in message:
@@ -148,4 +158,3 @@ class NodeProcess:
         holder.release()
         handle.stop_sending()
         child.channel.close()
-        self._ended.set()

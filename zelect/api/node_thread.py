@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from zelect.api.log import ProgramLog
 from zelect.config.loading import Config
 from zelect.node import loop
 from zelect.node.leadership.handle import NodeHandle
 from zelect.node.leadership.hooks import Hooks
-from zelect.system.log import setup
+from zelect.system.log import Log
 from zelect.system.signals import WakeupPipe
 
 
@@ -30,19 +31,22 @@ class RunningNode(Protocol):
 
 class NodeThread:
     """A node in a thread of this process, see `RunningNode`. `prepare` is called in that thread with the
-    node, once it listens and before it sends its first message. `connect_to`: see `NodeLoop`."""
+    node, once it listens and before it sends its first message. `connect_to`: see `NodeLoop`. `log`: where it reports
+    to; None: to `logging`."""
 
     def __init__(
         self,
         config: Config,
         prepare: Callable[[loop.NodeLoop], None] = lambda node: None,
         connect_to: Mapping[str, str] | None = None,
+        log: Log | None = None,
     ) -> None:
         self.handle = NodeHandle()
         self.error: BaseException | None = None
         self._config = config
         self._prepare = prepare
         self._connect_to = connect_to
+        self._log = log
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"zelect-n{config.node.id}", daemon=True)
 
@@ -63,8 +67,14 @@ class NodeThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._log is not None:
+            self._run_with(self._log)
+        else:
+            with ProgramLog(self._config) as mine:
+                self._run_with(mine.for_node())
+
+    def _run_with(self, log: Log) -> None:
         config = self._config
-        log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
         try:
             node = loop.NodeLoop(config, log, self._connect_to, handle=self.handle)
             try:

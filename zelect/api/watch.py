@@ -7,7 +7,6 @@ the lease would run out, so a leadership ends in time even when the renewals sim
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -18,12 +17,12 @@ from queue import Empty, SimpleQueue
 
 from zelect.api.health import JobHealth
 from zelect.api.leadership import REST_S, Leadership, nodes_of_this_job
+from zelect.api.log import LOGGER
 from zelect.core.lease import NEVER_US
 from zelect.node.leadership.handle import NOBODY, Controller, NodeHandle
 from zelect.system.clock import now_us
 
 _OUTLASTED_CODE = 70
-_log = logging.getLogger("zelect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class LeadershipWatcher:
         leadership, changed = self.leadership, False
         if leadership is not None and self._is_idle:
             leadership.resign()
-            _log.warning("leadership_given_up term=%s why=%r", leadership.term, "no loop over campaign() goes on")
+            LOGGER.warning("leadership_given_up term=%s why=%r", leadership.term, "no loop over campaign() goes on")
         if leadership is not None and leadership.lost:
             self.leadership, changed = None, True
             if leadership.rest_us:

@@ -24,6 +24,7 @@ from zelect.node.leadership.handle import Controller
 from zelect.node.leadership.hooks import election_environment
 from zelect.node.loop import NodeLoop
 from zelect.system.clock import now_us
+from zelect.system.log import setup
 from zelect.system.service_manager import ServiceManager
 from zelect.system.signals import SignalPipe
 
@@ -62,12 +63,14 @@ class _Node(Node):
 
     def _new_running_node(self) -> RunningNode:
         port = urlsplit(self.config.node.listen).port or 0
+        settings, me = self.config.log, self.config.node.id
+        log = setup(settings.level, settings.format, settings.file, me, self.config.cluster.name)
 
         def prepare(node: NodeLoop) -> None:
             self._watchdog.attach(node.data_dir, port, node.handle)
             node.manager = ServiceManager.from_environment()
 
-        return NodeThread(self.config, prepare, self._connect_to)
+        return NodeThread(self.config, prepare, self._connect_to, log)
 
 
 class Runner:

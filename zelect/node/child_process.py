@@ -1,10 +1,10 @@
 """A node as the child process of a program whose jobs act in its leadership: the child's side.
 
 The program reads the lease off a shared page. What a page can't do goes over the channel
-(`zelect.system.channel`). From the node: {"news": true}, when there is something to read on the page, and
-{"lost": term}, when it stopped being active in that term. From the program, after each change, all there is
-to know: {"jobs": [term ...] in which jobs act, "knows": the newest term of which it knows that leadership
-is lost, "leave": bool, "healthy": bool, "reloads": how many requests so far}.
+(`zelect.system.channel`). From the node: {"news": true}, when there is something to read on the page;
+{"lost": term}, when it stopped being active in that term; {"log": [...]}, something for the program's log. From
+the program, after each change, all there is to know: {"jobs": [term ...] in which jobs act, "knows": the newest
+term of which it knows that leadership is lost, "leave": bool, "healthy": bool, "reloads": how many requests so far}.
 
 The node assumes that jobs act in every leadership of which the program has not yet said that it knows of
 its end. When the program dies the channel closes: its jobs have died with it, and the node leaves. Where it
@@ -31,7 +31,7 @@ from zelect.node.loop import NodeLoop
 from zelect.node.storage.lock_holder import listener_of
 from zelect.system.channel import Channel
 from zelect.system.clock import now_us
-from zelect.system.log import setup
+from zelect.system.forwarded_log import ForwardedLog
 from zelect.system.signals import SignalPipe
 
 _EVERY_TERM = 2**62
@@ -44,18 +44,36 @@ class _ChildHandle(NodeHandle):
     def __init__(self, channel: Channel, page: LeasePage) -> None:
         super().__init__()
         self.on_change = page.show
-        self.subscribe(lambda: self._offer({"news": True}))
+        self.subscribe(self._say_news)
         self.jobs: frozenset[int] = frozenset()
         self._channel = channel
         self._sending = threading.Lock()
+        self._unready: list[tuple[int, str, str, dict[str, object]]] | None = []
         self._lost_term = 0  # the program knows that leadership is lost up to this term
         self._reloads = 0  # how many the program has asked for
         self._leave_is_known = False  # to the program: that the node is leaving, or has ended
 
-    def _offer(self, message: dict[str, object]) -> None:
+    def _say_news(self) -> None:
+        self._offer({"news": True})
+
+    def _offer(self, message: dict[str, object]) -> bool:
         """Where the channel is full, the program has plenty of news to read."""
         with self._sending:
-            self._channel.offer(message)
+            return self._channel.offer(message)
+
+    def report(self, at_ms: int, level: str, name: str, fields: dict[str, object]) -> bool:
+        """For the program's log: see `zelect.system.forwarded_log.Forward`. Before the program listens, it is kept."""
+        if self._unready is not None:
+            self._unready.append((at_ms, level, name, fields))
+            return True
+        return self._offer({"log": [at_ms, level, name, fields]})
+
+    def ready(self, descriptors: list[int]) -> None:
+        """The program may use the node, and gets copies of `descriptors`."""
+        waiting, self._unready = self._unready or [], None
+        self._channel.send({"ready": os.getpid()}, descriptors)
+        for one in waiting:
+            self.report(*one)
 
     def ask_to_leave(self) -> None:
         """Called for a signal, in the loop's thread: the program learns of it from the page."""
@@ -97,10 +115,11 @@ def run_child(config: Config, channel: Channel, settings: dict[str, Any]) -> int
     "kill_us": how long before the end of a lease the program is killed when a job still acts there (0: never). Returns
     the exit code. Raises what keeps the node from starting, and what ends it."""
     handle = _ChildHandle(channel, LeasePage(settings["descriptors"]["page"]))
-    log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
+    said, me, cluster = config.log, config.node.id, config.cluster.name
+    log = ForwardedLog(handle.report, said.level, said.format, said.file, me, cluster)
     node = NodeLoop(config, log, handle=handle)
     lock, listener = node.data_dir.lock, listener_of(urlsplit(config.node.listen).port or 0)
-    channel.send({"ready": os.getpid()}, [lock, listener] if listener >= 0 else [lock])
+    handle.ready([lock, listener] if listener >= 0 else [lock])
     if listener >= 0:
         os.close(listener)
     program = _Program(channel, settings["program"])

@@ -17,29 +17,29 @@ import socket
 import stat
 import weakref
 from collections.abc import Callable
+from types import MethodType
+from typing import Any
 
 Address = tuple[str, int]
 
-_closers: set[weakref.WeakMethod[Callable[[], object]]] = set()
+_closers: weakref.WeakKeyDictionary[object, Callable[[Any], object]] = weakref.WeakKeyDictionary()
 _SYN_SENT = "02"
 
 
 def in_child(close: Callable[[], object]) -> None:
-    """Have each forked child call `close`, a method, before anything else, while its object lives.
+    """Have each forked child call `close`, the one such method of its object, before anything else, while that lives.
 
     No other thread runs in the child, and a lock that one held is never released there: `close` must take none. It must
     not shut down what the parent goes on using, only close it, and do no harm when repeated.
     """
-    _closers.add(weakref.WeakMethod(close, _closers.discard))
+    assert isinstance(close, MethodType)
+    _closers[close.__self__] = close.__func__
 
 
 def _close_all() -> None:
-    closers = [one() for one in _closers]
-    _closers.clear()
-    for close in closers:
-        if close is not None:
-            with contextlib.suppress(Exception):  # the rest must go too, and a fork must not fail
-                close()
+    for one, close in list(_closers.items()):
+        with contextlib.suppress(Exception):  # the rest must go too, and a fork must not fail
+            close(one)
 
 
 os.register_at_fork(after_in_child=_close_all)
