@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.support.positions import elected_of, pong
+from tests.unit.system.test_forks import in_fork
 from zelect.core.events import LinkDown
 from zelect.core.lease import Lease
-from zelect.node.leadership.handle import NodeHandle
+from zelect.node.leadership.handle import Controller, NodeHandle
 from zelect.system.clock import now_us
 
 
@@ -45,3 +46,22 @@ def test_a_request_to_leave_that_interrupts_itself_is_passed_on_once() -> None:
     handle.ask_to_leave()
     assert called == ["called"]
     assert handle.asked_to_leave
+
+
+def test_a_forked_child_has_nothing_of_the_node() -> None:
+    handle = NodeHandle()
+    at_us = now_us()
+    handle.update(Lease(3, at_us, at_us + 60_000_000), Controller(1, 3, 0, "start"))
+    assert handle.register_job(3)
+    with handle._lock:  # as another thread may at the moment of the fork
+
+        def nothing_here() -> bool:
+            handle.unregister_job(3)
+            handle.ask_to_leave()
+            gone = handle.forked and handle.ended and not handle.has_jobs
+            return gone and handle.active_lease() is None and not handle.register_job(3)
+
+        assert in_fork(nothing_here)
+    assert handle.has_jobs_in(3)
+    assert handle.active_lease() is not None
+    assert not handle.forked
