@@ -155,13 +155,21 @@ def test_watch_ends_when_nobody_reads_it_any_more(fleet: Fleet) -> None:
         assert watched.process.wait(20) == 0
 
 
-def test_watch_follows_the_voter_record(tmp_path: Path) -> None:
-    """Its configuration has only node 1; node 3 became the controller."""
+def test_watch_follows_a_voter_record_that_changes(tmp_path: Path) -> None:
+    """Its configuration has only node 1. While it runs node 3 joins, and becomes the controller."""
     ports = three_ports()
     here = ("-c", str(write_conf(tmp_path / "n1.toml", {1: ports[1]})))
-    nodes: dict[int, Any] = {node: said(node, port, active=node == 3) for node, port in ports.items()}
+    nodes: dict[int, Any] = {node: said(node, port, active=node == 2) for node, port in ports.items()}
     for node in nodes.values():
-        node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in ports.items()}
+        node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{ports[at]}" for at in (1, 2)}
     with answering(nodes, ports), _watching(here) as watching:
+        assert watching.line()["id"] == 2
+        for node in nodes.values():
+            node["voters"]["addresses"] = {str(at): f"tcp://127.0.0.1:{port}" for at, port in ports.items()}
+            node["voters"]["version"] += 1
+        nodes[2] |= {"active": False, "since_ms": None}
+        nodes[3] |= {"active": True, "term": 5, "lease_left_us": 380_500}
         told = watching.line()
-    assert (told["id"], told["source"], told["known"]) == (3, "node", True)
+        while told["id"] != 3:
+            told = watching.line()
+    assert (told["term"], told["source"], told["previous"]) == (5, "node", 2)

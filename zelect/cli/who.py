@@ -138,7 +138,6 @@ def watch(context: click.Context, /, **where: Any) -> None:
 
     target = Target.of(**where)
     zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    target.ask(_NO_ANSWER_S, bool)  # where the configuration lags behind, the voter record says whom to ask
     asker = target.asker(zmq_context)
     poller = zmq.Poller()
     asker.register(poller)
