@@ -7,10 +7,12 @@ host, or belong to a firewall. It can refuse the connections to a node whose own
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +20,9 @@ from tests.support.clusters import CALM, HOST, Cluster, Fleet, holds_for
 from tests.support.waiting import wait_until
 from tools.chaos_lab.links import Links, between
 from tools.common.checkout import THIS
+from zelect.node.storage.data_dir import DataDir
+from zelect.node.storage.vote_store import VoteStore
+from zelect.system.clock import unix_ms
 
 LEASE_S = int(CALM["lease_ms"]) / 1000
 NODE = """
@@ -136,3 +141,26 @@ def _keeps(cluster: Cluster, head: int, term: int) -> None:
     settled = cluster.settled()
     assert (settled.id, settled.term) == (head, term)
     assert _no_death(cluster)
+
+
+def test_a_node_that_lost_its_data_comes_back_although_its_clock_is_behind(fleet: Fleet) -> None:
+    """Its peers remember a process that began a day later than this one says it did."""
+    cluster = fleet.cluster(timing=CALM)
+    cluster.found()
+    ahead = unix_ms() + 86_400_000
+    data_dir = DataDir.open(cluster.data_dirs[3], cluster.name, 3)
+    store = VoteStore.open(data_dir, cluster.name, 3, cluster.saved(3))
+    store.save(replace(store.saved, incarnation=ahead))
+    store.close()
+    data_dir.close()
+    cluster.start()
+    head = cluster.settled(1, 2)
+    wait_until(lambda: cluster.ask(3).get("controller") == head.id, 30, what="node 3 follows")
+    cluster.kill(3)
+    shutil.rmtree(cluster.data_dirs[3])
+    cluster.start(3)
+    wait_until(lambda: cluster.ask(3).get("belongs") == "voter", 60, what="node 3 votes again")
+    assert cluster.ask(3)["incarnation"] > ahead + 1
+    (fact,) = cluster.events(3, "earlier_process_remembered")
+    assert fact["incarnation"] == ahead + 1
+    assert cluster.settled().term == head.term

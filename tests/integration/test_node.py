@@ -13,7 +13,20 @@ import zmq
 
 from tests.support.clusters import CALM, Cluster, Fleet
 from tests.support.waiting import wait_until
-from zelect.core.messages import Envelope, Message, NodeOnline, Ping, Pong, Reason, Refusal, Voting, VotResp
+from zelect.core.messages import (
+    CommonResp,
+    Envelope,
+    Message,
+    NodeOnline,
+    Ping,
+    Pong,
+    Reason,
+    Refusal,
+    Result,
+    Type,
+    Voting,
+    VotResp,
+)
 from zelect.core.quorum import Record
 from zelect.core.timing import Timing
 from zelect.node.storage.vote_store import SLOT_BYTES
@@ -114,6 +127,20 @@ def test_r2_each_message_says_whom_it_is_for(played: Played) -> None:
     assert [
         [heard.to for heard in played.listen_at(peer) if isinstance(heard.message, NodeOnline)] for peer in peers
     ] == [[peer] for peer in peers]
+
+
+def test_r16_a_new_node_begins_again_later_than_what_its_peers_remember(played: Played) -> None:
+    """Its data was lost, and its clock is behind: else it would be refused until its clock has caught up."""
+    played.cluster.start(NODE)
+    played.greeted()
+    first = played.listen()[0].incarnation
+    for heard in (2**53 - 1, first - 1, first + 10**9):
+        detail = f"seen earlier with incarnation {heard}: a clock is slow, or the id is used twice"
+        played.say(OTHER, 0, CommonResp(int(Type.NODE_ONLINE), Result.OLD_INCARNATION, detail))
+    wait_until(lambda: played.listen()[-1].incarnation != first, 30, what="begun again")
+    assert played.listen()[-1].incarnation == first + 10**9 + 1
+    (fact,) = played.cluster.events(NODE, "earlier_process_remembered")
+    assert (fact["by"], fact["incarnation"]) == (OTHER, first + 10**9)
 
 
 def test_r1_a_vote_is_on_disk_when_its_answer_arrives(played: Played) -> None:

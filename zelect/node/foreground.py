@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from zelect.config.loading import Config
 from zelect.node.leadership.hooks import Hooks
 from zelect.node.loop import NodeLoop
-from zelect.node.storage.data_dir import DataDirError
+from zelect.node.storage.data_dir import DataDirError, StartAgain
 from zelect.node.storage.vote_store import VoteStoreError
 from zelect.node.transport.connection_limits import raise_descriptor_limit
 from zelect.security.zap_authenticator import AuthenticatorFailed
@@ -25,10 +26,12 @@ def run(config: Config) -> int:
     raise_descriptor_limit()
     log = setup(config.log.level, config.log.format, config.log.file, config.node.id, config.cluster.name)
     try:
-        node = NodeLoop(config, log)
-        node.manager = ServiceManager.from_environment()
-        with Hooks(config, node.handle, log):
-            return node.run(SignalPipe(last=True))
+        while True:
+            with contextlib.suppress(StartAgain):
+                node = NodeLoop(config, log)
+                node.manager = ServiceManager.from_environment()
+                with Hooks(config, node.handle, log):
+                    return node.run(SignalPipe(last=True))
     except (VoteStoreError, DataDirError) as error:
         print(f"zelect: {error}", file=sys.stderr)
         return 3

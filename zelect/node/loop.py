@@ -13,6 +13,7 @@ waits before it judges any deadline (R14).
 from __future__ import annotations
 
 import gc
+import re
 import signal
 from collections import Counter
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ from zelect.core.events import (
 )
 from zelect.core.lease import NEVER_US
 from zelect.core.machine import Machine
-from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Report, Result, type_of
+from zelect.core.messages import CommonResp, Envelope, MalformedMessage, Message, Report, Result, type_of
 from zelect.core.status import NodeStatus
 from zelect.core.step import NOTHING
 from zelect.core.timing import Proof
@@ -50,6 +51,7 @@ from zelect.node.history_recorder import HistoryRecorder
 from zelect.node.leadership.handle import NodeHandle, controller_now
 from zelect.node.reload import RunningConfig
 from zelect.node.startup import bind, log_old_peers, log_start, open_state, publisher_of, transport_of
+from zelect.node.storage.data_dir import StartAgain
 from zelect.node.storage.peer_locks import PeerLocks
 from zelect.node.transport.router import Received
 from zelect.node.transport.transport import Change, LinkChange
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 
 BREATH_US = 5_000
 _BATCH = 64
+_MOST_HEARD = 2**52  # room for as many later processes
 _LINGER_US = 200_000
 _LINGER_LEAST_US = 20_000
 _GATHER_US = 2_999  # whole milliseconds are what a poll can wait
@@ -386,6 +389,8 @@ class NodeLoop:
                 self._deny(received, envelope, denial)
                 return
             envelope = signed(received, envelope, directory)
+        if isinstance(envelope.message, CommonResp):
+            self._heed(envelope)
         if self.publisher is not None:
             self.publisher.measure_round_trip(self.machine.state.leader_state, envelope)
         if received.unproven and envelope.cluster == self.settings.cluster:
@@ -412,6 +417,16 @@ class NodeLoop:
             path = self._data_dir_of(change.peer)
             if change.up and path is not None and self.settings.timing.proof is not Proof.NONE:
                 self.peer_locks.look(path, change.peer, change.incarnation)
+
+    def _heed(self, envelope: Envelope) -> None:
+        """Raise `StartAgain` where a peer remembers a later process of this node, which has no data. One that has its
+        data began later than all its earlier ones: then another process has its id, and must not be outdone."""
+        state, saved, heard = self.machine.state, self.vote_store.saved, _incarnation_heard(envelope.message)
+        known = envelope.cluster == self.settings.cluster and envelope.sender in state.peers
+        if known and state.is_new and saved.incarnation < heard <= _MOST_HEARD:
+            self.vote_store.save(replace(saved, incarnation=heard))
+            self.log.event("warning", "earlier_process_remembered", by=envelope.sender, incarnation=heard)
+            raise StartAgain(self.settings.node, saved.incarnation, heard)
 
     def _take_answer(self, peer: int, payload: bytes) -> None:
         """What came back over the link to `peer`: a complaint of its node, or nothing that is worth looking at."""
@@ -571,6 +586,14 @@ class NodeLoop:
         self.log.limited(denial.reason, "warning", "message_denied", **details, key_of=key_of)
         if denial.detail:
             self._answer(received.route, CommonResp(int(about), Result.FORBIDDEN, denial.detail))
+
+
+def _incarnation_heard(message: Message) -> int:
+    """Which process a peer remembers that refuses this one as an earlier one; 0: it is no such refusal."""
+    if not isinstance(message, CommonResp) or message.result is not Result.OLD_INCARNATION:
+        return 0
+    found = re.match(r"seen earlier with incarnation (\d{1,16}):", message.detail)
+    return int(found[1]) if found else 0
 
 
 def _event_of(change: Change) -> Event:

@@ -51,6 +51,18 @@ class DataDirInUse(DataDirError):
         self.pid = pid
 
 
+class StartAgain(DataDirError):
+    """A node that has no data was refused, because its peers remember a later process of this id (R16): it lost its
+    data, and the clock of this host is behind. What it must be later than is saved by now, so that it may start again.
+    """
+
+    def __init__(self, node: int, incarnation: int, heard: int) -> None:
+        super().__init__(
+            f"node {node} has lost its data, and its clock is behind: it began as process {incarnation}, and its peers "
+            f"remember {heard}; start it again, which now begins later, and set the clock"
+        )
+
+
 class DataDir:
     """A data directory held by this process. `path`: the directory; `ran_before`: a node that
     could send to its peers used it before this process did; `last_incarnation`: under which
