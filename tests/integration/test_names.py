@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import zelect as package
 from tests.support.clusters import CALM, Cluster, holds_for, zelect
 from tests.support.name_server import NameServer, use_it
+from tests.support.redis_server import running_server
 from tests.support.waiting import wait_until
 from tests.support.wires import in_namespace
 from zelect.system.names import endpoint_of
@@ -75,6 +77,40 @@ def late(directory: Path, addresses: dict[int, str]) -> None:
         cluster.end()
 
 
+def redis(directory: Path, addresses: dict[int, str]) -> None:
+    """In a namespace: Redis by name, and a name server that says nothing at first, and nothing again later."""
+    use_it(directory)
+    server = NameServer({"store": "127.0.0.1"})
+    server.silent = True
+    (directory / "redis").mkdir()
+    with running_server(directory / "redis") as store:
+        cluster = Cluster(directory, "named", (1, 2, 3), f"redis://store:{store.port}/0", CALM)
+        try:
+            cluster.start()
+            head = cluster.settled()
+            with package.Observer(cluster.conf(1)) as observer:
+                began = time.monotonic()
+                seen = observer.controller(2.0)
+                assert (seen and seen.id, seen and seen.source) == (head.id, "nodes")
+                assert time.monotonic() - began < 4, "a name keeps nobody waiting"
+                began = time.monotonic()
+                zelect("history", "-c", cluster.conf(1))
+                assert time.monotonic() - began < 10
+                server.silent = False
+                wait_until(
+                    lambda: (found := observer.controller()) and found.source == "redis", 40, what="Redis is found"
+                )
+                assert zelect("history", "-c", cluster.conf(1)).returncode == 0
+                server.silent = True
+                store.stop()
+                store.start()
+                wait_until(
+                    lambda: (found := observer.controller()) and found.source == "redis", 40, what="it came back"
+                )
+        finally:
+            cluster.end()
+
+
 def moved(directory: Path, addresses: dict[int, str]) -> None:
     """In a namespace: a follower comes back at another address, then the controller; the names say so later."""
     server, cluster = _named(directory, addresses)
@@ -117,6 +153,11 @@ IPV6 = dict.fromkeys((1, 2, 3), "::1")
 def test_a_silent_name_server_costs_no_connection_that_stands(tmp_path: Path) -> None:
     told = _run("silent", tmp_path, IPV4)
     assert float(told.split(":")[1]) < 3
+
+
+@pytest.mark.long
+def test_redis_may_have_a_name_that_nobody_can_look_up_now(tmp_path: Path) -> None:
+    _run("redis", tmp_path, IPV4)
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zelect.redis.bounded_replies import bounded
 from zelect.redis.credentials import Credentials
 from zelect.redis.errors import UnusableUrl, safe_url
+from zelect.redis.named_hosts import named
 from zelect.redis.scripts import Script
 from zelect.system.forks import in_child
 
@@ -88,7 +89,7 @@ def connect(url: str, timeout_s: float, credentials: Credentials) -> redis.Redis
         "driver_info": DriverInfo(name="", lib_version=""),
         "decode_responses": False,
     }
-    kind = bounded(options.pop("connection_class", redis.Connection))
+    kind = bounded(named(options.pop("connection_class", redis.Connection)))
     pool = redis.ConnectionPool(kind, **options)
     pool.connection_class(**pool.connection_kwargs)  # refuses unknown options here and now
     return redis.Redis(connection_pool=pool)

@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -92,6 +93,18 @@ class Names:
             if not name.busy and now >= name.due_us:
                 self._begin(host, name, now)
             return name.addresses
+
+    def wait(self, host: str, within_s: float) -> tuple[str, ...]:
+        """The addresses of `host`, waited for as long as none is known. Raises OSError when it has none, or none is
+        known in time."""
+        until_us = self.clock() + int(within_s * 1_000_000)
+        while not (found := self.addresses(host)):
+            if self.failed(host):
+                raise OSError(f"{host}: the name has no address")
+            if self.clock() >= until_us:
+                raise TimeoutError(f"{host}: the name was not looked up in time")
+            time.sleep(_TRY_AGAIN_US / 1_000_000)
+        return found
 
     def failed(self, host: str) -> bool:
         """Whether the last answer was that `host` has no address."""

@@ -142,3 +142,20 @@ def test_an_endpoint_has_brackets_around_ipv6() -> None:
 )
 def test_an_address_of_ipv4_is_shown_as_one_whatever_the_socket_calls_it(address: str, plain: str) -> None:
     assert unmapped(address) == plain
+
+
+def test_who_waits_for_a_name_waits_so_long_at_most() -> None:
+    server = Server()
+    server.knows["n1"] = ["192.0.2.1"]
+    names = Names(server.look_up)
+    assert names.wait("192.0.2.9", 0) == ("192.0.2.9",)
+    assert names.wait("n1", 30) == ("192.0.2.1",)
+    with pytest.raises(OSError, match="has no address"):
+        names.wait("nobody", 30)
+    server.answers.clear()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="not looked up in time"):
+        names.wait("n2", 0.2)
+    assert 0.2 <= time.monotonic() - began < 5
+    assert names.wait("n1", 0) == ("192.0.2.1",), "what was known once is better than nothing"
+    server.answers.set()
