@@ -99,8 +99,10 @@ def test_bytes_that_are_no_message(living: Cluster) -> None:
     frames = {
         "malformed_not_msgpack": [b"", b"\xc1", b"\x00" * 100, b"hello", b"\x91" * 500, b"\xdd\xff\xff\xff\xff"],
         "malformed_bad_envelope": [msgpack.packb(7), msgpack.packb([]), msgpack.packb([PROTOCOL_VERSION, 2])],
-        "malformed_other_version": [msgpack.packb([one, *header[1:], []]) for one in (0, 99, -1, True, 1.0)],
-        "malformed_unknown_type": [msgpack.packb([*header[:2], kind, *header[3:], []]) for kind in (11, 255, -1, "1")],
+        "malformed_other_version": [msgpack.packb([one, *header[1:], [], 0]) for one in (0, 99, -1, True, 1.0)],
+        "malformed_unknown_type": [
+            msgpack.packb([*header[:2], kind, *header[3:], [], 0]) for kind in (11, 255, -1, "1")
+        ],
         "link_too_big": [b"\x00" * 65_537],
     }
     with undisturbed(living, *frames) as send:
@@ -126,16 +128,16 @@ def test_wrong_types_inside_messages(living: Cluster) -> None:
         {},
         msgpack.ExtType(1, b"x"),
     )
-    for index in (1, 3, 4, 5, 6, 7, 8):  # cluster, sender, incarnation, settings, cluster id, generation, term
+    for index in (1, 3, 4, 5, 6, 7, 8, 10):  # cluster, sender, incarnation, settings, cluster id, generation, term, to
         for value in wrong:
             if not (index == 1 and isinstance(value, str)):
-                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 0, 1, [0, False, None, []]]
+                envelope = [PROTOCOL_VERSION, living.name, 1, 2, 1, 1, 0, 0, 1, [0, False, None, []], 0]
                 envelope[index] = value
                 frames.append(msgpack.packb(envelope))
     bodies: tuple[object, ...] = (None, {}, "body", [], [None] * 3, [1.5] * 4, [[1]] * 6, [2**63] * 7)
     for kind in range(15):
         for body in bodies:
-            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 0, 0, 1, body]))
+            frames.append(msgpack.packb([PROTOCOL_VERSION, living.name, kind, 2, 1, 1, 0, 0, 1, body, 0]))
     with undisturbed(living, "malformed_bad_field") as send:
         before = {node: living.counters(node) for node in living.ids}
         for frame in frames:

@@ -16,7 +16,7 @@ import msgpack
 from zelect.core.messages import MAX_NUMBER, MESSAGES, Reason, Refusal, Result, Type
 from zelect.core.timing import MAX_NODE_ID, MAX_TERM, MAX_TERM_HEARD, MAX_TERM_JUMP
 
-_SENDER, _INCARNATION, _TERM, _BODY = 3, 4, 7, 8
+_SENDER, _INCARNATION, _TERM, _BODY = 3, 4, 8, 9
 _EDGES = (
     *(0, 1, 2, 3, 4, 5, 7, 255, MAX_NODE_ID, MAX_NODE_ID + 1, 2**31, 2**32 - 1, 2**40),
     *(MAX_TERM_JUMP, MAX_TERM_JUMP + 1, MAX_TERM_HEARD, MAX_TERM_HEARD + 1, MAX_TERM, MAX_TERM + 1),

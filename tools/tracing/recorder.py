@@ -76,7 +76,8 @@ class Recorder:
     def frame_sent(self, frame: bytes) -> None:
         """A frame was handed to a socket."""
         if type_of(frame) == VOT_RESP:
-            pre, granted = (value for value in msgpack.unpackb(frame)[-1] if isinstance(value, bool))
+            body = next(item for item in reversed(msgpack.unpackb(frame)) if isinstance(item, list))
+            pre, granted = (value for value in body if isinstance(value, bool))
             self._end("vote", granted and not pre)
 
     def link_down(self) -> None:
@@ -127,7 +128,7 @@ def type_of(frame: bytes) -> int:
         envelope = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException):
         return -1
-    if isinstance(envelope, list) and len(envelope) in (9, 10) and isinstance(envelope[2], int):
+    if isinstance(envelope, list) and len(envelope) in (9, 10, 11) and isinstance(envelope[2], int):
         return envelope[2]
     return -1
 

@@ -124,6 +124,9 @@ MAX_VERSION_JUMP = 2**24
 """A record of a version further ahead than this can't be genuine: no node has missed so many changes."""
 MAX_VERSION_HEARD = MAX_NUMBER - MAX_VERSION_JUMP
 """A record of a higher version is refused, whatever its source: there would be no room left for changes."""
+MAX_EPOCH_HEARD = MAX_NUMBER // 2
+"""A storage epoch is a time of birth in ms. What a peer remembers beyond this can't be one, and leaves no room for a
+higher one."""
 MAX_TEXT = 512
 
 
