@@ -15,6 +15,8 @@ from tools.simulator.small_world import World, leadership_of, packet
 from zelect.core.effects import Effects
 from zelect.core.events import DeathProven, Evidence, MessageReceived
 from zelect.core.messages import (
+    MAX_EPOCH_HEARD,
+    MAX_NUMBER,
     MAX_VERSION_HEARD,
     MAX_VERSION_JUMP,
     AdminCommand,
@@ -273,6 +275,17 @@ def test_what_a_node_remembers_of_another_makes_none_forget_its_data() -> None:
     assert world.state(2).saved == before
     step(world, 2, MessageReceived(replace(heard, to=2)))
     assert world.state(2).is_new, "the same, meant for this node"
+
+
+def test_an_epoch_that_none_could_be_higher_than_is_not_believed() -> None:
+    """It would end the node: its own next one could not be told any more."""
+    world = leadership_of(1)
+    before = world.state(2).saved
+    for heard in (MAX_NUMBER, MAX_EPOCH_HEARD + 1):
+        step(world, 2, packet(world, 3, NodeOnlineResp(1, world.state(2).term, world.state(2).record, heard, 1)))
+        assert world.state(2).saved == before
+    step(world, 2, packet(world, 3, NodeOnlineResp(1, world.state(2).term, world.state(2).record, MAX_EPOCH_HEARD, 1)))
+    assert world.state(2).saved.epoch == MAX_EPOCH_HEARD + 1
 
 
 @pytest.mark.parametrize("reason", ["own_id", "other_generation"])

@@ -20,6 +20,7 @@ from zelect.core.effects import Depart, MarkOffline
 from zelect.core.events import DeathProven, Evidence, Leave
 from zelect.core.invariants import require
 from zelect.core.messages import (
+    MAX_EPOCH_HEARD,
     CommonResp,
     Envelope,
     Handover,
@@ -108,7 +109,7 @@ def _compare_with_memory(step: Step, message: NodeOnlineResp) -> None:
     state = step.state
     epoch, heard, saves = state.saved.epoch, message.heard_epoch, message.heard_saves
     older_copy = heard == epoch and saves > 0 and saves >= state.saves_at_start
-    if not older_copy and heard <= epoch:
+    if heard > MAX_EPOCH_HEARD or (not older_copy and heard <= epoch):
         return
     if older_copy:
         step.note("older_copy_found", saves=state.saves_at_start, heard=saves)
