@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ def in_fork(look: Callable[[], object]) -> bool:
     """What `look` says in a forked child."""
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # a lock that was held at the fork is held for ever
         said = False
         try:
             said = bool(look())
