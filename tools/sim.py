@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.common.violation import Violation
 from tools.simulator.faults import FAULTS, Fault, apply, heal_all, heal_some, make_plan, tell_member
-from tools.simulator.properties import ForbiddenCopy
+from tools.simulator.properties import Forbidden
 from tools.simulator.simulated_world import SimWorld
 from zelect.core.messages import MemberAction, MemberChange
 from zelect.core.timing import Proof, Timing
@@ -163,7 +163,7 @@ class Run:
             self._with_faults()
             self._partly_healed()
             self._healed()
-        except ForbiddenCopy:
+        except Forbidden:
             outcome.forbidden = True
         except Violation as broken:
             outcome.rule, outcome.text = broken.rule, str(broken)
@@ -356,7 +356,9 @@ def main(argv: list[str] | None = None) -> int:
     slowest_of = f"the slowest of the others took {few_slowest:.0f} ms"
     print(f"{few.total()} runs could elect nobody while some were missing; {slowest_of}")
     _show(few)
-    print(f"{forbidden} runs ended with a copy of a disk that nobody noticed, which is forbidden")
+    print(
+        f"{forbidden} runs ended with what is forbidden: a copy of a disk that nobody noticed, all of an old list lost"
+    )
     print(f"{lost.total()} runs lost their voters for good; the slowest of the others healed in {slowest:.0f} ms")
     _show(lost)
     print("seen: " + ", ".join(f"{name} {count}" for name, count in sorted(sometimes.items())))

@@ -33,9 +33,10 @@ _MOST_CHECKED = 16
 """In larger clusters the check of what a lease rests on is left out: it looks at all nodes."""
 
 
-class ForbiddenCopy(Exception):
-    """An older copy of a disk, which nobody noticed to be one, voted or saved a record: what then happens, nobody
-    promises (R16). A run that comes here ends."""
+class Forbidden(Exception):
+    """Something happened after which nothing is promised, and the run ends: an older copy of a disk, which nobody
+    noticed to be one, voted or saved a record (R16), or all nodes of an old list lost their data while nobody else was
+    there (R15)."""
 
 
 class Properties:
@@ -75,7 +76,7 @@ class Properties:
         if saved.record.cluster_id:
             if saved.record.cluster_id != self._cluster_id and (n, saved.epoch) in self._copies:
                 self.count("copy of a disk not noticed")
-                raise ForbiddenCopy  # of a cluster that was lost since, and another one founded
+                raise Forbidden  # of a cluster that was lost since, and another one founded
             self._cluster_id = saved.record.cluster_id
             self._records.setdefault(saved.record.id, (saved.record, None))
 
@@ -107,7 +108,7 @@ class Properties:
         voted = saved.voted_for and (saved.term, saved.voted_for) != (before.term, before.voted_for)
         if (n, saved.epoch) in self._copies and (voted or saved.record != before.record):
             self.count("copy of a disk not noticed")
-            raise ForbiddenCopy
+            raise Forbidden
         if saved.term < before.term or saved.record.id < before.record.id:
             raise Violation("R1", f"n{n} saved {saved} after {before}")
         if saved.term == before.term and before.voted_for not in (0, saved.voted_for):
@@ -133,6 +134,9 @@ class Properties:
         """`n` founds a cluster. All members must have voted for it, and no disk may hold another one."""
         record = saved.record
         others = {m: disk.record.cluster_id for m, disk in self._disks.items() if m != n and disk.record.cluster_id}
+        if others and not any(m in record.nodes or m in self.world.processes for m in others):
+            self.count("second cluster by an old list")
+            raise Forbidden  # all on that list lost their data, and nobody else was there (docs/protocol.md, R15)
         if others:
             raise Violation("R15", f"n{n} founds {record}, but there is a cluster already, on the disks of {others}")
         votes = self._votes.get(saved.term, {})
@@ -264,6 +268,9 @@ class Properties:
         self.count("elected")
 
     def _entered(self, n: int, term: int) -> None:
+        if not self.world.processes[n].machine.active(self.world.local_us(n)):
+            self.count("over before it was noted")  # it stood still between the step and this note
+            return
         self.count("leadership entered")
         if not self.clocks_agree:
             return
