@@ -47,7 +47,8 @@ Calm == UNCHANGED <<named, fresh>>
 \* A process that starts again is bound to all (R4); its answers from before may be on their way, and count until it
 \* promises somebody else.
 Promises(v, p) == /\ promise' = [promise EXCEPT ![v] = p]
-                  /\ was' = [was EXCEPT ![v] = IF p # Grace THEN <<Nobody, Nobody>> ELSE IF promise[v] = Grace THEN @ ELSE <<Me(v), promise[v]>>]
+                  /\ was' = [was EXCEPT ![v] = IF p = Grace THEN (IF promise[v] = Grace THEN @ ELSE <<Me(v), promise[v]>>)
+                                                ELSE IF @[2] = p THEN @ ELSE <<Nobody, Nobody>>]
 Promised(v, l) == \/ v = Me(v[1]) /\ promise[v[1]] = Me(l)
                   \/ was[v[1]] = <<v, Me(l)>>
 Waits(n) == barrier' = [barrier EXCEPT ![n] = {}]

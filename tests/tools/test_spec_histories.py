@@ -102,6 +102,8 @@ def test_of_a_lease_that_was_over_before_it_was_written_only_its_beginning_is_le
     late = line(600, 1, "lease", lapses_us=550, active_since_us=500, rests_on=[1, 2])
     assert done([*election()[:-1], late]) == [*["save"] * 4, "active"]
     assert done([*election()[:-1], shrunk(600, 1, role="elected"), late])[-2:] == ["active", "save"]
+    killed = [*election()[:-1], shrunk(600, 1, role="elected")]
+    assert done(killed)[-2:] == ["active", "save"], "it could not even note that it had become active"
 
 
 def shrunk(us: int, node: int, **more: Any) -> dict[str, Any]:
@@ -191,6 +193,14 @@ def test_simulated_histories_are_accepted_and_planted_violations_rejected(capsys
     said = capsys.readouterr().out
     assert "5 of 5 histories accepted" in said
     assert all(f"{name} " in said for name in PLANTS)
+
+
+@pytest.mark.usefixtures("java")
+def test_histories_that_the_translation_got_wrong_once_are_accepted() -> None:
+    """A lease over before it was noted; a voter that lost its data and answers the same controller again; a controller
+    that was killed between a change of the voters and the note that it had become active."""
+    traces = [trace_of(history_of(scene_of(seed))[0]) for seed in (1040, 1335, 1870)]
+    assert [verdict.accepted for verdict in acceptance.check(traces)] == [True] * 3
 
 
 @pytest.mark.usefixtures("java")

@@ -111,6 +111,7 @@ class _Writer:
         self._leases: dict[int, str] = {}
         self._asked: dict[tuple[object, ...], int] = {}
         self._last = _last_lines(lines)
+        self._newest = {(line["node"], line["incarnation"]): line for line in lines}
         for line in _renewed_first(lines):
             self._end_leases(line)
             self._line(line)
@@ -163,6 +164,10 @@ class _Writer:
         elif epoch != shown[0]:
             self._step(f'do |-> "lost", {text}', line)
         elif durable != shown[1]:
+            changes = before["role"] == line["role"] == "elected" and before["record"] != line["record"]
+            if changes and self._newest[node, line["incarnation"]] is line:
+                # It was killed before it noted that it had become active, which it must be to change the record.
+                self._step(_became_active(node), line)
             role = _ROLES.get(line["role"], line["role"])
             parts = before["term"] != line["term"] and before["record"] != line["record"]
             self._step(f'do |-> "save", {text}, role |-> "{role}", parts |-> {str(parts).upper()}', line)
