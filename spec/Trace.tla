@@ -143,6 +143,9 @@ Run(a) == /\ a.identity = witness.identity
           /\ ran' = ran \cup {a} /\ UNCHANGED <<proven, asked, mute, was>>
 Told(s) == LET a == asked[s.number] IN \/ a \in ran /\ UNCHANGED <<lease_vars, proven, asked, ran, mute, was>>
                                        \/ Run(a)
+                                       \* It was asked in the step in which it ceased to be a voter, and counts for nothing.
+                                       \/ /\ a.m.kind = "PING" /\ Witness(a.identity) \notin a.m.record.voters
+                                          /\ UNCHANGED <<lease_vars, proven, asked, ran, mute, was>>
 Created(s) == /\ NewWitness(s.identity, s.term, s.record) /\ named' = {}
               /\ Quiet /\ UNCHANGED <<lease, promises, won, fresh, barrier, proven>>
 
