@@ -113,8 +113,7 @@ def test_a_program_that_a_signal_would_end_is_not_sent_one(fleet: Fleet) -> None
 def test_a_program_may_reload_by_itself(fleet: Fleet, kind: str) -> None:
     cluster = fleet.cluster(timing=CALM, ids=(1,), quorum="static")
     program(cluster, 1, kind, "says")
-    wait_until(lambda: cluster.events(1, "reloaded"), 30)
-    assert cluster.counters(1)["reloaded"] == 1
+    wait_until(lambda: (told := cluster.reports().get(1)) is not None and told.counters.get("reloaded") == 1, 30)
 
 
 def test_a_command_gets_hup_where_it_is_wanted(fleet: Fleet, tmp_path: Path) -> None:

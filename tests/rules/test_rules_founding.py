@@ -521,6 +521,17 @@ def test_r16_the_memory_of_a_peer_tells_an_older_copy_and_a_used_epoch(
         assert effects.save is None
 
 
+def test_r16_a_record_that_comes_with_the_memory_names_no_epoch_that_begins_only_now() -> None:
+    world = deaf(3)
+    world.run(5)
+    state = world.state(3)
+    named = replace(state.record, version=state.record.version + 1, epochs=(1, 2, 4))
+    effects = step(world, 3, packet(world, 2, NodeOnlineResp(0, 0, named, 3, 99)))
+    assert state.is_new
+    assert effects.save is not None
+    assert (effects.save.epoch, effects.save.record.cluster_id) == (4, 0)
+
+
 def test_r16_an_epoch_is_raised_above_the_lost_one_where_the_clock_is_behind() -> None:
     world = World(3)
     record = made_record(0, 1, (1, 2, 3), epochs=(1001, 1002, 1003))

@@ -13,7 +13,7 @@ import pytest
 import zelect
 from tests.support.paths import ROOT
 
-INSIDE = {"WatchdogFailed"}  # of `zelect run` alone
+INSIDE = {"StartAgain", "WatchdogFailed"}  # of `zelect node` and `zelect run` alone
 
 
 def test_each_exception_for_users_is_exported_under_one_base() -> None:

@@ -90,8 +90,8 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     state = step.state
     if step.peer(envelope.sender).complaint:
         step.know(envelope.sender, complaint="")  # it accepts this node's messages again
-    _compare_with_memory(step, message)
-    if message.record is not None:
+    begins_anew = _compare_with_memory(step, message)
+    if message.record is not None and not begins_anew:  # no record names an epoch that begins only now
         adopt_record(step, message.record)
     if message.controller in (0, step.me) or state.controller is not None or state.role is not Role.FOLLOWER:
         return
@@ -102,15 +102,16 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
             state.attempts += 1  # once only: hints must not put it off forever
 
 
-def _compare_with_memory(step: Step, message: NodeOnlineResp) -> None:
+def _compare_with_memory(step: Step, message: NodeOnlineResp) -> bool:
     """A peer's memory of this node shows whether its data is an older copy, or has a storage epoch that is not newer
     than a lost one (R16). Either way it must not vote on it; it becomes new, with a higher epoch. A node saves when
-    it starts, so what earlier processes were heard to have saved is less than what this one started with."""
+    it starts, so what earlier processes were heard to have saved is less than what this one started with. Returns
+    whether a new epoch begins."""
     state = step.state
     epoch, heard, saves = state.saved.epoch, message.heard_epoch, message.heard_saves
     older_copy = heard == epoch and saves > 0 and saves >= state.saves_at_start
     if heard > MAX_EPOCH_HEARD or (not older_copy and heard <= epoch):
-        return
+        return False
     if older_copy:
         step.note("older_copy_found", saves=state.saves_at_start, heard=saves)
     raised = max(heard + 1, epoch + 1, state.saved.incarnation)
@@ -118,6 +119,7 @@ def _compare_with_memory(step: Step, message: NodeOnlineResp) -> None:
     step.note("epoch_raised", epoch=raised, heard=heard)
     for peer in state.peers:
         introduce(step, peer)
+    return True
 
 
 def node_offline(step: Step, envelope: Envelope, message: NodeOffline) -> None:
