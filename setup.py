@@ -54,7 +54,7 @@ TEST = [
     "psutil>=6",
     "trustme>=1.2",
     # Programs that zelect is embedded in; tests that need one are skipped without it.
-    "gevent>=25.4",
+    "gevent>=25.4.1",
     "eventlet>=0.40",
     "gunicorn>=23",
     # What these accept differs from one minor version to the next.

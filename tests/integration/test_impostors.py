@@ -142,7 +142,8 @@ def _is_neither_asked_nor_told(cluster: Cluster, words: str) -> None:
     held = cluster.settled(1, 2)
     told = zelect("status", "-c", cluster.conf(1))
     assert f"its address {words}" in " ".join(told.stderr.split())
-    assert f"its address {words} (seen by " in " ".join(told.stdout.split())
+    seen = f"its address {words} (seen by "
+    wait_until(lambda: seen in " ".join(zelect("status", "-c", cluster.conf(1)).stdout.split()), what="a node saw it")
     pause = AdminCommand(AdminAction.PAUSE, 0, 60_000, "test", "test")
     answers = tell_all(cluster.name, {3: cluster.addresses[3]}, pause, 3.0)
     assert all(answer.result is not Result.OK for answer in answers.values()), answers

@@ -129,7 +129,7 @@ def test_a_killed_node_takes_everything_along_before_the_next_command_begins(fle
     assert gone(first[3])
     assert gone(grandchild), "a session of its own does not save it"
     assert second[0] - killed_us < BUSY["lease_ms"] * 1000, "its death was proven: no node waited for promises"
-    wait_until(lambda: not watchdog.is_running())
+    wait_until(lambda: gone(watchdog.pid), what="the watchdog has ended")
     stage.cluster.term(2, 3)
     assert (stage.cluster.exit_code(2), stage.cluster.exit_code(3)) == (0, 0)
     stage.check()
