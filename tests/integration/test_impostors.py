@@ -143,7 +143,7 @@ def _is_neither_asked_nor_told(cluster: Cluster, words: str) -> None:
     told = zelect("status", "-c", cluster.conf(1))
     assert f"its address {words}" in " ".join(told.stderr.split())
     seen = f"its address {words} (seen by "
-    wait_until(lambda: seen in " ".join(zelect("status", "-c", cluster.conf(1)).stdout.split()), what="a node saw it")
+    wait_until(lambda: seen in " ".join(zelect("status", "-c", cluster.conf(1)).stdout.split()), 60, what="it was seen")
     pause = AdminCommand(AdminAction.PAUSE, 0, 60_000, "test", "test")
     answers = tell_all(cluster.name, {3: cluster.addresses[3]}, pause, 3.0)
     assert all(answer.result is not Result.OK for answer in answers.values()), answers

@@ -90,8 +90,8 @@ def node_online_resp(step: Step, envelope: Envelope, message: NodeOnlineResp) ->
     state = step.state
     if step.peer(envelope.sender).complaint:
         step.know(envelope.sender, complaint="")  # it accepts this node's messages again
-    begins_anew = _compare_with_memory(step, message)
-    if message.record is not None and not begins_anew:  # no record names an epoch that begins only now
+    new_epoch = _compare_with_memory(step, message)
+    if message.record is not None and not new_epoch:  # no record names an epoch that begins only now
         adopt_record(step, message.record)
     if message.controller in (0, step.me) or state.controller is not None or state.role is not Role.FOLLOWER:
         return

@@ -285,8 +285,8 @@ def test_a_rejected_link_is_tried_again_ever_less_often_and_at_another_endpoint(
     assert (link.address, link.problem) == (("127.0.0.1", right), "")
     pauses = []
     for _ in range(9):
-        link.reject("wrong_node: answers as node 1", now_us())
-        pauses.append(link.deadline_us() - now_us())
+        link.reject("wrong_node: answers as node 1", now := now_us())
+        pauses.append(link.deadline_us() - now)
     assert pauses == sorted(pauses)
     assert 7_900_000 < pauses[-1] <= REJECTED_PAUSE_US, "rarely, and not never"
 
