@@ -19,6 +19,8 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from zelect.system.foreign import shown
 
 _MOST = 1 << 63
+_MOST_US = 1 << 51
+"""Seventy years. A larger time in milliseconds, with its fraction, does not come back from a float as it was."""
 Value = TypeVar("Value")
 
 
@@ -90,7 +92,7 @@ def _read(hint: Any, value: object, where: str) -> object:
 
 
 def _us(value: object, where: str) -> int:
-    if type(value) not in (int, float) or not -_MOST < cast(float, value) * 1000 < _MOST:
+    if type(value) not in (int, float) or not -_MOST_US < cast(float, value) * 1000 < _MOST_US:
         raise WrongShape(f"{where} is {value!r:.40}")
     return round(cast(float, value) * 1000)
 

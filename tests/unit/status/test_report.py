@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.reports import report
@@ -94,6 +94,7 @@ def test_other_texts_are_refused(text: str) -> None:
         parse(text, 0)
 
 
+@example("controller_heard_ago_ms", 72_057_594_037_929)
 @given(
     st.sampled_from(sorted(plain(FULL))), st.recursive(st.none() | st.integers() | st.floats() | st.text(), st.lists)
 )
