@@ -80,7 +80,7 @@ class Node:
         rest_s: float = REST_S,
     ) -> None:
         if not isinstance(config, Config):
-            config = load(chosen(None if config is None else Path(config)), node_id=node_id or 0)
+            config = load(chosen(config), node_id=node_id or 0)
         self.config = config
         lease_ms = self.config.timing.lease_ms
         self._margin_us = 1000 * (lease_ms // 4 if margin_ms is None else margin_ms)

@@ -24,8 +24,6 @@ def show(path: str | None, node_id: int | None, as_json: bool) -> None:
     A key is set by the file, or by the environment: url in [redis] by ZELECT_REDIS__URL, all members by
     ZELECT_PEERS=1=tcp://host:port,2=... Passwords are not shown.
     """
-    from pathlib import Path
-
     from zelect.cli.support.errors import explained
     from zelect.config.loading import chosen, load
     from zelect.config.origins import Setting, settings_of
@@ -34,7 +32,7 @@ def show(path: str | None, node_id: int | None, as_json: bool) -> None:
     from zelect.status.table import Column, table
 
     with explained():
-        found = load(chosen(Path(path) if path else None), node_id=node_id or 0, member=False)
+        found = load(chosen(path), node_id=node_id or 0, member=False)
     settings = list(settings_of(found, safe_url(found.redis.url)))
     if as_json:
         click.echo(json.dumps([plain(setting) for setting in settings], indent=2))

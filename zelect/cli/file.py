@@ -37,7 +37,7 @@ def file(target: str, path: str | None, every_s: float) -> None:
     from zelect.jobs.controller_file import ControllerFile
 
     try:
-        observer = Observer(load(chosen(Path(path) if path else None), member=False), believe_redis=False)
+        observer = Observer(load(chosen(path), member=False), believe_redis=False)
         ControllerFile(Path(target), observer, every_s, print_error).keep()
     except ConfigError as error:
         raise CommandError(str(error), 2) from error

@@ -42,7 +42,7 @@ class Observer:
 
     def __init__(self, config: str | Path | Config | None = None, *, believe_redis: bool = True) -> None:
         if not isinstance(config, Config):
-            config = load(chosen(None if config is None else Path(config)), member=False)
+            config = load(chosen(config), member=False)
         self.config = config
         self._believe_redis = believe_redis and bool(self.config.redis.url)
         self._credentials = credentials_of(self.config) if self._believe_redis else Credentials()

@@ -70,9 +70,9 @@ class Config:
         )
 
 
-def chosen(path: Path | None) -> Path:
+def chosen(path: str | Path | None) -> Path:
     """`path`, or the configuration that counts where none is named. Raises `ConfigError`."""
-    found = path or find(os.environ)
+    found = Path(path) if path else find(os.environ)
     if found is None:
         raise ConfigError(
             f"no configuration: name its file with -c FILE or ZELECT_CONFIG, or put it at {IN_THIS_DIRECTORY} or "

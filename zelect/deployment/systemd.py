@@ -57,19 +57,12 @@ NODE, RUN = "zelect@.service", "zelect-run@.service"
 
 def units(program: str) -> dict[str, str]:
     """Their texts by file name. `program`: the path of the command zelect on the hosts."""
+    about = "A node, and a command that runs while the node is active. Put your command behind the two dashes."
     return {
-        NODE: _UNIT.format(
-            about="A node of the election, without a job.",
-            name="zelect",
-            what="",
-            start=f"{program} node --id %i",
-            program=program,
-        ),
-        RUN: _UNIT.format(
-            about="A node, and a command that runs while the node is active. Put your command behind the two dashes.",
-            name="zelect-run",
-            what=" and its job",
-            start=f"{program} run --id %i -- /usr/bin/sleep infinity",
-            program=program,
-        ),
+        NODE: _unit(program, "A node of the election, without a job.", "zelect", "", "node --id %i"),
+        RUN: _unit(program, about, "zelect-run", " and its job", "run --id %i -- /usr/bin/sleep infinity"),
     }
+
+
+def _unit(program: str, about: str, name: str, what: str, command: str) -> str:
+    return _UNIT.format(about=about, name=name, what=what, start=f"{program} {command}", program=program)

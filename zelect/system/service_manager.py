@@ -13,9 +13,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from zelect.core.lease import NEVER_US
 from zelect.system.clock import now_us
-
-_NEVER_US = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class ServiceManager:
         self._socket.setblocking(False)
         self._every_us = watchdog_us // 3
         self._told = Service(False, False, False, -1, 0)
-        self.due_us = 0 if watchdog_us else _NEVER_US
+        self.due_us = 0 if watchdog_us else NEVER_US
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ServiceManager | None:

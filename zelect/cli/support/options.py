@@ -57,11 +57,9 @@ id_option = click.option(
 
 def configured(path: str | None, node_id: int | None) -> Config:
     """The configuration of the node that `config_option` and `id_option` name. Raises `ConfigError`."""
-    from pathlib import Path
-
     from zelect.config.loading import chosen, load
 
-    return load(chosen(Path(path) if path else None), node_id=node_id or 0)
+    return load(chosen(path), node_id=node_id or 0)
 
 
 def cluster_options(command: Command) -> Command:
